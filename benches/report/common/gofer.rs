@@ -1,0 +1,154 @@
+//! A Gofer that does the least: it starts no runs but notes who asked for one
+//! and when, and it knows of no earlier runs. On a thread and a runtime of its
+//! own, so that the measuring process may be busy with other things.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use gofer_sdk::proto;
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use super::Result;
+use super::bare::tls_server;
+use super::identity::CheckToken;
+use super::probe::{due, unix_nanos};
+
+/// One run that was asked for.
+#[derive(Clone)]
+pub(crate) struct Arrival {
+    pub(crate) pipeline: String,
+    /// When it was due and when it arrived, in Unix nanoseconds.
+    pub(crate) due: i64,
+    pub(crate) at: i64,
+}
+
+/// What the Gofer of a run has seen.
+#[derive(Default)]
+struct Seen {
+    arrivals: Mutex<Vec<Arrival>>,
+    /// How often it was asked for earlier runs.
+    asked: AtomicUsize,
+    runs: AtomicI64,
+}
+
+/// A running Gofer; it runs until the process ends.
+pub(crate) struct Gofer {
+    pub(crate) port: u16,
+    seen: Arc<Seen>,
+}
+
+impl Gofer {
+    pub(crate) fn start() -> Result<Self> {
+        let seen = Arc::new(Seen::default());
+        let service = InterceptedService::new(Service(Arc::clone(&seen)), CheckToken::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let incoming = {
+            let _entered = runtime.enter();
+            TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?.with_nodelay(Some(true))
+        };
+        let port = incoming.local_addr()?.port();
+        let server = tls_server()?.add_service(service);
+        std::thread::spawn(move || runtime.block_on(server.serve_with_incoming(incoming)));
+        Ok(Self { port, seen })
+    }
+
+    /// Everything that arrived so far; forgotten with this.
+    #[must_use]
+    pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
+        std::mem::take(&mut *lock(&self.seen.arrivals))
+    }
+
+    /// How often somebody asked for earlier runs.
+    #[must_use]
+    pub(crate) fn asked(&self) -> usize {
+        self.seen.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Clone)]
+struct Service(Arc<Seen>);
+
+impl NamedService for Service {
+    const NAME: &'static str = "proto.Gofer";
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+
+struct StartRun(Arc<Seen>);
+
+impl UnaryService<proto::StartRunRequest> for StartRun {
+    type Response = proto::StartRunResponse;
+    type Future = Answer<tonic::Response<Self::Response>>;
+
+    fn call(&mut self, request: tonic::Request<proto::StartRunRequest>) -> Self::Future {
+        let at = unix_nanos();
+        let request = request.into_inner();
+        let initiator = request.initiator.unwrap_or_default();
+        if let Some(due) = due(&initiator.reason) {
+            let pipeline = request.pipeline_id.clone();
+            lock(&self.0.arrivals).push(Arrival { pipeline, due, at });
+        }
+        let run = proto::Run {
+            namespace: request.namespace_id,
+            pipeline: request.pipeline_id,
+            id: self.0.runs.fetch_add(1, Ordering::Relaxed) + 1,
+            started: at / 1_000_000,
+            ..proto::Run::default()
+        };
+        let response = proto::StartRunResponse { run: Some(run) };
+        Box::pin(async move { Ok(tonic::Response::new(response)) })
+    }
+}
+
+struct ListRuns(Arc<Seen>);
+
+impl UnaryService<proto::ListRunsRequest> for ListRuns {
+    type Response = proto::ListRunsResponse;
+    type Future = Answer<tonic::Response<Self::Response>>;
+
+    fn call(&mut self, _: tonic::Request<proto::ListRunsRequest>) -> Self::Future {
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
+        let response = proto::ListRunsResponse { runs: Vec::new() };
+        Box::pin(async move { Ok(tonic::Response::new(response)) })
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let seen = Arc::clone(&self.0);
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                "/proto.Gofer/StartRun" => {
+                    Grpc::new(ProstCodec::default()).unary(StartRun(seen), request).await
+                }
+                "/proto.Gofer/ListRuns" => {
+                    Grpc::new(ProstCodec::default()).unary(ListRuns(seen), request).await
+                }
+                _ => Status::new(Code::Unimplemented, "not part of the baseline").into_http(),
+            })
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! What this program is when it is started as a process under test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::identity::PREFIX;
+use super::interval::Interval;
+use super::probe::Probe;
+use super::{Result, bare, process};
+use crate::ticks;
+
+#[derive(Clone, Copy)]
+pub(crate) enum Role {
+    /// The interval extension on the SDK.
+    Sdk,
+    /// The same, but each of its runs says when it was due.
+    SdkTicks,
+    /// tonic's server with a map behind a lock.
+    Bare,
+    /// Calls `StartRun` once a second from many tasks, with tonic's client.
+    BareTicks,
+    /// Tasks that sleep, for the memory that they take.
+    Tasks,
+}
+
+const ROLES: [(Role, &str); 5] = [
+    (Role::Sdk, "role:sdk"),
+    (Role::SdkTicks, "role:sdk-ticks"),
+    (Role::Bare, "role:bare"),
+    (Role::BareTicks, "role:bare-ticks"),
+    (Role::Tasks, "role:tasks"),
+];
+
+impl Role {
+    #[must_use]
+    pub(crate) fn argument(self) -> &'static str {
+        ROLES[self as usize].1
+    }
+}
+
+/// The role that a command line names: by its first argument, or as the
+/// program's name where who starts it gives no arguments.
+#[must_use]
+pub(crate) fn asked_for(program: &str, arguments: &[String]) -> Option<Role> {
+    let program = Path::new(program).file_name()?.to_str()?;
+    let first = arguments.first().map_or(program, String::as_str);
+    ROLES.iter().find(|(_, name)| *name == first || *name == program).map(|(role, _)| *role)
+}
+
+/// This program under the name of a role.
+pub(crate) fn named(role: Role) -> Result<PathBuf> {
+    let link = std::env::current_exe()?.with_file_name(role.argument());
+    // From an earlier run, and of an earlier build.
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(std::env::current_exe()?, &link)?;
+    Ok(link)
+}
+
+pub(crate) async fn play(role: Role) -> Result<()> {
+    match role {
+        Role::Sdk => Ok(gofer_sdk::run::<Interval>().await?),
+        Role::SdkTicks => Ok(gofer_sdk::run::<Probe>().await?),
+        Role::Bare => bare::serve(&std::env::var(format!("{PREFIX}HOST"))?).await,
+        Role::BareTicks => ticks::bare_ticks().await,
+        Role::Tasks => sleeping_tasks().await,
+    }
+}
+
+/// How many tasks [`Role::Tasks`] spawns.
+pub(crate) const TASKS: &str = "BENCH_TASKS";
+
+/// Says on standard output how many bytes each takes.
+async fn sleeping_tasks() -> Result<()> {
+    let count: u64 = std::env::var(TASKS)?.parse()?;
+    let status = std::path::Path::new("/proc/self/status");
+    let before = process::rss(status)?;
+    for _ in 0..count {
+        tokio::spawn(tokio::time::sleep(Duration::from_secs(24 * 60 * 60)));
+    }
+    // Each has been polled, and its timer is registered.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    println!("{}", process::rss(status)?.saturating_sub(before) / count);
+    Ok(())
+}

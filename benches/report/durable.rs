@@ -1,0 +1,110 @@
+//! Runs that a core with a store in a file starts, each on disk before it is
+//! answered, beside plain commits of the same records in groups of as many.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use gofer_sdk::harness::Core;
+use gofer_sdk::proto;
+use redb::{Database, TableDefinition};
+use tokio::task::JoinSet;
+
+use crate::common::core::RealCore;
+use crate::common::report::Table;
+use crate::common::{Options, Result, median, number};
+
+const IN_FLIGHT: usize = 64;
+
+const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+
+/// What a run leaves: itself, and that it started and completed. In bytes, of
+/// keys and values.
+const SIZES: [(usize, usize); 3] = [(39, 130), (9, 180), (9, 210)];
+
+/// On the disk that the build is on: a temporary directory may be in memory.
+fn file(name: &str) -> Result<PathBuf> {
+    let directory = std::env::current_exe()?.with_file_name("stores");
+    std::fs::create_dir_all(&directory)?;
+    let file = directory.join(format!("{name}-{}.redb", std::process::id()));
+    // From an earlier round.
+    let _ = std::fs::remove_file(&file);
+    Ok(file)
+}
+
+pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> {
+    let count = options.pick(20_000, 1_000);
+    let (mut cores, mut plains) = (Vec::new(), Vec::new());
+    for _ in 0..options.pick(5, 1) {
+        cores.push(core(&file("core")?, count).await?);
+        plains.push(plain(&file("plain")?, count)?);
+    }
+    std::fs::remove_dir_all(file("")?.parent().unwrap_or(Path::new("")))?;
+    let seen = median(&cores);
+    table.promise(
+        format!("StartRun, durable, {IN_FLIGHT} in flight"),
+        "≥ 5,000/s",
+        format!("{seen:.0}/s"),
+        format!("{:.0}/s (plain commits, {IN_FLIGHT} runs in each)", median(&plains)),
+        seen >= 5_000.0,
+    );
+    Ok(())
+}
+
+/// Runs in a second.
+async fn core(file: &Path, count: usize) -> Result<f64> {
+    let core = RealCore::with(Core::builder().store(file)).await?;
+    let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        pipeline_config: Some(config),
+        ..Default::default()
+    };
+    core.client().api().register_pipeline_config(request).await?;
+    let start = Instant::now();
+    let mut workers = JoinSet::new();
+    for _ in 0..IN_FLIGHT {
+        let mut api = core.client().api();
+        workers.spawn(async move {
+            for _ in 0..count / IN_FLIGHT {
+                let request = proto::StartRunRequest {
+                    pipeline_id: "nightly".to_owned(),
+                    initiator: Some(proto::Initiator {
+                        name: "interval (every-so-often)".to_owned(),
+                        reason: "the interval elapsed".to_owned(),
+                        ..proto::Initiator::default()
+                    }),
+                    ..proto::StartRunRequest::default()
+                };
+                api.start_run(request).await?;
+            }
+            Ok::<_, tonic::Status>(())
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker??;
+    }
+    let took = start.elapsed().as_secs_f64();
+    core.stop().await?;
+    Ok(number(count / IN_FLIGHT * IN_FLIGHT) / took)
+}
+
+/// Runs in a second, of commits that hold as many as are in flight.
+fn plain(file: &Path, count: usize) -> Result<f64> {
+    let database = Database::create(file)?;
+    let start = Instant::now();
+    for group in 0..count / IN_FLIGHT {
+        let transaction = database.begin_write()?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for run in 0..IN_FLIGHT {
+                for (kind, (key, value)) in SIZES.iter().enumerate() {
+                    let mut name = vec![u8::try_from(kind)?; *key];
+                    let id = u64::try_from(group * IN_FLIGHT + run)?;
+                    name[key - 8..].copy_from_slice(&id.to_be_bytes());
+                    table.insert(&*name, &*vec![7; *value])?;
+                }
+            }
+        }
+        transaction.commit()?;
+    }
+    Ok(number(count / IN_FLIGHT * IN_FLIGHT) / start.elapsed().as_secs_f64())
+}

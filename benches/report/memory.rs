@@ -1,0 +1,72 @@
+//! Resident memory of each live interval subscription, all included, once
+//! everything that starts with it has come to rest.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::client::{Client, Windows};
+use crate::common::gofer::Gofer;
+use crate::common::process::Process;
+use crate::common::report::Table;
+use crate::common::roles::{Role, TASKS};
+use crate::common::{Options, Result, number};
+
+pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> {
+    for count in options.pick(&[100_000, 1_000_000][..], &[5_000]) {
+        let task = bare_task(*count)?;
+        let (live, peak) = subscriptions(*count).await?;
+        table.promise(
+            format!("memory of a live subscription, at {count}"),
+            "≤ 1000 B",
+            format!("{live:.0} B"),
+            format!("{task} B (a task that sleeps)"),
+            live <= 1000.0,
+        );
+        table.note(
+            format!("the same before Gofer has been asked for last runs, at {count}"),
+            format!("{peak:.0} B"),
+            "",
+        );
+    }
+    Ok(())
+}
+
+/// Bytes for each: at rest, and right after the last Subscribe.
+async fn subscriptions(count: usize) -> Result<(f64, f64)> {
+    let gofer = Gofer::start()?;
+    let server = Process::start(Role::Sdk, gofer.port)?;
+    let mut client = Client::connect(server.port, Windows::Default).await?;
+    client.init().await?;
+    // The first one pays for what all share: the connection to Gofer.
+    client.subscribe(0, "24h").await?;
+    quiet(&server, &gofer, 1).await?;
+    let before = server.rss()?;
+    client.subscribe_all(1..count + 1, 64, "24h").await?;
+    let busy = server.rss()?;
+    quiet(&server, &gofer, count + 1).await?;
+    let each = |after: u64| number(after.saturating_sub(before)) / number(count);
+    Ok((each(server.rss()?), each(busy)))
+}
+
+/// Waits until Gofer has been asked about so many, and the server rests.
+async fn quiet(server: &Process, gofer: &Gofer, asked: usize) -> Result<()> {
+    let mut cpu = server.cpu()?;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = server.cpu()?;
+        if gofer.asked() >= asked && now.saturating_sub(cpu) < Duration::from_millis(5) {
+            return Ok(());
+        }
+        cpu = now;
+    }
+}
+
+/// Bytes for each of so many tasks that only sleep, by their process's word.
+fn bare_task(count: usize) -> Result<u64> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg(Role::Tasks.argument())
+        .env(TASKS, count.to_string())
+        .stderr(Stdio::inherit())
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}

@@ -1,0 +1,93 @@
+//! What the interval extension does.
+
+use std::borrow::Cow;
+
+use gofer_sdk::{Error, ErrorKind, Extension, GoDuration, Gofer, Result, Run, Subscription};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// What the administrator sets at install time. Each doc comment is the
+/// installer's question and a line of the documentation.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Config {
+    /// The shortest interval that a pipeline may ask for.
+    #[serde(default = "one_minute")]
+    min_interval: GoDuration,
+}
+
+fn one_minute() -> GoDuration {
+    GoDuration::from_mins(1)
+}
+
+/// What a pipeline sets when it subscribes.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Params {
+    /// The time between two runs, such as `5m` or `1h30m`.
+    every: GoDuration,
+    /// Spreads the runs of many pipelines: each is moved later by a time
+    /// between zero and this, always the same for the same subscription.
+    #[serde(default)]
+    jitter: GoDuration,
+}
+
+/// The extension, once the administrator's configuration is known.
+pub(crate) struct Interval {
+    min_interval: GoDuration,
+}
+
+impl Extension for Interval {
+    type Config = Config;
+    type Params = Params;
+
+    async fn init(config: Config, _gofer: Gofer) -> Result<Self> {
+        // What a type cannot say is checked by hand. Zero would let a pipeline
+        // run itself without a pause.
+        if !config.min_interval.is_positive() {
+            return Err(Error::invalid_configuration("min_interval", "must be longer than 0s"));
+        }
+        Ok(Self { min_interval: config.min_interval })
+    }
+
+    // Refuses before Subscribe is acknowledged, with sentences that complete
+    // "parameter `every`: …" for the owner of the pipeline.
+    fn validate(&self, params: &Params) -> Result<()> {
+        if params.every < self.min_interval {
+            let message =
+                format!("must be at least {}, the administrator's minimum", self.min_interval);
+            return Err(Error::invalid_parameter("every", message));
+        }
+        if params.jitter.is_negative() || params.jitter > params.every {
+            let message = "must be between 0s and the time between two runs";
+            return Err(Error::invalid_parameter("jitter", message));
+        }
+        Ok(())
+    }
+
+    // The life of one subscription. It ends when `next` says that the
+    // subscription has ended; an error would be logged and `serve` called again.
+    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+        let Params { every, jitter } = *subscription.params();
+        let mut ticks = subscription.every(every)?.jitter(jitter);
+        while ticks.next().await {
+            // Waits out an outage of Gofer; the ticks that fall due meanwhile
+            // become this one run.
+            match subscription.start_run(Run::because("the interval elapsed")).await {
+                Ok(run) => tracing::debug!(?subscription, run = run.id(), "started a run"),
+                // A pipeline that is disabled, say. The next tick may find it
+                // enabled again, so it is no reason to give up.
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+                    tracing::info!(?subscription, %error, "the pipeline does not run now");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn documentation() -> Cow<'static, str> {
+        "Starts a run of the pipeline each time an interval has passed, the first one interval \
+         after subscribing. A restart of Gofer or of the extension does not reset the interval, \
+         and runs that fell due while Gofer was away become one."
+            .into()
+    }
+}

@@ -1,0 +1,47 @@
+//! The shortest complete extension: it runs a pipeline every so often.
+//!
+//! `cargo run --example quickstart` shows it at work.
+
+use gofer_sdk::harness::{Demo, run_or_develop};
+use gofer_sdk::{
+    Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, RunError, Subscription,
+};
+
+/// What a pipeline sets when it subscribes.
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Params {
+    /// The time between two runs, such as `5m` or `1h30m`.
+    every: GoDuration,
+}
+
+struct Every;
+
+impl Extension for Every {
+    type Config = NoConfig;
+    type Params = Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    // Refused before it is subscribed; told as "parameter `every`: must be …".
+    fn validate(&self, params: &Params) -> Result<()> {
+        if params.every < GoDuration::from_secs(1) {
+            return Err(Error::invalid_parameter("every", "must be at least 1s"));
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+        let mut ticks = subscription.every(subscription.params().every)?;
+        while ticks.next().await {
+            subscription.start_run(Run::because("the time has come")).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), RunError> {
+    run_or_develop::<Every>(Demo::new("every").param("every", "2s").cadence("every")).await
+}

@@ -1,0 +1,159 @@
+//! Where Gofer's API is: `host[:port]`, as the environment gives it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// The port of an address that names none.
+const DEFAULT_PORT: u16 = 443;
+
+/// The host and port of Gofer's API.
+///
+/// ```
+/// use gofer_sdk::GoferAddress;
+///
+/// let address: GoferAddress = "gofer.example.com".parse()?;
+/// assert_eq!(address.to_string(), "gofer.example.com:443");
+/// let address: GoferAddress = "[::1]:8080".parse()?;
+/// assert_eq!((address.host(), address.port()), ("::1", 8080));
+/// # Ok::<(), gofer_sdk::InvalidAddress>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoferAddress {
+    host: String,
+    port: u16,
+}
+
+/// A text is not `host[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidAddress(&'static str);
+
+impl fmt::Display for InvalidAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidAddress {}
+
+impl GoferAddress {
+    /// The name or IP address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 443 where the address named none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is this machine, where nobody else listens in between.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or(self.host == "localhost", |address| address.is_loopback())
+    }
+
+    /// The name that the server's certificate must be for.
+    pub(crate) fn server_name(&self) -> Result<ServerName<'static>, InvalidAddress> {
+        ServerName::try_from(self.host.clone())
+            .map_err(|_| InvalidAddress("the host must be a DNS name or an IP address"))
+    }
+}
+
+impl From<std::net::SocketAddr> for GoferAddress {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl FromStr for GoferAddress {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        if text.contains("://") || text.contains('/') {
+            return Err(InvalidAddress("must be host or host:port, without a scheme or a path"));
+        }
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, after) =
+                rest.split_once(']').ok_or(InvalidAddress("the bracket of `[…]` is not closed"))?;
+            if host.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(InvalidAddress("in brackets stands an IPv6 address, as host"));
+            }
+            match after.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if after.is_empty() => (host, None),
+                None => return Err(InvalidAddress("after `[…]` only `:port` may follow")),
+            }
+        } else {
+            match text.split_once(':') {
+                // More than one colon without brackets: a bare IPv6 address.
+                Some((_, rest)) if rest.contains(':') => (text, None),
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        let port = match port.map(str::parse) {
+            None => DEFAULT_PORT,
+            Some(Ok(port)) if port != 0 => port,
+            Some(_) => return Err(InvalidAddress("the port must be a number from 1 to 65535")),
+        };
+        let address = Self { host: host.to_owned(), port };
+        address.server_name()?;
+        Ok(address)
+    }
+}
+
+/// `host:port`, IPv6 addresses in brackets.
+impl fmt::Display for GoferAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_with_and_without_port_are_read() {
+        for (text, host, port) in [
+            ("localhost:8080", "localhost", 8080),
+            ("gofer.example.com", "gofer.example.com", 443),
+            ("10.0.0.1:1", "10.0.0.1", 1),
+            ("10.0.0.1", "10.0.0.1", 443),
+            ("[::1]:8080", "::1", 8080),
+            ("[fe80::1]", "fe80::1", 443),
+            ("::1", "::1", 443),
+        ] {
+            let address: GoferAddress = text.parse().unwrap();
+            assert_eq!((address.host(), address.port()), (host, port), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused_with_what_would_be_right() {
+        for (text, word) in [
+            ("https://gofer:8080", "scheme"),
+            ("gofer/api", "path"),
+            ("gofer:http", "port"),
+            ("gofer:0", "port"),
+            ("gofer:65536", "port"),
+            ("[::1", "bracket"),
+            ("[::1]8080", ":port"),
+            ("", "host"),
+            (":8080", "host"),
+            ("two words", "host"),
+            ("[not-an-ip]:1", "host"),
+        ] {
+            let error = text.parse::<GoferAddress>().unwrap_err();
+            assert!(error.to_string().contains(word), "{text:?}: {error}");
+        }
+    }
+}

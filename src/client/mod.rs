@@ -1,0 +1,315 @@
+//! The way back to Gofer.
+//!
+//! [`Gofer`] is a cheap clone over one HTTP/2 connection. The calls that
+//! extensions make have names here; all others are reached through
+//! [`Gofer::api`]. Retrying is decided by what is known of a call that failed
+//! (see `status`), and starting runs for subscriptions has rules of its own
+//! (see `start`).
+
+mod address;
+mod backoff;
+mod channel;
+mod connect;
+mod resume;
+mod start;
+mod status;
+mod store;
+mod transport;
+mod types;
+
+pub use address::{GoferAddress, InvalidAddress};
+pub use store::{Events, Objects, Secrets};
+pub use transport::Transport;
+pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus};
+
+pub(crate) use backoff::Backoff;
+pub(crate) use channel::Channel;
+pub(crate) use connect::{Connector, Dial};
+pub(crate) use status::{Effect, effect, error};
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::{Response, Status};
+
+use crate::clock::Clock;
+use crate::extension::Result;
+use crate::net::tls::Trust;
+use crate::proto;
+use crate::proto::gofer_client::GoferClient;
+
+/// How long a call may take, attempts and pauses included, where nobody says
+/// otherwise. Long enough for a Gofer that is busy, short enough that an
+/// extension notices one that hangs.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Pauses between attempts of one call. They start where a restarted process
+/// may just be listening again and end where an attempt a second costs nothing.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// Runs that may be on their way to Gofer at once. One connection is saturated
+/// with less, and a Gofer that comes back after an outage is not met by every
+/// subscription at once.
+const STARTS_IN_FLIGHT: usize = 64;
+
+/// A client for Gofer's API.
+///
+/// A cheap clone; all clones share one connection, which is opened at the
+/// first call and again after it was lost. Every call has a deadline of 10 s,
+/// attempts included: what certainly had no effect (a refused connection,
+/// `UNAVAILABLE`) is tried again within it.
+///
+/// ```
+/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// use gofer_sdk::Run;
+///
+/// let run = gofer.start_run("ops/nightly", "hourly", Run::because("an hour passed")).await?;
+/// let config = gofer.pipeline_objects("ops/nightly").get("config.json").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Gofer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: Transport,
+    /// The name that the extension is installed under.
+    extension: String,
+    clock: Clock,
+    starts: Semaphore,
+    resumes: resume::Queue,
+}
+
+/// How to reach Gofer and as whom.
+pub(crate) struct Access {
+    pub(crate) dial: Dial,
+    pub(crate) authority: Authority,
+    pub(crate) server_name: ServerName<'static>,
+    pub(crate) trust: Trust,
+    /// `Bearer <key>`.
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) extension: String,
+    pub(crate) clock: Clock,
+}
+
+impl Gofer {
+    pub(crate) fn new(access: Access) -> Self {
+        let connector = Connector::new(access.dial, access.server_name, access.trust);
+        let channel = Channel::new(connector, access.clock);
+        let transport = Transport::new(channel, access.authorization, access.authority, DEADLINE);
+        Self {
+            inner: Arc::new(Inner {
+                transport,
+                extension: access.extension,
+                clock: access.clock,
+                starts: Semaphore::new(STARTS_IN_FLIGHT),
+                resumes: resume::Queue::default(),
+            }),
+        }
+    }
+
+    /// Gofer's whole API, as generated from the contract, over the same
+    /// connection, with the same token and default deadline.
+    ///
+    /// Nothing is retried. A deadline of its own is set on the request:
+    ///
+    /// ```
+    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), tonic::Status> {
+    /// use gofer_sdk::proto::GetSystemInfoRequest;
+    ///
+    /// let mut request = tonic::Request::new(GetSystemInfoRequest {});
+    /// request.set_timeout(std::time::Duration::from_secs(2));
+    /// let info = gofer.api().get_system_info(request).await?.into_inner();
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn api(&self) -> GoferClient<Transport> {
+        GoferClient::new(self.inner.transport.clone())
+            .max_decoding_message_size(transport::MAX_RESPONSE_BYTES)
+    }
+
+    /// Asks Gofer to run a pipeline, in the name of this extension and of a
+    /// subscription's label.
+    ///
+    /// For a live subscription prefer
+    /// [`Subscription::start_run`](crate::Subscription::start_run), which also
+    /// waits out an outage.
+    ///
+    /// # Errors
+    ///
+    /// What Gofer refuses with;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) where it cannot be
+    /// reached within the deadline;
+    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) where it did not
+    /// answer: the run may have started.
+    pub async fn start_run(
+        &self,
+        pipeline: impl Into<PipelineId>,
+        label: &str,
+        run: Run,
+    ) -> Result<RunInfo> {
+        let pipeline = pipeline.into();
+        let request = types::start_request(
+            self.initiator(label),
+            pipeline.namespace().to_owned(),
+            pipeline.pipeline().to_owned(),
+            run,
+        );
+        let response = self
+            .call(|mut api| {
+                let request = request.clone();
+                async move { api.start_run(request).await }
+            })
+            .await?;
+        Ok(RunInfo::new(response.run.unwrap_or_default()))
+    }
+
+    /// One run of a pipeline.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for
+    /// every call.
+    pub async fn run(&self, pipeline: impl Into<PipelineId>, id: i64) -> Result<RunInfo> {
+        let pipeline = pipeline.into();
+        let response = self
+            .call(|mut api| {
+                let request = proto::GetRunRequest {
+                    namespace_id: pipeline.namespace().to_owned(),
+                    pipeline_id: pipeline.pipeline().to_owned(),
+                    id,
+                };
+                async move { api.get_run(request).await }
+            })
+            .await?;
+        Ok(RunInfo::new(response.run.unwrap_or_default()))
+    }
+
+    /// The newest runs of a pipeline, newest first, at most `limit`; a limit of
+    /// 0 means the server's default (200).
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn runs(&self, pipeline: impl Into<PipelineId>, limit: u32) -> Result<Vec<RunInfo>> {
+        let pipeline = pipeline.into();
+        self.list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit).await
+    }
+
+    /// The objects of a pipeline: files that its runs share.
+    pub fn pipeline_objects(&self, pipeline: impl Into<PipelineId>) -> Objects<'_> {
+        Objects::new(self, pipeline.into(), None)
+    }
+
+    /// The objects of one run.
+    pub fn run_objects(&self, pipeline: impl Into<PipelineId>, run: i64) -> Objects<'_> {
+        Objects::new(self, pipeline.into(), Some(run))
+    }
+
+    /// The secrets of a pipeline.
+    pub fn pipeline_secrets(&self, pipeline: impl Into<PipelineId>) -> Secrets<'_> {
+        Secrets::new(self, Some(pipeline.into()))
+    }
+
+    /// The secrets that administrators share among namespaces.
+    #[must_use]
+    pub fn global_secrets(&self) -> Secrets<'_> {
+        Secrets::new(self, None)
+    }
+
+    /// What happened in Gofer, oldest first; with `follow` it goes on with what
+    /// happens from now on, without end.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn events(&self, follow: bool) -> Result<Events> {
+        let response = self
+            .call(|mut api| async move {
+                api.list_events(proto::ListEventsRequest { reverse: false, follow }).await
+            })
+            .await?;
+        Ok(Events::new(response))
+    }
+
+    pub(crate) async fn list_runs(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        offset: i64,
+        limit: u32,
+    ) -> Result<Vec<RunInfo>> {
+        let response = self
+            .call(|mut api| {
+                let request = proto::ListRunsRequest {
+                    offset,
+                    limit: limit.into(),
+                    namespace_id: namespace.to_owned(),
+                    pipeline_id: pipeline.to_owned(),
+                };
+                async move { api.list_runs(request).await }
+            })
+            .await?;
+        Ok(response.runs.into_iter().map(RunInfo::new).collect())
+    }
+
+    /// The name under which runs of this extension are started.
+    pub(crate) fn initiator(&self, label: &str) -> String {
+        format!("{} ({label})", self.inner.extension)
+    }
+
+    /// Nanoseconds since the client was made, by tokio's clock.
+    pub(crate) fn monotonic(&self) -> i64 {
+        self.inner.clock.monotonic()
+    }
+
+    /// Ends the connection and every task of the client. Calls fail from now on.
+    pub(crate) async fn close(&self) {
+        self.inner.resumes.close().await;
+        self.inner.transport.channel().close().await;
+    }
+
+    /// The same without waiting for the tasks to notice.
+    pub(crate) fn abandon(&self) {
+        self.inner.resumes.abandon();
+        self.inner.transport.channel().abandon();
+    }
+
+    /// Makes a call, again where it certainly had no effect, within one
+    /// deadline for all attempts.
+    async fn call<T, F, Fut>(&self, attempt: F) -> Result<T>
+    where
+        F: Fn(GoferClient<Transport>) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let until = Instant::now() + self.inner.transport.deadline();
+        let mut backoff = BACKOFF;
+        loop {
+            // Boxed: a call's future is some kilobytes, and this one lives in
+            // the future of whoever calls.
+            let status = match Box::pin(attempt(self.api())).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            let again = Instant::now() + backoff.pause();
+            if !effect(&status).may_repeat() || again >= until {
+                return Err(error(&status));
+            }
+            tokio::time::sleep_until(again).await;
+        }
+    }
+}
+
+impl fmt::Debug for Gofer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gofer").field("transport", &self.inner.transport).finish_non_exhaustive()
+    }
+}

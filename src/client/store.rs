@@ -1,0 +1,282 @@
+//! Gofer's stores: objects, secrets and events.
+
+use std::fmt;
+
+use prost::bytes::Bytes;
+use tonic::Streaming;
+
+use super::{Event, Gofer, PipelineId, error};
+use crate::extension::Result;
+use crate::proto;
+
+/// The objects of a pipeline or of one run: bytes under a key.
+///
+/// ```
+/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// let objects = gofer.pipeline_objects("ops/nightly");
+/// objects.put("cursor", "42", true).await?;
+/// assert_eq!(objects.get("cursor").await?, "42");
+/// assert_eq!(objects.list().await?, ["cursor"]);
+/// objects.delete("cursor").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Objects<'a> {
+    gofer: &'a Gofer,
+    pipeline: PipelineId,
+    run: Option<i64>,
+}
+
+/// Makes one request for each attempt of a call.
+macro_rules! call {
+    ($gofer:expr, $method:ident, $request:expr) => {
+        $gofer.call(|mut api| {
+            let request = $request;
+            async move { api.$method(request).await }
+        })
+    };
+}
+
+impl<'a> Objects<'a> {
+    pub(super) fn new(gofer: &'a Gofer, pipeline: PipelineId, run: Option<i64>) -> Self {
+        Self { gofer, pipeline, run }
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.pipeline.namespace().to_owned(), self.pipeline.pipeline().to_owned())
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none under the
+    /// key, and as for every call.
+    pub async fn get(&self, key: &str) -> Result<Bytes> {
+        let (namespace_id, pipeline_id) = self.names();
+        let key = key.to_owned();
+        Ok(if let Some(run_id) = self.run {
+            let request = proto::GetRunObjectRequest { namespace_id, pipeline_id, run_id, key };
+            call!(self.gofer, get_run_object, request.clone()).await?.content
+        } else {
+            let request = proto::GetPipelineObjectRequest { namespace_id, pipeline_id, key };
+            call!(self.gofer, get_pipeline_object, request.clone()).await?.content
+        })
+    }
+
+    /// Writes an object; with `force` over one that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) without `force` where
+    /// there is one under the key, and as for every call.
+    pub async fn put(&self, key: &str, content: impl Into<Bytes>, force: bool) -> Result<()> {
+        let (namespace_id, pipeline_id) = self.names();
+        let (key, content) = (key.to_owned(), content.into());
+        if let Some(run_id) = self.run {
+            let request = proto::PutRunObjectRequest {
+                namespace_id,
+                pipeline_id,
+                run_id,
+                key,
+                content,
+                force,
+            };
+            call!(self.gofer, put_run_object, request.clone()).await?;
+        } else {
+            let request =
+                proto::PutPipelineObjectRequest { namespace_id, pipeline_id, key, content, force };
+            call!(self.gofer, put_pipeline_object, request.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// The keys of all objects.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn list(&self) -> Result<Vec<String>> {
+        let (namespace_id, pipeline_id) = self.names();
+        let keys = if let Some(run_id) = self.run {
+            let request = proto::ListRunObjectsRequest { namespace_id, pipeline_id, run_id };
+            call!(self.gofer, list_run_objects, request.clone()).await?.keys
+        } else {
+            let request = proto::ListPipelineObjectsRequest { namespace_id, pipeline_id };
+            call!(self.gofer, list_pipeline_objects, request.clone()).await?.keys
+        };
+        Ok(keys.into_iter().map(|key| key.key).collect())
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let (namespace_id, pipeline_id) = self.names();
+        let key = key.to_owned();
+        if let Some(run_id) = self.run {
+            let request = proto::DeleteRunObjectRequest { namespace_id, pipeline_id, run_id, key };
+            call!(self.gofer, delete_run_object, request.clone()).await?;
+        } else {
+            let request = proto::DeletePipelineObjectRequest { namespace_id, pipeline_id, key };
+            call!(self.gofer, delete_pipeline_object, request.clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The secrets of a pipeline, or the global ones: text under a key.
+///
+/// ```
+/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// let secrets = gofer.pipeline_secrets("ops/nightly");
+/// secrets.put("token", "hunter2", false).await?;
+/// assert_eq!(secrets.get("token").await?, "hunter2");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Secrets<'a> {
+    gofer: &'a Gofer,
+    /// `None` for the global ones.
+    pipeline: Option<PipelineId>,
+}
+
+impl<'a> Secrets<'a> {
+    pub(super) fn new(gofer: &'a Gofer, pipeline: Option<PipelineId>) -> Self {
+        Self { gofer, pipeline }
+    }
+
+    /// Reads a secret.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none under the
+    /// key, and as for every call.
+    pub async fn get(&self, key: &str) -> Result<String> {
+        let key = key.to_owned();
+        Ok(if let Some(pipeline) = &self.pipeline {
+            let request = proto::GetPipelineSecretRequest {
+                namespace_id: pipeline.namespace().to_owned(),
+                pipeline_id: pipeline.pipeline().to_owned(),
+                key,
+                include_secret: true,
+            };
+            call!(self.gofer, get_pipeline_secret, request.clone()).await?.secret
+        } else {
+            let request = proto::GetGlobalSecretRequest { key, include_secret: true };
+            call!(self.gofer, get_global_secret, request.clone()).await?.secret
+        })
+    }
+
+    /// Writes a secret of the pipeline; with `force` over one that is there. A
+    /// global secret written like this is for all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) without `force` where
+    /// there is one under the key, and as for every call.
+    pub async fn put(&self, key: &str, secret: &str, force: bool) -> Result<()> {
+        let (key, content) = (key.to_owned(), secret.to_owned());
+        if let Some(pipeline) = &self.pipeline {
+            let request = proto::PutPipelineSecretRequest {
+                namespace_id: pipeline.namespace().to_owned(),
+                pipeline_id: pipeline.pipeline().to_owned(),
+                key,
+                content,
+                force,
+            };
+            call!(self.gofer, put_pipeline_secret, request.clone()).await?;
+        } else {
+            let namespaces = vec![".*".to_owned()];
+            let request = proto::PutGlobalSecretRequest { key, content, namespaces, force };
+            call!(self.gofer, put_global_secret, request.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// The keys of all secrets.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn list(&self) -> Result<Vec<String>> {
+        let keys = if let Some(pipeline) = &self.pipeline {
+            let request = proto::ListPipelineSecretsRequest {
+                namespace_id: pipeline.namespace().to_owned(),
+                pipeline_id: pipeline.pipeline().to_owned(),
+            };
+            call!(self.gofer, list_pipeline_secrets, request.clone()).await?.keys
+        } else {
+            let request = proto::ListGlobalSecretsRequest {};
+            call!(self.gofer, list_global_secrets, request).await?.keys
+        };
+        Ok(keys.into_iter().map(|key| key.key).collect())
+    }
+
+    /// Deletes a secret.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let key = key.to_owned();
+        if let Some(pipeline) = &self.pipeline {
+            let request = proto::DeletePipelineSecretRequest {
+                namespace_id: pipeline.namespace().to_owned(),
+                pipeline_id: pipeline.pipeline().to_owned(),
+                key,
+            };
+            call!(self.gofer, delete_pipeline_secret, request.clone()).await?;
+        } else {
+            let request = proto::DeleteGlobalSecretRequest { key };
+            call!(self.gofer, delete_global_secret, request.clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A stream of events; made by [`Gofer::events`].
+///
+/// ```
+/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// let mut events = gofer.events(true).await?;
+/// while let Some(event) = events.next().await? {
+///     println!("{}: {}", event.kind, event.details);
+/// }
+/// # Ok(()) }
+/// ```
+pub struct Events(Streaming<proto::ListEventsResponse>);
+
+impl Events {
+    pub(super) fn new(stream: Streaming<proto::ListEventsResponse>) -> Self {
+        Self(stream)
+    }
+
+    /// The next event; `None` at the end of a stream that does not follow.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) where the connection is
+    /// lost, and whatever Gofer ends the stream with.
+    pub async fn next(&mut self) -> Result<Option<Event>> {
+        loop {
+            match self.0.message().await {
+                Ok(Some(proto::ListEventsResponse { event: Some(event) })) => {
+                    return Ok(Some(event.into()));
+                }
+                // A message without an event says nothing.
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                Err(status) => return Err(error(&status)),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}

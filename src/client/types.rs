@@ -1,0 +1,305 @@
+//! What goes to Gofer and comes back, in plain Rust types: generated protobuf
+//! types stop at this module's edge.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::proto;
+
+/// A pipeline and the namespace it is in.
+///
+/// ```
+/// use gofer_sdk::PipelineId;
+///
+/// let nightly = PipelineId::from("ops/nightly");
+/// assert_eq!((nightly.namespace(), nightly.pipeline()), ("ops", "nightly"));
+/// assert_eq!(PipelineId::from("nightly").namespace(), "default");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PipelineId {
+    namespace: String,
+    pipeline: String,
+}
+
+impl PipelineId {
+    /// A pipeline in a namespace; an empty namespace is `default`.
+    pub fn new(namespace: impl Into<String>, pipeline: impl Into<String>) -> Self {
+        let mut namespace = namespace.into();
+        if namespace.is_empty() {
+            "default".clone_into(&mut namespace);
+        }
+        Self { namespace, pipeline: pipeline.into() }
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The pipeline, without its namespace.
+    #[must_use]
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+}
+
+/// `namespace/pipeline`, or a pipeline of the namespace `default`.
+impl From<&str> for PipelineId {
+    fn from(text: &str) -> Self {
+        match text.split_once('/') {
+            Some((namespace, pipeline)) => Self::new(namespace, pipeline),
+            None => Self::new("", text),
+        }
+    }
+}
+
+impl From<String> for PipelineId {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<&PipelineId> for PipelineId {
+    fn from(id: &PipelineId) -> Self {
+        id.clone()
+    }
+}
+
+/// The pipeline that is subscribed.
+impl<P> From<&crate::Subscription<P>> for PipelineId
+where
+    P: Send + Sync + 'static,
+{
+    fn from(subscription: &crate::Subscription<P>) -> Self {
+        Self::new(subscription.namespace(), subscription.pipeline())
+    }
+}
+
+impl fmt::Display for PipelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.pipeline)
+    }
+}
+
+/// A run that is to be started: why, and with which variables.
+///
+/// ```
+/// use gofer_sdk::Run;
+///
+/// let run = Run::because("a commit was pushed").variable("COMMIT", "c0ffee");
+/// assert_eq!(run.reason(), "a commit was pushed");
+/// ```
+#[derive(Clone)]
+pub struct Run {
+    pub(crate) reason: Cow<'static, str>,
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+impl Run {
+    /// A run for a reason, a short text for the people who look at the run.
+    pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: reason.into(), variables: Vec::new() }
+    }
+
+    /// Adds an environment variable that the run's tasks get. The last value
+    /// of a name counts.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Why the run is started.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// The reason and the names of the variables; values may be secrets.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Run").field("reason", &self.reason).field("variables", &names).finish()
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RunState {
+    /// Gofer said something that this version of the SDK does not know.
+    Unknown,
+    /// Waiting to be executed.
+    Pending,
+    /// Being executed.
+    Running,
+    /// Over; the [`RunStatus`] says how.
+    Complete,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RunStatus {
+    /// It has not ended, or in a way that this version of the SDK does not know.
+    Unknown,
+    /// All went well.
+    Successful,
+    /// A task failed.
+    Failed,
+    /// Somebody cancelled it.
+    Cancelled,
+}
+
+/// A run, as Gofer knows it.
+///
+/// ```
+/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// if let Some(latest) = gofer.runs("ops/nightly", 1).await?.first() {
+///     println!("run {} was started because {}", latest.id(), latest.reason());
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RunInfo(proto::Run);
+
+impl RunInfo {
+    pub(crate) fn new(run: proto::Run) -> Self {
+        Self(run)
+    }
+
+    /// The number of the run; counts up from 1 in each pipeline.
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.0.id
+    }
+
+    /// The pipeline that runs.
+    #[must_use]
+    pub fn pipeline(&self) -> PipelineId {
+        PipelineId::new(&*self.0.namespace, &*self.0.pipeline)
+    }
+
+    /// When it started, by Gofer's clock, to the millisecond.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.started.unsigned_abs())
+    }
+
+    /// When it started, in Unix milliseconds by Gofer's clock.
+    #[must_use]
+    pub fn started_unix_millis(&self) -> i64 {
+        self.0.started
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        use proto::run::RunState as Wire;
+        match self.0.state() {
+            Wire::Unknown => RunState::Unknown,
+            Wire::Pending => RunState::Pending,
+            Wire::Running => RunState::Running,
+            Wire::Complete => RunState::Complete,
+        }
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        use proto::run::RunStatus as Wire;
+        match self.0.status() {
+            Wire::Unknown => RunStatus::Unknown,
+            Wire::Successful => RunStatus::Successful,
+            Wire::Failed => RunStatus::Failed,
+            Wire::Cancelled => RunStatus::Cancelled,
+        }
+    }
+
+    /// Who started it; for an extension `<name> (<label>)`.
+    #[must_use]
+    pub fn initiator(&self) -> &str {
+        self.0.initiator.as_ref().map_or("", |initiator| &initiator.name)
+    }
+
+    /// Why it was started.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.0.initiator.as_ref().map_or("", |initiator| &initiator.reason)
+    }
+
+    /// The value of one of its variables.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.0.variables.iter().find(|variable| variable.key == name)?;
+        Some(&found.value)
+    }
+
+    /// Whether this extension started it, under this initiator's name.
+    pub(crate) fn is_by_extension(&self, name: &str) -> bool {
+        self.0.initiator.as_ref().is_some_and(|initiator| {
+            initiator.r#type() == proto::initiator::Type::Extension && initiator.name == name
+        })
+    }
+}
+
+/// Everything but the variables' values, which may be secrets.
+impl fmt::Debug for RunInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunInfo")
+            .field("pipeline", &self.pipeline())
+            .field("id", &self.id())
+            .field("state", &self.state())
+            .field("status", &self.status())
+            .field("initiator", &self.initiator())
+            .field("reason", &self.reason())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something that happened in Gofer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Event {
+    /// The number of the event; counts up.
+    pub id: i64,
+    /// What happened, such as `RUN_COMPLETED`.
+    pub kind: String,
+    /// What exactly, as JSON.
+    pub details: String,
+    /// When, in Unix milliseconds by Gofer's clock.
+    pub emitted_unix_millis: i64,
+}
+
+impl From<proto::Event> for Event {
+    fn from(event: proto::Event) -> Self {
+        Self {
+            id: event.id,
+            kind: event.r#type,
+            details: event.details,
+            emitted_unix_millis: event.emitted,
+        }
+    }
+}
+
+pub(crate) fn start_request(
+    name: String,
+    namespace: String,
+    pipeline: String,
+    run: Run,
+) -> proto::StartRunRequest {
+    proto::StartRunRequest {
+        namespace_id: namespace,
+        pipeline_id: pipeline,
+        variables: run.variables.into_iter().collect::<HashMap<_, _>>(),
+        initiator: Some(proto::Initiator {
+            r#type: proto::initiator::Type::Extension.into(),
+            name,
+            reason: run.reason.into_owned(),
+        }),
+    }
+}

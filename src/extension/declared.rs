@@ -1,0 +1,107 @@
+//! What a struct of settings must be, in one name, so that a missing derive is
+//! reported in the author's words.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use super::decode;
+use super::describe::{Fields, fields};
+use super::error::Problem;
+use super::settings::Settings;
+
+/// A struct that declares settings: an extension's configuration or the
+/// parameters of a subscription.
+///
+/// Implemented for everything that derives both [`serde::Deserialize`] and
+/// [`schemars::JsonSchema`]. Fields may be text, numbers, booleans,
+/// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and
+/// (comma-separated) lists of these, and whatever else reads itself from a
+/// string. A type with parts of its own, such as [`std::time::Duration`], cannot
+/// be set by a text, and an extension that declares one does not start.
+///
+/// `#[schemars(range(min = 1, max = 5))]` on a number is documented and holds;
+/// other rules (`length`, `regex`, `url`) are documented at most, and are for
+/// [`validate`](crate::Extension::validate) to check. The default of a field is
+/// documented where its type can also be serialized, so an enum derives
+/// [`serde::Serialize`] as well.
+///
+/// ```
+/// use gofer_sdk::{Declared, GoDuration};
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Params {
+///     /// The time between two runs, such as `5m` or `1h30m`.
+///     every: GoDuration,
+///     /// Who is told about each run, separated by commas.
+///     #[serde(default)]
+///     notify: Vec<String>,
+/// }
+///
+/// fn declares_settings<T: Declared>() {}
+/// declares_settings::<Params>();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not declare settings",
+    label = "cannot be read from settings",
+    note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`",
+    note = "where there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
+)]
+pub trait Declared: sealed::Declared {}
+
+#[diagnostic::do_not_recommend]
+impl<T> Declared for T where T: DeserializeOwned + JsonSchema + Send + Sync + 'static {}
+
+/// What a declaration can do, kept from the trait above: as its supertraits,
+/// the two derives would be reported one by one, in words of their own.
+pub(crate) mod sealed {
+    use super::{DeserializeOwned, Fields, JsonSchema, Problem, Settings, decode, fields};
+
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` does not declare settings",
+        label = "cannot be read from settings",
+        note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`"
+    )]
+    pub trait Declared: Sized + Send + Sync + 'static {
+        /// The fields, from the type's schema.
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn fields() -> Fields;
+
+        /// Reads settings, or tells everything that is wrong with them.
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn decode(settings: &Settings, declared: &Fields) -> Result<Self, Vec<Problem>>;
+
+        /// A field whose type no text can be read as.
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn nested(declared: &Fields) -> Option<&str>;
+
+        /// Checks one answer, as `decode` would.
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn check(key: &str, answer: &str, declared: &Fields) -> Result<(), String>;
+    }
+
+    #[diagnostic::do_not_recommend]
+    impl<T> Declared for T
+    where
+        T: DeserializeOwned + JsonSchema + Send + Sync + 'static,
+    {
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn fields() -> Fields {
+            fields::<T>()
+        }
+
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn decode(settings: &Settings, declared: &Fields) -> Result<Self, Vec<Problem>> {
+            decode::decode(settings, declared)
+        }
+
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn nested(declared: &Fields) -> Option<&str> {
+            decode::nested::<T>(declared)
+        }
+
+        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
+        fn check(key: &str, answer: &str, declared: &Fields) -> Result<(), String> {
+            decode::decode_one::<T>(key, answer, declared)
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Finds all that is wrong with settings that cannot be read.
+//!
+//! Serde stops at the first failure. So the failing setting is noted and left
+//! out, and the rest is read again, until nothing new turns up. What is left
+//! out counts as given: it is not told to be missing as well.
+
+use serde::de::DeserializeOwned;
+
+use super::fault::{Fault, printable};
+use super::nearest::nearest;
+use super::table::{Known, Table, Trace};
+use super::{MAX_KEY_CHARS, MAX_PROBLEMS};
+use crate::extension::describe::{Field, Fields, kind};
+use crate::extension::error::Problem;
+use crate::extension::settings::Settings;
+
+/// Finds all that is wrong with `settings`, of which something is.
+pub(super) fn explain<T: DeserializeOwned>(
+    settings: &Settings,
+    declared: &Fields,
+    known: Known,
+) -> Vec<Problem> {
+    let mut search = Search::new(settings, declared, known);
+    let keys = search.set_bad_keys_aside();
+    let missing = search.values::<T>();
+    if let Some(missing) = missing {
+        search.missing(missing);
+    }
+    // What the extension declares comes first: a flood of other keys must not
+    // hide it.
+    let mut problems = search.problems;
+    problems.extend(keys.told);
+    let more = keys.untold + problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
+    if search.gave_up {
+        problems.push(Problem::general("and more"));
+    } else if more > 0 {
+        problems.push(Problem::general(format!("and {more} more")));
+    }
+    if problems.is_empty() {
+        problems.push(Problem::general("the settings cannot be read"));
+    }
+    problems
+}
+
+/// Settings up to which each is tried by itself, to tell which one is wrong.
+const MOST_TRIED: usize = 256;
+
+struct BadKeys {
+    told: Vec<Problem>,
+    untold: usize,
+}
+
+struct Search<'a> {
+    settings: &'a Settings,
+    declared: &'a Fields,
+    known: Known,
+    entries: Vec<(&'a str, &'a str)>,
+    /// Which settings are left out of further passes.
+    skip: Vec<bool>,
+    /// Keys that the type takes and that were left out nevertheless.
+    dropped: Vec<&'a str>,
+    problems: Vec<Problem>,
+    /// Whether there are more problems than were looked for.
+    gave_up: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(settings: &'a Settings, declared: &'a Fields, known: Known) -> Self {
+        let entries: Vec<_> = settings.iter().collect();
+        let skip = vec![false; entries.len()];
+        Self {
+            settings,
+            declared,
+            known,
+            entries,
+            skip,
+            dropped: Vec::new(),
+            problems: Vec::new(),
+            gave_up: false,
+        }
+    }
+
+    /// Leaves out keys that are unknown or given twice.
+    fn set_bad_keys_aside(&mut self) -> BadKeys {
+        let names = names(self.declared, self.known);
+        let (mut told, mut untold) = (Vec::new(), 0);
+        let mut start = 0;
+        let entries = self.entries.clone();
+        for same in entries.chunk_by(|(a, _), (b, _)| a.eq_ignore_ascii_case(b)) {
+            let range = start..start + same.len();
+            start = range.end;
+            let key = same[0].0;
+            let name = self.known.name(self.declared, key);
+            if name.is_some() && same.len() == 1 {
+                continue;
+            }
+            self.skip[range].fill(true);
+            self.dropped.extend(name);
+            if told.len() == MAX_PROBLEMS {
+                untold += 1;
+                continue;
+            }
+            told.push(match name {
+                Some(name) => Problem::new(shown(name), twice(same)),
+                None => Problem::new(shown(key), stranger(key, &names)),
+            });
+        }
+        BadKeys { told, untold }
+    }
+
+    /// Reads until no new value turns out wrong. Gives the required setting
+    /// that is missing, if any.
+    fn values<T: DeserializeOwned>(&mut self) -> Option<&'static str> {
+        while self.problems.len() < MAX_PROBLEMS {
+            let trace = Trace::new();
+            let (index, alias_of, message) = match self.read::<T>(&self.skip, &trace) {
+                Ok(_) | Err(Fault::Key) => return None,
+                Err(Fault::Missing(name)) => return Some(name),
+                Err(Fault::At { index, message }) => (Some(index), None, message),
+                Err(Fault::Twice(name)) => {
+                    let message = "given twice, under two of its names; give it once";
+                    (Some(trace.index.get()), Some(name), message.to_owned())
+                }
+                Err(fault) => {
+                    let message = self.sentence(fault);
+                    (self.culprit::<T>(trace.loose.get(), &message), None, message)
+                }
+            };
+            // Each round leaves out one setting more, so the rounds end.
+            let index = index.filter(|index| self.skip.get(*index) == Some(&false));
+            let Some((index, (key, _))) = index.and_then(|n| Some((n, *self.entries.get(n)?)))
+            else {
+                // What is left out may be the reason for it.
+                if self.dropped.is_empty() {
+                    self.problems.push(Problem::general(message));
+                }
+                return None;
+            };
+            let key = self.known.name(self.declared, key).unwrap_or(key);
+            self.skip[index] = true;
+            self.dropped.push(key);
+            self.problems.push(Problem::new(shown(alias_of.unwrap_or(key)), message));
+        }
+        self.gave_up = self.read::<T>(&self.skip, &Trace::new()).is_err();
+        None
+    }
+
+    fn read<T: DeserializeOwned>(&self, skip: &[bool], trace: &Trace) -> Result<T, Fault> {
+        T::deserialize(Table { settings: self.settings, declared: self.declared, skip, trace })
+    }
+
+    fn sentence(&self, fault: Fault) -> String {
+        fault.sentence(self.entries.iter().map(|(_, value)| *value))
+    }
+
+    /// The setting without which a failure that names none is gone or another.
+    ///
+    /// Serde gathers what goes into a flattened struct before it reads any of
+    /// it, so which setting failed is lost. `loose` are the settings that were
+    /// gathered, by the bits of their index. Where there are none, a failure
+    /// that names no setting is the author's own, about all of them together.
+    fn culprit<T: DeserializeOwned>(&self, loose: u64, message: &str) -> Option<usize> {
+        // Each try reads everything again: not where somebody sends thousands.
+        if self.entries.len() > MOST_TRIED {
+            return None;
+        }
+        let candidates = (0..self.entries.len().min(u64::BITS as usize))
+            .filter(|index| loose >> index & 1 == 1 && !self.skip[*index]);
+        candidates.into_iter().find(|index| {
+            let mut skip = self.skip.clone();
+            skip[*index] = true;
+            match self.read::<T>(&skip, &Trace::new()) {
+                Ok(_) => true,
+                Err(fault) => self.sentence(fault) != message,
+            }
+        })
+    }
+
+    /// Tells `first` and all other required settings that are missing.
+    fn missing(&mut self, first: &'static str) {
+        let required = self.declared.iter().filter(|field| field.required);
+        for field in required {
+            let given = self.entries.iter().any(|(key, _)| self.may_be(key, &field.name));
+            if !given {
+                self.problems.push(Problem::new(&field.name, required_sentence(field)));
+            }
+        }
+        // Serde's word, which needs no guess at the aliases; but it cannot see
+        // what was left out.
+        let told = self.problems.iter().any(|problem| problem.key.as_deref() == Some(first));
+        if !told && !self.dropped.iter().any(|key| self.may_be(key, first)) {
+            let message = match self.declared.named(first) {
+                Some(field) => required_sentence(field),
+                None => "is required".to_owned(),
+            };
+            self.problems.push(Problem::new(first, message));
+        }
+    }
+
+    /// Whether `key` is `name` or may be an alias of it.
+    ///
+    /// Serde lists the names of one field next to each other, without saying
+    /// where the next field begins. What no schema declares is an alias; of
+    /// which of its neighbours is left open. To call a setting missing that
+    /// was given would be worse than to say so a request later.
+    fn may_be(&self, key: &str, name: &str) -> bool {
+        if key.eq_ignore_ascii_case(name) {
+            return true;
+        }
+        let Known::Struct(names) = self.known else { return false };
+        let place = |key: &str| names.iter().position(|name| name.eq_ignore_ascii_case(key));
+        let (Some(a), Some(b)) = (place(key), place(name)) else { return false };
+        let between = if a < b { a..b } else { b + 1..a + 1 };
+        names[between].iter().all(|name| self.declared.named(name).is_none())
+    }
+}
+
+/// The names to offer to one who typed an unknown key.
+pub(super) fn names(declared: &Fields, known: Known) -> Vec<&str> {
+    match known {
+        Known::Struct(names) if declared.is_empty() => names.to_vec(),
+        _ => declared.iter().map(|field| field.name.as_str()).collect(),
+    }
+}
+
+fn shown(key: &str) -> String {
+    printable(key, MAX_KEY_CHARS)
+}
+
+fn twice(same: &[(&str, &str)]) -> String {
+    let keys: Vec<String> = same.iter().take(2).map(|(key, _)| shown(key)).collect();
+    let keys = kind::quoted(keys.iter().map(String::as_str));
+    format!("given twice, as {keys}; keys match without regard to case")
+}
+
+pub(super) fn stranger(key: &str, names: &[&str]) -> String {
+    if let Some(name) = nearest(key, names) {
+        return format!("unknown; did you mean `{name}`?");
+    }
+    if names.is_empty() {
+        return "unknown; this extension takes none".to_owned();
+    }
+    format!("unknown; this extension knows {}", kind::quoted(names.iter().copied()))
+}
+
+/// "is required: …" with the first paragraph of the description, or the kind.
+fn required_sentence(field: &Field) -> String {
+    let words = field.description.split("\n\n").next().unwrap_or_default();
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.trim_end_matches('.') {
+        "" => format!("is required: {}", field.kind),
+        words => format!("is required: {words}"),
+    }
+}

@@ -1,0 +1,354 @@
+//! One value: a text, read as whatever the author's type asks for.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt::Display;
+use std::str::Split;
+
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
+
+use super::fault::Fault;
+use crate::extension::describe::{Bounds, Shape};
+
+/// A type that has parts with names, or variants with contents: nothing that
+/// a person could type as one text.
+const NESTED: Fault = Fault::Plain(Cow::Borrowed(NESTED_TYPE));
+
+pub(super) const NESTED_TYPE: &str = "cannot be set: this extension declares a nested type for \
+    it, where only text, numbers, true or false, choices and lists of these can be set";
+
+/// The text of one setting, or of one item in a list.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a> {
+    pub(super) text: &'a str,
+    pub(super) shape: &'a Shape,
+    pub(super) place: Place<'a>,
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// It is a setting; its bit is set in `loose` where its type asks for
+    /// nothing and takes what there is.
+    Setting { loose: &'a Cell<u64>, bit: u64 },
+    /// It is an item of a list, and so cannot be a list: both would be
+    /// separated by commas.
+    Item,
+}
+
+impl<'a> Value<'a> {
+    fn items(self) -> Result<Items<'a>, Fault> {
+        if matches!(self.place, Place::Item) {
+            return Err(NESTED);
+        }
+        if self.text.bytes().filter(|byte| *byte == b',').count() >= MAX_ITEMS {
+            return Err(plain(format!("must have at most {MAX_ITEMS} values")));
+        }
+        let shape = match self.shape {
+            Shape::List(shape) => shape,
+            _ => &Shape::Text,
+        };
+        let texts = (!self.text.trim().is_empty()).then(|| self.text.split(','));
+        Ok(Items { texts, shape, count: 0 })
+    }
+
+    fn truth(self) -> Result<bool, Fault> {
+        // What Go's programs accept for a flag, since Gofer's users know those.
+        match self.text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            _ => Err(plain("must be true or false")),
+        }
+    }
+
+    fn number(self, most: f64) -> Result<f64, Fault> {
+        // Rust reads "nan" and "inf", and too large a number as "inf". With
+        // those, the author's comparisons would not do what he means.
+        match self.text.parse::<f64>() {
+            Ok(number) if number.abs() <= most && self.admits(number) => Ok(number),
+            Ok(number) if number.is_finite() && number.abs() > most => {
+                Err(plain(format!("must be a number from -{most:.1e} to {most:.1e}")))
+            }
+            _ => Err(self.must_be("a number", &(-most), &most)),
+        }
+    }
+
+    fn bounds(self) -> Bounds {
+        match self.shape {
+            Shape::Whole(bounds) | Shape::Number(bounds) => *bounds,
+            Shape::Text | Shape::Boolean | Shape::List(_) => Bounds::default(),
+        }
+    }
+
+    /// Whether a number is within what the author declared.
+    fn admits(self, number: f64) -> bool {
+        let Bounds { least, most } = self.bounds();
+        least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most)
+    }
+
+    /// The declared bounds, and where there is none that of the type.
+    fn must_be(self, what: &str, least: &dyn Display, most: &dyn Display) -> Fault {
+        let bounds = self.bounds();
+        let shown = |bound: Option<f64>, of_type: &dyn Display| {
+            bound.map_or_else(|| of_type.to_string(), |bound| bound.to_string())
+        };
+        let (least, most) = match (bounds.least, bounds.most) {
+            // The extremes of a float help nobody.
+            (None, None) if what == "a number" => return plain("must be a number, such as `2.5`"),
+            (least_declared, most_declared) => {
+                (shown(least_declared, least), shown(most_declared, most))
+            }
+        };
+        plain(format!("must be {what} from {least} to {most}"))
+    }
+}
+
+/// A comma makes a value of some dozens of bytes; so a request of a few
+/// megabytes cannot be made into hundreds of them.
+const MAX_ITEMS: usize = 10_000;
+
+fn plain(words: impl Into<Cow<'static, str>>) -> Fault {
+    Fault::Plain(words.into())
+}
+
+macro_rules! whole_numbers {
+    ($($method:ident $visit:ident $number:ty,)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            #[allow(
+                clippy::cast_lossless,
+                clippy::cast_precision_loss,
+                reason = "bounds that a person declares are numbers that a float holds"
+            )]
+            match self.text.parse::<$number>() {
+                Ok(number) if self.admits(number as f64) => visitor.$visit(number),
+                _ => Err(self.must_be("a whole number", &<$number>::MIN, &<$number>::MAX)),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Value<'de> {
+    type Error = Fault;
+
+    /// For types that take what there is: flattened ones, untagged enums.
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Place::Setting { loose, bit } = self.place {
+            loose.set(loose.get() | bit);
+        }
+        match self.shape {
+            Shape::Text => visitor.visit_borrowed_str(self.text),
+            Shape::Boolean => self.deserialize_bool(visitor),
+            Shape::Number(_) => self.deserialize_f64(visitor),
+            Shape::Whole(_) if self.text.starts_with('-') => self.deserialize_i64(visitor),
+            Shape::Whole(_) => self.deserialize_u64(visitor),
+            Shape::List(_) => self.deserialize_seq(visitor),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_bool(self.truth()?)
+    }
+
+    whole_numbers! {
+        deserialize_i8 visit_i8 i8,
+        deserialize_i16 visit_i16 i16,
+        deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64,
+        deserialize_i128 visit_i128 i128,
+        deserialize_u8 visit_u8 u8,
+        deserialize_u16 visit_u16 u16,
+        deserialize_u32 visit_u32 u32,
+        deserialize_u64 visit_u64 u64,
+        deserialize_u128 visit_u128 u128,
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f64(self.number(f64::from(f32::MAX))?)
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f64(self.number(f64::MAX)?)
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let mut chars = self.text.chars();
+        match (chars.next(), chars.next()) {
+            (Some(only), None) => visitor.visit_char(only),
+            _ => Err(plain("must be a single character")),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_str(self.text)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_str(self.text)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_str(self.text)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_bytes(self.text.as_bytes())
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_borrowed_bytes(self.text.as_bytes())
+    }
+
+    /// What is given is there, even where it is empty.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.text.is_empty() { visitor.visit_unit() } else { Err(plain("must be empty")) }
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let mut items = self.items()?;
+        let list = visitor.visit_seq(&mut items)?;
+        if items.texts.is_some_and(|mut texts| texts.next().is_some()) {
+            return Err(plain(format!("must have at most {} values", items.count)));
+        }
+        Ok(list)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        size: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let mut items = self.items()?;
+        let given = items.texts.clone().map_or(0, Iterator::count);
+        if given != size {
+            return Err(plain(format!("must be {size} values, separated by commas")));
+        }
+        visitor.visit_seq(&mut items)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        size: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_tuple(size, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Fault> {
+        Err(NESTED)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Fault> {
+        Err(NESTED)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let alike = variants.iter().find(|variant| variant.eq_ignore_ascii_case(self.text));
+        let text = match alike {
+            Some(variant) if !variants.contains(&self.text) => variant,
+            // As it is, also where it is unknown: the type may have a variant
+            // for all others.
+            _ => self.text,
+        };
+        visitor.visit_enum(Choice(text))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_unit()
+    }
+}
+
+/// The items of a list: what stands between commas, without the space around.
+struct Items<'a> {
+    texts: Option<Split<'a, char>>,
+    shape: &'a Shape,
+    count: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Items<'de> {
+    type Error = Fault;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Fault> {
+        let Some(text) = self.texts.as_mut().and_then(Iterator::next) else { return Ok(None) };
+        self.count += 1;
+        let text = text.trim();
+        let value = Value { text, shape: self.shape, place: Place::Item };
+        seed.deserialize(value).map(Some).map_err(|fault| {
+            let foreign = matches!(fault, Fault::Foreign(_));
+            let words = format!("value {} of the list {}", self.count, fault.sentence([text]));
+            // The whole list has still to be looked for in foreign words.
+            if foreign { Fault::Foreign(words) } else { plain(words) }
+        })
+    }
+}
+
+/// A variant by its name, without contents.
+struct Choice<'a>(&'a str);
+
+impl<'de> de::EnumAccess<'de> for Choice<'de> {
+    type Error = Fault;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Fault> {
+        let name: BorrowedStrDeserializer<'de, Fault> = BorrowedStrDeserializer::new(self.0);
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Choice<'de> {
+    type Error = Fault;
+
+    fn unit_variant(self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, _: S) -> Result<S::Value, Fault> {
+        Err(NESTED)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Fault> {
+        Err(NESTED)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Fault> {
+        Err(NESTED)
+    }
+}

@@ -1,0 +1,226 @@
+//! What an author's struct says about each of its settings.
+//!
+//! [`fields`] reads a type's JSON schema into one [`Field`] per setting: name,
+//! doc comment, type, required, default. From these come the documentation
+//! that people read ([`markdown`]), the questions of a conversation
+//! ([`prompt`]), and what `decode` needs beyond what serde tells it. Building a
+//! schema is slow and its result never changes, so it is done once per type.
+//!
+//! Reading one property's schema is in `kind`.
+
+pub(super) mod kind;
+
+use std::fmt::Write as _;
+use std::ops::Deref;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+pub(crate) use kind::{Bounds, Shape};
+
+/// One setting that a type declares.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Field {
+    /// The key, as the author spells it.
+    pub(crate) name: String,
+    /// The doc comment; may have several lines, may be empty.
+    pub(crate) description: String,
+    /// The type in words: "whole number", "one of `a`, `b`".
+    pub(crate) kind: String,
+    pub(crate) required: bool,
+    /// What holds where the setting is absent, as one would type it.
+    pub(crate) default: Option<String>,
+    /// The type for a reader who asks "what is this?" rather than "a `u32`!".
+    pub(crate) shape: Shape,
+}
+
+/// All settings that a type declares, in the order of declaration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Fields {
+    list: Vec<Field>,
+    /// What other keys hold, where the type takes any key: a map, say.
+    rest: Option<Shape>,
+}
+
+impl Fields {
+    /// Whether keys other than the declared ones are accepted too.
+    pub(crate) fn is_open(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// The declared setting of that name, whichever the case.
+    pub(crate) fn named(&self, key: &str) -> Option<&Field> {
+        self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key))
+    }
+
+    /// What the value of `key` looks like; text where nothing is known.
+    pub(crate) fn shape(&self, key: &str) -> &Shape {
+        self.named(key).map(|field| &field.shape).or(self.rest.as_ref()).unwrap_or(&Shape::Text)
+    }
+}
+
+impl Deref for Fields {
+    type Target = [Field];
+
+    fn deref(&self) -> &[Field] {
+        &self.list
+    }
+}
+
+/// The settings that `T` declares.
+pub(crate) fn fields<T: JsonSchema>() -> Fields {
+    let mut settings = SchemaSettings::draft2020_12().for_deserialize();
+    // Leaves a reference only where a type contains itself: what follows never
+    // meets an endless schema.
+    settings.inline_subschemas = true;
+    let schema = settings.into_generator().into_root_schema_for::<T>();
+    let mut fields = Fields::default();
+    collect(schema.as_value(), &mut fields);
+    fields
+}
+
+/// Adds what `schema` declares, alternatives and flattened parts included.
+fn collect(schema: &Value, fields: &mut Fields) {
+    let Some(schema) = schema.as_object() else { return };
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, property) in properties {
+            if fields.named(name).is_none() {
+                fields.list.push(field(name, property, is_required(schema, name)));
+            }
+        }
+    }
+    for key in ["additionalProperties", "unevaluatedProperties"] {
+        if let Some(rest) = schema.get(key).filter(|rest| **rest != Value::Bool(false)) {
+            fields.rest = Some(kind::shape(rest));
+        }
+    }
+    if let Some(rest) = schema.get("patternProperties").and_then(Value::as_object) {
+        fields.rest = rest.values().next().map(kind::shape);
+    }
+    for part in kind::branches(schema, "allOf") {
+        collect(part, fields);
+    }
+    for key in ["oneOf", "anyOf"] {
+        alternatives(kind::branches(schema, key), fields);
+    }
+}
+
+/// Adds what any of `branches` declares; required is what all of them require.
+fn alternatives(branches: &[Value], fields: &mut Fields) {
+    let parts: Vec<Fields> = branches
+        .iter()
+        .map(|branch| {
+            let mut part = Fields::default();
+            collect(branch, &mut part);
+            part
+        })
+        .collect();
+    let everywhere = |name: &str| {
+        parts.iter().all(|part| part.iter().any(|field| field.name == name && field.required))
+    };
+    let mut merged: Vec<Field> = Vec::new();
+    for field in parts.iter().flat_map(|part| part.iter()) {
+        match merged.iter_mut().find(|known| known.name == field.name) {
+            Some(known) if known.kind != field.kind => {
+                known.kind = kind::either(&known.kind, &field.kind);
+                if known.shape != field.shape {
+                    known.shape = Shape::Text;
+                }
+            }
+            Some(_) => {}
+            None => {
+                merged.push(Field { required: everywhere(&field.name), ..field.clone() });
+            }
+        }
+    }
+    merged.retain(|field| fields.named(&field.name).is_none());
+    fields.list.append(&mut merged);
+    if let Some(rest) = parts.into_iter().find_map(|part| part.rest) {
+        fields.rest = Some(rest);
+    }
+}
+
+fn is_required(schema: &Map<String, Value>, name: &str) -> bool {
+    kind::branches(schema, "required").iter().any(|required| required == name)
+}
+
+fn field(name: &str, schema: &Value, required: bool) -> Field {
+    Field {
+        name: name.to_owned(),
+        description: kind::description(schema),
+        kind: kind::words(schema),
+        required,
+        default: schema.get("default").and_then(typed),
+        shape: kind::shape(schema),
+    }
+}
+
+/// A default as one would type it; `None` where it cannot be typed.
+fn typed(default: &Value) -> Option<String> {
+    match default {
+        Value::Null | Value::Object(_) => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            Some(items.iter().map(typed).collect::<Option<Vec<_>>>()?.join(", "))
+        }
+        Value::Bool(_) | Value::Number(_) => Some(default.to_string()),
+    }
+}
+
+/// A section of documentation, headed by `heading`, with a line per setting.
+pub(crate) fn markdown(heading: &str, fields: &Fields) -> String {
+    let mut text = format!("## {heading}\n\n");
+    for field in fields.iter() {
+        let _ = write!(text, "- `{}` ({}, ", field.name, kind_beside_description(field));
+        let _ = match &field.default {
+            _ if field.required => write!(text, "required)"),
+            None => write!(text, "optional)"),
+            Some(default) if default.is_empty() => write!(text, "default empty)"),
+            Some(default) => write!(text, "default `{default}`)"),
+        };
+        if !field.description.is_empty() {
+            let _ = write!(text, ": {}", fold(&field.description));
+        }
+        text.push('\n');
+    }
+    match (&fields.rest, fields.is_empty()) {
+        (Some(_), true) => text.push_str("Any key.\n"),
+        (Some(_), false) => text.push_str("- Any other key.\n"),
+        (None, true) => text.push_str("None.\n"),
+        (None, false) => {}
+    }
+    text
+}
+
+/// The question that a conversation asks for `field`, on one line.
+pub(crate) fn prompt(field: &Field) -> String {
+    let mut text = field.name.clone();
+    if !field.description.is_empty() {
+        let _ = write!(text, ": {}", fold(&field.description));
+    }
+    let _ = write!(text, " ({}, ", kind_beside_description(field));
+    let _ = match &field.default {
+        _ if field.required => write!(text, "required)"),
+        None => write!(text, "optional)"),
+        Some(default) if default.is_empty() => write!(text, "default empty)"),
+        Some(default) => write!(text, "default {default}; leave empty for the default)"),
+    };
+    text
+}
+
+/// A description in one line.
+fn fold(description: &str) -> String {
+    description.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The kind without its examples where the description gives its own.
+fn kind_beside_description(field: &Field) -> &str {
+    match field.kind.split_once(kind::EXAMPLES) {
+        Some((kind, _)) if field.description.contains('`') => kind,
+        _ => &field.kind,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! What one property's schema says, in words and as a shape.
+//!
+//! The words are for people who type a value: they say "true or false", not
+//! "boolean". The shape is for `decode`, and says only what it has to know to
+//! read a text for a type that does not ask for what it wants.
+//!
+//! The schemas are expected without references: what is still one belongs to a
+//! type that contains itself, which no setting can hold.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+/// How a value has to be read where the type does not say so itself, as behind
+/// `#[serde(flatten)]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Shape {
+    /// As it stands.
+    Text,
+    Whole(Bounds),
+    Number(Bounds),
+    Boolean,
+    /// Values of one shape, separated by commas.
+    List(Box<Shape>),
+}
+
+/// The least and the greatest number that is accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) least: Option<f64>,
+    pub(crate) most: Option<f64>,
+}
+
+impl Bounds {
+    fn of(schema: &Value) -> Self {
+        let number = |key| schema.get(key).and_then(Value::as_f64);
+        Self { least: number("minimum"), most: number("maximum") }
+    }
+}
+
+/// Where the examples in a kind begin.
+pub(super) const EXAMPLES: &str = ", such as ";
+
+/// Lists that are longer are cut: a time zone has 600 names.
+const MAX_CHOICES: usize = 20;
+
+/// The schemas (or names) listed under `key`.
+pub(super) fn branches<'a>(schema: &'a Map<String, Value>, key: &str) -> &'a [Value] {
+    schema.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The alternatives of a schema, "absent" aside; empty where it is not a choice.
+fn choices(schema: &Value) -> Vec<&Value> {
+    ["oneOf", "anyOf", "allOf"]
+        .iter()
+        .filter_map(|key| schema.get(key)?.as_array())
+        .flatten()
+        .filter(|branch| branch.get("type").is_none_or(|kind| kind != "null"))
+        .collect()
+}
+
+/// The one type that a schema names, `null` aside.
+fn type_of(schema: &Value) -> Option<&str> {
+    match schema.get("type")? {
+        Value::String(name) => Some(name),
+        Value::Array(names) => {
+            let mut names = names.iter().filter_map(Value::as_str).filter(|name| *name != "null");
+            names.next().filter(|_| names.next().is_none())
+        }
+        _ => None,
+    }
+}
+
+/// The fixed values that a schema admits, each with its description.
+fn constants(schema: &Value) -> Option<Vec<(String, &str)>> {
+    let about = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    if let Some(value) = schema.get("const") {
+        return Some(vec![(super::typed(value)?, about)]);
+    }
+    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
+        let values = values.iter().filter_map(super::typed);
+        return Some(values.map(|value| (value, "")).collect());
+    }
+    let choices = choices(schema);
+    let all: Option<Vec<_>> = choices.iter().map(|choice| constants(choice)).collect();
+    all.map(|all| all.concat()).filter(|all| !all.is_empty())
+}
+
+/// The doc comment of the property or else of its type, and those of its
+/// choices.
+pub(super) fn description(schema: &Value) -> String {
+    let of = |schema: &Value| Some(schema.get("description")?.as_str()?.trim().to_owned());
+    let mut text = of(schema)
+        .or_else(|| match choices(schema).as_slice() {
+            [only] => of(only),
+            _ => None,
+        })
+        .unwrap_or_default();
+    for (value, about) in constants(schema).unwrap_or_default() {
+        // A schema with one constant bears its own description, told above.
+        if !about.is_empty() && about.trim() != text {
+            text.push_str(if text.is_empty() { "" } else { "\n\n" });
+            let _ = write!(text, "`{value}`: {}", about.trim());
+        }
+    }
+    text
+}
+
+/// The type in words that complete "a".
+pub(super) fn words(schema: &Value) -> String {
+    if let Some(values) = constants(schema) {
+        return one_of(values.iter().map(|(value, _)| value.as_str()));
+    }
+    let mut choices = choices(schema).into_iter();
+    if let Some(first) = choices.next() {
+        return choices.fold(words(first), |all, next| either(&all, &words(next)));
+    }
+    match type_of(schema) {
+        Some("boolean") => "true or false".to_owned(),
+        Some("integer") => format!("whole number{}", range(schema)),
+        Some("number") => format!("number{}", range(schema)),
+        Some("array") => list(schema),
+        Some("object") => "nested value".to_owned(),
+        Some("null") => "nothing".to_owned(),
+        None if schema.get("$ref").is_some() => "nested value".to_owned(),
+        _ => text(schema).to_owned(),
+    }
+}
+
+fn text(schema: &Value) -> &'static str {
+    match schema.get("format").and_then(Value::as_str) {
+        Some("go-duration") => "duration, such as `5m` or `1h30m`",
+        Some("ip") => "IP address",
+        Some("ipv4") => "IPv4 address",
+        Some("ipv6") => "IPv6 address",
+        Some("uri" | "url") => "URL",
+        Some("uuid") => "UUID",
+        Some("date") => "date",
+        Some("date-time") => "date and time",
+        _ if schema.get("maxLength").is_some_and(|most| *most == 1) => "single character",
+        _ => "text",
+    }
+}
+
+/// " from 1 to 10", as far as the schema sets bounds.
+fn range(schema: &Value) -> String {
+    match (schema.get("minimum"), schema.get("maximum")) {
+        (Some(least), Some(most)) => format!(" from {least} to {most}"),
+        (Some(least), None) => format!(", at least {least}"),
+        (None, Some(most)) => format!(", at most {most}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn list(schema: &Value) -> String {
+    if let Some(items) = schema.get("prefixItems").and_then(Value::as_array) {
+        return format!("{} values, separated by commas", items.len());
+    }
+    let item = schema.get("items").map_or_else(|| "text".to_owned(), words);
+    let items = match item.strip_prefix("one of ") {
+        Some(choices) => choices.to_owned(),
+        None => match item.find([',', ' ']).unwrap_or(item.len()) {
+            _ if item == "text" || item == "true or false" => item,
+            _ if item == "nested value" => "nested values".to_owned(),
+            _ if item.starts_with("whole number") => item.replacen("number", "numbers", 1),
+            _ if item.starts_with("IP") => item.replacen("address", "addresses", 1),
+            _ if item.starts_with("single") => item.replacen("character", "characters", 1),
+            end => format!("{}s{}", &item[..end], &item[end..]),
+        },
+    };
+    // Kinds with examples go to the end, where they can be cut off.
+    match items.split_once(EXAMPLES) {
+        Some((items, examples)) => {
+            format!("list of {items}, separated by commas{EXAMPLES}{examples}")
+        }
+        None => format!("list of {items}, separated by commas"),
+    }
+}
+
+/// "one of `a`, `b`", or just "`a`".
+pub(crate) fn one_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let lead = if names.len() == 1 { "" } else { "one of " };
+    format!("{lead}{}", quoted(names))
+}
+
+/// "`a`, `b`", cut where there are too many to read.
+pub(crate) fn quoted<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(MAX_CHOICES);
+    let mut names: Vec<_> = names.take(MAX_CHOICES).map(|name| format!("`{name}`")).collect();
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
+}
+
+/// The kind of a setting that may be one or the other.
+pub(super) fn either(one: &str, other: &str) -> String {
+    let known = |one: &str| one.split(" or ").any(|part| part == other);
+    match (one.strip_prefix('`'), other.strip_prefix('`')) {
+        (Some(_), Some(_)) => format!("one of {one}, {other}"),
+        _ if one == other || known(one) => one.to_owned(),
+        (None, Some(_)) if one.starts_with("one of ") => format!("{one}, {other}"),
+        _ => format!("{one} or {other}"),
+    }
+}
+
+/// How to read the value where the type does not ask for one.
+pub(super) fn shape(schema: &Value) -> Shape {
+    let choices = choices(schema);
+    if let Some((first, others)) = choices.split_first() {
+        let first = shape(first);
+        // What may be one or the other is left for the type to find out.
+        let same = others.iter().all(|other| shape(other) == first);
+        return if same { first } else { Shape::Text };
+    }
+    match type_of(schema) {
+        Some("boolean") => Shape::Boolean,
+        Some("integer") => Shape::Whole(Bounds::of(schema)),
+        Some("number") => Shape::Number(Bounds::of(schema)),
+        Some("array") => {
+            let item = schema.get("items").map_or(Shape::Text, shape);
+            Shape::List(Box::new(item))
+        }
+        _ => Shape::Text,
+    }
+}

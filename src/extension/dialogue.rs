@@ -1,0 +1,208 @@
+//! The two conversations: with the administrator who installs the extension
+//! and with the owner of a pipeline who subscribes it.
+//!
+//! A [`Dialogue`] speaks in plain values; `server::conversation` carries them
+//! over the wire and ends the author's future when the other side goes away.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::declared::Declared;
+use super::describe::{Field, Fields, prompt};
+use super::error::{Error, ErrorKind, Problem, Result};
+use super::settings::Settings;
+
+/// What the extension says in a conversation.
+#[derive(Debug)]
+pub(crate) enum Utterance {
+    /// Something to read.
+    Say(String),
+    /// A question; exactly one answer follows.
+    Ask(String),
+    /// A setting that was concluded.
+    Set { key: String, value: String },
+}
+
+/// Where the answers come from; `None` once the other side has hung up.
+#[async_trait]
+pub(crate) trait Answers: Send {
+    async fn next(&mut self) -> Option<String>;
+}
+
+/// Checks all answers together, where the extension is initialized.
+pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
+
+/// One conversation: say something, ask something, conclude settings.
+///
+/// [`Extension::install`](crate::Extension::install) and
+/// [`Extension::configure`](crate::Extension::configure) get one; their
+/// defaults are [`ask_for`](Self::ask_for) and nothing else.
+///
+/// ```
+/// use gofer_sdk::{Dialogue, Result};
+///
+/// async fn install(dialogue: &mut Dialogue) -> Result<()> {
+///     dialogue.say("The token is made under Settings, Developers.").await?;
+///     let token = dialogue.ask("token: The token for the chat.").await?;
+///     dialogue.set("token", token).await
+/// }
+/// ```
+pub struct Dialogue {
+    out: mpsc::Sender<Utterance>,
+    answers: Box<dyn Answers>,
+    check: Option<Check>,
+}
+
+impl Dialogue {
+    pub(crate) fn new(
+        out: mpsc::Sender<Utterance>,
+        answers: Box<dyn Answers>,
+        check: Option<Check>,
+    ) -> Self {
+        Self { out, answers, check }
+    }
+
+    /// Shows the other side something to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
+    /// pass it on with `?` to end the conversation cleanly.
+    pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
+        self.send(Utterance::Say(message.into())).await
+    }
+
+    /// Asks a question and waits for the answer, without the white space
+    /// around it.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
+    /// pass it on with `?` to end the conversation cleanly.
+    pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
+        self.send(Utterance::Ask(question.into())).await?;
+        match self.answers.next().await {
+            Some(answer) => Ok(answer.trim().to_owned()),
+            None => Err(hung_up()),
+        }
+    }
+
+    /// Concludes one setting, under which name and with which value it is to
+    /// be stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
+        self.send(Utterance::Set { key: key.into(), value: value.into() }).await
+    }
+
+    /// Asks for every field of a struct of settings, in the order of its
+    /// declaration, and concludes those that were answered.
+    ///
+    /// The question is the field's doc comment with its type and default; an
+    /// empty answer takes the default. An answer that does not decode, or that
+    /// [`validate`](crate::Extension::validate) does not accept, is asked for
+    /// again with the reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
+        let declared = T::fields();
+        let mut answers: Vec<Option<String>> = vec![None; declared.len()];
+        let mut open: Vec<bool> = vec![true; declared.len()];
+        loop {
+            for (n, field) in declared.iter().enumerate() {
+                if open[n] {
+                    answers[n] = self.ask_field::<T>(field, &declared).await?;
+                }
+            }
+            let given = || {
+                declared
+                    .iter()
+                    .zip(&answers)
+                    .filter_map(|(field, answer)| Some((field.name.as_str(), answer.as_deref()?)))
+            };
+            let Err(problems) = self.check_all::<T>(&Settings::new(given()), &declared) else {
+                for (key, value) in given() {
+                    self.set(key, value).await?;
+                }
+                return Ok(());
+            };
+            for problem in &problems {
+                self.say(sentence(problem)).await?;
+            }
+            for (field, open) in declared.iter().zip(&mut open) {
+                *open = problems.iter().any(|problem| {
+                    problem.key.as_ref().is_none_or(|key| key.eq_ignore_ascii_case(&field.name))
+                });
+            }
+            if !open.contains(&true) {
+                // Nothing that could be asked again: asking on would loop.
+                return Err(Error::invalid(ErrorKind::InvalidParameter, problems));
+            }
+        }
+    }
+
+    /// Asks for one field until its answer decodes; `None` takes the default.
+    async fn ask_field<T: Declared>(
+        &mut self,
+        field: &Field,
+        declared: &Fields,
+    ) -> Result<Option<String>> {
+        loop {
+            let answer = self.ask(prompt(field)).await?;
+            let refusal = if answer.is_empty() {
+                if !field.required {
+                    return Ok(None);
+                }
+                "is required".to_owned()
+            } else {
+                match T::check(&field.name, &answer, declared) {
+                    Ok(()) => return Ok(Some(answer)),
+                    Err(message) => message,
+                }
+            };
+            self.say(format!("`{}` {refusal}", field.name)).await?;
+        }
+    }
+
+    fn check_all<T: Declared>(
+        &self,
+        settings: &Settings,
+        declared: &Fields,
+    ) -> Result<(), Vec<Problem>> {
+        T::decode(settings, declared)?;
+        let Some(Err(error)) = self.check.as_ref().map(|check| check(settings)) else {
+            return Ok(());
+        };
+        if error.problems().is_empty() {
+            return Err(vec![Problem::general(error.to_string())]);
+        }
+        Err(error.problems().to_vec())
+    }
+
+    async fn send(&mut self, utterance: Utterance) -> Result<()> {
+        self.out.send(utterance).await.map_err(|_| hung_up())
+    }
+}
+
+fn hung_up() -> Error {
+    Error::new(ErrorKind::Cancelled, "the other side ended the conversation")
+}
+
+fn sentence(problem: &Problem) -> String {
+    match &problem.key {
+        Some(key) => format!("`{key}` {}", problem.message),
+        None => problem.message.clone(),
+    }
+}
+
+impl fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialogue").finish_non_exhaustive()
+    }
+}

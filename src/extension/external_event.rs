@@ -1,0 +1,290 @@
+//! The HTTP request that reached an extension from outside Gofer.
+//!
+//! Gofer hands such a request on as the bytes of an HTTP/1.1 message, written
+//! by Go's `httputil.DumpRequest`. [`ExternalEvent`] promises to read
+//! everything which that writes: the line of an HTTP/2 request says
+//! `HTTP/2.0`, a length may be missing, and the body of a chunked request is
+//! still in chunks. Anything may come from outside, so reading never panics,
+//! takes time linear in the payload, and refuses what does not add up rather
+//! than guess which part of it is the body.
+//!
+//! How the payload travels here lies with the server; whether its sender may
+//! be believed (a signature, a token) lies with the extension's author.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+
+use super::error::{Error, ErrorKind, Result};
+
+mod chunked;
+#[cfg(test)]
+mod tests;
+
+/// More headers than real requests have, and so few that the table of them
+/// fits on the stack (8 KiB).
+const MAX_HEADERS: usize = 256;
+
+/// An HTTP request from outside, handed on by Gofer.
+///
+/// Gofer's listener for external events takes `POST /external/<extension>`
+/// and answers the sender 200 when the extension accepted the event, 500 when
+/// it did not. Gofer does not ask who sent it: check a signature or a token in
+/// the headers before you act on one.
+///
+/// A clone shares the payload. `Debug` shows neither headers nor body, which
+/// may hold secrets; for the same reason each value in
+/// [`headers`](Self::headers) is marked [sensitive](HeaderValue::is_sensitive).
+///
+/// ```
+/// use gofer_sdk::ExternalEvent;
+///
+/// let event = ExternalEvent::new(
+///     "POST /external/github?team=web HTTP/1.1\r\n\
+///      Host: gofer.example.com\r\n\
+///      X-GitHub-Event: push\r\n\
+///      Content-Length: 16\r\n\
+///      \r\n\
+///      {\"ref\":\"v1.2.0\"}",
+/// )?;
+/// assert_eq!(event.method(), "POST");
+/// assert_eq!(event.path(), "/external/github");
+/// assert_eq!(event.query(), Some("team=web"));
+/// assert_eq!(event.header("x-github-event"), Some("push"));
+/// assert_eq!(event.body(), "{\"ref\":\"v1.2.0\"}");
+/// # Ok::<(), gofer_sdk::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ExternalEvent {
+    method: Method,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    body: Bytes,
+    payload: Bytes,
+}
+
+impl ExternalEvent {
+    /// Reads a request from the bytes that Gofer hands on; in a test, from
+    /// what you write there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidParameter`], saying what is wrong, for what is not
+    /// an HTTP request with a path as its target, has more than 256 headers,
+    /// or has a body that is not as long as the headers say. Without
+    /// `Content-Length` and `Transfer-Encoding` the body is all that follows
+    /// the headers.
+    pub fn new(payload: impl Into<Bytes>) -> Result<Self> {
+        let payload = payload.into();
+        let (line, rest) = split_line(&payload)?;
+        let (method, path, query) = request_line(line)?;
+        let (headers, rest) = header_lines(rest)?;
+        let body = match framing(&headers)? {
+            Framing::Chunked => Bytes::from(chunked::decode(rest)?),
+            Framing::Length(length) => {
+                check_length(rest.len(), length)?;
+                payload.slice_ref(rest)
+            }
+            Framing::Rest => payload.slice_ref(rest),
+        };
+        Ok(Self { method, path, query, headers, body, payload })
+    }
+
+    /// The request's method, usually `POST`.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path as it was sent, percent-encoding and all, without the query;
+    /// begins with `/`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What follows the path's `?`, as it was sent; `None` without a `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// All headers. Those of one name keep their order.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The first value of a header, whose name is matched without regard to
+    /// case; `None` if it is missing or not visible ASCII.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body, whatever bytes it holds: a slice of the
+    /// [`payload`](Self::payload), or where the request was sent in chunks,
+    /// these put together.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The whole request as Gofer handed it on.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+}
+
+/// Method, path and length of the body: headers, query and body may hold
+/// secrets.
+impl fmt::Debug for ExternalEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExternalEvent")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("body_length", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the body ends.
+enum Framing {
+    Chunked,
+    Length(usize),
+    Rest,
+}
+
+const NO_REQUEST_LINE: &str = "the payload is not an HTTP request: its first line must be a \
+     method, a path and a version, such as `POST /path HTTP/1.1`";
+const MALFORMED_HEADER: &str =
+    "the HTTP request has a malformed header: each must be a line such as `Name: value`";
+
+fn refuse(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidParameter, message)
+}
+
+/// The first line without its end, and what follows it.
+fn split_line(text: &[u8]) -> Result<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(|| refuse(NO_REQUEST_LINE))?;
+    // A bare LF is tolerated, as it is in the header lines.
+    let line = &text[..end];
+    Ok((line.strip_suffix(b"\r").unwrap_or(line), &text[end + 1..]))
+}
+
+/// Method, path and query. Not left to `httparse`, which knows no `HTTP/2.0`.
+fn request_line(line: &[u8]) -> Result<(Method, String, Option<String>)> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(refuse(NO_REQUEST_LINE));
+    };
+    let Ok(method) = Method::from_bytes(method) else { return Err(refuse(NO_REQUEST_LINE)) };
+    let [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] = version else {
+        return Err(refuse(NO_REQUEST_LINE));
+    };
+    let target = std::str::from_utf8(target).ok().filter(|text| !text.contains(char::is_control));
+    let Some(target) = target.and_then(strip_authority) else {
+        return Err(refuse(
+            "the HTTP request's target must be a path such as `/external/name`, \
+             percent-encoded where needed",
+        ));
+    };
+    Ok(match target.split_once('?') {
+        Some((path, query)) => (method, or_root(path), Some(query.to_owned())),
+        None => (method, or_root(target), None),
+    })
+}
+
+/// A target's path and query: a proxy's client sends them with scheme and
+/// host in front.
+fn strip_authority(target: &str) -> Option<&str> {
+    if target.starts_with('/') {
+        return Some(target);
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+    (known && authority > 0).then(|| &rest[authority..])
+}
+
+/// The path of `http://host` is that of `http://host/`.
+fn or_root(path: &str) -> String {
+    if path.is_empty() { "/".to_owned() } else { path.to_owned() }
+}
+
+/// The headers, up to the empty line, and what follows it.
+fn header_lines(text: &[u8]) -> Result<(HeaderMap, &[u8])> {
+    let mut table = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let (length, lines) = match httparse::parse_headers(text, &mut table) {
+        Ok(httparse::Status::Complete(complete)) => complete,
+        Ok(httparse::Status::Partial) => {
+            return Err(refuse(
+                "the HTTP request is cut off in its headers: an empty line must end them",
+            ));
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(refuse("the HTTP request has too many headers: at most 256 are read"));
+        }
+        Err(_) => return Err(refuse(MALFORMED_HEADER)),
+    };
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(line.name.as_bytes()), HeaderValue::from_bytes(line.value))
+        else {
+            return Err(refuse(MALFORMED_HEADER));
+        };
+        // So that printing the map does not tell the values.
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    Ok((headers, &text[length..]))
+}
+
+/// What the headers say of the body's end. Contradictions are refused: who
+/// reads them one way and forwards them the other lets requests be smuggled.
+fn framing(headers: &HeaderMap) -> Result<Framing> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(refuse("the HTTP request's only `Transfer-Encoding` must be `chunked`"));
+        }
+        if length.is_some() {
+            return Err(refuse(
+                "the HTTP request must have either `Content-Length` or `Transfer-Encoding`, \
+                 not both",
+            ));
+        }
+        return Ok(Framing::Chunked);
+    }
+    let Some(length) = length else { return Ok(Framing::Rest) };
+    if lengths.any(|other| other != length) {
+        return Err(refuse("the HTTP request must not have several different `Content-Length`s"));
+    }
+    // Digits only: `parse` by itself would take a sign.
+    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(length) => Ok(Framing::Length(length)),
+        None => Err(refuse("the HTTP request's `Content-Length` must be a number of bytes")),
+    }
+}
+
+fn check_length(actual: usize, expected: usize) -> Result<()> {
+    match actual.cmp(&expected) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(refuse(
+            "the HTTP request is cut off in its body, which is shorter than `Content-Length`",
+        )),
+        std::cmp::Ordering::Greater => {
+            Err(refuse("the HTTP request's body must not be longer than `Content-Length`"))
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One live subscription, as the registry holds it.
+//!
+//! A million of these may be alive at once, so [`Live`] is one allocation beside
+//! its key and settings, and the one [`Signal`] in it serves both cancellation
+//! and the arrival of what `client::resume` found out. What an author sees of it
+//! is [`super::subscription`]; when it starts and stops is decided in
+//! `server::registry`.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+
+use super::key::Key;
+use super::settings::Settings;
+use super::signal::Signal;
+use crate::client::Gofer;
+
+/// What is known about the last run that this subscription started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LastRun {
+    /// Gofer has not been asked, or has not answered yet.
+    Unknown,
+    /// Gofer knows of none.
+    Never,
+    /// It started at this time, in nanoseconds of [`Gofer::monotonic`]; before
+    /// the start of this process it is negative.
+    At(i64),
+}
+
+/// As one number, in the order of what is known: the greater one knows more, so
+/// that a newer answer is the maximum of the two.
+impl LastRun {
+    const UNKNOWN: i64 = i64::MIN;
+    const NEVER: i64 = i64::MIN + 1;
+
+    fn packed(self) -> i64 {
+        match self {
+            Self::Unknown => Self::UNKNOWN,
+            Self::Never => Self::NEVER,
+            Self::At(at) => at,
+        }
+    }
+
+    fn unpacked(number: i64) -> Self {
+        match number {
+            Self::UNKNOWN => Self::Unknown,
+            Self::NEVER => Self::Never,
+            at => Self::At(at),
+        }
+    }
+}
+
+/// Why a subscription's `serve` ended before its time, for Info and health.
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) restarts: u32,
+    /// True while it waits to be started again.
+    pub(crate) waiting: bool,
+    /// When it failed, in nanoseconds of [`Gofer::monotonic`].
+    pub(crate) at: i64,
+}
+
+/// The parts that change under a lock. Held for a few instructions, never
+/// across an await.
+#[derive(Default)]
+pub(crate) struct Activity {
+    /// The future that runs the author's `serve`, until somebody joins it.
+    pub(crate) task: Option<JoinHandle<()>>,
+    /// What the author spawned; boxed, since most never spawn.
+    pub(crate) spawned: Option<Box<JoinSet<()>>>,
+    pub(crate) failure: Option<Box<Failure>>,
+}
+
+/// One live subscription.
+pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
+    pub(crate) key: Key,
+    pub(crate) settings: Settings,
+    pub(crate) gofer: Gofer,
+    activity: Mutex<Activity>,
+    /// Wakes whoever waits in `cancelled` or in `Ticks::next`.
+    changed: Signal,
+    /// When the last run started: as Gofer told, or by this process.
+    last_run_at: AtomicI64,
+    /// Its number; 0 where there is none, negative where it is not known.
+    last_run_id: AtomicI64,
+    cancelled: AtomicBool,
+    /// Whether a run is being started, as [`FREE`], [`TAKEN`] or [`AWAITED`].
+    starting: AtomicU8,
+    /// Gofer is to be asked for the last run, or has been.
+    asked: AtomicBool,
+    pub(crate) params: P,
+}
+
+const FREE: u8 = 0;
+const TAKEN: u8 = 1;
+/// Taken, and another one waits for it.
+const AWAITED: u8 = 2;
+
+/// Held while a run is being started.
+pub(crate) struct StartTurn<'a, P: ?Sized>(&'a Live<P>);
+
+impl<P: ?Sized> Drop for StartTurn<'_, P> {
+    fn drop(&mut self) {
+        if self.0.starting.swap(FREE, Ordering::AcqRel) == AWAITED {
+            self.0.changed.notify();
+        }
+    }
+}
+
+impl<P> Live<P> {
+    pub(crate) fn new(key: Key, settings: Settings, gofer: Gofer, params: P) -> Self {
+        Self {
+            key,
+            settings,
+            gofer,
+            activity: Mutex::default(),
+            changed: Signal::default(),
+            last_run_at: AtomicI64::new(LastRun::Unknown.packed()),
+            last_run_id: AtomicI64::new(-1),
+            cancelled: AtomicBool::new(false),
+            starting: AtomicU8::new(FREE),
+            asked: AtomicBool::new(false),
+            params,
+        }
+    }
+}
+
+impl<P: ?Sized> AsRef<Signal> for Live<P> {
+    fn as_ref(&self) -> &Signal {
+        &self.changed
+    }
+}
+
+impl<P: ?Sized> Live<P> {
+    pub(crate) fn activity(&self) -> MutexGuard<'_, Activity> {
+        // Nothing in a critical section panics; if it did, the data is whole.
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.changed.notify();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        Signal::wait(self, Self::is_cancelled).await;
+    }
+
+    /// Waits until no other run is being started; `None` once it is cancelled.
+    pub(crate) async fn start_turn(&self) -> Option<StartTurn<'_, P>> {
+        Signal::wait(self, |live| live.is_cancelled() || live.take_turn()).await;
+        // Where it was cancelled first, `starting` may be another one's.
+        (!self.is_cancelled()).then(|| StartTurn(self))
+    }
+
+    fn take_turn(&self) -> bool {
+        let change = |from, to| {
+            let (both, order) = (Ordering::AcqRel, Ordering::Acquire);
+            self.starting.compare_exchange(from, to, both, order)
+        };
+        loop {
+            if change(FREE, TAKEN).is_ok() {
+                return true;
+            }
+            // Where it has become free in between, it is tried again.
+            match change(TAKEN, AWAITED) {
+                Ok(_) | Err(AWAITED) => return false,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether Gofer has to be asked for the last run; true once.
+    pub(crate) fn claim_question(&self) -> bool {
+        !self.asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Completes once it is cancelled, or more is known of the last run than
+    /// `last`.
+    pub(crate) fn changed_since(&self, last: LastRun) -> impl Future<Output = ()> {
+        let seen = last.packed();
+        Signal::wait(self, move |live| {
+            live.is_cancelled() || live.last_run_at.load(Ordering::Acquire) != seen
+        })
+    }
+
+    pub(crate) fn last_run(&self) -> LastRun {
+        LastRun::unpacked(self.last_run_at.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn last_run_id(&self) -> Option<i64> {
+        let id = self.last_run_id.load(Ordering::Acquire);
+        (id >= 0).then_some(id)
+    }
+
+    /// Notes a run that this process started.
+    pub(crate) fn run_started(&self, id: i64, at: i64) {
+        self.last_run_id.fetch_max(id, Ordering::AcqRel);
+        self.last_run_at.fetch_max(at, Ordering::AcqRel);
+    }
+
+    /// Notes what Gofer said about the time before this process; a run that
+    /// was started in the meantime is newer and stays.
+    pub(crate) fn resume(&self, last: Option<(i64, i64)>) {
+        let (id, at) = last.unwrap_or((0, LastRun::Never.packed()));
+        self.last_run_id.fetch_max(id, Ordering::AcqRel);
+        self.last_run_at.fetch_max(at, Ordering::AcqRel);
+        self.changed.notify();
+    }
+}
+
+pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(subscription = %key, "a task of the subscription panicked");
+    }
+}

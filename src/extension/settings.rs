@@ -1,0 +1,202 @@
+//! Settings as they came over the wire, in the form in which they are kept.
+//!
+//! [`Settings`] holds a `map<string,string>` in one allocation and in one
+//! order, so that two callers who mean the same compare equal whatever the
+//! case of their keys. A subscription keeps its settings for as long as it
+//! lives, to tell a repeated Subscribe from a changed one; with a million of
+//! them a hash map each would outweigh everything else that is held.
+//!
+//! What the settings mean is elsewhere: `decode` reads them into the author's
+//! struct and refuses what does not fit it.
+
+use std::fmt;
+
+/// Keys and values, sorted by key without regard to case, then by key.
+///
+/// Layout: each key and then its value, each as its length in bytes (seven
+/// bits a byte, least significant first, the high bit set on all but the last)
+/// and its UTF-8. Without settings nothing is allocated.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    packed: Box<[u8]>,
+}
+
+impl Settings {
+    /// Packs `pairs`, in any order. Keys that are given twice are all kept.
+    pub(crate) fn new<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        let mut pairs: Vec<(K, V)> = pairs.into_iter().collect();
+        pairs.sort_unstable_by(|(a, x), (b, y)| {
+            let (a, b) = (a.as_ref(), b.as_ref());
+            folded(a).cmp(folded(b)).then_with(|| (a, x.as_ref()).cmp(&(b, y.as_ref())))
+        });
+        // The exact size, so that boxing the bytes does not move them again.
+        let size = pairs.iter().map(|(k, v)| room(k.as_ref()) + room(v.as_ref())).sum();
+        let mut packed = Vec::with_capacity(size);
+        for (key, value) in &pairs {
+            push(&mut packed, key.as_ref());
+            push(&mut packed, value.as_ref());
+        }
+        Self { packed: packed.into_boxed_slice() }
+    }
+
+    /// Keys and values in their order; keys as the caller wrote them.
+    pub(crate) fn iter(&self) -> Iter<'_> {
+        Iter { rest: &self.packed }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packed.is_empty()
+    }
+
+    /// How many settings there are; walks over all of them.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
+    }
+}
+
+/// Equal where the keys are the same but for ASCII case, and the values are
+/// the same.
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        // Case does not change a length, so equal settings are equally long.
+        // Most comparisons are with the very same bytes, sent again.
+        self.packed == other.packed
+            || self.packed.len() == other.packed.len()
+                && self
+                    .iter()
+                    .zip(other.iter())
+                    .all(|((a, x), (b, y))| a.eq_ignore_ascii_case(b) && x == y)
+    }
+}
+
+impl Eq for Settings {}
+
+/// The keys only: a value may be a secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settings ")?;
+        f.debug_set().entries(self.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+/// The settings in their order.
+#[derive(Clone)]
+pub(crate) struct Iter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((pull(&mut self.rest)?, pull(&mut self.rest)?))
+    }
+}
+
+fn folded(key: &str) -> impl Iterator<Item = u8> {
+    key.bytes().map(|byte| byte.to_ascii_lowercase())
+}
+
+/// How many bytes `push` takes for `text`.
+fn room(text: &str) -> usize {
+    let bits = usize::BITS - text.len().leading_zeros();
+    bits.div_ceil(7).max(1) as usize + text.len()
+}
+
+fn push(packed: &mut Vec<u8>, text: &str) {
+    let mut length = text.len();
+    while length > 0x7f {
+        packed.push(length.to_le_bytes()[0] | 0x80);
+        length >>= 7;
+    }
+    packed.push(length.to_le_bytes()[0]);
+    packed.extend_from_slice(text.as_bytes());
+}
+
+/// Takes one text off the front; `None` at the end.
+fn pull<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let mut length = 0_usize;
+    let mut shift = 0_u32;
+    loop {
+        let (&byte, tail) = rest.split_first()?;
+        *rest = tail;
+        length |= usize::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            break;
+        }
+        shift += 7;
+    }
+    let (text, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    // Only `push` writes here, and it writes a `str`.
+    Some(std::str::from_utf8(text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn order_and_case_of_the_keys_do_not_matter() {
+        let one = Settings::new([("every", "5m"), ("Jitter", "3s")]);
+        let other = Settings::new([("JITTER", "3s"), ("EVERY", "5m")]);
+        assert_eq!(one, other);
+        assert_eq!(one.iter().collect::<Vec<_>>(), [("every", "5m"), ("Jitter", "3s")]);
+    }
+
+    #[test]
+    fn a_changed_value_or_key_is_a_difference() {
+        let one = Settings::new([("every", "5m")]);
+        assert_ne!(one, Settings::new([("every", "5M")]));
+        assert_ne!(one, Settings::new([("evert", "5m")]));
+        assert_ne!(one, Settings::new([("every5", "m")]));
+        assert_ne!(one, Settings::new([("every", "5m"), ("", "")]));
+        assert_ne!(one, Settings::default());
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_at_every_size_of_length() {
+        let sizes = [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152];
+        let pairs: HashMap<String, String> = sizes
+            .iter()
+            .map(|&n| (format!("{n:08}"), "ä".repeat(n / 2) + &"b".repeat(n % 2)))
+            .collect();
+        let settings = Settings::new(&pairs);
+        assert_eq!(settings.len(), sizes.len());
+        for (key, value) in settings.iter() {
+            assert_eq!(pairs[key], value);
+        }
+        let exact: usize = pairs.iter().map(|(k, v)| room(k) + room(v)).sum();
+        assert_eq!(settings.packed.len(), exact);
+    }
+
+    #[test]
+    fn keys_that_differ_in_case_only_stand_next_to_each_other() {
+        let settings = Settings::new([("b", "1"), ("A", "2"), ("B", "3"), ("a", "4"), ("C", "5")]);
+        let keys: Vec<_> = settings.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["A", "a", "B", "b", "C"]);
+    }
+
+    #[test]
+    fn no_settings_are_empty_and_one_empty_setting_is_not() {
+        let none = Settings::new::<&str, &str>([]);
+        assert!(none.is_empty());
+        assert_eq!(none, Settings::default());
+        let one = Settings::new([("", "")]);
+        assert!(!one.is_empty());
+        assert_eq!(one.iter().collect::<Vec<_>>(), [("", "")]);
+    }
+
+    #[test]
+    fn debug_shows_keys_and_never_values() {
+        let text = format!("{:?}", Settings::new([("token", "hunter22"), ("every", "5m")]));
+        assert_eq!(text, r#"Settings {"every", "token"}"#);
+    }
+}

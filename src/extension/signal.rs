@@ -1,0 +1,129 @@
+//! Wakes whoever waits for a subscription to change.
+//!
+//! A million subscriptions wait for this at once, nearly all of them from one
+//! place, the task that runs `serve`. Its waker has a place of its own here, so
+//! that waiting costs the waiting future nothing; a second task that waits
+//! beside it is woken by a [`Notify`], at the usual price.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Poll, Waker, ready};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+#[derive(Default)]
+pub(crate) struct Signal {
+    /// The first task that waits. It may be gone by now: a waker too many is
+    /// woken for nothing, once.
+    first: Mutex<Option<Waker>>,
+    others: Notify,
+}
+
+impl Signal {
+    /// Wakes all who wait; call it after the change.
+    pub(crate) fn notify(&self) {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(first) = first {
+            first.wake();
+        }
+        self.others.notify_waiters();
+    }
+
+    /// Completes once `changed` holds for what the signal is part of; it is
+    /// asked at first and after each [`notify`](Self::notify).
+    ///
+    /// The signal is taken from `whole` and not given beside it: each word here
+    /// is one for each subscription that waits.
+    pub(crate) fn wait<T: AsRef<Self> + ?Sized>(
+        whole: &T,
+        changed: impl Fn(&T) -> bool,
+    ) -> impl Future<Output = ()> {
+        let mut beside: Option<Pin<Box<Notified<'_>>>> = None;
+        poll_fn(move |context| {
+            loop {
+                // Registered before the question: a change in between wakes.
+                let registered = whole.as_ref().register(context.waker());
+                if !registered && beside.is_none() {
+                    beside = Some(Box::pin(whole.as_ref().others.notified()));
+                }
+                if changed(whole) {
+                    return Poll::Ready(());
+                }
+                match &mut beside {
+                    Some(notified) if !registered => ready!(notified.as_mut().poll(context)),
+                    _ => return Poll::Pending,
+                }
+                beside = None;
+            }
+        })
+    }
+
+    /// Takes the first place, or keeps it; false where another task has it.
+    fn register(&self, waker: &Waker) -> bool {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| waker.clone()).will_wake(waker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(Signal, AtomicUsize);
+
+    impl AsRef<Signal> for Count {
+        fn as_ref(&self) -> &Signal {
+            &self.0
+        }
+    }
+
+    impl Count {
+        fn set(&self, count: usize) {
+            self.1.store(count, Ordering::Release);
+            self.0.notify();
+        }
+
+        async fn reaches(self: Arc<Self>, least: usize) {
+            Signal::wait(&*self, |count| count.1.load(Ordering::Acquire) >= least).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn every_task_that_waits_is_woken() {
+        let count = Arc::new(Count::default());
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 1..=5 {
+            tasks.spawn(Arc::clone(&count).reaches(n));
+        }
+        for n in 1..=5 {
+            tokio::task::yield_now().await;
+            count.set(n);
+            tasks.join_next().await.unwrap().unwrap();
+            assert_eq!(tasks.len(), 5 - n);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_gone_does_not_keep_others_from_being_woken() {
+        let count = Arc::new(Count::default());
+        let gone = tokio::spawn(Arc::clone(&count).reaches(1));
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.is_err());
+        let waiting = tokio::spawn(Arc::clone(&count).reaches(1));
+        tokio::task::yield_now().await;
+        count.set(1);
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_changed_already_is_not_waited_for() {
+        Arc::new(Count::default()).reaches(0).await;
+    }
+}

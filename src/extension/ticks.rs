@@ -1,0 +1,242 @@
+//! When the next tick of a subscription is due.
+//!
+//! The promises: ticks lie on a grid that is computed from its first point, so
+//! nothing drifts; ticks that could not be served become one; and the grid
+//! survives a restart of the extension, since Gofer is asked (in the
+//! background, by `client::resume`) when the last run of this label started.
+//!
+//! All times here are nanoseconds of [`Gofer::monotonic`](crate::Gofer), eight
+//! bytes each, because every live interval subscription holds a few.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::error::{Error, ErrorKind, Result};
+use super::go_duration::GoDuration;
+use super::live::LastRun;
+use super::subscription::Subscription;
+
+/// The ticks of one subscription; made by [`Subscription::every`].
+///
+/// ```
+/// use gofer_sdk::{Declared, GoDuration, Result, Run, Subscription};
+///
+/// async fn hourly<P: Declared>(subscription: Subscription<P>) -> Result<()> {
+///     let mut ticks = subscription.every(GoDuration::from_hours(1))?;
+///     while ticks.next().await {
+///         subscription.start_run(Run::because("an hour has passed")).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
+pub struct Ticks<P> {
+    subscription: Subscription<P>,
+    grid: Grid,
+}
+
+impl<P: Send + Sync + 'static> Ticks<P> {
+    pub(super) fn new(subscription: Subscription<P>, period: GoDuration) -> Result<Self> {
+        if !period.is_positive() {
+            let why = "the time between two ticks must be longer than 0s";
+            return Err(Error::new(ErrorKind::InvalidParameter, why));
+        }
+        if subscription.live().last_run() == LastRun::Unknown {
+            subscription.ask_for_last_run();
+        }
+        let grid = Grid::new(period.as_nanos(), subscription.gofer().monotonic());
+        Ok(Self { subscription, grid })
+    }
+
+    /// Moves every tick later by an offset between zero and `spread`, always
+    /// the same for the same subscription, so that many subscriptions with the
+    /// same period do not all come due in the same instant.
+    ///
+    /// A `spread` of zero or less moves nothing.
+    #[must_use]
+    pub fn jitter(mut self, spread: GoDuration) -> Self {
+        let key = &self.subscription.live().key;
+        let offset = stable_fraction(key.path(), key.label(), spread.as_nanos().max(0));
+        self.grid.origin = self.grid.origin.saturating_add(offset);
+        self
+    }
+
+    /// Waits for the next tick; `false` once the subscription has been told to
+    /// end.
+    ///
+    /// Where several ticks fell due since the last call, or since the last run
+    /// that the subscription started, they become one.
+    ///
+    /// Cancel safe: a future dropped before it completes loses no tick.
+    #[expect(clippy::should_implement_trait, reason = "it is asynchronous")]
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` holds `self` twice, for each subscription that waits"
+    )]
+    pub fn next(&mut self) -> impl Future<Output = bool> + Send {
+        async move {
+            loop {
+                if self.subscription.is_cancelled() {
+                    return false;
+                }
+                let last = self.subscription.live().last_run();
+                let now = self.subscription.gofer().monotonic();
+                let due = self.grid.due(last);
+                if now >= due {
+                    self.grid.serve(now);
+                    // With a tiny period the next one is always due: others get
+                    // their turn nevertheless.
+                    tokio::task::consume_budget().await;
+                    return true;
+                }
+                let wait = Duration::from_nanos(due.abs_diff(now));
+                let news = self.subscription.live().changed_since(last);
+                let _either = tokio::time::timeout(wait, news).await;
+            }
+        }
+    }
+}
+
+/// Where the ticks lie and which have been answered.
+struct Grid {
+    period: i64,
+    /// A tick is due at every `origin + n * period`, for n from one.
+    origin: i64,
+    /// Ticks up to here have been handed out.
+    served: i64,
+    /// Whether the grid may still be moved to what Gofer says of the last run.
+    resuming: bool,
+}
+
+impl Grid {
+    fn new(period: i64, now: i64) -> Self {
+        Self { period, origin: now, served: now, resuming: true }
+    }
+
+    /// The first tick that nothing has answered yet.
+    fn due(&mut self, last: LastRun) -> i64 {
+        if self.resuming {
+            match last {
+                LastRun::Unknown => {}
+                LastRun::Never => self.resuming = false,
+                LastRun::At(at) => {
+                    // That run was started on the grid, an offset included.
+                    self.origin = at;
+                    self.served = at;
+                    self.resuming = false;
+                }
+            }
+        }
+        let covered = match last {
+            // A run that was started late, after an outage, answers all the
+            // ticks that fell due until it started.
+            LastRun::At(at) => self.served.max(at),
+            LastRun::Unknown | LastRun::Never => self.served,
+        };
+        next_on_grid(self.origin, self.period, covered)
+    }
+
+    fn serve(&mut self, now: i64) {
+        self.served = now;
+        self.resuming = false;
+    }
+}
+
+impl<P> fmt::Debug for Ticks<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let period = GoDuration::from_nanos(self.grid.period);
+        write!(f, "Ticks({:?} every {period})", self.subscription)
+    }
+}
+
+/// The first point after `covered` on the grid that starts at `origin`; the
+/// origin itself is not a tick.
+fn next_on_grid(origin: i64, period: i64, covered: i64) -> i64 {
+    let passed = covered.saturating_sub(origin).max(0) / period;
+    origin.saturating_add(period.saturating_mul(passed.saturating_add(1)))
+}
+
+/// A number in `0..spread` that depends on the names alone, the same in every
+/// process and on every machine (FNV-1a: the few bits of a fair spread matter
+/// here, an adversary does not).
+fn stable_fraction(path: &str, label: &str, spread: i64) -> i64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in path.bytes().chain([0]).chain(label.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    // FNV leaves the high bits of short inputs poor: mix them once.
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let scaled = (u128::from(hash) * u128::from(spread.unsigned_abs())) >> 64;
+    i64::try_from(scaled).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_that_a_late_run_answers_are_not_served_again() {
+        let mut grid = Grid::new(10, 0);
+        assert_eq!(grid.due(LastRun::Unknown), 10);
+        grid.serve(10);
+        // Gofer was away; the run of the tick at 10 started at 75.
+        assert_eq!(grid.due(LastRun::At(75)), 80);
+    }
+
+    #[test]
+    fn ticks_missed_while_serve_was_busy_become_one() {
+        let mut grid = Grid::new(10, 0);
+        grid.serve(10);
+        assert_eq!(grid.due(LastRun::At(11)), 20, "due since 20, and it may be 75 by now");
+        grid.serve(75);
+        assert_eq!(grid.due(LastRun::At(76)), 80);
+    }
+
+    #[test]
+    fn a_grid_carries_on_from_the_last_run_of_an_earlier_process() {
+        let mut grid = Grid::new(100, 0);
+        assert_eq!(grid.due(LastRun::Unknown), 100, "until Gofer has answered");
+        assert_eq!(grid.due(LastRun::At(-30)), 70);
+        let mut overdue = Grid::new(100, 0);
+        assert_eq!(overdue.due(LastRun::At(-250)), -150, "fires at once");
+        overdue.serve(1);
+        assert_eq!(overdue.due(LastRun::At(2)), 50, "and returns to its cadence");
+        let mut first = Grid::new(100, 0);
+        assert_eq!(first.due(LastRun::Never), 100);
+    }
+
+    #[test]
+    fn an_offset_survives_a_restart() {
+        let mut grid = Grid::new(100, 0);
+        grid.origin += 7;
+        assert_eq!(grid.due(LastRun::Never), 107);
+        let mut restarted = Grid::new(100, 0);
+        restarted.origin += 7;
+        assert_eq!(restarted.due(LastRun::At(-43)), 57);
+    }
+
+    #[test]
+    fn the_grid_is_computed_from_its_first_point() {
+        assert_eq!(next_on_grid(100, 10, 100), 110);
+        assert_eq!(next_on_grid(100, 10, 109), 110);
+        assert_eq!(next_on_grid(100, 10, 110), 120);
+        assert_eq!(next_on_grid(100, 10, 173), 180, "what was missed is skipped");
+        assert_eq!(next_on_grid(-1_000, 300, -1_000), -700, "overdue stays overdue");
+        assert_eq!(next_on_grid(0, i64::MAX, 5), i64::MAX);
+        assert_eq!(next_on_grid(5, i64::MAX, 5), i64::MAX, "saturates");
+    }
+
+    #[test]
+    fn the_offset_of_a_subscription_is_stable_and_spread() {
+        let offset = |n: u32| stable_fraction("default/nightly", &format!("label-{n}"), 1_000);
+        assert_eq!(offset(1), offset(1));
+        let mut buckets = [0_u32; 10];
+        for n in 0..1_000 {
+            let at = offset(n);
+            assert!((0..1_000).contains(&at));
+            buckets[usize::try_from(at / 100).unwrap()] += 1;
+        }
+        assert!(buckets.iter().all(|&count| (60..=140).contains(&count)), "{buckets:?}");
+        assert_eq!(stable_fraction("a/b", "c", 0), 0);
+    }
+}

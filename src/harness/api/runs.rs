@@ -1,0 +1,73 @@
+//! Runs.
+
+use tonic::Status;
+
+use super::Api;
+use crate::harness::authorize::Caller;
+use crate::harness::store::Page;
+use crate::proto;
+
+impl Api {
+    pub(super) fn get_run(
+        &self,
+        caller: &Caller,
+        request: proto::GetRunRequest,
+    ) -> Result<proto::GetRunResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let run = self.store.run(namespace, &request.pipeline_id, request.id)?;
+        Ok(proto::GetRunResponse { run: Some(run) })
+    }
+
+    pub(super) fn list_runs(
+        &self,
+        caller: &Caller,
+        request: proto::ListRunsRequest,
+    ) -> Result<proto::ListRunsResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let page = Page::new(request.offset, request.limit)?;
+        let runs = self.store.list_runs(namespace, &request.pipeline_id, page)?;
+        Ok(proto::ListRunsResponse { runs })
+    }
+
+    pub(super) fn start_run(
+        &self,
+        caller: &Caller,
+        request: proto::StartRunRequest,
+    ) -> Result<proto::StartRunResponse, Status> {
+        caller.enter(&request.namespace_id)?;
+        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request)?) })
+    }
+
+    pub(super) fn retry_run(
+        &self,
+        caller: &Caller,
+        request: proto::RetryRunRequest,
+    ) -> Result<proto::RetryRunResponse, Status> {
+        caller.enter(&request.namespace_id)?;
+        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
+    }
+
+    /// Always too late: runs are over as soon as they are accepted.
+    pub(super) fn cancel_run(
+        &self,
+        caller: &Caller,
+        request: proto::CancelRunRequest,
+    ) -> Result<proto::CancelRunResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let run = self.store.run(namespace, &request.pipeline_id, request.run_id)?;
+        Err(Status::failed_precondition(format!(
+            "run {} of the pipeline `{}/{}` is over",
+            run.id, run.namespace, run.pipeline
+        )))
+    }
+
+    pub(super) fn cancel_all_runs(
+        &self,
+        caller: &Caller,
+        request: proto::CancelAllRunsRequest,
+    ) -> Result<proto::CancelAllRunsResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        self.store.pipeline(namespace, &request.pipeline_id, 0)?;
+        Ok(proto::CancelAllRunsResponse { runs: Vec::new() })
+    }
+}

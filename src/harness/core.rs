@@ -1,0 +1,540 @@
+//! The embedded core itself: its API on a pipe, and where asked for on
+//! loopback, with a client that may do everything.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::uri::Authority;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::sync::CancellationToken;
+use tower_layer::Layer as _;
+
+use super::api::Api;
+use super::authorize::TokenTable;
+use super::certificates::{Identity, SERVER_NAME, secret};
+use super::contact::Token;
+use super::conversations::{Conversation, Heard};
+use super::extensions::Extensions;
+use super::installed::Installed;
+use super::launcher::{InProcess, PROGRAM};
+use super::router::Router;
+use super::store::{Store, unhex};
+use crate::client::{Access, Dial, Gofer, PipelineId, RunInfo, error};
+use crate::clock::Clock;
+use crate::extension::{Error, Extension, Result};
+use crate::net::memory::Network;
+use crate::net::tls::{Trust, certificates, server_config};
+use crate::proto;
+use crate::server::auth::RequireAuthorization;
+use crate::server::connections::{Handler, Listener, serve};
+use crate::server::{Limits, LogLevel, misdeclared};
+
+/// A Gofer core inside this process: the real API over real TLS, with
+/// everything in memory.
+///
+/// A cheap clone. Its extensions are stopped by [`stop`](Self::stop), or when
+/// the last clone is dropped.
+///
+/// In a test with paused time, days of ticks pass in milliseconds:
+///
+/// ```
+/// use gofer_sdk::harness::{Core, NO_SETTINGS, hours};
+/// # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// # struct Params {
+/// #     every: GoDuration,
+/// # }
+/// # struct Interval;
+/// # impl Extension for Interval {
+/// #     type Config = NoConfig;
+/// #     type Params = Params;
+/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+/// #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+/// #         let mut ticks = subscription.every(subscription.params().every)?;
+/// #         while ticks.next().await {
+/// #             subscription.start_run(Run::because("the interval elapsed")).await?;
+/// #         }
+/// #         Ok(())
+/// #     }
+/// # }
+///
+/// # /*
+/// #[tokio::test(start_paused = true)]
+/// # */
+/// async fn fires_twice_in_three_hours() -> gofer_sdk::Result<()> {
+///     let gofer = Core::in_memory().await?;
+///     let interval = gofer.install::<Interval>("interval", NO_SETTINGS).await?;
+///     interval.subscribe("default/nightly", "hourly", [("every", "1h30m")]).await?;
+///     gofer.elapse(hours(3)).await;
+///     assert_eq!(gofer.runs("default/nightly").len(), 2);
+///     Ok(())
+/// }
+/// # tokio::runtime::Builder::new_current_thread()
+/// #     .enable_all().start_paused(true).build().unwrap()
+/// #     .block_on(fires_twice_in_three_hours()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Core {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) store: Arc<Store>,
+    pub(super) extensions: Arc<Extensions>,
+    /// Where the core's API is reached inside this process.
+    network: Network,
+    /// Where it is reached from outside.
+    address: Option<SocketAddr>,
+    tls: Arc<ServerConfig>,
+    identity: Identity,
+    token: String,
+    /// Of this process alone, so it is not stored.
+    _own: Token,
+    pub(super) client: Gofer,
+    /// Extensions that were enabled when the core started, on their way up.
+    restoring: Mutex<JoinSet<()>>,
+    /// The API, while it is there.
+    serving: tokio::sync::Mutex<Option<Serving>>,
+    /// Where `elapse` has come to.
+    now: Mutex<Instant>,
+}
+
+struct Serving {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Core {
+    /// A core on this runtime alone, reached by pipes: for tests, with paused
+    /// time or without.
+    ///
+    /// Time that passes for tokio passes for the core's records too.
+    ///
+    /// # Errors
+    ///
+    /// Where the system gives no random numbers.
+    pub async fn in_memory() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// A core that also listens on loopback, so that extensions in processes
+    /// of their own can be started.
+    ///
+    /// Not on paused time: it jumps ahead while a process is still on its way,
+    /// and every deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// Where no address of loopback can be listened on.
+    pub async fn on_loopback() -> Result<Self> {
+        Self::builder().listen((Ipv4Addr::LOCALHOST, 0)).start().await
+    }
+
+    /// A core that is set up otherwise.
+    ///
+    /// ```no_run
+    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// use gofer_sdk::harness::Core;
+    ///
+    /// let core = Core::builder().listen(([127, 0, 0, 1], 8080)).store("gofer.redb").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder() -> CoreBuilder {
+        CoreBuilder { listen: None, store: None, key: None, log_level: LogLevel::Warn }
+    }
+
+    async fn start(CoreBuilder { listen, store, key, log_level }: CoreBuilder) -> Result<Self> {
+        let key = match &key {
+            None => None,
+            Some(text) => Some(unhex(text).ok_or_else(|| {
+                Error::invalid_configuration("encryption_key", "must be 64 hexadecimal digits")
+            })?),
+        };
+        let listener = match listen {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
+        let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let identity = Identity::new().map_err(|status| error(&status))?;
+        let tls = server_config(&identity.certificate, &identity.key)
+            .map_err(|problem| Error::internal(format!("the core's certificate {problem}")))?;
+        let trust = Trust {
+            extra: certificates(&identity.certificate)
+                .map_err(|problem| Error::internal(format!("the core's certificate {problem}")))?,
+            only_extra: true,
+            anyone: false,
+        };
+        let network = Network::default();
+        let store = match store {
+            // It reads the file as a whole.
+            Some(path) => {
+                tokio::task::spawn_blocking(move || Store::open(clock, &path, key)).await??
+            }
+            None => Store::new(clock),
+        };
+        let token = secret().map_err(|status| error(&status))?;
+        let extensions = Extensions::new(
+            Arc::clone(&store),
+            clock,
+            InProcess::new(network.clone(), trust.clone(), clock),
+            address.map_or_else(|| SERVER_NAME.to_owned(), |address| address.to_string()),
+            log_level.name().to_owned(),
+        );
+        let own = extensions.let_in(&token);
+        let client = Gofer::new(Access {
+            dial: Dial::Memory(network.clone()),
+            authority: Authority::from_static(SERVER_NAME),
+            server_name: ServerName::try_from(SERVER_NAME)?,
+            trust,
+            authorization: Some(HeaderValue::try_from(format!("Bearer {token}"))?),
+            extension: "harness".to_owned(),
+            clock,
+        });
+        let core = Self {
+            inner: Arc::new(Inner {
+                store,
+                extensions,
+                network,
+                address,
+                tls,
+                identity,
+                token,
+                _own: own,
+                client,
+                restoring: Mutex::default(),
+                serving: tokio::sync::Mutex::new(None),
+                now: Mutex::new(Instant::now()),
+            }),
+        };
+        core.serve(listener).await;
+        *core.inner.restoring.lock().unwrap_or_else(PoisonError::into_inner) =
+            Extensions::restore_enabled(&core.inner.extensions);
+        Ok(core)
+    }
+
+    async fn serve(&self, listener: Option<TcpListener>) {
+        let inner = &self.inner;
+        let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+        let tokens = TokenTable::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+        let router = Router::new(api, Arc::clone(&inner.store));
+        let handler: Arc<dyn Handler> =
+            Arc::new(RequireAuthorization(Arc::new(tokens)).layer(router));
+        let stop = CancellationToken::new();
+        let listeners =
+            [Some(Listener::Memory(inner.network.listen())), listener.map(Listener::Tcp)];
+        let tasks = listeners
+            .into_iter()
+            .flatten()
+            .map(|listener| {
+                let stopped = stop.clone().cancelled_owned();
+                let (tls, handler) = (Arc::clone(&inner.tls), Arc::clone(&handler));
+                tokio::spawn(serve(listener, tls, handler, Limits::default(), stopped))
+            })
+            .collect();
+        *inner.serving.lock().await = Some(Serving { stop, tasks });
+    }
+
+    /// Installs an extension of this process under a name: starts it, calls
+    /// Init with the configuration, then Info.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) with the
+    /// extension's own sentence where it refuses the configuration;
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) where the name is
+    /// taken.
+    pub async fn install<E: Extension>(
+        &self,
+        name: &str,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Installed> {
+        if let Some(why) = misdeclared::<E>() {
+            return Err(Error::internal(why));
+        }
+        let image = self.inner.extensions.in_process.register::<E>();
+        self.install_image(name, image, config).await
+    }
+
+    /// Installs a program as an extension, in a process of its own. The core
+    /// must be [on loopback](Self::on_loopback).
+    ///
+    /// # Errors
+    ///
+    /// As for [`install`](Self::install);
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the
+    /// program cannot be started.
+    pub async fn install_program(
+        &self,
+        name: &str,
+        program: &Path,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Installed> {
+        let Some(program) = program.to_str() else {
+            return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
+        };
+        self.install_image(name, format!("{PROGRAM}{program}"), config).await
+    }
+
+    async fn install_image(
+        &self,
+        name: &str,
+        image: String,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Installed> {
+        let request = proto::InstallExtensionRequest {
+            name: name.to_owned(),
+            image,
+            variables: pairs(config).into_iter().collect(),
+            ..Default::default()
+        };
+        let outcome = self.inner.client.api().install_extension(timed(request)).await;
+        outcome.map_err(|status| error(&status))?;
+        Ok(Installed::new(self.clone(), name.to_owned()))
+    }
+
+    /// Talks with an extension's installer, giving the answers one after the
+    /// other and hanging up after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the conversation ends with.
+    pub async fn converse_with_installer<E: Extension>(
+        &self,
+        answers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Conversation> {
+        use proto::run_extension_installer_client_message::{Init, MessageType};
+        use proto::run_extension_installer_extension_message::MessageType as Said;
+        let image = self.inner.extensions.in_process.register::<E>();
+        let first = MessageType::Init(Init { image, ..Default::default() });
+        let messages = std::iter::once(first)
+            .chain(answers.into_iter().map(|answer| MessageType::Msg(answer.into())))
+            .map(|message| proto::RunExtensionInstallerClientMessage {
+                message_type: Some(message),
+            })
+            .collect::<Vec<_>>();
+        let stream = tonic::codegen::tokio_stream::iter(messages);
+        let response = self.inner.client.api().run_extension_installer(stream).await;
+        let messages = response.map_err(|status| error(&status))?.into_inner();
+        Conversation::hear(messages, |message| {
+            Some(match message.message_type? {
+                Said::Msg(text) => Heard::Said(text),
+                Said::Query(text) => Heard::Asked(text),
+                Said::ConfigSetting(it) => Heard::Set(it.config, it.value),
+            })
+        })
+        .await
+    }
+
+    /// Lets time pass, and what is due in it happen. Meant for paused time,
+    /// where it takes no longer than the work that is due (without
+    /// `start_paused = true` it takes as long as it says); repeated calls do not
+    /// drift.
+    pub async fn elapse(&self, time: Duration) {
+        let until = {
+            let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
+            // Time may have passed outside of this function; and what was
+            // begun since the last settling counts from then.
+            let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
+            *now = (*now).max(from) + time;
+            *now
+        };
+        tokio::time::sleep_until(until).await;
+        // Paused time goes on only once nothing is left to do: what fell due
+        // just now is done when this is over.
+        tokio::time::sleep(SETTLE).await;
+    }
+
+    /// All runs of a pipeline, newest first; none of one that does not exist.
+    #[must_use]
+    pub fn runs(&self, pipeline: impl Into<PipelineId>) -> Vec<RunInfo> {
+        let pipeline = pipeline.into();
+        let runs = self.inner.store.runs(pipeline.namespace(), pipeline.pipeline());
+        runs.into_iter().map(RunInfo::new).collect()
+    }
+
+    /// A client that may do everything.
+    #[must_use]
+    pub fn client(&self) -> &Gofer {
+        &self.inner.client
+    }
+
+    /// The token of [`client`](Self::client), for clients of your own.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.inner.token
+    }
+
+    /// The address of the API on loopback, where it has one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.inner.address
+    }
+
+    /// The certificate of the API, as PEM, for clients of your own; it is for
+    /// the name `localhost`.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.inner.identity.certificate
+    }
+
+    /// Takes the API away, as in an outage: connections break and new ones are
+    /// refused. Extensions run on, and nothing is forgotten.
+    pub async fn go_away(&self) {
+        let serving = self.inner.serving.lock().await.take();
+        if let Some(mut serving) = serving {
+            serving.stop.cancel();
+            for task in &mut serving.tasks {
+                // A task of ours that panicked has nothing more to end.
+                let _ = task.await;
+            }
+        }
+    }
+
+    /// Brings the API back after [`go_away`](Self::go_away), at the same
+    /// address.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be listened on again.
+    pub async fn come_back(&self) -> Result<()> {
+        let listener = match self.inner.address {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
+        self.serve(listener).await;
+        Ok(())
+    }
+
+    /// Stops all extensions, then the API, and closes the store, so that another
+    /// core may open it.
+    pub async fn stop(&self) {
+        let restoring = {
+            let mut restoring = self.inner.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *restoring)
+        };
+        drop(restoring);
+        self.inner.extensions.stop_all().await;
+        self.inner.client.close().await;
+        self.inner.store.end_streams();
+        self.go_away().await;
+        self.inner.store.close().await;
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.inner.store
+    }
+}
+
+/// For what fell due to be done; any time that is shorter than what tests
+/// measure in.
+const SETTLE: Duration = Duration::from_millis(1);
+
+/// For calls that start or stop an extension.
+const PATIENT: Duration = Duration::from_secs(60);
+
+pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(PATIENT);
+    request
+}
+
+pub(super) fn pairs(
+    pairs: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+) -> Vec<(String, String)> {
+    pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+/// How a [`Core`] is set up; made by [`Core::builder`].
+///
+/// Without more it is in memory alone, and reached from inside this process.
+#[derive(Clone)]
+#[must_use]
+pub struct CoreBuilder {
+    listen: Option<SocketAddr>,
+    store: Option<PathBuf>,
+    key: Option<String>,
+    log_level: LogLevel,
+}
+
+/// Without the key.
+impl fmt::Debug for CoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listen, store, key: _, log_level } = self;
+        f.debug_struct("CoreBuilder")
+            .field("listen", listen)
+            .field("store", store)
+            .field("log_level", log_level)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CoreBuilder {
+    /// Also listens on this address; port 0 is any that is free. Extensions in
+    /// processes of their own need it.
+    pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Keeps everything in this file, which is made where there is none: what
+    /// has been acknowledged is there again after the process ended, however it
+    /// did. Extensions that are enabled are started again, and their
+    /// subscriptions restored, in the background.
+    ///
+    /// Runs and events are kept as in memory, the newest of them.
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Some(path.into());
+        self
+    }
+
+    /// Encrypts the secrets in the store with this key, 64 hexadecimal digits.
+    ///
+    /// Without it, a key is made and kept in a file beside the store, of the same
+    /// name with `.key` added, which its owner alone can read.
+    pub fn encryption_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// How much extensions in processes of their own log, to this process's
+    /// standard error; default [`LogLevel::Warn`].
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Starts the core.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) where the
+    /// key is not one; where the address cannot be listened on; and
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the
+    /// store's file is in use, damaged, of a newer version, or no store. The
+    /// file is left as it is then.
+    pub async fn start(self) -> Result<Core> {
+        Core::start(self).await
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("address", &self.inner.address).finish_non_exhaustive()
+    }
+}

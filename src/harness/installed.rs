@@ -1,0 +1,182 @@
+//! An extension that is installed in a core, as a test works with it.
+
+use super::conversations::{Conversation, Heard};
+use super::core::{Core, pairs, timed};
+use crate::client::{PipelineId, error};
+use crate::extension::{Error, Result};
+use crate::proto;
+
+/// What an extension tells of itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExtensionInfo {
+    /// The name that it is installed under.
+    pub name: String,
+    /// Its documentation, in Markdown.
+    pub documentation: String,
+    /// One `namespace/pipeline` for each subscription.
+    pub registered: Vec<String>,
+}
+
+/// An extension that is installed in a [`Core`].
+#[derive(Clone, Debug)]
+pub struct Installed {
+    core: Core,
+    name: String,
+}
+
+impl Installed {
+    pub(super) fn new(core: Core, name: String) -> Self {
+        Self { core, name }
+    }
+
+    /// Subscribes a pipeline under a label, with these parameters. The pipeline
+    /// is made where there is none of its name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) with the
+    /// extension's own sentence where it refuses the parameters.
+    pub async fn subscribe(
+        &self,
+        pipeline: impl Into<PipelineId>,
+        label: &str,
+        params: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<()> {
+        let pipeline = pipeline.into();
+        let store = &self.core.inner.store;
+        store
+            .ensure_pipeline(pipeline.namespace(), pipeline.pipeline())
+            .map_err(|status| error(&status))?;
+        let request = proto::CreatePipelineExtensionSubscriptionRequest {
+            namespace_id: pipeline.namespace().to_owned(),
+            pipeline_id: pipeline.pipeline().to_owned(),
+            extension_name: self.name.clone(),
+            extension_label: label.to_owned(),
+            settings: pairs(params).into_iter().collect(),
+        };
+        let mut api = self.core.inner.client.api();
+        let outcome = api.create_pipeline_extension_subscription(timed(request)).await;
+        outcome.map(drop).map_err(|status| error(&status))
+    }
+
+    /// Ends a subscription; returns once it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none.
+    pub async fn unsubscribe(&self, pipeline: impl Into<PipelineId>, label: &str) -> Result<()> {
+        let pipeline = pipeline.into();
+        let request = proto::DeletePipelineExtensionSubscriptionRequest {
+            namespace_id: pipeline.namespace().to_owned(),
+            pipeline_id: pipeline.pipeline().to_owned(),
+            extension_name: self.name.clone(),
+            extension_label: label.to_owned(),
+        };
+        let mut api = self.core.inner.client.api();
+        let outcome = api.delete_pipeline_extension_subscription(timed(request)).await;
+        outcome.map(drop).map_err(|status| error(&status))
+    }
+
+    /// What the extension tells of itself now.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not answer.
+    pub async fn info(&self) -> Result<ExtensionInfo> {
+        let client = self.core.inner.extensions.running_client(&self.name);
+        let mut client = client.map_err(|status| error(&status))?;
+        let info = client.info(proto::ExtensionInfoRequest {}).await;
+        let info = match (info, self.ended().await) {
+            (Ok(info), _) => info.into_inner(),
+            (Err(_), Some(end)) => {
+                let name = &self.name;
+                return Err(Error::unavailable(format!("the extension `{name}` is gone: {end}")));
+            }
+            (Err(status), None) => return Err(error(&status)),
+        };
+        Ok(ExtensionInfo {
+            name: info.name,
+            documentation: info.documentation,
+            registered: info.registered,
+        })
+    }
+
+    /// Sends the extension an HTTP request from outside, as raw HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// Where the extension refuses it or fails.
+    pub async fn external_event(&self, request: impl Into<bytes::Bytes>) -> Result<()> {
+        let outcome = self.core.inner.extensions.external_event(&self.name, request.into()).await;
+        outcome.map_err(|status| error(&status))
+    }
+
+    /// Talks with the extension about a subscription, giving the answers one
+    /// after the other and hanging up after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the conversation ends with.
+    pub async fn converse_with_configurator(
+        &self,
+        answers: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Conversation> {
+        use proto::run_pipeline_configurator_client_message::{Init, MessageType};
+        use proto::run_pipeline_configurator_extension_message::MessageType as Said;
+        let messages = std::iter::once(MessageType::Init(Init { name: self.name.clone() }))
+            .chain(answers.into_iter().map(|answer| MessageType::Msg(answer.into())))
+            .map(|it| proto::RunPipelineConfiguratorClientMessage { message_type: Some(it) })
+            .collect::<Vec<_>>();
+        let stream = tonic::codegen::tokio_stream::iter(messages);
+        let response = self.core.inner.client.api().run_pipeline_configurator(stream).await;
+        let messages = response.map_err(|status| error(&status))?.into_inner();
+        Conversation::hear(messages, |message| {
+            Some(match message.message_type? {
+                Said::Msg(text) => Heard::Said(text),
+                Said::Query(text) => Heard::Asked(text),
+                Said::ParamSetting(it) => Heard::Set(it.param, it.value),
+            })
+        })
+        .await
+    }
+
+    /// Stops the extension, starts it afresh and restores its subscriptions, as
+    /// when Gofer restarts.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come up again.
+    pub async fn restart(&self) -> Result<()> {
+        let outcome = self.core.inner.extensions.restart(&self.name).await;
+        outcome.map_err(|status| error(&status))
+    }
+
+    /// Stops the extension and forgets it and its subscriptions.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where it already is.
+    pub async fn uninstall(&self) -> Result<()> {
+        let request = proto::UninstallExtensionRequest { name: self.name.clone() };
+        let outcome = self.core.inner.client.api().uninstall_extension(timed(request)).await;
+        outcome.map(drop).map_err(|status| error(&status))
+    }
+
+    /// How its process ended, as a sentence; `None` while it runs.
+    pub async fn ended(&self) -> Option<String> {
+        self.core.inner.extensions.ended(&self.name).await
+    }
+
+    /// The name that it is installed under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of its process, where it has one of its own.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.core.inner.extensions.process_id(&self.name)
+    }
+}

@@ -1,0 +1,82 @@
+//! An embedded Gofer core, for developing and testing extensions.
+//!
+//! [`Core`] is a Gofer server small enough to live inside a test: the same gRPC
+//! API over the same TLS and tokens, with everything in memory or in a file. There
+//! are four ways to work with it:
+//!
+//! - **In a test with paused time**: [`Core::in_memory`] and
+//!   [`Core::install`]. Everything runs on the test's own runtime, so days of
+//!   ticks pass in milliseconds.
+//! - **In a test with real processes**: [`Core::on_loopback`] and
+//!   [`Core::install_program`].
+//! - **Left running**: [`Core::builder`], with an address and a store that
+//!   outlives the process.
+//! - **At the keyboard**: [`run_or_develop`] makes any extension's program show
+//!   itself when a person starts it.
+//!
+//! The core executes no tasks: a run that is started succeeds at once. Of Gofer's
+//! API it has no deployments, no task runs, and not `RepairOrphan`; those answer
+//! `UNIMPLEMENTED` and name themselves. Of a pipeline the newest 10,000 runs and
+//! 50 objects are kept, of its newest 20 runs 50 objects each, and of all events
+//! the newest 100,000.
+//!
+//! An error that is not about settings is told in full in the extension's log and
+//! nowhere else; `tracing_subscriber::fmt().with_test_writer().init()` shows it in
+//! a test.
+
+mod api;
+mod authorize;
+mod certificates;
+mod contact;
+mod conversations;
+mod core;
+mod develop;
+mod extensions;
+mod installed;
+mod launcher;
+mod router;
+mod store;
+
+pub use self::core::{Core, CoreBuilder};
+pub use conversations::Conversation;
+pub use develop::{Demo, run_or_develop};
+pub use installed::{ExtensionInfo, Installed};
+
+use std::time::Duration;
+
+/// No configuration, or no parameters, where a function takes pairs of them.
+///
+/// ```
+/// assert!(gofer_sdk::harness::NO_SETTINGS.is_empty());
+/// ```
+pub const NO_SETTINGS: [(&str, &str); 0] = [];
+
+/// So many hours, for [`Core::elapse`].
+///
+/// ```
+/// assert_eq!(gofer_sdk::harness::hours(2), std::time::Duration::from_secs(7200));
+/// ```
+#[must_use]
+pub const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 60 * 60)
+}
+
+/// So many minutes, for [`Core::elapse`].
+///
+/// ```
+/// assert_eq!(gofer_sdk::harness::minutes(2), std::time::Duration::from_secs(120));
+/// ```
+#[must_use]
+pub const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+/// So many seconds, for [`Core::elapse`].
+///
+/// ```
+/// assert_eq!(gofer_sdk::harness::seconds(2), std::time::Duration::from_secs(2));
+/// ```
+#[must_use]
+pub const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

@@ -1,0 +1,53 @@
+//! Sends each call to the core's API, or says that there is no such service.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::api::Api;
+use super::store::Store;
+use crate::proto::gofer_server::GoferServer;
+use crate::server::connections::ResponseFuture;
+
+#[derive(Clone)]
+pub(super) struct Router {
+    api: GoferServer<Api>,
+    store: Arc<Store>,
+}
+
+impl Router {
+    pub(super) fn new(api: Api, store: Arc<Store>) -> Self {
+        Self { api: GoferServer::new(api), store }
+    }
+}
+
+impl tower_service::Service<Request<Incoming>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> ResponseFuture {
+        if request.uri().path().starts_with("/proto.Gofer/") {
+            let (answer, store) = (self.api.call(request), Arc::clone(&self.store));
+            return Box::pin(async move {
+                let response = answer.await?;
+                // Whatever it tells of, changed by this call or by another one,
+                // is told once it is on disk.
+                match store.durable().await {
+                    Ok(()) => Ok(response),
+                    Err(status) => Ok(status.into_http()),
+                }
+            });
+        }
+        Box::pin(async { Ok(Status::unimplemented("there is no such service here").into_http()) })
+    }
+}

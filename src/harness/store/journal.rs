@@ -1,0 +1,290 @@
+//! What an operation changes, as records of a file, and how a record is read.
+//!
+//! A record's key begins with the byte of its kind, so that reading the file in
+//! order gives namespaces before the pipelines in them, and those before what
+//! belongs to each. Its value is a protobuf message: mostly the API's own.
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::Status;
+
+use super::objects::Object;
+use super::seal::Seal;
+use super::secrets::Secret;
+use crate::proto;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Version = 0,
+    Flags = 1,
+    Namespace = 2,
+    Pipeline = 3,
+    Config = 4,
+    Run = 5,
+    Subscription = 6,
+    Registration = 7,
+    Token = 8,
+    Event = 9,
+    Object = 10,
+    Secret = 11,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        let all = [
+            Self::Version,
+            Self::Flags,
+            Self::Namespace,
+            Self::Pipeline,
+            Self::Config,
+            Self::Run,
+            Self::Subscription,
+            Self::Registration,
+            Self::Token,
+            Self::Event,
+            Self::Object,
+            Self::Secret,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// A key that no other names or numbers give: each name with its length
+    /// before it, numbers in the order of their size.
+    pub(super) fn key(self, names: &[&str], number: Option<i64>) -> Vec<u8> {
+        let mut key = vec![self as u8];
+        for name in names {
+            // Names are bounded far below 4 GiB.
+            key.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+            key.extend_from_slice(name.as_bytes());
+        }
+        if let Some(number) = number {
+            key.extend(number.to_be_bytes());
+        }
+        key
+    }
+}
+
+/// What an operation changes, in order; nothing is gathered where the store is
+/// in memory alone.
+pub(super) struct Journal {
+    kept: bool,
+    seal: Option<Arc<Seal>>,
+    pub(super) writes: Vec<Write>,
+}
+
+/// A record that is put, or removed.
+pub(super) struct Write {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+impl Journal {
+    /// Kept where there is something to seal secrets with.
+    pub(super) fn new(seal: Option<Arc<Seal>>) -> Self {
+        Self { kept: seal.is_some(), seal, writes: Vec::new() }
+    }
+
+    fn write(&mut self, kind: Kind, names: &[&str], number: Option<i64>, value: Option<Vec<u8>>) {
+        if self.kept {
+            self.writes.push(Write { key: kind.key(names, number), value });
+        }
+    }
+
+    fn put(&mut self, kind: Kind, names: &[&str], number: Option<i64>, record: &impl Message) {
+        if self.kept {
+            self.write(kind, names, number, Some(record.encode_to_vec()));
+        }
+    }
+
+    pub(super) fn put_flags(&mut self, flags: Flags) {
+        self.write(
+            Kind::Flags,
+            &[],
+            None,
+            Some(vec![flags.bootstrapped.into(), flags.ignores_runs.into()]),
+        );
+    }
+
+    pub(super) fn put_namespace(&mut self, it: &proto::Namespace) {
+        self.put(Kind::Namespace, &[&it.id], None, it);
+    }
+
+    pub(super) fn remove_namespace(&mut self, id: &str) {
+        self.write(Kind::Namespace, &[id], None, None);
+    }
+
+    pub(super) fn put_pipeline(&mut self, it: &proto::PipelineMetadata) {
+        self.put(Kind::Pipeline, &[&it.namespace, &it.id], None, it);
+    }
+
+    pub(super) fn remove_pipeline(&mut self, namespace: &str, id: &str) {
+        self.write(Kind::Pipeline, &[namespace, id], None, None);
+    }
+
+    pub(super) fn put_config(&mut self, it: &proto::PipelineConfig) {
+        self.put(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), it);
+    }
+
+    pub(super) fn remove_config(&mut self, it: &proto::PipelineConfig) {
+        self.write(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), None);
+    }
+
+    pub(super) fn put_run(&mut self, it: &proto::Run) {
+        self.put(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), it);
+    }
+
+    pub(super) fn remove_run(&mut self, it: &proto::Run) {
+        self.write(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
+    }
+
+    pub(super) fn put_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
+        let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
+        self.put(Kind::Subscription, &names, None, it);
+    }
+
+    pub(super) fn remove_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
+        let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
+        self.write(Kind::Subscription, &names, None, None);
+    }
+
+    pub(super) fn put_registration(&mut self, it: &proto::ExtensionRegistration) {
+        self.put(Kind::Registration, &[&it.name], None, it);
+    }
+
+    pub(super) fn remove_registration(&mut self, name: &str) {
+        self.write(Kind::Registration, &[name], None, None);
+    }
+
+    pub(super) fn put_token(&mut self, digest: &[u8; 32], it: &proto::Token) {
+        if self.kept {
+            let key = [&[Kind::Token as u8], &digest[..]].concat();
+            self.writes.push(Write { key, value: Some(it.encode_to_vec()) });
+        }
+    }
+
+    pub(super) fn remove_token(&mut self, digest: &[u8; 32]) {
+        if self.kept {
+            let key = [&[Kind::Token as u8], &digest[..]].concat();
+            self.writes.push(Write { key, value: None });
+        }
+    }
+
+    pub(super) fn put_event(&mut self, it: &proto::Event) {
+        self.put(Kind::Event, &[], Some(it.id), it);
+    }
+
+    pub(super) fn remove_event(&mut self, id: i64) {
+        self.write(Kind::Event, &[], Some(id), None);
+    }
+
+    pub(super) fn put_object(&mut self, it: &Object) {
+        self.put(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), it);
+    }
+
+    pub(super) fn remove_object(&mut self, it: &Object) {
+        self.write(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), None);
+    }
+
+    pub(super) fn put_secret(&mut self, it: &Secret) -> Result<(), Status> {
+        let Some(seal) = &self.seal else { return Ok(()) };
+        let key = Kind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
+        let sealed = seal.seal(&key, &it.content);
+        let sealed = sealed.ok_or_else(|| Status::internal("the secret cannot be encrypted"))?;
+        let record = SealedSecret {
+            namespace: it.namespace.clone(),
+            pipeline: it.pipeline.clone(),
+            key: it.key.clone(),
+            namespaces: it.namespaces.clone(),
+            created: it.created,
+            sealed,
+        };
+        self.writes.push(Write { key, value: Some(record.encode_to_vec()) });
+        Ok(())
+    }
+
+    pub(super) fn remove_secret(&mut self, it: &Secret) {
+        self.write(Kind::Secret, &[&it.namespace, &it.pipeline, &it.key], None, None);
+    }
+}
+
+/// A secret as it is on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SealedSecret {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    pipeline: String,
+    #[prost(string, tag = "3")]
+    key: String,
+    #[prost(string, repeated, tag = "4")]
+    namespaces: Vec<String>,
+    #[prost(int64, tag = "5")]
+    created: i64,
+    #[prost(bytes = "vec", tag = "6")]
+    sealed: Vec<u8>,
+}
+
+/// What is true or not of the whole core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags {
+    /// The token that needs none to be made has been made.
+    pub(super) bootstrapped: bool,
+    /// No run is started at the moment.
+    pub(super) ignores_runs: bool,
+}
+
+/// One record of a file that is read.
+pub(super) enum Record {
+    /// Checked when the file was opened.
+    Version,
+    Flags(Flags),
+    Namespace(proto::Namespace),
+    Pipeline(proto::PipelineMetadata),
+    Config(proto::PipelineConfig),
+    Run(proto::Run),
+    Subscription(proto::PipelineExtensionSubscription),
+    Registration(proto::ExtensionRegistration),
+    Token([u8; 32], proto::Token),
+    Event(proto::Event),
+    Object(Object),
+    Secret(Secret),
+}
+
+/// A record, of its key and value; `None` where it is none, or a secret that
+/// another key sealed.
+pub(super) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<Record> {
+    let (kind, rest) = key.split_first()?;
+    Some(match Kind::of(*kind)? {
+        Kind::Version => Record::Version,
+        Kind::Flags => {
+            let [bootstrapped, ignores_runs] = value else { return None };
+            Record::Flags(Flags {
+                bootstrapped: *bootstrapped != 0,
+                ignores_runs: *ignores_runs != 0,
+            })
+        }
+        Kind::Namespace => Record::Namespace(Message::decode(value).ok()?),
+        Kind::Pipeline => Record::Pipeline(Message::decode(value).ok()?),
+        Kind::Config => Record::Config(Message::decode(value).ok()?),
+        Kind::Run => Record::Run(Message::decode(value).ok()?),
+        Kind::Subscription => Record::Subscription(Message::decode(value).ok()?),
+        Kind::Registration => Record::Registration(Message::decode(value).ok()?),
+        Kind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
+        Kind::Event => Record::Event(Message::decode(value).ok()?),
+        Kind::Object => Record::Object(Message::decode(value).ok()?),
+        Kind::Secret => {
+            let it = SealedSecret::decode(value).ok()?;
+            Record::Secret(Secret {
+                content: seal.open(key, &it.sealed)?,
+                namespace: it.namespace,
+                pipeline: it.pipeline,
+                key: it.key,
+                namespaces: it.namespaces,
+                created: it.created,
+            })
+        }
+    })
+}

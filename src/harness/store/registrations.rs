@@ -1,0 +1,70 @@
+//! What is needed to start each installed extension again. That an extension
+//! was installed or disabled is published by those who made it so.
+
+use std::collections::btree_map::Entry;
+
+use tonic::Status;
+
+use super::{Store, Tables};
+use crate::proto::ExtensionRegistration;
+use crate::proto::extension_registration::ExtensionStatus;
+
+impl Store {
+    pub(in crate::harness) fn put_registration(
+        &self,
+        registration: ExtensionRegistration,
+    ) -> Result<(), Status> {
+        let mut tables = self.tables();
+        let Tables { registrations, journal, .. } = &mut *tables;
+        match registrations.entry(registration.name.clone()) {
+            Entry::Vacant(free) => {
+                journal.put_registration(&registration);
+                free.insert(registration);
+                Ok(())
+            }
+            Entry::Occupied(taken) => Err(Status::already_exists(format!(
+                "an extension named `{}` is already installed",
+                taken.key()
+            ))),
+        }
+    }
+
+    pub(in crate::harness) fn registration(&self, name: &str) -> Option<ExtensionRegistration> {
+        self.tables().registrations.get(name).cloned()
+    }
+
+    /// By their names.
+    pub(in crate::harness) fn registrations(&self) -> Vec<ExtensionRegistration> {
+        self.tables().registrations.values().cloned().collect()
+    }
+
+    /// Removes and returns a registration, and ends the subscriptions to it.
+    pub(in crate::harness) fn remove_registration(
+        &self,
+        name: &str,
+    ) -> Result<ExtensionRegistration, Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let removed = tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
+        tables.journal.remove_registration(name);
+        tables.end_subscriptions(now, name);
+        Ok(removed)
+    }
+
+    pub(in crate::harness) fn set_registration_status(
+        &self,
+        name: &str,
+        status: ExtensionStatus,
+    ) -> Result<(), Status> {
+        let mut tables = self.tables();
+        let Tables { registrations, journal, .. } = &mut *tables;
+        let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
+        registration.set_status(status);
+        journal.put_registration(registration);
+        Ok(())
+    }
+}
+
+pub(super) fn not_installed(name: &str) -> Status {
+    Status::not_found(format!("no extension named `{name}` is installed"))
+}

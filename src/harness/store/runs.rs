@@ -1,0 +1,189 @@
+//! Runs. Nothing executes tasks here: a run is complete, and successful, as
+//! soon as it has been accepted.
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tonic::Status;
+
+use super::pipelines::{PipelineTable, variables};
+use super::{
+    EventKind, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace, no_pipeline, or_default,
+};
+use crate::proto::initiator::Type;
+use crate::proto::pipeline_metadata::PipelineState;
+use crate::proto::run::{RunState, RunStatus};
+use crate::proto::{Initiator, RetryRunRequest, Run, StartRunRequest, Variable};
+
+/// The details of the events about a run, as the contract lists them.
+#[derive(Serialize)]
+struct Details<'a> {
+    namespace_id: &'a str,
+    pipeline_id: &'a str,
+    run_id: i64,
+    initiator_type: &'static str,
+    initiator_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
+impl PipelineTable {
+    pub(super) fn run(&self, id: i64) -> Result<&Run, Status> {
+        let place =
+            self.runs.front().and_then(|oldest| usize::try_from(id.checked_sub(oldest.id)?).ok());
+        place.and_then(|place| self.runs.get(place)).ok_or_else(|| {
+            Status::not_found(format!(
+                "the pipeline `{}/{}` has no run {id}, or no more",
+                self.metadata.namespace, self.metadata.id
+            ))
+        })
+    }
+}
+
+impl Store {
+    /// Starts a run of the live configuration.
+    ///
+    /// What comes back is the run as it was accepted, pending, as Gofer has it:
+    /// nobody should come to rely on a run being over when its start returns.
+    pub(in crate::harness) fn start_run(&self, request: StartRunRequest) -> Result<Run, Status> {
+        let initiator = request.initiator.unwrap_or_default();
+        let source = match initiator.r#type() {
+            Type::Extension => "EXTENSION",
+            Type::Unknown | Type::Bot | Type::Human => "RUN_OPTIONS",
+        };
+        let variables = variables(request.variables, source);
+        self.accept_run(&request.namespace_id, &request.pipeline_id, initiator, variables)
+    }
+
+    /// A new run with the variables of an earlier one.
+    pub(in crate::harness) fn retry_run(&self, request: RetryRunRequest) -> Result<Run, Status> {
+        let RetryRunRequest { namespace_id, pipeline_id, run_id, initiator } = request;
+        let earlier = self.run(&namespace_id, &pipeline_id, run_id)?;
+        let initiator = initiator.unwrap_or_default();
+        self.accept_run(&namespace_id, &pipeline_id, initiator, earlier.variables)
+    }
+
+    fn accept_run(
+        &self,
+        namespace: &str,
+        id: &str,
+        initiator: Initiator,
+        variables: Vec<Variable>,
+    ) -> Result<Run, Status> {
+        let now = self.clock.unix_millis();
+        let namespace = or_default(namespace);
+        let mut tables = self.tables();
+        let Tables { namespaces, flags, events, journal, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        if flags.ignores_runs {
+            return Err(Status::failed_precondition(
+                "the server starts no runs at the moment; ToggleEventIngress lets it again",
+            ));
+        }
+        if pipeline.metadata.state() != PipelineState::Active {
+            return Err(Status::failed_precondition(format!(
+                "the pipeline `{namespace}/{id}` is disabled"
+            )));
+        }
+        let Some(live) = pipeline.live() else {
+            return Err(Status::failed_precondition(format!(
+                "the pipeline `{namespace}/{id}` has no configuration; register one first"
+            )));
+        };
+        let pending = Run {
+            namespace: namespace.to_owned(),
+            pipeline: id.to_owned(),
+            version: live.version,
+            id: pipeline.last_run + 1,
+            started: now,
+            ended: 0,
+            state: RunState::Pending.into(),
+            status: RunStatus::Unknown.into(),
+            status_reason: None,
+            initiator: Some(initiator),
+            variables,
+            store_objects_expired: false,
+        };
+        let complete = Run {
+            ended: now,
+            state: RunState::Complete.into(),
+            status: RunStatus::Successful.into(),
+            ..pending.clone()
+        };
+        pipeline.last_run = pending.id;
+        if pipeline.runs.len() >= RUNS_PER_PIPELINE
+            && let Some(oldest) = pipeline.runs.pop_front()
+        {
+            journal.remove_run(&oldest);
+        }
+        journal.put_run(&complete);
+        pipeline.runs.push_back(complete);
+        let started = details(&pending, None);
+        events.publish(now, EventKind::RunStarted, &started);
+        let completed = details(&pending, Some(RunStatus::Successful));
+        events.publish(now, EventKind::RunCompleted, &completed);
+        // While the tables are locked, so that runs are watched in order. A
+        // copy for nobody is not worth making.
+        if self.started.receiver_count() > 0 {
+            let _ = self.started.send(pending.clone());
+        }
+        Ok(pending)
+    }
+
+    pub(in crate::harness) fn run(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        id: i64,
+    ) -> Result<Run, Status> {
+        self.tables().pipeline(namespace, pipeline)?.run(id).cloned()
+    }
+
+    /// Newest first.
+    pub(in crate::harness) fn list_runs(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        page: Page,
+    ) -> Result<Vec<Run>, Status> {
+        let tables = self.tables();
+        Ok(page.of(tables.pipeline(namespace, pipeline)?.runs.iter().rev()))
+    }
+
+    /// All that are kept, newest first; none of a pipeline that does not exist.
+    pub(in crate::harness) fn runs(&self, namespace: &str, pipeline: &str) -> Vec<Run> {
+        let tables = self.tables();
+        let table = tables.pipeline(namespace, pipeline);
+        table.map_or_else(|_| Vec::new(), |table| table.runs.iter().rev().cloned().collect())
+    }
+
+    /// Each run as it is accepted.
+    pub(in crate::harness) fn run_started(&self) -> broadcast::Receiver<Run> {
+        self.started.subscribe()
+    }
+
+    /// Stops runs from being started, or lets them again. Returns whether they
+    /// are refused from now on.
+    pub(in crate::harness) fn toggle_ignoring_runs(&self) -> bool {
+        let mut tables = self.tables();
+        let Tables { flags, journal, .. } = &mut *tables;
+        flags.ignores_runs = !flags.ignores_runs;
+        journal.put_flags(*flags);
+        flags.ignores_runs
+    }
+}
+
+fn details(run: &Run, status: Option<RunStatus>) -> Details<'_> {
+    let (kind, name) = run
+        .initiator
+        .as_ref()
+        .map_or((Type::Unknown, ""), |initiator| (initiator.r#type(), &*initiator.name));
+    Details {
+        namespace_id: &run.namespace,
+        pipeline_id: &run.pipeline,
+        run_id: run.id,
+        initiator_type: kind.as_str_name(),
+        initiator_name: name,
+        status: status.map(|status| status.as_str_name()),
+    }
+}

@@ -1,0 +1,120 @@
+//! Write extensions for [Gofer](https://github.com/clintjedwards/gofer):
+//! implement one trait, get a well-behaved gRPC service.
+//!
+//! Gofer runs pipelines of containers. An *extension* is a long-running
+//! container that gives pipelines extra powers: a pipeline subscribes to it with
+//! parameters, and the extension acts for that pipeline, above all by asking
+//! Gofer to run it. This is a complete one:
+//!
+//! ```
+//! use gofer_sdk::{
+//!     Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, RunError, Subscription,
+//! };
+//!
+//! /// What a pipeline sets when it subscribes.
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct Params {
+//!     /// The time between two runs, such as `5m` or `1h30m`.
+//!     every: GoDuration,
+//! }
+//!
+//! struct Every;
+//!
+//! impl Extension for Every {
+//!     type Config = NoConfig;
+//!     type Params = Params;
+//!
+//!     async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//!
+//!     // Refused before it is subscribed; told as "parameter `every`: must be …".
+//!     fn validate(&self, params: &Params) -> Result<()> {
+//!         if params.every < GoDuration::from_secs(1) {
+//!             return Err(Error::invalid_parameter("every", "must be at least 1s"));
+//!         }
+//!         Ok(())
+//!     }
+//!
+//!     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+//!         let mut ticks = subscription.every(subscription.params().every)?;
+//!         while ticks.next().await {
+//!             subscription.start_run(Run::because("the time has come")).await?;
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn program() {
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), RunError> {
+//!     gofer_sdk::run::<Every>().await
+//! }
+//! # }
+//! # #[cfg(feature = "harness")]
+//! # tokio::runtime::Builder::new_current_thread()
+//! #     .enable_all().start_paused(true).build().unwrap()
+//! #     .block_on(async {
+//! #         use gofer_sdk::harness::{Core, NO_SETTINGS, hours};
+//! #         let gofer = Core::in_memory().await.unwrap();
+//! #         let every = gofer.install::<Every>("every", NO_SETTINGS).await.unwrap();
+//! #         every.subscribe("a/b", "c", [("every", "1h30m")]).await.unwrap();
+//! #         gofer.elapse(hours(3)).await;
+//! #         assert_eq!(gofer.runs("a/b").len(), 2);
+//! #     });
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`Extension`] is the trait that an author implements; [`Subscription`],
+//!   [`Ticks`], [`Dialogue`] and [`ExternalEvent`] are what its methods get, and
+//!   [`GoDuration`], [`Error`] and [`Declared`] what its settings are made of.
+//! - [`run`] runs an extension as Gofer starts it; [`Server`] is for those who
+//!   bring their own runtime, listener, limits or stop.
+//! - [`Gofer`] is the client to Gofer's API, and [`proto`] the contract itself.
+//! - `harness` (a feature) is an embedded Gofer core for tests and development.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `harness` | an embedded Gofer core, for developing and testing extensions |
+//! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
+
+// The library neither panics, prints nor ends the process. Said here and not in
+// Cargo.toml, since tests, examples and benchmarks may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::dbg_macro,
+        clippy::exit,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::todo,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
+mod client;
+mod clock;
+mod extension;
+#[cfg(feature = "harness")]
+pub mod harness;
+mod net;
+pub mod proto;
+mod server;
+
+pub use client::{
+    Event, Events, Gofer, GoferAddress, InvalidAddress, Objects, PipelineId, Run, RunInfo,
+    RunState, RunStatus, Secrets, Transport,
+};
+pub use extension::{
+    Declared, Dialogue, Error, ErrorKind, Extension, ExternalEvent, GoDuration,
+    GoDurationRangeError, NoConfig, NoParams, ParseGoDurationError, Result, Subscription, Ticks,
+};
+pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

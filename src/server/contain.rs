@@ -1,0 +1,51 @@
+//! A panic in the author's code becomes an error at this boundary, and the
+//! server lives.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use crate::extension::{Error, Result};
+
+/// Runs a future of the author's; a panic in it is an internal error.
+pub(crate) fn contain<T, F: Future<Output = Result<T>>>(future: F) -> Contained<F> {
+    Contained { future }
+}
+
+pin_project! {
+    /// A future whose panics are errors. A type of its own and not an `async fn`:
+    /// there is one for each live subscription, and this adds nothing to it.
+    pub(crate) struct Contained<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<T, F: Future<Output = Result<T>>> Future for Contained<F> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let future = self.project().future;
+        // Unwind safety is asserted: after a panic the future is only dropped,
+        // and what it shares with others is behind the author's own `Sync`.
+        catch_unwind(AssertUnwindSafe(|| future.poll(context)))
+            .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
+    }
+}
+
+/// The same for a plain call.
+pub(crate) fn contain_call<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(panicked(&*payload)))
+}
+
+fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
+    let said = payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    Error::internal(format!("the extension panicked: {said}"))
+}

@@ -1,0 +1,179 @@
+//! The server itself, not generic over the author's type: puts the parts
+//! together, serves, and stops.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::uri::Authority;
+use tokio::net::TcpListener;
+use tower_layer::Layer as _;
+
+use super::auth::{RequireAuthorization, SharedToken};
+use super::connections::{self, Listener};
+use super::erased::Definition;
+use super::error::RunError;
+use super::health;
+use super::lifecycle::{Lifecycle, Phase};
+use super::limits::Limits;
+use super::router::Router;
+use super::service::Service;
+use super::signals::Signals;
+use super::system_config::SystemConfig;
+use crate::client::{Access, Dial, Gofer};
+use crate::clock::Clock;
+use crate::net::tls::Trust;
+
+type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The server, not generic over the author's type.
+pub(crate) struct Core {
+    pub(super) config: SystemConfig,
+    definition: Arc<dyn Definition>,
+    pub(super) limits: Limits,
+    pub(super) listener: Option<Listener>,
+    pub(super) trust: Trust,
+    pub(super) stop: Vec<Stop>,
+    pub(super) signals: Option<Signals>,
+    /// Why the author's declarations make no extension.
+    pub(super) misdeclared: Option<String>,
+    clock: Clock,
+    dial: Option<Dial>,
+}
+
+impl Core {
+    pub(super) fn new(config: SystemConfig, definition: Arc<dyn Definition>) -> Self {
+        let trust = Trust { anyone: config.skip_tls_verify, ..Trust::default() };
+        Self {
+            config,
+            definition,
+            limits: Limits::default(),
+            listener: None,
+            trust,
+            stop: Vec::new(),
+            signals: None,
+            misdeclared: None,
+            clock: Clock::system(),
+            dial: None,
+        }
+    }
+
+    /// Runs inside a process with Gofer: over pipes, trusting its certificate,
+    /// on its clock.
+    #[cfg(feature = "harness")]
+    pub(crate) fn embedded(
+        mut self,
+        listener: crate::net::memory::Listener,
+        gofer: crate::net::memory::Network,
+        trust: Trust,
+        clock: Clock,
+    ) -> Self {
+        self.listener = Some(Listener::Memory(listener));
+        self.dial = Some(Dial::Memory(gofer));
+        self.trust = trust;
+        self.clock = clock;
+        self
+    }
+
+    pub(crate) async fn serve(self) -> Result<(), RunError> {
+        if let Some(why) = self.misdeclared {
+            return Err(RunError::Declaration(why));
+        }
+        let Self {
+            config, definition, limits, listener, trust, stop, signals, clock, dial, ..
+        } = self;
+        let listener = match listener {
+            Some(listener) => listener,
+            None => match TcpListener::bind(&config.host).await {
+                Ok(listener) => Listener::Tcp(listener),
+                Err(source) => return Err(RunError::Listen { address: config.host, source }),
+            },
+        };
+        if config.skip_tls_verify && !config.gofer_host.is_loopback() {
+            tracing::warn!("Gofer's certificate is not verified: SKIP_TLS_VERIFY is set");
+        }
+        let gofer = gofer(&config, trust, clock, dial);
+        let lifecycle = Lifecycle::new(definition, gofer, limits.stop_grace());
+        // However this future ends, nothing that it started outlives it.
+        let _abandoned = Abandon(Arc::clone(&lifecycle));
+        let (health, follow) = health::service(&lifecycle).await;
+        let service = Service::new(config.name, Arc::clone(&lifecycle), limits.conversations());
+        let router = Router::new(service, limits.message_bytes(), health);
+        let token = RequireAuthorization(Arc::new(SharedToken::new(&config.key)));
+        let handler = Arc::new(token.layer(router));
+        if let Listener::Tcp(listener) = &listener
+            && let Ok(address) = listener.local_addr()
+        {
+            tracing::info!(%address, "listening");
+        }
+        let stopped = async {
+            tokio::join!(follow, until_stopped(&lifecycle, stop));
+        };
+        let serving = connections::serve(listener, config.tls, handler, limits, stopped);
+        let Some(mut signals) = signals else {
+            serving.await;
+            return Ok(());
+        };
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            () = &mut serving => {}
+            () = async {
+                signals.next().await;
+                tokio::select! {
+                    // Completes once the server has stopped, and then the
+                    // other branch above is ready too.
+                    () = async { lifecycle.shutdown().await; std::future::pending().await } => {}
+                    () = signals.next() => tracing::warn!("a second signal: not waiting"),
+                }
+            } => {}
+        }
+        Ok(())
+    }
+}
+
+struct Abandon(Arc<Lifecycle>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// Waits for a reason to stop, and for the drain that follows.
+async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<Stop>) {
+    let mut phase = lifecycle.phase();
+    // The sender is part of the lifecycle, so this ends with the phase.
+    let stopped = async { drop(phase.wait_for(|phase| *phase == Phase::Stopped).await) };
+    tokio::select! {
+        () = stopped => {}
+        () = first_of(stop) => lifecycle.shutdown().await,
+    }
+}
+
+/// Completes with the first of them; with none of them, never.
+async fn first_of(mut futures: Vec<Stop>) {
+    std::future::poll_fn(|context| {
+        if futures.iter_mut().any(|future| future.as_mut().poll(context).is_ready()) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+fn gofer(config: &SystemConfig, trust: Trust, clock: Clock, dial: Option<Dial>) -> Gofer {
+    let address = &config.gofer_host;
+    Gofer::new(Access {
+        dial: dial.unwrap_or_else(|| Dial::Tcp(address.clone())),
+        // Both were checked when the address was read.
+        authority: Authority::try_from(address.to_string())
+            .unwrap_or(Authority::from_static("gofer")),
+        server_name: address.server_name().unwrap_or_else(|_| std::net::Ipv4Addr::LOCALHOST.into()),
+        trust,
+        authorization: Some(config.authorization.clone()),
+        extension: config.name.clone(),
+        clock,
+    })
+}

@@ -1,0 +1,183 @@
+//! The author's type, erased once: from here on nothing is generic over it.
+//!
+//! [`Definition`] is what works before Init, [`Instance`] what works after.
+//! This is the one place that uses `async_trait`; authors write plain
+//! `async fn`.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::contain::contain_call;
+use super::info;
+use super::supervisor::Supervised;
+use crate::client::Gofer;
+use crate::extension::{
+    Declaration as _, Dialogue, Error, ErrorKind, Extension, ExternalEvent, Fields, Key, Live,
+    Result, Settings, markdown,
+};
+
+/// What an extension is before it is initialized.
+#[async_trait]
+pub(crate) trait Definition: Send + Sync {
+    /// What the author wrote, the settings and the parameters, in Markdown.
+    fn documentation(&self) -> &str;
+
+    async fn init(
+        &self,
+        config: &Settings,
+        gofer: Gofer,
+        failing: watch::Sender<usize>,
+    ) -> Result<Arc<dyn Instance>>;
+
+    async fn install(&self, dialogue: &mut Dialogue) -> Result<()>;
+
+    async fn configure(&self, dialogue: &mut Dialogue) -> Result<()>;
+}
+
+/// What an extension is once it is initialized.
+#[async_trait]
+pub(crate) trait Instance: Send + Sync {
+    /// Decodes and validates, and has everything ready to start.
+    fn prepare(self: Arc<Self>, key: Key, settings: Settings, gofer: Gofer) -> Result<Prepared>;
+
+    /// Decodes and validates only.
+    fn check(&self, settings: &Settings) -> Result<()>;
+
+    async fn external_event(&self, event: ExternalEvent) -> Result<()>;
+
+    async fn shutdown(&self);
+}
+
+/// A subscription that has been accepted and not started.
+pub(crate) struct Prepared {
+    pub(crate) live: Arc<Live>,
+    /// Spawns the future that supervises the author's `serve`.
+    spawn: Box<dyn FnOnce() -> JoinHandle<()> + Send>,
+}
+
+impl Prepared {
+    pub(crate) fn start(self) -> Arc<Live> {
+        // The lock is held over the spawn, so that nobody sees a subscription
+        // that runs and has no task to join.
+        let mut activity = self.live.activity();
+        activity.task = Some((self.spawn)());
+        drop(activity);
+        self.live
+    }
+}
+
+/// What an author declared and nobody could ever set, as a sentence.
+pub(crate) fn misdeclared<E: Extension>() -> Option<String> {
+    let sentence = |what: &str, field: &str| {
+        format!(
+            "the {what} declare `{field}` with a type that has parts of its own, which no text \
+             can set; use text, a number, true or false, an enum without fields, a list of \
+             these, or for a time `gofer_sdk::GoDuration`"
+        )
+    };
+    // The author's types are tried out: contained.
+    let found = contain_call(|| {
+        let config = E::Config::fields();
+        if let Some(field) = E::Config::nested(&config) {
+            return Ok(Some(sentence("settings", field)));
+        }
+        let params = E::Params::fields();
+        Ok(E::Params::nested(&params).map(|field| sentence("parameters", field)))
+    });
+    found.unwrap_or_default()
+}
+
+pub(crate) fn definition<E: Extension>() -> Arc<dyn Definition> {
+    let (config, params) = (E::Config::fields(), E::Params::fields());
+    let mut documentation = E::documentation().trim().to_owned();
+    for (heading, fields) in [("Configuration", &config), ("Parameters", &params)] {
+        if !documentation.is_empty() {
+            documentation.push_str("\n\n");
+        }
+        documentation.push_str(markdown(heading, fields).trim());
+    }
+    documentation.push('\n');
+    Arc::new(Declaration::<E> {
+        documentation: info::fit(documentation),
+        config,
+        params: params.into(),
+        extension: PhantomData,
+    })
+}
+
+struct Declaration<E> {
+    documentation: String,
+    config: Fields,
+    params: Arc<Fields>,
+    extension: PhantomData<fn() -> E>,
+}
+
+#[async_trait]
+impl<E: Extension> Definition for Declaration<E> {
+    fn documentation(&self) -> &str {
+        &self.documentation
+    }
+
+    async fn init(
+        &self,
+        config: &Settings,
+        gofer: Gofer,
+        failing: watch::Sender<usize>,
+    ) -> Result<Arc<dyn Instance>> {
+        let config = E::Config::decode(config, &self.config)
+            .map_err(|problems| Error::invalid(ErrorKind::InvalidConfiguration, problems))?;
+        let extension = E::init(config, gofer).await?;
+        Ok(Arc::new(Ready { extension, params: Arc::clone(&self.params), failing }))
+    }
+
+    async fn install(&self, dialogue: &mut Dialogue) -> Result<()> {
+        E::install(dialogue).await
+    }
+
+    async fn configure(&self, dialogue: &mut Dialogue) -> Result<()> {
+        E::configure(dialogue).await
+    }
+}
+
+/// An initialized extension and what its subscriptions share.
+pub(super) struct Ready<E> {
+    pub(super) extension: E,
+    params: Arc<Fields>,
+    /// How many subscriptions wait to be started again.
+    pub(super) failing: watch::Sender<usize>,
+}
+
+impl<E: Extension> Ready<E> {
+    fn accept(&self, settings: &Settings) -> Result<E::Params> {
+        let params = E::Params::decode(settings, &self.params)
+            .map_err(|problems| Error::invalid(ErrorKind::InvalidParameter, problems))?;
+        self.extension.validate(&params)?;
+        Ok(params)
+    }
+}
+
+#[async_trait]
+impl<E: Extension> Instance for Ready<E> {
+    fn prepare(self: Arc<Self>, key: Key, settings: Settings, gofer: Gofer) -> Result<Prepared> {
+        let params = self.accept(&settings)?;
+        let live = Arc::new(Live::new(key, settings, gofer, params));
+        let supervised = Supervised { ready: self, live: Arc::clone(&live) };
+        Ok(Prepared { live, spawn: Box::new(move || tokio::spawn(supervised.supervise())) })
+    }
+
+    fn check(&self, settings: &Settings) -> Result<()> {
+        self.accept(settings).map(drop)
+    }
+
+    async fn external_event(&self, event: ExternalEvent) -> Result<()> {
+        self.extension.external_event(event).await
+    }
+
+    async fn shutdown(&self) {
+        self.extension.shutdown().await;
+    }
+}

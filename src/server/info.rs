@@ -1,0 +1,127 @@
+//! Info: what the extension is, what it is subscribed to, and what is not well.
+//!
+//! Not part of `service` and its generated types for one reason: the list of
+//! subscriptions is kept as it goes over the wire (see `roster`), and tonic's
+//! codec would want a `String` for each of them.
+
+use std::fmt::Write as _;
+
+use bytes::BufMut;
+use prost::Message as _;
+use tonic::Status;
+use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic_prost::ProstDecoder;
+
+use super::lifecycle::Lifecycle;
+use super::roster::Listing;
+use crate::proto::{ExtensionInfoRequest, ExtensionInfoResponse};
+
+/// What Gofer's client accepts as one message.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Of those, what the documentation may take; the rest is for the list.
+const MOST_DOCUMENTATION_BYTES: usize = 1024 * 1024;
+
+/// Room for the name, the tags, the sentences about what was cut, and what is
+/// said of failing subscriptions: twenty lines with a key of at most 4 KiB and
+/// a reason of at most 2 KiB.
+const OVERHEAD_BYTES: usize = 192 * 1024;
+
+/// Cuts the documentation to what Info has room for, and says so in it.
+pub(super) fn fit(mut documentation: String) -> String {
+    if documentation.len() > MOST_DOCUMENTATION_BYTES {
+        let mut ends = (0..=MOST_DOCUMENTATION_BYTES).rev();
+        let end = ends.find(|end| documentation.is_char_boundary(*end));
+        documentation.truncate(end.unwrap_or(0));
+        documentation.push_str("\n\nThe documentation was cut here: it is too long.\n");
+    }
+    documentation
+}
+
+/// What the list of subscriptions may take beside this documentation, in bytes.
+pub(super) fn room(documentation: &str) -> usize {
+    MOST_BYTES - OVERHEAD_BYTES - documentation.len()
+}
+
+/// An answer to Info.
+pub(super) struct Info {
+    /// Everything but the list.
+    head: ExtensionInfoResponse,
+    list: Listing,
+}
+
+impl Info {
+    /// What the author wrote, what the SDK made of the declarations, and what
+    /// is not well at the moment.
+    pub(super) fn of(name: &str, lifecycle: &Lifecycle) -> Self {
+        let mut documentation = lifecycle.definition.documentation().to_owned();
+        if *lifecycle.failing().borrow() > 0 {
+            documentation.push_str("\n## Failing subscriptions\n\n");
+            for line in lifecycle.registry.failing() {
+                documentation.push_str("- ");
+                documentation.push_str(&line);
+                documentation.push('\n');
+            }
+        }
+        let list = lifecycle.registry.list();
+        if list.left_out > 0 {
+            let (listed, all) = (list.listed, list.listed + list.left_out);
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                documentation,
+                "\nThe list of subscriptions was cut: it shows {listed} of {all}."
+            );
+        }
+        let name = name.to_owned();
+        Self { head: ExtensionInfoResponse { name, documentation, registered: Vec::new() }, list }
+    }
+
+    fn len(&self) -> usize {
+        self.head.encoded_len() + self.list.encoded.len()
+    }
+
+    fn encode(&self, buffer: &mut impl BufMut) {
+        self.head.encode_raw(buffer);
+        // Fields may come in any order, so what is appended is part of it.
+        buffer.put_slice(&self.list.encoded);
+    }
+}
+
+/// The message as the generated types have it.
+impl From<Info> for ExtensionInfoResponse {
+    fn from(Info { head, list }: Info) -> Self {
+        // Encoded by ourselves, from texts.
+        let list = Self::decode(list.encoded.as_slice()).unwrap_or_default();
+        Self { registered: list.registered, ..head }
+    }
+}
+
+/// Encodes [`Info`] as `ExtensionInfoResponse`.
+#[derive(Default)]
+pub(super) struct InfoCodec;
+
+impl Codec for InfoCodec {
+    type Encode = Info;
+    type Decode = ExtensionInfoRequest;
+    type Encoder = Self;
+    type Decoder = ProstDecoder<ExtensionInfoRequest>;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for InfoCodec {
+    type Item = Info;
+    type Error = Status;
+
+    fn encode(&mut self, info: Info, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.reserve(info.len());
+        info.encode(buffer);
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! From the first call to the last: what the extension answers, and when.
+//!
+//! One state machine, entered by Init and left by Shutdown or a signal:
+//! *uninitialized*, *initializing*, *ready*, *draining*, *stopped*. No change of
+//! state lives in a handler's future, since that is dropped when its caller
+//! goes away: Init and the drain run in tasks of their own, handlers await them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::contain::contain;
+use super::erased::{Definition, Instance};
+use super::info;
+use super::registry::Registry;
+use crate::client::Gofer;
+use crate::extension::{Error, ErrorKind, Result, Settings};
+
+/// How far the extension is, for health and for the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Uninitialized,
+    Initializing,
+    Ready,
+    Draining,
+    Stopped,
+}
+
+/// How one attempt at Init ended; `None` while it is under way.
+type Outcome = watch::Receiver<Option<Result<(), Arc<Error>>>>;
+
+enum State {
+    Uninitialized,
+    Initializing {
+        config: Settings,
+        outcome: Outcome,
+    },
+    Ready {
+        config: Settings,
+        instance: Arc<dyn Instance>,
+    },
+    /// The instance is shut down, or there never was one.
+    Ended,
+}
+
+pub(crate) struct Lifecycle {
+    pub(crate) definition: Arc<dyn Definition>,
+    pub(crate) registry: Arc<Registry>,
+    gofer: Gofer,
+    stop_grace: Duration,
+    /// Held to look at it and to change it; never across an await.
+    state: Mutex<State>,
+    phase: watch::Sender<Phase>,
+    failing: watch::Sender<usize>,
+    /// Cancelled when draining begins: whatever talks to people ends.
+    draining: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(
+        definition: Arc<dyn Definition>,
+        gofer: Gofer,
+        stop_grace: Duration,
+    ) -> Arc<Self> {
+        let room = info::room(definition.documentation());
+        Arc::new(Self {
+            definition,
+            registry: Registry::new(gofer.clone(), stop_grace, room),
+            gofer,
+            stop_grace,
+            state: Mutex::new(State::Uninitialized),
+            phase: watch::Sender::new(Phase::Uninitialized),
+            failing: watch::Sender::new(0),
+            draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// How many subscriptions wait to be started again.
+    pub(crate) fn failing(&self) -> watch::Receiver<usize> {
+        self.failing.subscribe()
+    }
+
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// The initialized extension.
+    pub(crate) fn instance(&self) -> Result<Arc<dyn Instance>> {
+        match &*self.state() {
+            State::Ready { instance, .. } => Ok(Arc::clone(instance)),
+            State::Uninitialized | State::Initializing { .. } => {
+                Err(Error::unavailable("the extension is not initialized yet; call Init first"))
+            }
+            State::Ended => Err(stopping()),
+        }
+    }
+
+    /// Initializes; a repeat with the same configuration, also while the first
+    /// is under way, shares its outcome.
+    pub(crate) async fn init(self: &Arc<Self>, config: Settings) -> Result<(), Arc<Error>> {
+        let mut outcome = {
+            let mut state = self.state();
+            match &*state {
+                State::Ready { config: ready, .. } if *ready == config => return Ok(()),
+                State::Initializing { config: first, outcome } if *first == config => {
+                    outcome.clone()
+                }
+                State::Ready { .. } | State::Initializing { .. } => {
+                    return Err(Arc::new(Error::new(
+                        ErrorKind::FailedPrecondition,
+                        "the extension is already initialized with another configuration; \
+                         restart it to change its configuration",
+                    )));
+                }
+                State::Ended => return Err(Arc::new(stopping())),
+                State::Uninitialized => self.begin(&mut state, config),
+            }
+        };
+        let outcome = outcome.wait_for(Option::is_some).await;
+        match outcome.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            // The attempt was dropped: the extension is ending.
+            _ => Err(Arc::new(stopping())),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, state: &mut State, config: Settings) -> Outcome {
+        let (done, outcome) = watch::channel(None);
+        *state = State::Initializing { config: config.clone(), outcome: outcome.clone() };
+        self.advance(Phase::Initializing);
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let attempt =
+                contain(this.definition.init(&config, this.gofer.clone(), this.failing.clone()));
+            let attempt = tokio::select! {
+                attempt = attempt => attempt,
+                () = this.draining.cancelled() => Err(stopping()),
+            };
+            let _ = done.send(Some(this.conclude(config, attempt).map_err(Arc::new)));
+        });
+        outcome
+    }
+
+    fn conclude(&self, config: Settings, attempt: Result<Arc<dyn Instance>>) -> Result<()> {
+        let mut state = self.state();
+        if matches!(*state, State::Ended) {
+            return Err(stopping());
+        }
+        match attempt {
+            Ok(instance) => {
+                *state = State::Ready { config, instance };
+                self.advance(Phase::Ready);
+                tracing::info!("initialized");
+                Ok(())
+            }
+            Err(error) => {
+                // Init may be tried again, with another configuration too.
+                *state = State::Uninitialized;
+                self.advance(Phase::Uninitialized);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends all subscriptions, then the extension; returns once that is done.
+    /// Called again it waits for the same end.
+    pub(crate) async fn shutdown(self: &Arc<Self>) {
+        let mut phase = self.phase();
+        let before = std::mem::replace(&mut *self.state(), State::Ended);
+        if self.advance(Phase::Draining) {
+            tracing::info!("shutting down");
+            self.draining.cancel();
+            let this = Arc::clone(self);
+            // Not in the tracker that the drain waits for.
+            tokio::spawn(async move { this.drain(before).await });
+        }
+        // The sender is part of self, so this ends with the phase.
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    }
+
+    async fn drain(&self, before: State) {
+        // Also where the author's code panics on its way out, in a `Drop` say:
+        // the server waits for this.
+        let _stopped = Stopped(self);
+        self.registry.drain().await;
+        let cleanup = async {
+            if let State::Ready { instance, .. } = before {
+                let done = contain(async {
+                    instance.shutdown().await;
+                    Ok(())
+                });
+                if let Err(error) = done.await {
+                    tracing::error!(?error, "the extension failed to clean up");
+                }
+            }
+            self.tasks.close();
+            self.tasks.wait().await;
+            self.gofer.close().await;
+        };
+        if tokio::time::timeout(self.stop_grace, cleanup).await.is_err() {
+            tracing::error!("the extension did not clean up in time");
+        }
+    }
+
+    /// Ends everything at once and waits for nothing: for a server that is
+    /// dropped, or told a second time to stop.
+    pub(crate) fn abandon(&self) {
+        self.draining.cancel();
+        self.registry.abandon();
+        self.gofer.abandon();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes a phase; false where it is already past it. Only a failed Init
+    /// goes back.
+    fn advance(&self, next: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let back = *phase == Phase::Initializing && next == Phase::Uninitialized;
+            let modified = next > *phase || back;
+            if modified {
+                *phase = next;
+            }
+            modified
+        })
+    }
+}
+
+/// Whoever waits for the end is told of it when this is dropped.
+struct Stopped<'a>(&'a Lifecycle);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.advance(Phase::Stopped);
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the extension is shutting down")
+}

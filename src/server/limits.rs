@@ -1,0 +1,149 @@
+//! Every bound of the server, with its reason.
+
+use std::time::Duration;
+
+/// The bounds within which a server works.
+///
+/// The defaults suit an extension in a container; a test or an unusual
+/// deployment changes one at a time:
+///
+/// ```
+/// use std::time::Duration;
+/// use gofer_sdk::Limits;
+///
+/// let limits = Limits::default().with_stop_grace(Duration::from_secs(1));
+/// assert_eq!(limits.stop_grace(), Duration::from_secs(1));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    connections: usize,
+    calls_per_connection: u32,
+    message_bytes: usize,
+    conversations: usize,
+    handshake_timeout: Duration,
+    first_call_timeout: Duration,
+    stop_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            calls_per_connection: 256,
+            message_bytes: 40 * 1024 * 1024,
+            conversations: 64,
+            handshake_timeout: Duration::from_secs(5),
+            first_call_timeout: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Times longer than this are cut to it: a century is no different from no bound
+/// at all, and the sum of two still is a time.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Limits {
+    /// Connections open at once; default 1024, a common limit of open files.
+    ///
+    /// Gofer needs one. At the limit, the oldest connection that has not shown
+    /// a valid token gives way to the new one, so that a flood of strangers
+    /// does not keep Gofer out.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Sets [`connections`](Self::connections); at least 1.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
+    /// Calls in flight on one connection; default 256. More wait in the
+    /// caller's HTTP/2 implementation.
+    #[must_use]
+    pub fn calls_per_connection(&self) -> u32 {
+        self.calls_per_connection
+    }
+
+    /// Sets [`calls_per_connection`](Self::calls_per_connection); at least 1.
+    #[must_use]
+    pub fn with_calls_per_connection(mut self, calls: u32) -> Self {
+        self.calls_per_connection = calls.max(1);
+        self
+    }
+
+    /// The largest message accepted, in bytes; default 40 MiB, which leaves
+    /// room for an external event of 32 MiB. Only a caller with the token gets
+    /// as far as sending one.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// Sets [`message_bytes`](Self::message_bytes).
+    #[must_use]
+    pub fn with_message_bytes(mut self, bytes: usize) -> Self {
+        self.message_bytes = bytes;
+        self
+    }
+
+    /// Conversations held at once with administrators, and as many with owners of
+    /// pipelines; default 64. One more is refused with `RESOURCE_EXHAUSTED`.
+    #[must_use]
+    pub fn conversations(&self) -> usize {
+        self.conversations
+    }
+
+    /// Sets [`conversations`](Self::conversations).
+    #[must_use]
+    pub fn with_conversations(mut self, conversations: usize) -> Self {
+        self.conversations = conversations.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// The time for a TLS handshake; default 5 s.
+    #[must_use]
+    pub fn handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
+    }
+
+    /// Sets [`handshake_timeout`](Self::handshake_timeout).
+    #[must_use]
+    pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout.min(LONGEST);
+        self
+    }
+
+    /// The time from the handshake to the complete headers of the first call;
+    /// default 30 s. A connection that never asks for anything is closed.
+    #[must_use]
+    pub fn first_call_timeout(&self) -> Duration {
+        self.first_call_timeout
+    }
+
+    /// Sets [`first_call_timeout`](Self::first_call_timeout).
+    #[must_use]
+    pub fn with_first_call_timeout(mut self, timeout: Duration) -> Self {
+        self.first_call_timeout = timeout.min(LONGEST);
+        self
+    }
+
+    /// The time a cancelled `serve` has before it is dropped, and the time that
+    /// the author's `shutdown` has; default 3 s each. With the second that open
+    /// connections get, a stop takes at most 7 s by default: less than the 10 s
+    /// after which Docker kills.
+    #[must_use]
+    pub fn stop_grace(&self) -> Duration {
+        self.stop_grace
+    }
+
+    /// Sets [`stop_grace`](Self::stop_grace).
+    #[must_use]
+    pub fn with_stop_grace(mut self, grace: Duration) -> Self {
+        self.stop_grace = grace.min(LONGEST);
+        self
+    }
+}

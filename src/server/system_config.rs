@@ -1,0 +1,345 @@
+//! What Gofer tells an extension by environment variables.
+//!
+//! All problems are reported at once, each with the variable's full name, and
+//! no value is ever shown: two of them are secrets.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use http::HeaderValue;
+use serde::Deserialize;
+
+use crate::client::GoferAddress;
+use crate::net::tls;
+
+/// What all variables begin with.
+pub(crate) const PREFIX: &str = "GOFER_EXTENSION_SYSTEM_";
+
+const DEFAULT_HOST: &str = "0.0.0.0:8082";
+const DEFAULT_GOFER_HOST: &str = "localhost:8080";
+
+/// How much is logged; Gofer's own scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// Everything, in detail.
+    Debug,
+    /// What happens.
+    #[default]
+    Info,
+    /// What is not as it should be.
+    Warn,
+    /// What failed.
+    Error,
+    /// What ends the process.
+    Fatal,
+    /// The same; Gofer's scale has it.
+    Panic,
+}
+
+impl LogLevel {
+    const NAMES: [(&str, Self); 6] = [
+        ("debug", Self::Debug),
+        ("info", Self::Info),
+        ("warn", Self::Warn),
+        ("error", Self::Error),
+        ("fatal", Self::Fatal),
+        ("panic", Self::Panic),
+    ];
+
+    /// As Gofer spells it.
+    #[cfg(feature = "harness")]
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, level)| *level == self).map_or("info", |(name, _)| name)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find_map(|(name, level)| name.eq_ignore_ascii_case(text).then_some(level))
+    }
+}
+
+/// The variables as text; everything is optional here, so that reading never
+/// stops at the first problem.
+#[derive(Deserialize)]
+struct Raw {
+    key: Option<String>,
+    name: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    log_level: Option<String>,
+    host: Option<String>,
+    gofer_host: Option<String>,
+    skip_tls_verify: Option<String>,
+}
+
+/// What Gofer tells an extension when it starts it.
+///
+/// ```
+/// use gofer_sdk::SystemConfig;
+///
+/// let error = SystemConfig::from_vars([("GOFER_EXTENSION_SYSTEM_NAME", "interval")]).unwrap_err();
+/// assert!(error.to_string().contains("GOFER_EXTENSION_SYSTEM_KEY"));
+/// ```
+#[derive(Clone)]
+pub struct SystemConfig {
+    pub(crate) key: String,
+    pub(crate) authorization: HeaderValue,
+    pub(crate) name: String,
+    pub(crate) tls: std::sync::Arc<tokio_rustls::rustls::ServerConfig>,
+    pub(crate) log_level: LogLevel,
+    pub(crate) host: String,
+    pub(crate) gofer_host: GoferAddress,
+    pub(crate) skip_tls_verify: bool,
+}
+
+impl SystemConfig {
+    /// Reads the environment of this process.
+    ///
+    /// # Errors
+    ///
+    /// [`SystemConfigError`] with every variable that is missing or not usable.
+    /// A variable of somebody else's that is not UTF-8 is no problem.
+    pub fn from_env() -> Result<Self, SystemConfigError> {
+        Self::from_vars(std::env::vars_os())
+    }
+
+    /// Reads the variables from anywhere else; those without the prefix
+    /// `GOFER_EXTENSION_SYSTEM_` are ignored.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_env`](Self::from_env).
+    pub fn from_vars<K, V>(
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, SystemConfigError>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let mut problems = Problems::default();
+        let mut texts = Vec::new();
+        for (name, value) in vars {
+            let Ok(name) = name.into().into_string() else { continue };
+            let Some(short) = name.strip_prefix(PREFIX) else { continue };
+            match value.into().into_string() {
+                Ok(value) => texts.push((name, value)),
+                Err(_) => problems.add(short, "is not valid UTF-8"),
+            }
+        }
+        let raw: Raw = match envy::prefixed(PREFIX).from_iter(texts) {
+            Ok(raw) => raw,
+            Err(error) => {
+                // Every field is optional text, so nothing can go wrong there.
+                problems.0.push(error.to_string());
+                return Err(SystemConfigError(problems.0));
+            }
+        };
+        raw.check(problems)
+    }
+
+    /// Whether any of the variables is set: whether Gofer, and not a person,
+    /// seems to have started this process.
+    #[must_use]
+    pub fn is_in_env() -> bool {
+        std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(PREFIX))
+    }
+
+    /// The name that the extension is installed under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How much to log; default info.
+    #[must_use]
+    pub fn log_level(&self) -> LogLevel {
+        self.log_level
+    }
+
+    /// The address to listen on; default `0.0.0.0:8082`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Where Gofer's API is; default `localhost:8080`.
+    #[must_use]
+    pub fn gofer_host(&self) -> &GoferAddress {
+        &self.gofer_host
+    }
+
+    /// Whether Gofer's certificate is left unverified; default false.
+    #[must_use]
+    pub fn skip_tls_verify(&self) -> bool {
+        self.skip_tls_verify
+    }
+}
+
+impl Raw {
+    fn check(self, mut problems: Problems) -> Result<SystemConfig, SystemConfigError> {
+        let key = problems.required("KEY", self.key).and_then(|key| {
+            match HeaderValue::try_from(format!("Bearer {key}")) {
+                Ok(mut value) if !key.contains(char::is_whitespace) => {
+                    value.set_sensitive(true);
+                    Some((key, value))
+                }
+                _ => {
+                    problems.add("KEY", "must be printable ASCII without spaces");
+                    None
+                }
+            }
+        });
+        let name = problems.required("NAME", self.name);
+        let chain = problems.required("TLS_CERT", self.tls_cert);
+        let tls_key = problems.required("TLS_KEY", self.tls_key);
+        let tls =
+            chain.zip(tls_key).and_then(|(chain, key)| match tls::server_config(&chain, &key) {
+                Ok(config) => Some(config),
+                Err(problem) => {
+                    let name = match problem {
+                        tls::PemProblem::Certificate => "TLS_CERT",
+                        tls::PemProblem::Key | tls::PemProblem::Pair => "TLS_KEY",
+                    };
+                    problems.add(name, &problem.to_string());
+                    None
+                }
+            });
+        let log_level = match self.log_level.as_deref() {
+            None | Some("") => Some(LogLevel::default()),
+            Some(text) => problems.unless(
+                LogLevel::parse(text),
+                "LOG_LEVEL",
+                "must be debug, info, warn, error, fatal or panic",
+            ),
+        };
+        let host = self.host.filter(|host| !host.is_empty());
+        let host = host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let host = problems.unless(
+            listen_address(&host),
+            "HOST",
+            "must be an address and a port to listen on, such as 0.0.0.0:8082",
+        );
+        let gofer_host = self.gofer_host.filter(|host| !host.is_empty());
+        let gofer_host = match gofer_host.as_deref().unwrap_or(DEFAULT_GOFER_HOST).parse() {
+            Ok(address) => Some(address),
+            Err(error) => {
+                let error: crate::client::InvalidAddress = error;
+                problems.add("GOFER_HOST", &error.to_string());
+                None
+            }
+        };
+        let skip_tls_verify = match self.skip_tls_verify.as_deref() {
+            None | Some("" | "0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
+            Some(_) => {
+                problems.add("SKIP_TLS_VERIFY", "must be true or false");
+                None
+            }
+        };
+        match (key, name, tls, log_level, host, gofer_host, skip_tls_verify) {
+            (
+                Some((key, authorization)),
+                Some(name),
+                Some(tls),
+                Some(log_level),
+                Some(host),
+                Some(gofer_host),
+                Some(skip_tls_verify),
+            ) if problems.0.is_empty() => Ok(SystemConfig {
+                key,
+                authorization,
+                name,
+                tls,
+                log_level,
+                host,
+                gofer_host,
+                skip_tls_verify,
+            }),
+            _ => Err(SystemConfigError(problems.0)),
+        }
+    }
+}
+
+/// `host:port`; `:port` is every interface, as Go has it.
+fn listen_address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    Some(if host.is_empty() { format!("0.0.0.0:{port}") } else { text.to_owned() })
+}
+
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, name: &str, problem: &str) {
+        self.0.push(format!("{PREFIX}{name} {problem}"));
+    }
+
+    fn required(&mut self, name: &str, value: Option<String>) -> Option<String> {
+        match value {
+            Some(value) if !value.trim().is_empty() => Some(value),
+            Some(_) => {
+                self.add(name, "is empty");
+                None
+            }
+            // Not the same variable twice, where it is there but not UTF-8.
+            None if self.0.iter().any(|said| said.starts_with(&format!("{PREFIX}{name} "))) => None,
+            None => {
+                self.add(name, "is not set");
+                None
+            }
+        }
+    }
+
+    fn unless<T>(&mut self, value: Option<T>, name: &str, problem: &str) -> Option<T> {
+        if value.is_none() {
+            self.add(name, problem);
+        }
+        value
+    }
+}
+
+/// Everything that is wrong with the variables that Gofer sets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SystemConfigError(Vec<String>);
+
+impl SystemConfigError {
+    /// One sentence for each variable.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SystemConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the environment is not one that Gofer starts an extension with:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// As [`Display`](fmt::Display): it is what `main` prints when it returns it.
+impl fmt::Debug for SystemConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for SystemConfigError {}
+
+/// Without the key, the certificate and its key.
+impl fmt::Debug for SystemConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemConfig")
+            .field("name", &self.name)
+            .field("log_level", &self.log_level)
+            .field("host", &self.host)
+            .field("gofer_host", &self.gofer_host.to_string())
+            .field("skip_tls_verify", &self.skip_tls_verify)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

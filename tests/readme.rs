@@ -1,0 +1,31 @@
+//! The README's code is compiled and run: `readme/every.rs` is what a reader
+//! has in `src/main.rs` after following it.
+
+#[allow(dead_code, reason = "its `main` is not called here")]
+mod every {
+    /// The lines that make the program show itself. It is compiled; it would
+    /// run for as long as one lets it.
+    async fn develop() -> Result<(), RunError> {
+        include!("readme/develop.rs")
+    }
+
+    include!("readme/every.rs");
+}
+
+const README: &str = include_str!("../README.md");
+const EVERY: &str = include_str!("readme/every.rs");
+
+#[test]
+fn every_code_block_of_the_readme_is_what_is_tested() {
+    let blocks: Vec<&str> = README
+        .split("```rust\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or_default())
+        .collect();
+    assert_eq!(blocks.len(), 2, "a new block needs a place in tests/readme/every.rs");
+    // In braces, since a file that is included is one expression.
+    let lines = include_str!("readme/develop.rs").trim_matches(['{', '}', '\n']);
+    let block = format!("```rust,ignore\n{lines}\n```");
+    assert!(README.contains(&block), "tests/readme/develop.rs must be the README's lines");
+    assert_eq!(blocks.join("\n"), EVERY, "tests/readme/every.rs must be the README's blocks");
+}

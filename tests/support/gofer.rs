@@ -1,0 +1,344 @@
+//! The little of a Gofer that an extension calls back: runs are started and
+//! listed, over TLS on loopback, well or badly as its test tells it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gofer_sdk::proto::{
+    Initiator, ListRunsRequest, ListRunsResponse, Run, StartRunRequest, StartRunResponse, Variable,
+    initiator,
+};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::{IDENTITY, Identity};
+
+/// What becomes of one call to start a run.
+pub enum Then {
+    /// The run is started and the answer sent.
+    Answer,
+    /// Nothing is started.
+    Refuse(Status),
+    /// The run is started, and the answer says that it was not, as a proxy's
+    /// does where it lost its connection to Gofer.
+    StartAndRefuse(Status),
+    /// The run is started; the answer waits for the test.
+    Hold,
+    /// The run is started, and the connection ends before the answer.
+    StartAndHangUp,
+}
+
+/// What Gofer has seen.
+#[derive(Default)]
+pub struct Book {
+    /// The runs that were started, oldest first.
+    pub runs: Vec<Run>,
+    /// Calls to start a run, whatever became of them.
+    pub starts: usize,
+    /// Calls to list runs, whatever became of them.
+    pub lists: usize,
+    /// Calls to start a run that are being answered.
+    pub in_flight: usize,
+    /// The `authorization` of each call.
+    pub authorizations: Vec<String>,
+}
+
+type Script = Box<dyn Fn(&StartRunRequest, usize) -> Then + Send + Sync>;
+
+pub struct Gofer {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    /// The port, while nobody listens on it.
+    closed: Mutex<Option<TcpSocket>>,
+}
+
+struct Shared {
+    book: watch::Sender<Book>,
+    script: Script,
+    /// Lets held answers go.
+    release: Semaphore,
+    /// Ends the connections.
+    hang_up: Notify,
+    /// How many calls to list runs are still to be refused.
+    refusals: AtomicUsize,
+    tls: TlsAcceptor,
+}
+
+impl Gofer {
+    /// A Gofer that is away: its address refuses connections. `script` decides
+    /// on each start of a run, the first being number 1.
+    pub fn away(script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static) -> Self {
+        Self::new(&IDENTITY, script)
+    }
+
+    /// A Gofer, or somebody else in its place, whom nobody trusts.
+    pub fn there_as_a_stranger() -> Self {
+        let gofer = Self::new(&Identity::new(), |_, _| Then::Answer);
+        gofer.come_back();
+        gofer
+    }
+
+    fn new(
+        identity: &Identity,
+        script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            address: socket.local_addr().unwrap(),
+            shared: Arc::new(Shared {
+                book: watch::Sender::default(),
+                script: Box::new(script),
+                release: Semaphore::new(0),
+                hang_up: Notify::new(),
+                refusals: AtomicUsize::new(0),
+                tls: TlsAcceptor::from(Arc::new(tls)),
+            }),
+            closed: Mutex::new(Some(socket)),
+        }
+    }
+
+    /// A Gofer that is there.
+    pub fn there(script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static) -> Self {
+        let gofer = Self::away(script);
+        gofer.come_back();
+        gofer
+    }
+
+    /// Listens, from now on.
+    pub fn come_back(&self) {
+        let socket = self.closed.lock().unwrap().take().unwrap();
+        tokio::spawn(accept(socket.listen(64).unwrap(), Arc::clone(&self.shared)));
+    }
+
+    pub fn book(&self) -> watch::Ref<'_, Book> {
+        self.shared.book.borrow()
+    }
+
+    /// Waits until what Gofer has seen is as described.
+    pub async fn until(&self, condition: impl FnMut(&Book) -> bool) {
+        let mut book = self.shared.book.subscribe();
+        drop(super::within(book.wait_for(condition)).await.unwrap());
+    }
+
+    /// Lets all held answers go, and all that would be held from now on.
+    pub fn release(&self) {
+        self.shared.release.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// Ends all connections, also in mid-call: held answers are lost.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_waiters();
+    }
+
+    /// Refuses so many calls to list runs, as a Gofer does that is not well.
+    pub fn refuse_lists(&self, count: usize) {
+        self.shared.refusals.store(count, Ordering::SeqCst);
+    }
+
+    /// Has a run on the book as if it had been started earlier.
+    pub fn remember(&self, run: Run) {
+        self.shared.book.send_modify(|book| book.runs.push(run));
+    }
+}
+
+/// A run of the namespace `default` that is started now.
+pub fn run_of(pipeline: &str, id: i64, kind: initiator::Type, initiator: &str) -> Run {
+    Run {
+        namespace: "default".to_owned(),
+        pipeline: pipeline.to_owned(),
+        id,
+        started: now(),
+        initiator: Some(Initiator {
+            r#type: kind.into(),
+            name: initiator.to_owned(),
+            reason: String::new(),
+        }),
+        ..Run::default()
+    }
+}
+
+/// In milliseconds, as Gofer tells times.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let Ok(stream) = shared.tls.accept(stream).await else { return };
+            let hang_up = CancellationToken::new();
+            let calls = Calls { shared: Arc::clone(&shared), hang_up: hang_up.clone() };
+            let service = service_fn(move |request| calls.clone().answer(request));
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                _ended = connection => {}
+                () = hang_up.cancelled() => {}
+                () = shared.hang_up.notified() => {}
+            }
+        });
+    }
+}
+
+/// The calls of one connection.
+#[derive(Clone)]
+struct Calls {
+    shared: Arc<Shared>,
+    hang_up: CancellationToken,
+}
+
+impl Calls {
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        let authorization = request.headers().get(http::header::AUTHORIZATION);
+        let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+        self.shared.book.send_modify(|book| book.authorizations.extend(authorization));
+        Ok(match request.uri().path() {
+            "/proto.Gofer/StartRun" => {
+                unary(request, |message| async move { self.start(message).await }).await
+            }
+            "/proto.Gofer/ListRuns" => {
+                unary(request, |message| async move { self.list(&message) }).await
+            }
+            _ => Status::unimplemented("this Gofer can only start and list runs").into_http(),
+        })
+    }
+
+    async fn start(self, request: StartRunRequest) -> Result<StartRunResponse, Status> {
+        let mut number = 0;
+        self.shared.book.send_modify(|book| {
+            book.starts += 1;
+            book.in_flight += 1;
+            number = book.starts;
+        });
+        let _in_flight = InFlight(Arc::clone(&self.shared));
+        let then = (self.shared.script)(&request, number);
+        if let Then::Refuse(status) = then {
+            return Err(status);
+        }
+        let run = self.started(request);
+        match then {
+            Then::Hold => self.shared.release.acquire().await.unwrap().forget(),
+            Then::StartAndHangUp => {
+                self.hang_up.cancel();
+                std::future::pending::<()>().await;
+            }
+            Then::StartAndRefuse(status) => return Err(status),
+            Then::Answer | Then::Refuse(_) => {}
+        }
+        Ok(StartRunResponse { run: Some(run) })
+    }
+
+    fn started(&self, request: StartRunRequest) -> Run {
+        let variables = request.variables.into_iter().map(|(key, value)| Variable {
+            key,
+            value,
+            source: String::new(),
+        });
+        let mut run = Run {
+            namespace: request.namespace_id,
+            pipeline: request.pipeline_id,
+            started: now(),
+            initiator: request.initiator,
+            variables: variables.collect(),
+            ..Run::default()
+        };
+        self.shared.book.send_modify(|book| {
+            let before = book.runs.iter().filter(|other| other.pipeline == run.pipeline);
+            run.id = 1 + i64::try_from(before.count()).unwrap();
+            book.runs.push(run.clone());
+        });
+        run
+    }
+
+    fn list(&self, request: &ListRunsRequest) -> Result<ListRunsResponse, Status> {
+        self.shared.book.send_modify(|book| book.lists += 1);
+        let one_less = |refusals: usize| refusals.checked_sub(1);
+        let refusals = &self.shared.refusals;
+        if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(Status::internal("the database is locked"));
+        }
+        let book = self.shared.book.borrow();
+        let of_pipeline = book.runs.iter().rev().filter(|run| run.pipeline == request.pipeline_id);
+        let page = of_pipeline
+            .skip(usize::try_from(request.offset).unwrap())
+            .take(usize::try_from(request.limit).unwrap());
+        Ok(ListRunsResponse { runs: page.cloned().collect() })
+    }
+}
+
+/// Counts a call for as long as it is being answered, also where it is dropped.
+struct InFlight(Arc<Shared>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.book.send_modify(|book| book.in_flight -= 1);
+    }
+}
+
+/// Answers one call with one message for one message.
+async fn unary<Q, A, F, Fut>(request: Request<Incoming>, answer: F) -> Response<Body>
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Default + Send + 'static,
+    F: FnOnce(Q) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    struct Once<F>(Option<F>);
+
+    impl<Q, A, F, Fut> tower_service::Service<tonic::Request<Q>> for Once<F>
+    where
+        F: FnOnce(Q) -> Fut,
+        Fut: Future<Output = Result<A, Status>> + Send + 'static,
+    {
+        type Response = tonic::Response<A>;
+        type Error = Status;
+        type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<A>, Status>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
+            let answer = (self.0.take().unwrap())(request.into_inner());
+            Box::pin(async move { answer.await.map(tonic::Response::new) })
+        }
+    }
+
+    let codec = tonic_prost::ProstCodec::<A, Q>::default();
+    tonic::server::Grpc::new(codec).unary(Once(Some(answer)), request).await
+}

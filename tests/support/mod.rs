@@ -1,0 +1,320 @@
+//! What the tests of the server's side share: an extension that serves on a
+//! real TLS socket, and a raw gRPC client for it that has none of the SDK's
+//! own client in it.
+//!
+//! [`probe`] is an extension that does what a test tells it, [`gofer`] the
+//! little of a Gofer that an extension calls back.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "what fails here fails a test"
+)]
+
+pub mod gofer;
+pub mod probe;
+pub mod talk;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gofer_sdk::proto::extension_service_client::ExtensionServiceClient;
+use gofer_sdk::proto::{
+    ExtensionExternalEventRequest, ExtensionInfoRequest, ExtensionInfoResponse,
+    ExtensionInitRequest, ExtensionShutdownRequest, ExtensionSubscribeRequest,
+    ExtensionUnsubscribeRequest,
+};
+use gofer_sdk::{Extension, Limits, RunError, Server, SystemConfig};
+use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::Status;
+use tonic::body::Body;
+use tonic_health::pb::health_client::HealthClient;
+
+/// The token that the extension under test is started with.
+pub const TOKEN: &str = "the-token-of-the-tests";
+
+/// The name that the extension under test is installed under.
+pub const NAME: &str = "probe";
+
+/// Longer than anything here takes on a busy machine, so that what hangs fails
+/// by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The outcome of a future that must not hang.
+pub async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+/// A certificate for the loopback address, and its key.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Identity {
+    pub fn new() -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        Self { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+    }
+}
+
+/// Who the extension and Gofer are, and whom each trusts.
+pub static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::new);
+
+/// Trusts [`IDENTITY`] and nobody else.
+static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(IDENTITY.certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
+});
+
+/// How an extension is started.
+#[derive(Default)]
+pub struct Setup {
+    pub limits: Limits,
+    /// Where Gofer is; at a closed port where no test says otherwise.
+    pub gofer: Option<SocketAddr>,
+}
+
+impl Setup {
+    /// Starts an extension in the runtime of the test.
+    pub async fn start<E: Extension>(self) -> Started {
+        let gofer = self.gofer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1)));
+        let vars = [
+            ("KEY", TOKEN.to_owned()),
+            ("NAME", NAME.to_owned()),
+            ("TLS_CERT", IDENTITY.certificate.clone()),
+            ("TLS_KEY", IDENTITY.key.clone()),
+            ("GOFER_HOST", gofer.to_string()),
+        ];
+        let vars = vars.map(|(name, value)| (format!("GOFER_EXTENSION_SYSTEM_{name}"), value));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let server = Server::<E>::new(SystemConfig::from_vars(vars).unwrap())
+            .with_listener(listener)
+            .with_limits(self.limits)
+            .with_gofer_ca(&IDENTITY.certificate)
+            .unwrap()
+            .stop_when(async {
+                // Dropped unsent, it never stops the server.
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            });
+        Started { address, stop: Some(stop), serving: tokio::spawn(server.serve()) }
+    }
+}
+
+/// Limits with a grace that no test waits out by accident.
+pub fn patient() -> Limits {
+    Limits::default().with_stop_grace(Duration::from_secs(60))
+}
+
+/// Limits with a grace that a test may wait out.
+pub fn impatient() -> Limits {
+    Limits::default().with_stop_grace(Duration::from_millis(200))
+}
+
+/// An extension that serves.
+pub struct Started {
+    pub address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<Result<(), RunError>>,
+}
+
+impl Started {
+    /// A client with the token, on a connection of its own.
+    pub async fn client(&self) -> Client {
+        Client::new(Connection::open(self.address, [bearer(TOKEN)]).await)
+    }
+
+    /// A connection without any token.
+    pub async fn stranger(&self) -> Connection {
+        Connection::open(self.address, []).await
+    }
+
+    /// Stops as a signal would.
+    pub fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Drops the server in mid-service.
+    pub fn abandon(self) {
+        self.serving.abort();
+    }
+
+    /// What `serve` returned.
+    pub async fn stopped(self) -> Result<(), RunError> {
+        within(self.serving).await.unwrap()
+    }
+}
+
+pub fn bearer(token: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("Bearer {token}")).unwrap()
+}
+
+/// One HTTP/2 connection over TLS, which sends the same `authorization`
+/// headers, none, one or several, with each call.
+#[derive(Clone)]
+pub struct Connection {
+    calls: http2::SendRequest<Body>,
+    authorization: Arc<[HeaderValue]>,
+}
+
+impl Connection {
+    pub async fn open<const N: usize>(
+        address: SocketAddr,
+        authorization: [HeaderValue; N],
+    ) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = within(TLS.connect(name, stream)).await.unwrap();
+        let (calls, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        // Ends with the last clone of the sender, or with the server.
+        tokio::spawn(async move { drop(connection.await) });
+        Self { calls, authorization: authorization.into() }
+    }
+
+    /// The same connection, calling with other headers.
+    pub fn with<const N: usize>(&self, authorization: [HeaderValue; N]) -> Self {
+        Self { authorization: authorization.into(), ..self.clone() }
+    }
+
+    /// Calls a method by its path, with an empty message.
+    pub async fn call(&self, path: &'static str) -> Result<(), Status> {
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let path = PathAndQuery::from_static(path);
+        let mut grpc = tonic::client::Grpc::new(self.clone());
+        within(grpc.unary(tonic::Request::new(()), path, codec)).await.map(drop)
+    }
+
+    pub fn health(&self) -> HealthClient<Self> {
+        HealthClient::new(self.clone())
+    }
+
+    /// Whether the server has ended the connection.
+    pub fn is_closed(&self) -> bool {
+        self.calls.is_closed()
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Connection {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.calls.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        *request.uri_mut() = Uri::try_from(format!("https://localhost{path}")).unwrap();
+        for value in self.authorization.iter() {
+            request.headers_mut().append(AUTHORIZATION, value.clone());
+        }
+        Box::pin(self.calls.send_request(request))
+    }
+}
+
+/// Gofer's side of the contract, call by call.
+#[derive(Clone)]
+pub struct Client {
+    pub connection: Connection,
+}
+
+/// A payload that is an HTTP request.
+pub const EVENT: &str = "POST /external/probe HTTP/1.1\r\nHost: example.com\r\n\r\nbody";
+
+pub type Settings<'a> = &'a [(&'a str, &'a str)];
+
+fn map(settings: Settings<'_>) -> HashMap<String, String> {
+    settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+impl Client {
+    pub fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    pub fn raw(&self) -> ExtensionServiceClient<Connection> {
+        ExtensionServiceClient::new(self.connection.clone())
+    }
+
+    pub async fn init(&self, config: Settings<'_>) -> Result<(), Status> {
+        let request = ExtensionInitRequest { config: map(config) };
+        within(self.raw().init(request)).await.map(drop)
+    }
+
+    pub async fn info(&self) -> Result<ExtensionInfoResponse, Status> {
+        within(self.raw().info(ExtensionInfoRequest {})).await.map(tonic::Response::into_inner)
+    }
+
+    /// What Info lists, sorted.
+    pub async fn registered(&self) -> Vec<String> {
+        let mut registered = self.info().await.unwrap().registered;
+        registered.sort_unstable();
+        registered
+    }
+
+    /// Subscribes a pipeline of the namespace `default` under the label `l`.
+    pub async fn subscribe(&self, pipeline: &str, params: Settings<'_>) -> Result<(), Status> {
+        let request = ExtensionSubscribeRequest {
+            namespace_id: String::new(),
+            pipeline_id: pipeline.to_owned(),
+            pipeline_extension_label: "l".to_owned(),
+            config: map(params),
+        };
+        within(self.raw().subscribe(request)).await.map(drop)
+    }
+
+    /// Ends what [`subscribe`](Self::subscribe) began.
+    pub async fn unsubscribe(&self, pipeline: &str) -> Result<(), Status> {
+        let request = ExtensionUnsubscribeRequest {
+            namespace_id: "default".to_owned(),
+            pipeline_id: pipeline.to_owned(),
+            pipeline_extension_label: "l".to_owned(),
+        };
+        within(self.raw().unsubscribe(request)).await.map(drop)
+    }
+
+    pub async fn external_event(&self, payload: impl Into<bytes::Bytes>) -> Result<(), Status> {
+        let request = ExtensionExternalEventRequest { payload: payload.into() };
+        within(self.raw().external_event(request)).await.map(drop)
+    }
+
+    pub async fn shutdown(&self) -> Result<(), Status> {
+        within(self.raw().shutdown(ExtensionShutdownRequest {})).await.map(drop)
+    }
+}
