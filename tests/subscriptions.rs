@@ -343,7 +343,7 @@ async fn an_unsubscribe_does_not_wait_for_a_gofer_that_does_not_answer() {
     let asked = Instant::now();
     client.unsubscribe("a").await.unwrap();
     // Neither for the grace nor for the ten seconds that the call may take.
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
@@ -534,15 +534,15 @@ async fn a_subscription_that_waits_to_be_started_again_ends_at_once() {
     let (probe, _started, client) = extension.start(patiently()).await;
     let mut subscriptions = Health::watch(&client.connection, "subscriptions").await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until(|seen| seen.count("end a ") == 2).await;
-    // The pause that has now begun takes a second or longer.
+    probe.until(|seen| seen.count("end a ") == 3).await;
+    // The pause that has now begun takes two seconds or longer.
     subscriptions.until(ServingStatus::NotServing).await;
     let asked = Instant::now();
     client.unsubscribe("a").await.unwrap();
-    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_millis(1_900), "{:?}", asked.elapsed());
     // It is well again once what was ill is gone.
     subscriptions.until(ServingStatus::Serving).await;
-    assert_eq!(probe.seen().served, 2);
+    assert_eq!(probe.seen().served, 3);
 }
 
 #[tokio::test]

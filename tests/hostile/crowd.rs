@@ -90,9 +90,9 @@ async fn a_stop_in_the_midst_of_it_all_is_bounded() {
         deaf.send(&headers).await.unwrap();
     }
     // A grace for the subscriptions, one for the clean-up, a second each for
-    // connections and calls.
+    // connections and calls, and what a busy machine adds.
     let took = siege.stop().await;
-    assert!(took < Duration::from_millis(200 + 200 + 2_000 + 500), "it took {took:?}");
+    assert!(took < Duration::from_millis(200 + 200 + 2_000 + 5_000), "it took {took:?}");
     assert!(within(event).await.unwrap().is_err());
     drop((crowd, watch, talk, deaf));
 }
