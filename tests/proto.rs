@@ -2,8 +2,8 @@
 //!
 //! Two promises, checked apart from each other:
 //!
-//! - `src/proto/proto.rs` and `src/proto/descriptor.bin` are what the `.proto` files in `proto/`
-//!   generate. `UPDATE_PROTO=1 cargo test --test proto` makes them so.
+//! - The generated files in `src/proto/` are what the `.proto` files in `proto/` generate.
+//!   `UPDATE_PROTO=1 cargo test --test proto` makes them so.
 //! - The `.proto` files say what Gofer says. `tests/proto/contract.txt` lists each method, field and
 //!   enum value of the contract, was not derived from the `.proto` files, and no command rewrites
 //!   it: a difference is an incompatibility with Gofer's servers and never an update to accept.
@@ -23,6 +23,9 @@ const UPDATE: &str = "UPDATE_PROTO=1 cargo test --test proto";
 
 /// The files that define the services; the others are imported by them.
 const ROOTS: [&str; 2] = ["gofer.proto", "extension.proto"];
+
+/// What the embedded core has beside Gofer's API; no part of the contract.
+const EMBEDDED: &str = "embedded_core.proto";
 
 /// Fields that may be large: as `Bytes`, a received one shares the memory it was read into.
 const BYTES: [&str; 5] = [
@@ -113,20 +116,23 @@ fn only_conversations_attachments_logs_and_events_are_streamed() {
 }
 
 /// What the generated files must contain: their paths and contents.
-fn generate() -> [(PathBuf, Vec<u8>); 2] {
-    let mut descriptors = compiler().file_descriptor_set();
+fn generate() -> [(PathBuf, Vec<u8>); 3] {
+    let mut descriptors = compiler(&ROOTS).file_descriptor_set();
+    let embedded = compiler(&[EMBEDDED]).file_descriptor_set();
 
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proto");
     fs::create_dir_all(&out).unwrap();
-    BYTES
-        .into_iter()
-        .fold(tonic_prost_build::configure(), tonic_prost_build::Builder::bytes)
-        .build_transport(false)
-        .emit_rerun_if_changed(false)
-        .out_dir(&out)
-        .compile_fds(descriptors.clone())
-        .unwrap();
-    let code = fs::read(out.join("proto.rs")).unwrap();
+    for descriptors in [&descriptors, &embedded] {
+        BYTES
+            .into_iter()
+            .fold(tonic_prost_build::configure(), tonic_prost_build::Builder::bytes)
+            .build_transport(false)
+            .emit_rerun_if_changed(false)
+            .out_dir(&out)
+            .compile_fds(descriptors.clone())
+            .unwrap();
+    }
+    let code = |package| fs::read(out.join(format!("{package}.rs"))).unwrap();
 
     // Comments are the greater part of a descriptor and of no use to reflection.
     for file in &mut descriptors.file {
@@ -135,19 +141,20 @@ fn generate() -> [(PathBuf, Vec<u8>); 2] {
 
     let checked_in = root().join("src/proto");
     [
-        (checked_in.join("proto.rs"), code),
+        (checked_in.join("proto.rs"), code("proto")),
+        (checked_in.join("embedded.rs"), code("gofer_sdk.embedded")),
         (checked_in.join("descriptor.bin"), descriptors.encode_to_vec()),
     ]
 }
 
-fn compiler() -> Compiler {
+fn compiler(roots: &[&str]) -> Compiler {
     let mut compiler = Compiler::new([root().join("proto")]).unwrap();
-    compiler.include_imports(true).include_source_info(true).open_files(ROOTS).unwrap();
+    compiler.include_imports(true).include_source_info(true).open_files(roots).unwrap();
     compiler
 }
 
 fn pool() -> DescriptorPool {
-    compiler().descriptor_pool()
+    compiler(&ROOTS).descriptor_pool()
 }
 
 fn service(name: &str) -> ServiceDescriptor {

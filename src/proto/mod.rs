@@ -33,3 +33,10 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("descriptor.bin");
 // `include!` and not `mod`: the types belong to this very module, and rustfmt leaves the file alone,
 // whose layout must stay as the generator wrote it.
 include!("proto.rs");
+
+/// What the embedded core offers beside Gofer's API, to the holders of the same tokens; no part of
+/// the contract.
+#[cfg(feature = "harness")]
+pub mod embedded {
+    include!("embedded.rs");
+}
