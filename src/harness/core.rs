@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tower_layer::Layer as _;
 
 use super::api::Api;
 use super::authorize::TokenTable;
+use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, secret};
 use super::contact::Token;
 use super::conversations::{Conversation, Heard};
@@ -35,7 +36,7 @@ use crate::net::tls::{Trust, certificates, server_config};
 use crate::proto;
 use crate::server::auth::RequireAuthorization;
 use crate::server::connections::{Handler, Listener, serve};
-use crate::server::{Limits, LogLevel, misdeclared};
+use crate::server::{Limits, misdeclared};
 
 /// A Gofer core inside this process: the real API over real TLS, with
 /// everything in memory.
@@ -155,10 +156,11 @@ impl Core {
     /// # }
     /// ```
     pub fn builder() -> CoreBuilder {
-        CoreBuilder { listen: None, store: None, key: None, log_level: LogLevel::Warn }
+        CoreBuilder::new()
     }
 
-    async fn start(CoreBuilder { listen, store, key, log_level }: CoreBuilder) -> Result<Self> {
+    pub(super) async fn start(builder: CoreBuilder) -> Result<Self> {
+        let CoreBuilder { listen, store, key, log_level } = builder;
         let key = match &key {
             None => None,
             Some(text) => Some(unhex(text).ok_or_else(|| {
@@ -458,79 +460,6 @@ pub(super) fn pairs(
     pairs: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
 ) -> Vec<(String, String)> {
     pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
-}
-
-/// How a [`Core`] is set up; made by [`Core::builder`].
-///
-/// Without more it is in memory alone, and reached from inside this process.
-#[derive(Clone)]
-#[must_use]
-pub struct CoreBuilder {
-    listen: Option<SocketAddr>,
-    store: Option<PathBuf>,
-    key: Option<String>,
-    log_level: LogLevel,
-}
-
-/// Without the key.
-impl fmt::Debug for CoreBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listen, store, key: _, log_level } = self;
-        f.debug_struct("CoreBuilder")
-            .field("listen", listen)
-            .field("store", store)
-            .field("log_level", log_level)
-            .finish_non_exhaustive()
-    }
-}
-
-impl CoreBuilder {
-    /// Also listens on this address; port 0 is any that is free. Extensions in
-    /// processes of their own need it.
-    pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
-        self.listen = Some(address.into());
-        self
-    }
-
-    /// Keeps everything in this file, which is made where there is none: what
-    /// has been acknowledged is there again after the process ended, however it
-    /// did. Extensions that are enabled are started again, and their
-    /// subscriptions restored, in the background.
-    ///
-    /// Runs and events are kept as in memory, the newest of them.
-    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
-        self.store = Some(path.into());
-        self
-    }
-
-    /// Encrypts the secrets in the store with this key, 64 hexadecimal digits.
-    ///
-    /// Without it, a key is made and kept in a file beside the store, of the same
-    /// name with `.key` added, which its owner alone can read.
-    pub fn encryption_key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// How much extensions in processes of their own log, to this process's
-    /// standard error; default [`LogLevel::Warn`].
-    pub fn log_level(mut self, level: LogLevel) -> Self {
-        self.log_level = level;
-        self
-    }
-
-    /// Starts the core.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) where the
-    /// key is not one; where the address cannot be listened on; and
-    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the
-    /// store's file is in use, damaged, of a newer version, or no store. The
-    /// file is left as it is then.
-    pub async fn start(self) -> Result<Core> {
-        Core::start(self).await
-    }
 }
 
 impl fmt::Debug for Core {

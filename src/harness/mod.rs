@@ -26,6 +26,7 @@
 
 mod api;
 mod authorize;
+mod builder;
 mod certificates;
 mod contact;
 mod conversations;
@@ -37,7 +38,8 @@ mod launcher;
 mod router;
 mod store;
 
-pub use self::core::{Core, CoreBuilder};
+pub use self::core::Core;
+pub use builder::CoreBuilder;
 pub use conversations::Conversation;
 pub use develop::{Demo, run_or_develop};
 pub use installed::{ExtensionInfo, Installed};

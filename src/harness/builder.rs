@@ -1,0 +1,86 @@
+//! How a core is set up. What comes of it is made in [`core`](super::core).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::core::Core;
+use crate::extension::Result;
+use crate::server::LogLevel;
+
+/// How a [`Core`] is set up; made by [`Core::builder`].
+///
+/// Without more it is in memory alone, and reached from inside this process.
+#[derive(Clone)]
+#[must_use]
+pub struct CoreBuilder {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) store: Option<PathBuf>,
+    pub(super) key: Option<String>,
+    pub(super) log_level: LogLevel,
+}
+
+/// Without the key.
+impl fmt::Debug for CoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { listen, store, key: _, log_level } = self;
+        f.debug_struct("CoreBuilder")
+            .field("listen", listen)
+            .field("store", store)
+            .field("log_level", log_level)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CoreBuilder {
+    pub(super) fn new() -> Self {
+        Self { listen: None, store: None, key: None, log_level: LogLevel::Warn }
+    }
+
+    /// Also listens on this address; port 0 is any that is free. Extensions in
+    /// processes of their own need it.
+    pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Keeps everything in this file, which is made where there is none: what
+    /// has been acknowledged is there again after the process ended, however it
+    /// did. Extensions that are enabled are started again, and their
+    /// subscriptions restored, in the background.
+    ///
+    /// Runs and events are kept as in memory, the newest of them.
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Some(path.into());
+        self
+    }
+
+    /// Encrypts the secrets in the store with this key, 64 hexadecimal digits.
+    ///
+    /// Without it, a key is made and kept in a file beside the store, of the same
+    /// name with `.key` added, which its owner alone can read.
+    pub fn encryption_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// How much extensions in processes of their own log, to this process's
+    /// standard error; default [`LogLevel::Warn`].
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Starts the core.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) where the
+    /// key is not one; where the address cannot be listened on; and
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the
+    /// store's file is in use, damaged, of a newer version, or no store. The
+    /// file is left as it is then.
+    pub async fn start(self) -> Result<Core> {
+        Core::start(self).await
+    }
+}
