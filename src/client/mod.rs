@@ -43,6 +43,8 @@ use crate::clock::Clock;
 use crate::extension::Result;
 use crate::net::tls::Trust;
 use crate::proto;
+#[cfg(feature = "harness")]
+use crate::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use crate::proto::gofer_client::GoferClient;
 
 /// How long a call may take, attempts and pauses included, where nobody says
@@ -134,6 +136,23 @@ impl Gofer {
     pub fn api(&self) -> GoferClient<Transport> {
         GoferClient::new(self.inner.transport.clone())
             .max_decoding_message_size(transport::MAX_RESPONSE_BYTES)
+    }
+
+    /// What an [embedded core](crate::harness::Core) has beside Gofer's API, over
+    /// the same connection. A real Gofer answers `UNIMPLEMENTED`.
+    ///
+    /// ```
+    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), Box<dyn std::error::Error>> {
+    /// use gofer_sdk::proto::embedded::ListExtensionStatesRequest;
+    ///
+    /// let request = ListExtensionStatesRequest::default();
+    /// let states = gofer.embedded_core().list_extension_states(request).await?.into_inner();
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "harness")]
+    #[must_use]
+    pub fn embedded_core(&self) -> EmbeddedCoreClient<Transport> {
+        EmbeddedCoreClient::new(self.inner.transport.clone())
     }
 
     /// Asks Gofer to run a pipeline, in the name of this extension and of a

@@ -14,6 +14,7 @@
 )]
 
 mod conversations;
+mod embedded;
 mod events;
 mod extensions;
 mod namespaces;

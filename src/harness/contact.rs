@@ -9,6 +9,9 @@ use http::uri::Authority;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::certificates::{Identity, SERVER_NAME};
 use super::launcher::{Launched, Process, Start};
@@ -30,6 +33,14 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an extension may take from Shutdown to the end of its process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an extension may take to say how it is. One that is merely busy has
+/// that much time.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Health checks that fail in a row before an extension is taken for ill; one
+/// may get lost.
+const HEALTH_FAILURES: u32 = 3;
+
 /// Between attempts to reach an extension that is not listening yet.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
 
@@ -37,8 +48,10 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_m
 pub(super) struct Contact {
     pub(super) client: ExtensionServiceClient<Transport>,
     channel: Channel,
-    pub(super) process: tokio::sync::Mutex<Box<dyn Process>>,
-    pub(super) id: Option<u32>,
+    health: HealthClient<Transport>,
+    pub(super) process: Process,
+    /// Whether it is reached over a network, and not inside this process.
+    remote: bool,
     _token: Token,
 }
 
@@ -95,6 +108,7 @@ impl Contact {
         token: Token,
     ) -> Result<Self, Status> {
         let Launched { dial, process } = launched;
+        let remote = !matches!(dial, Dial::Memory(_));
         let channel = channel(dial, &start.identity, clock)?;
         let authorization = HeaderValue::try_from(format!("Bearer {}", start.key))
             .map_err(|_| Status::internal("a key is not printable"))?;
@@ -105,10 +119,11 @@ impl Contact {
             CALL_DEADLINE,
         );
         Ok(Self {
-            client: ExtensionServiceClient::new(transport),
+            client: ExtensionServiceClient::new(transport.clone()),
             channel,
-            id: process.id(),
-            process: tokio::sync::Mutex::new(process),
+            health: HealthClient::new(transport),
+            process,
+            remote,
             _token: token,
         })
     }
@@ -129,7 +144,7 @@ impl Contact {
             if !effect(&status).may_repeat() {
                 return Err(status);
             }
-            if let Some(end) = self.process.lock().await.ended() {
+            if let Some(end) = self.process.ended() {
                 return Err(Status::failed_precondition(format!(
                     "the extension ended before it answered: {end}"
                 )));
@@ -145,15 +160,74 @@ impl Contact {
         }
     }
 
-    /// Asks it to stop, and sees to it that it does.
+    /// Asks it to stop, and sees to it that it does, within [`STOP_TIMEOUT`].
     pub(super) async fn stop(&self) {
-        match self.client.clone().shutdown(proto::ExtensionShutdownRequest {}).await {
-            Ok(_) => {}
+        let until = Instant::now() + STOP_TIMEOUT;
+        let mut client = self.client.clone();
+        let asked = client.shutdown(proto::ExtensionShutdownRequest {});
+        match tokio::time::timeout_at(until, asked).await {
+            Ok(Ok(_)) => {}
             // It may have been asked already, and be gone before it answers.
-            Err(status) if status.code() == Code::Unavailable => {}
-            Err(status) => tracing::warn!(%status, "an extension did not answer Shutdown"),
+            Ok(Err(status)) if status.code() == Code::Unavailable => {}
+            Ok(Err(status)) => tracing::warn!(%status, "an extension did not answer Shutdown"),
+            Err(_) => tracing::warn!("an extension did not answer Shutdown in time"),
         }
         self.channel.close().await;
-        self.process.lock().await.reap(STOP_TIMEOUT).await;
+        self.process.reap(until.saturating_duration_since(Instant::now())).await;
+    }
+
+    /// Ends it at once.
+    pub(super) async fn kill(&self) {
+        self.process.kill().await;
+        self.channel.close().await;
+    }
+
+    /// Waits until it is not well: what is wrong, as a sentence.
+    ///
+    /// What ends is noticed at once. What hangs is noticed by asking for its
+    /// health every `period`; not where it lives inside this process, which
+    /// hangs with it, and whose paused time must not be moved.
+    pub(super) async fn unwell(&self, period: Duration) -> Arc<str> {
+        let sick = async {
+            if self.remote { self.sick(period).await } else { std::future::pending().await }
+        };
+        tokio::select! {
+            // Whoever has ended does not answer either.
+            biased;
+            end = self.process.end() => end,
+            sick = sick => sick,
+        }
+    }
+
+    async fn sick(&self, period: Duration) -> Arc<str> {
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(period).await;
+            let Some(problem) = self.ask_health().await else {
+                failures = 0;
+                continue;
+            };
+            failures += 1;
+            if failures == HEALTH_FAILURES {
+                return problem;
+            }
+        }
+    }
+
+    /// What is wrong with it, as far as it can be asked.
+    async fn ask_health(&self) -> Option<Arc<str>> {
+        let mut request = tonic::Request::new(HealthCheckRequest::default());
+        request.set_timeout(HEALTH_DEADLINE);
+        match self.health.clone().check(request).await {
+            Ok(answer) if answer.get_ref().status() == ServingStatus::NotServing => {
+                Some("it says that it is not serving".into())
+            }
+            Ok(_) => None,
+            // Extensions need not have health; whoever says so is there.
+            Err(status) if status.code() == Code::Unimplemented => None,
+            Err(status) => {
+                Some(format!("it does not answer health checks: {}", status.message()).into())
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Extensions {
         init: proto::run_extension_installer_client_message::Init,
         answers: mpsc::Receiver<String>,
     ) -> Result<Messages<proto::RunExtensionInstallerExtensionMessage>, Status> {
-        let installer = self.start_for_installer(&init.image).await?;
+        let installer = self.start_for_installer(init).await?;
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunExtensionInstallerClientMessage { msg });
         match installer.client().run_extension_installer(answers).await {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::Authority;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -23,7 +23,7 @@ use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, secret};
 use super::contact::Token;
 use super::conversations::{Conversation, Heard};
-use super::extensions::Extensions;
+use super::extensions::{Common, Extensions};
 use super::installed::Installed;
 use super::launcher::{InProcess, PROGRAM};
 use super::router::Router;
@@ -100,8 +100,6 @@ pub(super) struct Inner {
     /// Of this process alone, so it is not stored.
     _own: Token,
     pub(super) client: Gofer,
-    /// Extensions that were enabled when the core started, on their way up.
-    restoring: Mutex<JoinSet<()>>,
     /// The API, while it is there.
     serving: tokio::sync::Mutex<Option<Serving>>,
     /// Where `elapse` has come to.
@@ -160,7 +158,7 @@ impl Core {
     }
 
     pub(super) async fn start(builder: CoreBuilder) -> Result<Self> {
-        let CoreBuilder { listen, store, key, log_level } = builder;
+        let CoreBuilder { listen, store, key, log_level, health_check_period } = builder;
         let key = match &key {
             None => None,
             Some(text) => Some(unhex(text).ok_or_else(|| {
@@ -195,8 +193,12 @@ impl Core {
             Arc::clone(&store),
             clock,
             InProcess::new(network.clone(), trust.clone(), clock),
-            address.map_or_else(|| SERVER_NAME.to_owned(), |address| address.to_string()),
-            log_level.name().to_owned(),
+            Common {
+                gofer_host: address
+                    .map_or_else(|| SERVER_NAME.to_owned(), |address| address.to_string()),
+                log_level: log_level.name().to_owned(),
+                health_check_period,
+            },
         );
         let own = extensions.let_in(&token);
         let client = Gofer::new(Access {
@@ -219,14 +221,12 @@ impl Core {
                 token,
                 _own: own,
                 client,
-                restoring: Mutex::default(),
                 serving: tokio::sync::Mutex::new(None),
                 now: Mutex::new(Instant::now()),
             }),
         };
         core.serve(listener).await;
-        *core.inner.restoring.lock().unwrap_or_else(PoisonError::into_inner) =
-            Extensions::restore_enabled(&core.inner.extensions);
+        core.inner.extensions.restore_enabled();
         Ok(core)
     }
 
@@ -426,11 +426,6 @@ impl Core {
     /// Stops all extensions, then the API, and closes the store, so that another
     /// core may open it.
     pub async fn stop(&self) {
-        let restoring = {
-            let mut restoring = self.inner.restoring.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *restoring)
-        };
-        drop(restoring);
         self.inner.extensions.stop_all().await;
         self.inner.client.close().await;
         self.inner.store.end_streams();

@@ -5,13 +5,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::core::Core;
 use super::installed::Installed;
 use crate::client::{PipelineId, RunInfo};
+use crate::clock::Clock;
 use crate::extension::{Declaration as _, Error, Extension, Fields, GoDuration, Result};
 use crate::server::{LogLevel, RunError, Signals, SystemConfig, misdeclared};
 
@@ -161,9 +161,6 @@ pub async fn run_or_develop<E: Extension>(demo: Demo) -> Result<(), RunError> {
 const PIPELINE: &str = "default/demo";
 const LABEL: &str = "demo";
 
-/// How often it is looked whether the extension's process is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
 async fn develop<E: Extension>(
     mut demo: Demo,
     args: impl IntoIterator<Item = OsString>,
@@ -183,10 +180,10 @@ async fn develop<E: Extension>(
         let extension = core
             .install_program(&demo.name, &std::env::current_exe()?, demo.config.clone())
             .await?;
-        let mut report = Report::new(&demo, core.store().clock().unix_millis());
+        let mut report = Report::new(&demo, core.store().clock());
         extension.subscribe(PIPELINE, LABEL, demo.params.clone()).await?;
         greet(&demo, &core, &extension)?;
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut restarts = 0;
         loop {
             tokio::select! {
                 run = runs.recv() => match run {
@@ -195,14 +192,13 @@ async fn develop<E: Extension>(
                     Err(RecvError::Closed) => break,
                 },
                 () = signals.next() => break,
-                _ = look.tick() => {
-                    if let Some(end) = extension.ended().await {
-                        return Err(Error::internal(format!("the extension stopped: {end}")));
-                    }
+                status = extension.wait_for(|status| status.restarts > restarts) => {
+                    restarts = status.restarts;
+                    report.restarted(&status.reason)?;
                 }
             }
         }
-        report.summary(core.store().clock().unix_millis())
+        report.summary()
     };
     let outcome = shown.await;
     core.stop().await;
@@ -256,6 +252,7 @@ fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
 
 /// Prints a line for each run, and keeps what the summary tells.
 struct Report {
+    clock: Clock,
     period_millis: Option<i64>,
     /// Unix milliseconds, just before the pipeline was subscribed.
     subscribed: i64,
@@ -268,9 +265,10 @@ struct Report {
 const MOST_REMEMBERED: usize = 20_000;
 
 impl Report {
-    fn new(demo: &Demo, now: i64) -> Self {
+    fn new(demo: &Demo, clock: Clock) -> Self {
         let period_millis = demo.period().map(|period| (period.as_nanos() / 1_000_000).max(1));
-        Self { period_millis, subscribed: now, runs: 0, lateness: Vec::new() }
+        let subscribed = clock.unix_millis();
+        Self { clock, period_millis, subscribed, runs: 0, lateness: Vec::new() }
     }
 
     fn run(&mut self, run: &RunInfo) -> Result<()> {
@@ -299,13 +297,20 @@ impl Report {
         Ok(out.flush()?)
     }
 
+    fn restarted(&self, problem: &str) -> Result<()> {
+        let now = self.clock.unix_millis();
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}  the extension is started again: {problem}", clock_time(now))?;
+        Ok(out.flush()?)
+    }
+
     fn missed(&mut self, missed: u64) -> Result<()> {
         self.runs += missed;
         Ok(writeln!(io::stdout(), "({missed} more runs, faster than they can be shown)")?)
     }
 
-    fn summary(mut self, now: i64) -> Result<()> {
-        let seconds = (now - self.subscribed) / 1000;
+    fn summary(mut self) -> Result<()> {
+        let seconds = (self.clock.unix_millis() - self.subscribed) / 1000;
         let mut out = io::stdout().lock();
         let runs = if self.runs == 1 { "run" } else { "runs" };
         write!(out, "\n{} {runs} of {} in {seconds} s", self.runs, PipelineId::from(PIPELINE))?;

@@ -2,8 +2,9 @@
 
 use super::conversations::{Conversation, Heard};
 use super::core::{Core, pairs, timed};
+use super::state::ExtensionStatus;
 use crate::client::{PipelineId, error};
-use crate::extension::{Error, Result};
+use crate::extension::{Error, ErrorKind, Result};
 use crate::proto;
 
 /// What an extension tells of itself.
@@ -87,14 +88,7 @@ impl Installed {
         let client = self.core.inner.extensions.running_client(&self.name);
         let mut client = client.map_err(|status| error(&status))?;
         let info = client.info(proto::ExtensionInfoRequest {}).await;
-        let info = match (info, self.ended().await) {
-            (Ok(info), _) => info.into_inner(),
-            (Err(_), Some(end)) => {
-                let name = &self.name;
-                return Err(Error::unavailable(format!("the extension `{name}` is gone: {end}")));
-            }
-            (Err(status), None) => return Err(error(&status)),
-        };
+        let info = info.map_err(|status| error(&status))?.into_inner();
         Ok(ExtensionInfo {
             name: info.name,
             documentation: info.documentation,
@@ -163,9 +157,59 @@ impl Installed {
         outcome.map(drop).map_err(|status| error(&status))
     }
 
-    /// How its process ended, as a sentence; `None` while it runs.
-    pub async fn ended(&self) -> Option<String> {
-        self.core.inner.extensions.ended(&self.name).await
+    /// How it fares.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where it was uninstalled.
+    pub fn status(&self) -> Result<ExtensionStatus> {
+        self.core.inner.extensions.status(&self.name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("no extension named `{}` is installed", self.name),
+            )
+        })
+    }
+
+    /// Waits until it fares so, and gives how it fares then. Never returns where
+    /// it never does.
+    pub async fn wait_for(
+        &self,
+        mut condition: impl FnMut(&ExtensionStatus) -> bool,
+    ) -> ExtensionStatus {
+        let mut changes = self.core.inner.extensions.changes();
+        loop {
+            if let Ok(status) = self.status()
+                && condition(&status)
+            {
+                return status;
+            }
+            if changes.changed().await.is_err() {
+                // The sender lives as long as the core, which this holds.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Puts another configuration in the place of the present one, or another
+    /// program: keys that are given here are set, all others stay as they are.
+    /// Subscriptions are kept; the old extension serves until the new one is
+    /// ready, and goes on where the new one does not come up.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the new one from coming up.
+    pub async fn update(
+        &self,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<()> {
+        let request = proto::embedded::UpdateExtensionRequest {
+            name: self.name.clone(),
+            variables: pairs(config).into_iter().collect(),
+            ..Default::default()
+        };
+        let outcome = self.core.inner.client.embedded_core().update_extension(timed(request)).await;
+        outcome.map(drop).map_err(|status| error(&status))
     }
 
     /// The name that it is installed under.

@@ -36,6 +36,7 @@ mod extensions;
 mod installed;
 mod launcher;
 mod router;
+mod state;
 mod store;
 
 pub use self::core::Core;
@@ -43,6 +44,7 @@ pub use builder::CoreBuilder;
 pub use conversations::Conversation;
 pub use develop::{Demo, run_or_develop};
 pub use installed::{ExtensionInfo, Installed};
+pub use state::{ExtensionState, ExtensionStatus};
 
 use std::time::Duration;
 

@@ -11,18 +11,21 @@ use tonic::body::Body;
 
 use super::api::Api;
 use super::store::Store;
+use crate::proto::embedded::embedded_core_server::EmbeddedCoreServer;
 use crate::proto::gofer_server::GoferServer;
 use crate::server::connections::ResponseFuture;
 
 #[derive(Clone)]
 pub(super) struct Router {
     api: GoferServer<Api>,
+    embedded: EmbeddedCoreServer<Api>,
     store: Arc<Store>,
 }
 
 impl Router {
     pub(super) fn new(api: Api, store: Arc<Store>) -> Self {
-        Self { api: GoferServer::new(api), store }
+        let embedded = EmbeddedCoreServer::new(api.clone());
+        Self { api: GoferServer::new(api), embedded, store }
     }
 }
 
@@ -36,18 +39,24 @@ impl tower_service::Service<Request<Incoming>> for Router {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> ResponseFuture {
-        if request.uri().path().starts_with("/proto.Gofer/") {
-            let (answer, store) = (self.api.call(request), Arc::clone(&self.store));
-            return Box::pin(async move {
-                let response = answer.await?;
-                // Whatever it tells of, changed by this call or by another one,
-                // is told once it is on disk.
-                match store.durable().await {
-                    Ok(()) => Ok(response),
-                    Err(status) => Ok(status.into_http()),
-                }
-            });
-        }
-        Box::pin(async { Ok(Status::unimplemented("there is no such service here").into_http()) })
+        let path = request.uri().path();
+        let answer = if path.starts_with("/proto.Gofer/") {
+            self.api.call(request)
+        } else if path.starts_with("/gofer_sdk.embedded.EmbeddedCore/") {
+            self.embedded.call(request)
+        } else {
+            let unknown = Status::unimplemented("there is no such service here");
+            return Box::pin(async move { Ok(unknown.into_http()) });
+        };
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let response = answer.await?;
+            // Whatever it tells of, changed by this call or by another one, is
+            // told once it is on disk.
+            match store.durable().await {
+                Ok(()) => Ok(response),
+                Err(status) => Ok(status.into_http()),
+            }
+        })
     }
 }

@@ -40,11 +40,7 @@ impl Api {
         caller.manage()?;
         check_name("extension's name", &request.name)?;
         let extensions = Arc::clone(&self.extensions);
-        complete(async move {
-            let proto::InstallExtensionRequest { name, image, user, pass, variables } = request;
-            extensions.install(&name, &image, &user, &pass, variables).await
-        })
-        .await?;
+        complete(async move { extensions.install(request).await }).await?;
         Ok(proto::InstallExtensionResponse {})
     }
 

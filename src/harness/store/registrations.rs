@@ -29,6 +29,21 @@ impl Store {
         }
     }
 
+    /// Of an extension that is installed.
+    pub(in crate::harness) fn replace_registration(
+        &self,
+        registration: ExtensionRegistration,
+    ) -> Result<(), Status> {
+        let mut tables = self.tables();
+        let Tables { registrations, journal, .. } = &mut *tables;
+        let place = registrations
+            .get_mut(&registration.name)
+            .ok_or_else(|| not_installed(&registration.name))?;
+        journal.put_registration(&registration);
+        *place = registration;
+        Ok(())
+    }
+
     pub(in crate::harness) fn registration(&self, name: &str) -> Option<ExtensionRegistration> {
         self.tables().registrations.get(name).cloned()
     }

@@ -1,0 +1,119 @@
+//! Bringing an extension up: launched, then Init, then Info.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{Extensions, Running};
+use crate::client::Transport;
+use crate::harness::certificates::{Identity, secret};
+use crate::harness::contact::Contact;
+use crate::harness::launcher::{ChildProcess, IN_PROCESS, Launcher, PROGRAM, Progress, Start};
+use crate::proto;
+use crate::proto::extension_service_client::ExtensionServiceClient;
+
+impl Extensions {
+    /// Launches, initializes and asks for its documentation.
+    pub(super) async fn start(
+        &self,
+        registration: &proto::ExtensionRegistration,
+        progress: &Progress,
+    ) -> Result<Arc<Running>, Status> {
+        let contact = self.launch(registration, progress).await?;
+        let started = self.clock.unix_millis();
+        progress.tell("waiting for it to answer");
+        let ready = async {
+            contact
+                .reach(|mut client| {
+                    let config = registration.variables.clone();
+                    let request = proto::ExtensionInitRequest { config };
+                    async move { client.init(request).await }
+                })
+                .await?;
+            Ok(contact.client.clone().info(proto::ExtensionInfoRequest {}).await?.into_inner())
+        };
+        match ready.await {
+            Ok(info) => Ok(Arc::new(Running {
+                contact,
+                documentation: info.documentation,
+                started,
+                in_charge: watch::Sender::new(true),
+            })),
+            Err(status) => {
+                contact.stop().await;
+                Err(status)
+            }
+        }
+    }
+
+    /// Starts an extension for one installer conversation, without Init.
+    pub(in crate::harness) async fn start_for_installer(
+        &self,
+        init: proto::run_extension_installer_client_message::Init,
+    ) -> Result<Installer, Status> {
+        let registration = proto::ExtensionRegistration {
+            name: "installer".to_owned(),
+            image: init.image,
+            user: init.user,
+            pass: init.pass,
+            ..Default::default()
+        };
+        let contact = self.launch(&registration, &Progress::default()).await?;
+        match contact
+            .reach(|mut client| async move { client.info(proto::ExtensionInfoRequest {}).await })
+            .await
+        {
+            Ok(_info) => Ok(Installer(contact)),
+            Err(status) => {
+                contact.stop().await;
+                Err(status)
+            }
+        }
+    }
+
+    async fn launch(
+        &self,
+        registration: &proto::ExtensionRegistration,
+        progress: &Progress,
+    ) -> Result<Contact, Status> {
+        let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
+        let launcher: &dyn Launcher = if image.starts_with(IN_PROCESS) {
+            &self.in_process
+        } else if image.starts_with(PROGRAM) {
+            &ChildProcess
+        } else {
+            return Err(Status::unimplemented(
+                "this core does not start container images yet; give a program as `exec:<path>`",
+            ));
+        };
+        let start = Start {
+            name: name.clone(),
+            key: secret()?,
+            identity: Identity::new()?,
+            log_level: self.common.log_level.clone(),
+            gofer_host: self.common.gofer_host.clone(),
+            user: user.clone(),
+            pass: pass.clone(),
+            progress: progress.clone(),
+            lives: self.lives.clone(),
+        };
+        let token = self.tokens.let_in(&start.key);
+        progress.tell("being launched");
+        let extension = launcher.launch(image, &start).await?;
+        Contact::new(extension, &start, self.clock, token)
+    }
+}
+
+/// An extension that was started to hold one conversation.
+pub(in crate::harness) struct Installer(Contact);
+
+impl Installer {
+    pub(in crate::harness) fn client(&self) -> ExtensionServiceClient<Transport> {
+        self.0.client.clone()
+    }
+
+    pub(in crate::harness) async fn stop(self) {
+        self.0.stop().await;
+    }
+}

@@ -1,0 +1,168 @@
+//! Keeps an extension up: watches it, starts it again when it ends or stops
+//! answering, and restores its subscriptions.
+//!
+//! Each extension has a supervisor of its own, so that one that never comes up
+//! delays no other.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Code;
+
+use super::slots::{Charge, Dismissed};
+use super::{Extensions, Running};
+use crate::client::{Backoff, Effect, effect};
+use crate::proto;
+
+/// Between an extension's end and its next start. The first is short: most that
+/// end have met something that is over by then.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
+
+/// For how long an extension must run so that its next end counts as its first.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+/// Subscriptions of one extension that are being restored at once: as many as
+/// keep it busy.
+const RESTORES_IN_FLIGHT: usize = 16;
+
+/// Between attempts to restore a subscription whose answer got lost.
+const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// Attempts to restore it while the extension lives.
+const RESTORE_ATTEMPTS: u32 = 5;
+
+impl Extensions {
+    /// Watches who runs, or else brings somebody up, and goes on so until what
+    /// comes back is dropped.
+    pub(super) fn supervise(
+        &self,
+        charge: Charge,
+        running: Option<&Arc<Running>>,
+    ) -> AbortOnDropHandle<()> {
+        let (this, running) = (Weak::clone(&self.this), running.map(Arc::clone));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            // Dismissed, or the core is gone: nothing is left to be done.
+            let _ = supervise(this, charge, running).await;
+        }))
+    }
+
+    /// Starts it; it is seen by others once it answers.
+    async fn raise(&self, charge: &Charge) -> Result<Option<Arc<Running>>, Dismissed> {
+        let name = &charge.name;
+        let progress = self.slots.progress(charge)?;
+        let outcome = match self.registration(name) {
+            Ok(registration) => self.start(&registration, &progress).await,
+            Err(status) => Err(status),
+        };
+        match outcome {
+            Ok(running) => {
+                self.slots.rose(charge, &running)?;
+                Ok(Some(running))
+            }
+            Err(status) => {
+                tracing::error!(extension = name, %status, "an extension did not come up");
+                self.slots.fell(charge, status.message())?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Subscribes what is stored for an extension, side by side. What cannot be
+    /// restored is marked and does not stop the others.
+    pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) {
+        let in_flight = Arc::new(Semaphore::new(RESTORES_IN_FLIGHT));
+        let mut restores = JoinSet::new();
+        for subscription in self.store.subscriptions_of_extension(name) {
+            let (Some(this), Ok(place)) =
+                (self.this.upgrade(), Arc::clone(&in_flight).acquire_owned().await)
+            else {
+                return;
+            };
+            let running = Arc::clone(running);
+            restores.spawn(async move {
+                this.restore(&running, &subscription).await;
+                drop(place);
+            });
+        }
+        while restores.join_next().await.is_some() {}
+    }
+
+    /// Subscribes what was stored, where it is still there and neither disabled
+    /// nor refused before.
+    async fn restore(&self, running: &Running, stored: &proto::PipelineExtensionSubscription) {
+        use proto::pipeline_extension_subscription::Status as State;
+        let _turn = self.store.turn(stored).await;
+        let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
+        let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else { return };
+        if current.status() != State::Active {
+            return;
+        }
+        let mut backoff = RESTORE_BACKOFF;
+        for attempt in 1.. {
+            let Err(refusal) = self.subscribe_to(running, &current).await else { return };
+            let lost = match effect(&refusal) {
+                Effect::None => true,
+                Effect::Unknown => refusal.code() != Code::DeadlineExceeded,
+                Effect::Unavailable | Effect::Refused => false,
+            };
+            if !lost || attempt == RESTORE_ATTEMPTS {
+                let (state, reason) = (State::Error, refusal.message());
+                // Gone where its pipeline was deleted meanwhile, and then there
+                // is nothing to mark.
+                let _ = self
+                    .store
+                    .set_subscription_status(namespace, pipeline, name, label, state, reason);
+                return;
+            }
+            tokio::time::sleep(backoff.pause()).await;
+            if running.contact.process.ended().is_some() {
+                // Restored when it is up again.
+                return;
+            }
+        }
+    }
+}
+
+async fn supervise(
+    extensions: Weak<Extensions>,
+    charge: Charge,
+    running: Option<Arc<Running>>,
+) -> Result<(), Dismissed> {
+    let upgrade = || extensions.upgrade().ok_or(Dismissed);
+    let mut backoff = BACKOFF;
+    let mut watched = running;
+    if watched.is_none() {
+        watched = raise_and_restore(&*upgrade()?, &charge).await?;
+    }
+    loop {
+        if let Some(running) = watched.take() {
+            let since = Instant::now();
+            let period = upgrade()?.common.health_check_period;
+            let problem = running.contact.unwell(period).await;
+            tracing::warn!(extension = charge.name, %problem, "an extension is started again");
+            upgrade()?.slots.fell(&charge, &problem)?;
+            running.contact.kill().await;
+            if since.elapsed() >= RECOVERED {
+                backoff = BACKOFF;
+            }
+        }
+        tokio::time::sleep(backoff.pause()).await;
+        watched = raise_and_restore(&*upgrade()?, &charge).await?;
+    }
+}
+
+async fn raise_and_restore(
+    extensions: &Extensions,
+    charge: &Charge,
+) -> Result<Option<Arc<Running>>, Dismissed> {
+    let raised = extensions.raise(charge).await?;
+    if let Some(running) = &raised {
+        // What ends meanwhile is noticed right after.
+        extensions.restore_subscriptions(&charge.name, running).await;
+    }
+    Ok(raised)
+}

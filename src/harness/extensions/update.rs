@@ -1,0 +1,90 @@
+//! Another image or configuration in the place of an installed extension's.
+
+use std::collections::HashMap;
+
+use tonic::Status;
+
+use super::Extensions;
+use crate::harness::state::ExtensionState;
+use crate::proto::ExtensionRegistration;
+use crate::proto::embedded::UpdateExtensionRequest;
+use crate::proto::extension_registration::ExtensionStatus as Registered;
+
+impl Extensions {
+    /// Starts another one beside the one that serves, and lets it take over once
+    /// it is ready. Where it does not come up, everything stays as it was.
+    ///
+    /// A disabled extension is changed and not started.
+    pub(in crate::harness) async fn update(
+        &self,
+        request: UpdateExtensionRequest,
+    ) -> Result<(), Status> {
+        let name = request.name.clone();
+        let before = self.registration(&name)?;
+        let after = changed(before.clone(), request)?;
+        if before.status() != Registered::Enabled {
+            let claim = self.slots.claim(&name, ExtensionState::Updating)?;
+            self.store.replace_registration(after)?;
+            claim.stopped();
+            return Ok(());
+        }
+        let claim = self.slots.claim(&name, ExtensionState::Updating)?;
+        let new = match self.start(&after, &claim.progress).await {
+            Ok(new) => new,
+            Err(status) => {
+                let old = claim.before.clone();
+                let problem = format!("the update failed: {}", status.message());
+                claim.supervised(old.as_ref(), &problem, |charge| {
+                    self.supervise(charge, old.as_ref())
+                });
+                return Err(status);
+            }
+        };
+        self.store.replace_registration(after)?;
+        // Whoever begins or ends a subscription waits from here on until the old
+        // one has let go of all of them, so that none is ever held by both.
+        new.in_charge.send_replace(false);
+        claim.take_over(&new);
+        claim.progress.tell("waiting for the old one to stop");
+        claim.stop().await;
+        new.in_charge.send_replace(true);
+        claim.supervised(Some(&new), "", |charge| self.supervise(charge, Some(&new)));
+        self.restore_subscriptions(&name, &new).await;
+        Ok(())
+    }
+}
+
+/// The registration as it is to be.
+fn changed(
+    mut registration: ExtensionRegistration,
+    request: UpdateExtensionRequest,
+) -> Result<ExtensionRegistration, Status> {
+    let UpdateExtensionRequest { name: _, image, user, pass, variables, removed } = request;
+    if !image.is_empty() {
+        registration.image = image;
+    }
+    if !user.is_empty() || !pass.is_empty() {
+        (registration.user, registration.pass) = (user, pass);
+    }
+    for key in removed {
+        if !remove(&mut registration.variables, &key) {
+            return Err(Status::invalid_argument(format!(
+                "`{key}` cannot be removed: the extension's configuration does not have it"
+            )));
+        }
+    }
+    for (key, value) in variables {
+        // Extensions match keys without regard to case: `Every` takes the place
+        // of `every`.
+        remove(&mut registration.variables, &key);
+        registration.variables.insert(key, value);
+    }
+    Ok(registration)
+}
+
+/// Without regard to case: whether there was one.
+fn remove(variables: &mut HashMap<String, String>, key: &str) -> bool {
+    let before = variables.len();
+    variables.retain(|other, _| !other.eq_ignore_ascii_case(key));
+    variables.len() < before
+}
