@@ -226,6 +226,7 @@ impl Core {
             }),
         };
         core.serve(listener).await;
+        core.inner.extensions.end_left_behind().await;
         core.inner.extensions.restore_enabled();
         Ok(core)
     }

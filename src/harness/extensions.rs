@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::contact::{Contact, Token, Tokens, lock};
-use super::launcher::InProcess;
+use super::launcher::{InProcess, end_left_behind};
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Store};
 use crate::client::{Effect, Transport, effect};
@@ -188,6 +188,16 @@ impl Extensions {
                 }
                 Err(status)
             }
+        }
+    }
+
+    /// Ends what an earlier core, which was killed, left behind of what it had
+    /// started.
+    pub(super) async fn end_left_behind(&self) {
+        let starts = self.store.starts();
+        end_left_behind(starts.clone()).await;
+        for digest in starts {
+            self.store.end_start(&digest);
         }
     }
 

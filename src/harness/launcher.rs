@@ -3,6 +3,7 @@
 //! it is started, and what runs it is a [`Process`] to everybody else.
 
 mod in_process;
+mod left_behind;
 mod process;
 mod program;
 
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 pub(super) use in_process::InProcess;
+pub(super) use left_behind::end_left_behind;
 pub(super) use process::{Process, Progress};
 pub(super) use program::ChildProcess;
 

@@ -25,6 +25,7 @@ mod registrations;
 mod runs;
 mod seal;
 mod secrets;
+mod starts;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub(super) use secrets::Holder;
 pub(super) use subscriptions::status_reason;
 pub(super) use tokens::has_access;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,8 @@ struct Tables {
     tokens: HashMap<[u8; 32], Arc<proto::Token>>,
     /// Of the whole core.
     secrets: Secrets,
+    /// Digests of the keys that child processes were started with.
+    starts: BTreeSet<[u8; 32]>,
     flags: Flags,
     events: EventLog,
     journal: Journal,
@@ -224,6 +227,7 @@ impl Tables {
             registrations: BTreeMap::new(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
+            starts: BTreeSet::new(),
             flags: Flags::default(),
             events: EventLog::new(EVENTS),
             journal: Journal::new(seal),
@@ -261,6 +265,9 @@ impl Tables {
             }
             Record::Token(digest, it) => {
                 self.tokens.insert(digest, Arc::new(it));
+            }
+            Record::Start(digest) => {
+                self.starts.insert(digest);
             }
             Record::Event(it) => self.events.restore(it),
             Record::Object(it) => {

@@ -12,6 +12,7 @@ use crate::harness::contact::Contact;
 use crate::harness::launcher::{ChildProcess, IN_PROCESS, Launcher, PROGRAM, Progress, Start};
 use crate::proto;
 use crate::proto::extension_service_client::ExtensionServiceClient;
+use crate::server::auth::sha256;
 
 impl Extensions {
     /// Launches, initializes and asks for its documentation.
@@ -100,7 +101,23 @@ impl Extensions {
         };
         let token = self.tokens.let_in(&start.key);
         progress.tell("being launched");
-        let extension = launcher.launch(image, &start).await?;
+        let digest = sha256(start.key.as_bytes());
+        let outlives = image.starts_with(PROGRAM);
+        if outlives {
+            self.store.begin_start(&digest).await?;
+        }
+        let launched = launcher.launch(image, &start).await;
+        if outlives {
+            let end = launched.as_ref().ok().map(|extension| extension.process.watch());
+            let store = Arc::clone(&self.store);
+            self.lives.spawn(async move {
+                if let Some(end) = end {
+                    end.await;
+                }
+                store.end_start(&digest);
+            });
+        }
+        let extension = launched?;
         Contact::new(extension, &start, self.clock, token)
     }
 }

@@ -55,11 +55,18 @@ impl Process {
 
     /// Waits for its end: how it ended, as a sentence.
     pub(in crate::harness) async fn end(&self) -> Arc<str> {
+        self.watch().await
+    }
+
+    /// The same, without holding it.
+    pub(in crate::harness) fn watch(&self) -> impl Future<Output = Arc<str>> + Send + use<> {
         let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(end) => end.clone().unwrap_or_default(),
-            // The runtime is being shut down.
-            Err(_) => "it was ended with the core".into(),
+        async move {
+            match ended.wait_for(Option::is_some).await {
+                Ok(end) => end.clone().unwrap_or_default(),
+                // The runtime is being shut down.
+                Err(_) => "it was ended with the core".into(),
+            }
         }
     }
 

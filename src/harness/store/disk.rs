@@ -83,7 +83,9 @@ impl Disk {
             for record in table.iter().map_err(|error| failed(&error))? {
                 let (key, value) = record.map_err(|error| failed(&error))?;
                 let record = decode(key.value(), value.value(), seal);
-                if record.is_none() && key.value().first() == Some(&(Kind::Secret as u8)) {
+                let kind = key.value().first();
+                let sealed = [Kind::Secret, Kind::Registration];
+                if record.is_none() && sealed.iter().any(|it| kind == Some(&(*it as u8))) {
                     return Err(Error::new(
                         ErrorKind::FailedPrecondition,
                         format!(

@@ -30,6 +30,7 @@ pub(super) enum Kind {
     Event = 9,
     Object = 10,
     Secret = 11,
+    Start = 12,
 }
 
 impl Kind {
@@ -47,6 +48,7 @@ impl Kind {
             Self::Event,
             Self::Object,
             Self::Secret,
+            Self::Start,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -150,8 +152,16 @@ impl Journal {
         self.write(Kind::Subscription, &names, None, None);
     }
 
-    pub(super) fn put_registration(&mut self, it: &proto::ExtensionRegistration) {
-        self.put(Kind::Registration, &[&it.name], None, it);
+    /// As a whole, since it holds a registry's password and what an administrator
+    /// configured.
+    pub(super) fn put_registration(
+        &mut self,
+        it: &proto::ExtensionRegistration,
+    ) -> Result<(), Status> {
+        let key = Kind::Registration.key(&[&it.name], None);
+        let Some(sealed) = self.sealed(&key, &it.encode_to_vec())? else { return Ok(()) };
+        self.writes.push(Write { key, value: Some(sealed) });
+        Ok(())
     }
 
     pub(super) fn remove_registration(&mut self, name: &str) {
@@ -160,16 +170,12 @@ impl Journal {
 
     pub(super) fn put_token(&mut self, digest: &[u8; 32], it: &proto::Token) {
         if self.kept {
-            let key = [&[Kind::Token as u8], &digest[..]].concat();
-            self.writes.push(Write { key, value: Some(it.encode_to_vec()) });
+            self.digest(Kind::Token, digest, Some(it.encode_to_vec()));
         }
     }
 
     pub(super) fn remove_token(&mut self, digest: &[u8; 32]) {
-        if self.kept {
-            let key = [&[Kind::Token as u8], &digest[..]].concat();
-            self.writes.push(Write { key, value: None });
-        }
+        self.digest(Kind::Token, digest, None);
     }
 
     pub(super) fn put_event(&mut self, it: &proto::Event) {
@@ -189,10 +195,8 @@ impl Journal {
     }
 
     pub(super) fn put_secret(&mut self, it: &Secret) -> Result<(), Status> {
-        let Some(seal) = &self.seal else { return Ok(()) };
         let key = Kind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
-        let sealed = seal.seal(&key, &it.content);
-        let sealed = sealed.ok_or_else(|| Status::internal("the secret cannot be encrypted"))?;
+        let Some(sealed) = self.sealed(&key, it.content.as_bytes())? else { return Ok(()) };
         let record = SealedSecret {
             namespace: it.namespace.clone(),
             pipeline: it.pipeline.clone(),
@@ -203,6 +207,28 @@ impl Journal {
         };
         self.writes.push(Write { key, value: Some(record.encode_to_vec()) });
         Ok(())
+    }
+
+    /// Encrypted for its place; `None` where nothing is kept.
+    fn sealed(&self, place: &[u8], content: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+        let Some(seal) = &self.seal else { return Ok(None) };
+        let sealed = seal.seal(place, content);
+        sealed.map(Some).ok_or_else(|| Status::internal("what is secret cannot be encrypted"))
+    }
+
+    pub(super) fn put_start(&mut self, digest: &[u8; 32]) {
+        self.digest(Kind::Start, digest, Some(Vec::new()));
+    }
+
+    pub(super) fn remove_start(&mut self, digest: &[u8; 32]) {
+        self.digest(Kind::Start, digest, None);
+    }
+
+    fn digest(&mut self, kind: Kind, digest: &[u8; 32], value: Option<Vec<u8>>) {
+        if self.kept {
+            let key = [&[kind as u8], &digest[..]].concat();
+            self.writes.push(Write { key, value });
+        }
     }
 
     pub(super) fn remove_secret(&mut self, it: &Secret) {
@@ -251,10 +277,11 @@ pub(super) enum Record {
     Event(proto::Event),
     Object(Object),
     Secret(Secret),
+    Start([u8; 32]),
 }
 
-/// A record, of its key and value; `None` where it is none, or a secret that
-/// another key sealed.
+/// A record, of its key and value; `None` where it is none, or sealed with
+/// another key.
 pub(super) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<Record> {
     let (kind, rest) = key.split_first()?;
     Some(match Kind::of(*kind)? {
@@ -271,14 +298,18 @@ pub(super) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<Record> {
         Kind::Config => Record::Config(Message::decode(value).ok()?),
         Kind::Run => Record::Run(Message::decode(value).ok()?),
         Kind::Subscription => Record::Subscription(Message::decode(value).ok()?),
-        Kind::Registration => Record::Registration(Message::decode(value).ok()?),
+        Kind::Registration => {
+            let registration = seal.open(key, value)?;
+            Record::Registration(Message::decode(&*registration).ok()?)
+        }
         Kind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
         Kind::Event => Record::Event(Message::decode(value).ok()?),
         Kind::Object => Record::Object(Message::decode(value).ok()?),
+        Kind::Start => Record::Start(rest.try_into().ok()?),
         Kind::Secret => {
             let it = SealedSecret::decode(value).ok()?;
             Record::Secret(Secret {
-                content: seal.open(key, &it.sealed)?,
+                content: String::from_utf8(seal.open(key, &it.sealed)?).ok()?,
                 namespace: it.namespace,
                 pipeline: it.pipeline,
                 key: it.key,

@@ -18,7 +18,7 @@ impl Store {
         let Tables { registrations, journal, .. } = &mut *tables;
         match registrations.entry(registration.name.clone()) {
             Entry::Vacant(free) => {
-                journal.put_registration(&registration);
+                journal.put_registration(&registration)?;
                 free.insert(registration);
                 Ok(())
             }
@@ -39,7 +39,7 @@ impl Store {
         let place = registrations
             .get_mut(&registration.name)
             .ok_or_else(|| not_installed(&registration.name))?;
-        journal.put_registration(&registration);
+        journal.put_registration(&registration)?;
         *place = registration;
         Ok(())
     }
@@ -74,8 +74,10 @@ impl Store {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
         let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
-        registration.set_status(status);
-        journal.put_registration(registration);
+        let mut changed = registration.clone();
+        changed.set_status(status);
+        journal.put_registration(&changed)?;
+        *registration = changed;
         Ok(())
     }
 }

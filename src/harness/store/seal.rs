@@ -38,11 +38,11 @@ impl Seal {
     }
 
     /// The sealed text, for its place alone: it opens nowhere else.
-    pub(super) fn seal(&self, place: &[u8], text: &str) -> Option<Vec<u8>> {
+    pub(super) fn seal(&self, place: &[u8], text: &[u8]) -> Option<Vec<u8>> {
         // One nonce for each secret that is put: at random they do not collide.
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
-        let mut sealed = text.as_bytes().to_vec();
+        let mut sealed = text.to_vec();
         let once = Nonce::assume_unique_for_key(nonce);
         self.key.seal_in_place_append_tag(once, Aad::from(place), &mut sealed).ok()?;
         Some([&nonce[..], &sealed].concat())
@@ -50,12 +50,12 @@ impl Seal {
 
     /// `None` where it was sealed with another key, for another place, or has
     /// been changed.
-    pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<String> {
+    pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = sealed.to_vec();
         let once = Nonce::assume_unique_for_key(*nonce);
         let text = self.key.open_in_place(once, Aad::from(place), &mut text).ok()?;
-        String::from_utf8(text.to_vec()).ok()
+        Some(text.to_vec())
     }
 }
 
