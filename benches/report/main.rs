@@ -22,6 +22,7 @@ mod durable;
 mod exec;
 mod info;
 mod memory;
+mod restore;
 mod size;
 mod subscribe;
 mod throughput;
@@ -31,8 +32,8 @@ use common::report::Table;
 use common::{Options, Result, roles};
 
 /// The rows by name, in the order of the table.
-const ROWS: [&str; 8] =
-    ["throughput", "memory", "ticks", "subscribe", "info", "size", "exec", "durable"];
+const ROWS: [&str; 9] =
+    ["throughput", "memory", "ticks", "subscribe", "info", "size", "exec", "durable", "restore"];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -70,6 +71,7 @@ async fn main() -> Result<()> {
             "info" => info::measure(&options, &mut table).await?,
             "size" => size::measure(&mut table)?,
             "durable" => durable::measure(&options, &mut table).await?,
+            "restore" => restore::measure(&options, &mut table).await?,
             _ => exec::measure(&options, &mut table).await?,
         }
     }

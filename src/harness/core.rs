@@ -294,6 +294,17 @@ impl Core {
         self.install_image(name, format!("{PROGRAM}{program}"), config).await
     }
 
+    /// An extension that is installed already, by its name: of a core that was
+    /// started with a store, say.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none.
+    pub fn installed(&self, name: &str) -> Result<Installed> {
+        let installed = Installed::new(self.clone(), name.to_owned());
+        installed.status().map(|_| installed)
+    }
+
     async fn install_image(
         &self,
         name: &str,

@@ -7,7 +7,7 @@ use super::identity::PREFIX;
 use super::interval::Interval;
 use super::probe::Probe;
 use super::{Result, bare, process};
-use crate::ticks;
+use crate::{restore, ticks};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Role {
@@ -21,14 +21,17 @@ pub(crate) enum Role {
     BareTicks,
     /// Tasks that sleep, for the memory that they take.
     Tasks,
+    /// A core with extensions of its own.
+    Core,
 }
 
-const ROLES: [(Role, &str); 5] = [
+const ROLES: [(Role, &str); 6] = [
     (Role::Sdk, "role:sdk"),
     (Role::SdkTicks, "role:sdk-ticks"),
     (Role::Bare, "role:bare"),
     (Role::BareTicks, "role:bare-ticks"),
     (Role::Tasks, "role:tasks"),
+    (Role::Core, "role:core"),
 ];
 
 impl Role {
@@ -63,6 +66,7 @@ pub(crate) async fn play(role: Role) -> Result<()> {
         Role::Bare => bare::serve(&std::env::var(format!("{PREFIX}HOST"))?).await,
         Role::BareTicks => ticks::bare_ticks().await,
         Role::Tasks => sleeping_tasks().await,
+        Role::Core => restore::core().await.map_err(|error| error.to_string().into()),
     }
 }
 

@@ -106,9 +106,9 @@ impl Extensions {
         if outlives {
             self.store.begin_start(&digest).await?;
         }
-        let launched = launcher.launch(image, &start).await;
+        let outcome = launcher.launch(image, &start).await;
         if outlives {
-            let end = launched.as_ref().ok().map(|extension| extension.process.watch());
+            let end = outcome.as_ref().ok().map(|extension| extension.process.watch());
             let store = Arc::clone(&self.store);
             self.lives.spawn(async move {
                 if let Some(end) = end {
@@ -117,7 +117,7 @@ impl Extensions {
                 store.end_start(&digest);
             });
         }
-        let extension = launched?;
+        let extension = outcome?;
         Contact::new(extension, &start, self.clock, token)
     }
 }

@@ -202,6 +202,14 @@ async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
     let store = open_store(&directory.file());
     let secret = "correct horse battery staple";
     store.put_secret(Holder::Global, "it".to_owned(), secret.to_owned(), vec![], false).unwrap();
+    // So is what an extension was installed with.
+    let registration = crate::proto::ExtensionRegistration {
+        name: "it".to_owned(),
+        pass: secret.to_owned(),
+        variables: [("token".to_owned(), secret.to_owned())].into(),
+        ..Default::default()
+    };
+    store.put_registration(registration.clone()).unwrap();
     store.durable().await.unwrap();
     store.close().await;
     let file = std::fs::read(directory.file()).unwrap();
@@ -215,6 +223,7 @@ async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
     let own = super::super::unhex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
     let store = Store::open(Clock::system(), &directory.file(), Some(own)).unwrap();
     assert_eq!(store.secret(Holder::Global, "it").unwrap().1, secret);
+    assert_eq!(store.registration("it"), Some(registration));
     store.close().await;
     std::fs::write(&key, "not a key").unwrap();
     let why = refusal(&directory.file());
