@@ -71,7 +71,7 @@ async fn main() -> Result<()> {
             "info" => info::measure(&options, &mut table).await?,
             "size" => size::measure(&mut table)?,
             "durable" => durable::measure(&options, &mut table).await?,
-            "restore" => restore::measure(&options, &mut table).await?,
+            "restore" => restore::measure(&options, &mut table)?,
             _ => exec::measure(&options, &mut table).await?,
         }
     }

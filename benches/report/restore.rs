@@ -28,7 +28,7 @@ const SUBSCRIPTIONS: usize = 100;
 /// The pipeline that the extension that is killed runs every second.
 const NIGHTLY: &str = "default/nightly";
 
-pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> {
+pub(crate) fn measure(options: &Options, table: &mut Table) -> Result<()> {
     let extensions = options.pick(100, 5);
     named(Role::Sdk)?;
     let (mut all, mut one) = (Vec::new(), Vec::new());
