@@ -71,7 +71,8 @@
 //!   [`GoDuration`], [`Error`] and [`Declared`] what its settings are made of.
 //! - [`run`] runs an extension as Gofer starts it; [`Server`] is for those who
 //!   bring their own runtime, listener, limits or stop.
-//! - [`Gofer`] is the client to Gofer's API, and [`proto`] the contract itself.
+//! - [`Gofer`] is the client to Gofer's API, with [`Gofer::builder`] for programs
+//!   that are no extension, and [`proto`] the contract itself.
 //! - `harness` (a feature) is an embedded Gofer core for tests and development.
 //!
 //! # Features
@@ -110,8 +111,8 @@ pub mod proto;
 mod server;
 
 pub use client::{
-    Event, Events, Gofer, GoferAddress, InvalidAddress, Objects, PipelineId, Run, RunInfo,
-    RunState, RunStatus, Secrets, Transport,
+    Event, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
+    RunInfo, RunState, RunStatus, Secrets, Transport,
 };
 pub use extension::{
     Declared, Dialogue, Error, ErrorKind, Extension, ExternalEvent, GoDuration,

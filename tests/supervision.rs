@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use gofer_sdk::ErrorKind;
 use gofer_sdk::harness::{Core, ExtensionState, Installed};
+use gofer_sdk::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::proto::{self, embedded};
 
 /// Far above what anything here takes, on a busy machine too.
@@ -121,7 +122,10 @@ async fn a_killed_extension_is_started_and_subscribed_again() {
     runs(&core, "default/nightly", so_far + 2).await;
     // What is shown over the API is the same.
     let request = embedded::ListExtensionStatesRequest::default();
-    let states = core.client().embedded_core().list_extension_states(request).await.unwrap();
+    let states = EmbeddedCoreClient::new(core.client().transport())
+        .list_extension_states(request)
+        .await
+        .unwrap();
     let state = &states.get_ref().extensions[0];
     assert!(state.name == "interval" && state.restarts >= 1);
     assert_eq!(state.state(), embedded::extension_state::State::Running);
@@ -236,7 +240,7 @@ async fn an_update_that_does_not_come_up_leaves_the_old_one_serving() {
         image: format!("exec:{}", script.program().display()),
         ..Default::default()
     };
-    let mut embedded = core.client().embedded_core();
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
     within(embedded.update_extension(request.clone())).await.unwrap_err();
     let status = extension.status().unwrap();
     assert_eq!(status.state, ExtensionState::Running);

@@ -8,6 +8,7 @@
 
 mod address;
 mod backoff;
+mod builder;
 mod channel;
 mod connect;
 mod resume;
@@ -18,6 +19,7 @@ mod transport;
 mod types;
 
 pub use address::{GoferAddress, InvalidAddress};
+pub use builder::GoferBuilder;
 pub use store::{Events, Objects, Secrets};
 pub use transport::Transport;
 pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus};
@@ -43,8 +45,6 @@ use crate::clock::Clock;
 use crate::extension::Result;
 use crate::net::tls::Trust;
 use crate::proto;
-#[cfg(feature = "harness")]
-use crate::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use crate::proto::gofer_client::GoferClient;
 
 /// How long a call may take, attempts and pauses included, where nobody says
@@ -103,6 +103,27 @@ pub(crate) struct Access {
 }
 
 impl Gofer {
+    /// A client of one's own, for a program that is not an extension; an
+    /// extension is given its client. `address` is `host[:port]`, the port 443
+    /// where none is named.
+    ///
+    /// ```no_run
+    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// use gofer_sdk::Gofer;
+    ///
+    /// let gofer = Gofer::builder("gofer.example.com:8080")
+    ///     .token(std::env::var("GOFER_TOKEN")?)
+    ///     .ca_certificate(std::fs::read_to_string("gofer.crt")?)
+    ///     .build()?;
+    /// for run in gofer.runs("ops/nightly", 10).await? {
+    ///     println!("{} {:?}", run.id(), run.status());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(address: impl Into<String>) -> GoferBuilder {
+        GoferBuilder::new(address.into())
+    }
+
     pub(crate) fn new(access: Access) -> Self {
         let connector = Connector::new(access.dial, access.server_name, access.trust);
         let channel = Channel::new(connector, access.clock);
@@ -121,7 +142,8 @@ impl Gofer {
     /// Gofer's whole API, as generated from the contract, over the same
     /// connection, with the same token and default deadline.
     ///
-    /// Nothing is retried. A deadline of its own is set on the request:
+    /// Nothing is retried; a call that could not be sent, since there is no
+    /// connection, fails with `UNAVAILABLE`. A deadline of its own is set on the request:
     ///
     /// ```
     /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), tonic::Status> {
@@ -138,21 +160,22 @@ impl Gofer {
             .max_decoding_message_size(transport::MAX_RESPONSE_BYTES)
     }
 
-    /// What an [embedded core](crate::harness::Core) has beside Gofer's API, over
-    /// the same connection. A real Gofer answers `UNIMPLEMENTED`.
+    /// What carries [`api`](Self::api)'s calls, for the generated client of
+    /// another service at the same address.
     ///
     /// ```
-    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "harness")]
+    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), tonic::Status> {
     /// use gofer_sdk::proto::embedded::ListExtensionStatesRequest;
+    /// use gofer_sdk::proto::embedded::embedded_core_client::EmbeddedCoreClient;
     ///
-    /// let request = ListExtensionStatesRequest::default();
-    /// let states = gofer.embedded_core().list_extension_states(request).await?.into_inner();
+    /// let mut core = EmbeddedCoreClient::new(gofer.transport());
+    /// let states = core.list_extension_states(ListExtensionStatesRequest::default()).await?;
     /// # Ok(()) }
     /// ```
-    #[cfg(feature = "harness")]
     #[must_use]
-    pub fn embedded_core(&self) -> EmbeddedCoreClient<Transport> {
-        EmbeddedCoreClient::new(self.inner.transport.clone())
+    pub fn transport(&self) -> Transport {
+        self.inner.transport.clone()
     }
 
     /// Asks Gofer to run a pipeline, in the name of this extension and of a

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use http_body_util::{BodyExt, Limited};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::channel::Channel;
+use super::channel::{Channel, NotSent};
 
 /// The largest answer of a call that is not a stream; the limit that gRPC
 /// implementations share by default is 4 MiB, objects may be larger.
@@ -98,7 +99,7 @@ impl tower_service::Service<Request<Body>> for Transport {
             Some(asked) => asked,
             None if streaming => {
                 return Box::pin(async move {
-                    let response = channel.send(request).await?;
+                    let response = channel.send(request).await.map_err(unavailable)?;
                     Ok(response.map(Body::new))
                 });
             }
@@ -110,7 +111,7 @@ impl tower_service::Service<Request<Body>> for Transport {
         };
         Box::pin(async move {
             let call = async {
-                let response = channel.send(request).await?;
+                let response = channel.send(request).await.map_err(unavailable)?;
                 if streaming {
                     return Ok(response.map(Body::new));
                 }
@@ -125,6 +126,19 @@ impl tower_service::Service<Request<Body>> for Transport {
                 Err(BoxError::from(Status::deadline_exceeded(message)))
             })
         })
+    }
+}
+
+/// What was not sent is told as `UNAVAILABLE`, with the reason as its source,
+/// by which the SDK's own calls know that they may be made again.
+fn unavailable(error: BoxError) -> BoxError {
+    match error.downcast::<NotSent>() {
+        Ok(not_sent) => {
+            let mut status = Status::unavailable(not_sent.to_string());
+            status.set_source(Arc::new(*not_sent));
+            status.into()
+        }
+        Err(error) => error,
     }
 }
 

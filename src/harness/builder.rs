@@ -24,12 +24,14 @@ pub struct CoreBuilder {
     pub(super) key: Option<String>,
     pub(super) log_level: LogLevel,
     pub(super) health_check_period: Duration,
+    /// Certificate and key of the owner's own.
+    pub(super) tls: Option<(String, String)>,
 }
 
-/// Without the key.
+/// Without the keys.
 impl fmt::Debug for CoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listen, store, key: _, log_level, health_check_period } = self;
+        let Self { listen, store, key: _, log_level, health_check_period, tls: _ } = self;
         f.debug_struct("CoreBuilder")
             .field("listen", listen)
             .field("store", store)
@@ -47,6 +49,7 @@ impl CoreBuilder {
             key: None,
             log_level: LogLevel::Warn,
             health_check_period: HEALTH_CHECK_PERIOD,
+            tls: None,
         }
     }
 
@@ -92,12 +95,27 @@ impl CoreBuilder {
         self
     }
 
+    /// Shows this certificate to those who call from outside, and not one of
+    /// the core's making: PEM text of a chain, and of its key.
+    ///
+    /// Without it, a certificate is made for `localhost`, the addresses of
+    /// loopback and the one that is listened on. Where there is a store it is
+    /// kept beside it, in a file of the same name with `.crt` added, for callers
+    /// to trust, and its key in one with `.crt.key` added, which its owner alone
+    /// can read. It is valid for ten years and made anew before that, or where
+    /// the core listens on another address.
+    pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
     /// Starts the core.
     ///
     /// # Errors
     ///
     /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) where the
-    /// key is not one; where the address cannot be listened on; and
+    /// key is not one, or the certificate and its key are not a pair; where the
+    /// address cannot be listened on; and
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where the
     /// store's file is in use, damaged, of a newer version, or no store. The
     /// file is left as it is then.

@@ -1,7 +1,9 @@
 //! Certificates made for the purpose: one for the core's API, one for each
 //! start of an extension.
 
-use rcgen::{CertificateParams, KeyPair};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tonic::Status;
 
 /// A self-signed certificate and its key, as PEM.
@@ -15,16 +17,35 @@ pub(super) struct Identity {
 /// owner listens.
 pub(super) const SERVER_NAME: &str = "localhost";
 
+/// How a machine calls itself.
+pub(super) const LOOPBACK_NAMES: [&str; 3] = [SERVER_NAME, "127.0.0.1", "::1"];
+
+/// Ten years: who trusts a certificate that vouches for itself copied it, and
+/// has to copy the next one too.
+const VALID: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The clocks of two machines differ.
+const VALID_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Identity {
     pub(super) fn new() -> Result<Self, Status> {
-        Self::make()
+        Self::for_names(&LOOPBACK_NAMES.map(str::to_owned))
+    }
+
+    /// One for these DNS names and IP addresses.
+    pub(super) fn for_names(names: &[String]) -> Result<Self, Status> {
+        Self::make(names)
             .map_err(|error| Status::internal(format!("cannot make a certificate: {error}")))
     }
 
-    fn make() -> Result<Self, rcgen::Error> {
-        let names = [SERVER_NAME, "127.0.0.1", "::1"].map(str::to_owned);
+    fn make(names: &[String]) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(names)?.self_signed(&key)?;
+        let mut params = CertificateParams::new(names)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = date_time_ymd(1970, 1, 1);
+        params.not_before = epoch + now.saturating_sub(VALID_SINCE);
+        params.not_after = epoch + now + VALID;
+        let certificate = params.self_signed(&key)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }

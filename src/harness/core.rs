@@ -24,6 +24,7 @@ use super::certificates::{Identity, SERVER_NAME, secret};
 use super::contact::Token;
 use super::conversations::{Conversation, Heard};
 use super::extensions::{Common, Extensions};
+use super::identity;
 use super::installed::Installed;
 use super::launcher::{InProcess, PROGRAM};
 use super::router::Router;
@@ -32,7 +33,7 @@ use crate::client::{Access, Dial, Gofer, PipelineId, RunInfo, error};
 use crate::clock::Clock;
 use crate::extension::{Error, Extension, Result};
 use crate::net::memory::Network;
-use crate::net::tls::{Trust, certificates, server_config};
+use crate::net::tls::{PemProblem, Trust, certificates, server_config};
 use crate::proto;
 use crate::server::auth::RequireAuthorization;
 use crate::server::connections::{Handler, Listener, serve};
@@ -94,8 +95,11 @@ pub(super) struct Inner {
     network: Network,
     /// Where it is reached from outside.
     address: Option<SocketAddr>,
-    tls: Arc<ServerConfig>,
-    identity: Identity,
+    /// Shown inside this process, for a name that nobody else has.
+    tls_inside: Arc<ServerConfig>,
+    /// Shown outside, by an identity that may be kept or given.
+    tls_outside: Arc<ServerConfig>,
+    certificate: String,
     token: String,
     /// Of this process alone, so it is not stored.
     _own: Token,
@@ -158,7 +162,7 @@ impl Core {
     }
 
     pub(super) async fn start(builder: CoreBuilder) -> Result<Self> {
-        let CoreBuilder { listen, store, key, log_level, health_check_period } = builder;
+        let CoreBuilder { listen, store, key, log_level, health_check_period, tls } = builder;
         let key = match &key {
             None => None,
             Some(text) => Some(unhex(text).ok_or_else(|| {
@@ -171,22 +175,23 @@ impl Core {
         };
         let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let identity = Identity::new().map_err(|status| error(&status))?;
-        let tls = server_config(&identity.certificate, &identity.key)
-            .map_err(|problem| Error::internal(format!("the core's certificate {problem}")))?;
+        let inside = Identity::new().map_err(|status| error(&status))?;
         let trust = Trust {
-            extra: certificates(&identity.certificate)
-                .map_err(|problem| Error::internal(format!("the core's certificate {problem}")))?,
+            extra: certificates(&inside.certificate).map_err(unusable)?,
             only_extra: true,
             anyone: false,
         };
         let network = Network::default();
-        let store = match store {
-            // It reads the file as a whole.
+        let (store, outside) = match store {
+            // It reads the files as a whole.
             Some(path) => {
-                tokio::task::spawn_blocking(move || Store::open(clock, &path, key)).await??
+                tokio::task::spawn_blocking(move || -> Result<_> {
+                    let store = Store::open(clock, &path, key)?;
+                    Ok((store, identity::outside(tls, Some(&path), address)?))
+                })
+                .await??
             }
-            None => Store::new(clock),
+            None => (Store::new(clock), identity::outside(tls, None, address)?),
         };
         let token = secret().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
@@ -216,8 +221,9 @@ impl Core {
                 extensions,
                 network,
                 address,
-                tls,
-                identity,
+                tls_inside: server_config(&inside.certificate, &inside.key).map_err(unusable)?,
+                tls_outside: server_config(&outside.certificate, &outside.key).map_err(unusable)?,
+                certificate: outside.certificate,
                 token,
                 _own: own,
                 client,
@@ -239,14 +245,16 @@ impl Core {
         let handler: Arc<dyn Handler> =
             Arc::new(RequireAuthorization(Arc::new(tokens)).layer(router));
         let stop = CancellationToken::new();
-        let listeners =
-            [Some(Listener::Memory(inner.network.listen())), listener.map(Listener::Tcp)];
+        let listeners = [
+            Some((Listener::Memory(inner.network.listen()), &inner.tls_inside)),
+            listener.map(|listener| (Listener::Tcp(listener), &inner.tls_outside)),
+        ];
         let tasks = listeners
             .into_iter()
             .flatten()
-            .map(|listener| {
+            .map(|(listener, tls)| {
                 let stopped = stop.clone().cancelled_owned();
-                let (tls, handler) = (Arc::clone(&inner.tls), Arc::clone(&handler));
+                let (tls, handler) = (Arc::clone(tls), Arc::clone(&handler));
                 tokio::spawn(serve(listener, tls, handler, Limits::default(), stopped))
             })
             .collect();
@@ -400,11 +408,19 @@ impl Core {
         self.inner.address
     }
 
-    /// The certificate of the API, as PEM, for clients of your own; it is for
-    /// the name `localhost`.
+    /// The certificate of the API, as PEM, for clients of your own. Unless it
+    /// was [given](CoreBuilder::tls), it is for the name `localhost`, the
+    /// addresses of loopback and the one that is listened on.
     #[must_use]
     pub fn certificate(&self) -> &str {
-        &self.inner.identity.certificate
+        &self.inner.certificate
+    }
+
+    /// Whether the first token is still to be made, by `BootstrapToken`, which
+    /// whoever reaches the core may do once.
+    #[must_use]
+    pub fn awaits_first_token(&self) -> bool {
+        self.inner.store.awaits_first_token()
     }
 
     /// Takes the API away, as in an outage: connections break and new ones are
@@ -448,6 +464,10 @@ impl Core {
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.inner.store
     }
+}
+
+fn unusable(problem: PemProblem) -> Error {
+    Error::internal(format!("the core's certificate {problem}"))
 }
 
 /// For what fell due to be done; any time that is shorter than what tests

@@ -6,6 +6,7 @@ use super::state::ExtensionStatus;
 use crate::client::{PipelineId, error};
 use crate::extension::{Error, ErrorKind, Result};
 use crate::proto;
+use crate::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 
 /// What an extension tells of itself.
 #[derive(Clone, Debug)]
@@ -208,7 +209,8 @@ impl Installed {
             variables: pairs(config).into_iter().collect(),
             ..Default::default()
         };
-        let outcome = self.core.inner.client.embedded_core().update_extension(timed(request)).await;
+        let mut embedded = EmbeddedCoreClient::new(self.core.inner.client.transport());
+        let outcome = embedded.update_extension(timed(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
 

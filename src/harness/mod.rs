@@ -33,6 +33,7 @@ mod conversations;
 mod core;
 mod develop;
 mod extensions;
+mod identity;
 mod installed;
 mod launcher;
 mod router;

@@ -33,6 +33,7 @@ mod tokens;
 mod turns;
 
 pub(super) use events::EventKind;
+pub(super) use file::beside;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use seal::unhex;

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

@@ -72,7 +72,7 @@ fn make(path: &Path) -> Result<(), redb::Error> {
 }
 
 /// A name that nobody else has, for a file on its way to be `path`.
-pub(super) fn beside(path: &Path) -> PathBuf {
+pub(in crate::harness) fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}.new", fastrand::u32(..)));
     path.with_file_name(name)

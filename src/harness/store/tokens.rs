@@ -75,6 +75,10 @@ impl Store {
         Ok((details, token))
     }
 
+    pub(in crate::harness) fn awaits_first_token(&self) -> bool {
+        !self.tables().flags.bootstrapped
+    }
+
     /// Those that have access to a namespace, or all for an empty name; oldest
     /// first.
     pub(in crate::harness) fn tokens(&self, namespace: &str) -> Vec<Token> {

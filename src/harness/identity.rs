@@ -1,0 +1,162 @@
+//! Who a core is to those who call it from outside: its certificate and key.
+//!
+//! A core that is left running is known by its certificate, so the one that was
+//! made at its first start is kept beside its store and used again. It is made
+//! anew where a client that trusts it would not accept it any more: it expires
+//! soon, or the core is reached by a name that it is not for. The owner of the
+//! machine may give one instead, which is never written anywhere.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind::NotFound, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
+use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+
+use super::certificates::{Identity, LOOPBACK_NAMES};
+use crate::extension::{Error, ErrorKind, Result};
+use crate::net::tls::{certificates, provider, server_config};
+
+/// A certificate with less time left is made anew at the start: a core that is
+/// left running is started again within that time, for an update at the latest.
+const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The certificate may be read by everyone, as it is shown to everyone; the key
+/// by its owner.
+const CERTIFICATE_MODE: u32 = 0o644;
+const KEY_MODE: u32 = 0o600;
+
+/// What is shown outside: what the owner gave, what is kept beside the store, or
+/// something for this process alone.
+///
+/// The store must be open: whoever has it is alone with the files beside it.
+pub(super) fn outside(
+    given: Option<(String, String)>,
+    store: Option<&Path>,
+    listen: Option<SocketAddr>,
+) -> Result<Identity> {
+    match (given, store, listen) {
+        (Some((certificate, key)), _, _) => {
+            server_config(&certificate, &key)
+                .map_err(|problem| Error::invalid_configuration("tls", problem.to_string()))?;
+            Ok(Identity { certificate, key })
+        }
+        (None, Some(store), Some(_)) => kept(store, &names(listen)),
+        // Nobody comes from outside, or nobody comes again.
+        (None, _, _) => made(&names(listen)),
+    }
+}
+
+fn made(names: &[String]) -> Result<Identity> {
+    Identity::for_names(names).map_err(|status| Error::internal(status.message().to_owned()))
+}
+
+/// The names that a core is reached by from where it listens. Where it listens
+/// on every address, those of the machine itself: no other one is known here.
+fn names(listen: Option<SocketAddr>) -> Vec<String> {
+    let mut names = LOOPBACK_NAMES.map(str::to_owned).to_vec();
+    if let Some(ip) = listen.as_ref().map(SocketAddr::ip)
+        && !ip.is_unspecified()
+    {
+        let ip = IpAddr::to_canonical(&ip).to_string();
+        if !names.contains(&ip) {
+            names.push(ip);
+        }
+    }
+    names
+}
+
+/// The file beside a store that holds its core's certificate.
+fn certificate_path(store: &Path) -> PathBuf {
+    beside(store, ".crt")
+}
+
+fn key_path(store: &Path) -> PathBuf {
+    beside(store, ".crt.key")
+}
+
+fn beside(store: &Path, suffix: &str) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// The identity that is kept beside a store, made where there is none that can
+/// be used.
+fn kept(store: &Path, names: &[String]) -> Result<Identity> {
+    let (certificate_path, key_path) = (certificate_path(store), key_path(store));
+    let refused = |path: &Path, error: io::Error| {
+        let why = format!("the core's `{}` cannot be used: {error}", path.display());
+        Error::new(ErrorKind::FailedPrecondition, why)
+    };
+    let certificate = read(&certificate_path).map_err(|e| refused(&certificate_path, e))?;
+    let key = read(&key_path).map_err(|e| refused(&key_path, e))?;
+    if let (Some(certificate), Some(key)) = (certificate, key) {
+        // A pair that does not match is what a start leaves behind that was
+        // killed between the two files.
+        if server_config(&certificate, &key).is_ok()
+            && is_good(&certificate, names, SystemTime::now() + RENEWED_BEFORE)
+        {
+            return Ok(Identity { certificate, key });
+        }
+        tracing::info!(
+            "the core's certificate has expired or is for other names: making a new one"
+        );
+    }
+    let identity = Identity::for_names(names)
+        .map_err(|status| Error::internal(status.message().to_owned()))?;
+    // The key first: a certificate without its key is of no use to anyone.
+    write(&key_path, &identity.key, KEY_MODE).map_err(|e| refused(&key_path, e))?;
+    write(&certificate_path, &identity.certificate, CERTIFICATE_MODE)
+        .map_err(|e| refused(&certificate_path, e))?;
+    Ok(identity)
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == NotFound => Ok(None),
+        text => text.map(Some),
+    }
+}
+
+/// Puts a file in the place of another, whole or not at all, with its mode from
+/// the beginning.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let new = super::store::beside(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let published = written.and_then(|()| std::fs::rename(&new, path));
+    if published.is_err() {
+        // What is left of it is of no use; the error that counts is told.
+        let _ = std::fs::remove_file(&new);
+    }
+    published
+}
+
+/// Whether a client that trusts this certificate and nothing else accepts it at
+/// a time, by every one of these names.
+fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
+    let check = || {
+        let chain = certificates(certificate).ok()?;
+        let (first, rest) = chain.split_first()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(first.clone()).ok()?;
+        let client = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let client = client.build().ok()?;
+        let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).ok()?);
+        names.iter().try_for_each(|name| {
+            let name = ServerName::try_from(name.as_str()).ok()?;
+            client.verify_server_cert(first, rest, &name, &[], at).ok().map(drop)
+        })
+    };
+    check().is_some()
+}
+
+#[cfg(test)]
+mod tests;
