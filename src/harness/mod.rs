@@ -20,6 +20,11 @@
 //! 50 objects are kept, of its newest 20 runs 50 objects each, and of all events
 //! the newest 100,000.
 //!
+//! Extensions are kept up: one in a process of its own that ends, or fails three
+//! health checks in a row, is started again after a pause that grows from 0.2 s to
+//! a minute, and subscribed again. [`Installed::status`] tells how it fares.
+//! [`Installed::update`] puts another configuration in place without a gap.
+//!
 //! An error that is not about settings is told in full in the extension's log and
 //! nowhere else; `tracing_subscriber::fmt().with_test_writer().init()` shows it in
 //! a test.
