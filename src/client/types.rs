@@ -196,6 +196,13 @@ impl RunInfo {
         self.0.started
     }
 
+    /// When it ended, by Gofer's clock, to the millisecond; `None` before.
+    #[must_use]
+    pub fn ended(&self) -> Option<SystemTime> {
+        let ended = self.0.ended;
+        (ended > 0).then(|| UNIX_EPOCH + Duration::from_millis(ended.unsigned_abs()))
+    }
+
     /// How far it is.
     #[must_use]
     pub fn state(&self) -> RunState {
@@ -220,6 +227,13 @@ impl RunInfo {
         }
     }
 
+    /// Why it ended as it did, as a sentence for people; empty where it has not
+    /// ended or nothing is to be said, as of one that succeeded.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        self.0.status_reason.as_ref().map_or("", |reason| &reason.description)
+    }
+
     /// Who started it; for an extension `<name> (<label>)`.
     #[must_use]
     pub fn initiator(&self) -> &str {
@@ -230,6 +244,12 @@ impl RunInfo {
     #[must_use]
     pub fn reason(&self) -> &str {
         self.0.initiator.as_ref().map_or("", |initiator| &initiator.reason)
+    }
+
+    /// Its variables, names and values, by their names where this crate's core
+    /// has it.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.variables.iter().map(|variable| (&*variable.key, &*variable.value))
     }
 
     /// The value of one of its variables.

@@ -14,6 +14,7 @@ use tonic::Status;
 use super::extensions::Extensions;
 use super::store::{Store, has_access, or_default};
 use crate::proto;
+use crate::proto::run_status_reason::RunStatusReasonKind;
 use crate::proto::token::Kind;
 use crate::server::auth::{Access, Authorize, OPEN, bearer, sha256};
 
@@ -109,6 +110,14 @@ impl Caller {
         match self {
             Self::Manager => true,
             Self::Client(token) => has_access(token, namespace),
+        }
+    }
+
+    /// Why a run is over that this caller cancels.
+    pub(super) fn cancellation(&self) -> RunStatusReasonKind {
+        match self {
+            Self::Manager => RunStatusReasonKind::AdminCancelled,
+            Self::Client(_) => RunStatusReasonKind::UserCancelled,
         }
     }
 

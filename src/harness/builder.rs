@@ -1,17 +1,28 @@
 //! How a core is set up. What comes of it is made in [`core`](super::core).
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::command::RunCommand;
 use super::core::Core;
+use super::handler::RunHandler;
+use crate::client::RunInfo;
 use crate::extension::Result;
 use crate::server::LogLevel;
 
 /// An extension that hangs is noticed within half a minute, and a health check
 /// costs it next to nothing.
 const HEALTH_CHECK_PERIOD: Duration = Duration::from_secs(5);
+
+/// Runs that are executed at a time, where nothing else is said: as many
+/// processes as a small machine bears.
+const RUNS_AT_A_TIME: usize = 64;
+
+/// For runs to end in when the core is stopped, where nothing else is said.
+const RUN_GRACE: Duration = Duration::from_secs(10);
 
 /// How a [`Core`] is set up; made by [`Core::builder`].
 ///
@@ -26,17 +37,33 @@ pub struct CoreBuilder {
     pub(super) health_check_period: Duration,
     /// Certificate and key of the owner's own.
     pub(super) tls: Option<(String, String)>,
+    pub(super) run_handler: Option<RunHandler>,
+    pub(super) runs_at_a_time: usize,
+    pub(super) run_grace: Duration,
 }
 
 /// Without the keys.
 impl fmt::Debug for CoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { listen, store, key: _, log_level, health_check_period, tls: _ } = self;
+        let Self {
+            listen,
+            store,
+            key: _,
+            log_level,
+            health_check_period,
+            tls: _,
+            run_handler,
+            runs_at_a_time,
+            run_grace,
+        } = self;
         f.debug_struct("CoreBuilder")
             .field("listen", listen)
             .field("store", store)
             .field("log_level", log_level)
             .field("health_check_period", health_check_period)
+            .field("run_handler", run_handler)
+            .field("runs_at_a_time", runs_at_a_time)
+            .field("run_grace", run_grace)
             .finish_non_exhaustive()
     }
 }
@@ -50,6 +77,9 @@ impl CoreBuilder {
             log_level: LogLevel::Warn,
             health_check_period: HEALTH_CHECK_PERIOD,
             tls: None,
+            run_handler: None,
+            runs_at_a_time: RUNS_AT_A_TIME,
+            run_grace: RUN_GRACE,
         }
     }
 
@@ -106,6 +136,114 @@ impl CoreBuilder {
     /// the core listens on another address.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Executes runs with a function. Without one, and without a
+    /// [command](Self::run_command), a run succeeds as soon as it is started.
+    ///
+    /// The run is pending until its turn comes, running while the function's
+    /// future is, then complete. Where that gives an error, the run has failed,
+    /// and the error's sentence is its
+    /// [description](RunInfo::description); so too where it panics, which harms
+    /// nothing else. Where the run is cancelled or its pipeline deleted, the future
+    /// is dropped.
+    ///
+    /// It is called at most once for each run, also of a core with a
+    /// [store](Self::store) that is killed: when the core is back, runs that were
+    /// pending are executed, and those that were running have failed. Runs of one
+    /// pipeline begin in their order; how many are executed at a time is up to the
+    /// parallelism of the pipeline's configuration (0 for no bound of its own) and
+    /// to [`runs_at_a_time`](Self::runs_at_a_time).
+    ///
+    /// ```
+    /// use gofer_sdk::harness::{Core, seconds};
+    /// use gofer_sdk::{Error, Run, RunStatus, proto};
+    ///
+    /// # /*
+    /// #[tokio::test(start_paused = true)]
+    /// # */
+    /// async fn a_build_without_a_commit_fails() -> gofer_sdk::Result<()> {
+    ///     let gofer = Core::builder()
+    ///         .run_handler(|run| async move {
+    ///             tokio::time::sleep(seconds(30)).await;
+    ///             match run.variable("COMMIT") {
+    ///                 Some(_) => Ok(()),
+    ///                 None => Err(Error::internal("there is no commit to build")),
+    ///             }
+    ///         })
+    ///         .start()
+    ///         .await?;
+    /// #   let config = proto::UserPipelineConfig { id: "build".to_owned(), ..Default::default() };
+    /// #   gofer.client().api().register_pipeline_config(proto::RegisterPipelineConfigRequest {
+    /// #       pipeline_config: Some(config), ..Default::default()
+    /// #   }).await.map_err(|status| Error::internal(status.to_string()))?;
+    ///     let run = Run::because("somebody asked for it");
+    ///     gofer.client().start_run("default/build", "by hand", run).await?;
+    ///     gofer.elapse(seconds(30)).await;
+    ///     let run = &gofer.runs("default/build")[0];
+    ///     assert_eq!(run.status(), RunStatus::Failed);
+    ///     assert_eq!(run.description(), "there is no commit to build");
+    ///     Ok(())
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().start_paused(true).build().unwrap()
+    /// #     .block_on(a_build_without_a_commit_fails()).unwrap();
+    /// ```
+    pub fn run_handler<F, Fut>(mut self, handle: F) -> Self
+    where
+        F: Fn(RunInfo) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.run_handler = Some(RunHandler::function(handle));
+        self
+    }
+
+    /// Executes runs with a command, which takes the place of a
+    /// [function](Self::run_handler) and is otherwise like it. The run succeeds
+    /// where the command ends with the exit code 0.
+    ///
+    /// The command finds in its environment the run's variables;
+    /// `GOFER_NAMESPACE`, `GOFER_PIPELINE`, `GOFER_RUN_ID`, `GOFER_INITIATOR` and
+    /// `GOFER_REASON`; and of the core's own `PATH`, `HOME`, `TMPDIR`, `LANG` and
+    /// `TZ`. A run with a variable of one of these names, or one that begins with
+    /// `GOFER_`, `LD_` or `DYLD_`, fails without the command. Its standard input is
+    /// empty, and what it prints goes to the core's standard error. Where the run
+    /// is cancelled, it is killed with all that it started; where the core itself
+    /// is killed, it goes on.
+    ///
+    /// Whoever may start runs chooses the variables: a command must not execute
+    /// their values, and where it is an interpreter, not be led by variables that
+    /// this one heeds.
+    ///
+    /// ```
+    /// use gofer_sdk::harness::Core;
+    ///
+    /// let builder = Core::builder().run_command("sh", ["-c", "echo building $COMMIT"]);
+    /// ```
+    pub fn run_command(
+        mut self,
+        program: impl Into<OsString>,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        let command = RunCommand { program: program.into(), arguments };
+        self.run_handler = Some(RunHandler::command(command));
+        self
+    }
+
+    /// How many runs are executed at a time, of all pipelines together; default
+    /// 64, at least 1. The others wait.
+    pub fn runs_at_a_time(mut self, most: usize) -> Self {
+        self.runs_at_a_time = most.max(1);
+        self
+    }
+
+    /// How long [`Core::stop`] lets runs that are being executed go on before they
+    /// have failed; default 10 s. Runs that wait are pending until a core with the
+    /// same store starts.
+    pub fn run_grace(mut self, grace: Duration) -> Self {
+        self.run_grace = grace;
         self
     }
 

@@ -23,6 +23,7 @@ use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, secret};
 use super::contact::Token;
 use super::conversations::{Conversation, Heard};
+use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::identity;
 use super::installed::Installed;
@@ -89,6 +90,8 @@ pub struct Core {
 }
 
 pub(super) struct Inner {
+    /// Where runs are executed. Before the store: it uses it to its end.
+    executor: Option<Executor>,
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
     /// Where the core's API is reached inside this process.
@@ -162,7 +165,17 @@ impl Core {
     }
 
     pub(super) async fn start(builder: CoreBuilder) -> Result<Self> {
-        let CoreBuilder { listen, store, key, log_level, health_check_period, tls } = builder;
+        let CoreBuilder {
+            listen,
+            store,
+            key,
+            log_level,
+            health_check_period,
+            tls,
+            run_handler,
+            runs_at_a_time,
+            run_grace,
+        } = builder;
         let key = match &key {
             None => None,
             Some(text) => Some(unhex(text).ok_or_else(|| {
@@ -193,6 +206,7 @@ impl Core {
             }
             None => (Store::new(clock), identity::outside(tls, None, address)?),
         };
+        store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
         let token = secret().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
             Arc::clone(&store),
@@ -215,8 +229,11 @@ impl Core {
             extension: "harness".to_owned(),
             clock,
         });
+        let executor =
+            run_handler.map(|handler| Executor::start(Arc::clone(&store), handler, run_grace));
         let core = Self {
             inner: Arc::new(Inner {
+                executor,
                 store,
                 extensions,
                 network,
@@ -451,10 +468,14 @@ impl Core {
         Ok(())
     }
 
-    /// Stops all extensions, then the API, and closes the store, so that another
-    /// core may open it.
+    /// Stops all extensions, then the runs that are being executed, within their
+    /// [grace](CoreBuilder::run_grace), then the API, and closes the store, so that
+    /// another core may open it.
     pub async fn stop(&self) {
         self.inner.extensions.stop_all().await;
+        if let Some(executor) = &self.inner.executor {
+            executor.stop().await;
+        }
         self.inner.client.close().await;
         self.inner.store.end_streams();
         self.go_away().await;

@@ -14,11 +14,15 @@
 //! - **At the keyboard**: [`run_or_develop`] makes any extension's program show
 //!   itself when a person starts it.
 //!
-//! The core executes no tasks: a run that is started succeeds at once. Of Gofer's
-//! API it has no deployments, no task runs, and not `RepairOrphan`; those answer
+//! The core executes no tasks. A run succeeds as soon as it is started, or is
+//! executed by what the embedder gives: a function
+//! ([`run_handler`](CoreBuilder::run_handler)) or a command
+//! ([`run_command`](CoreBuilder::run_command)). It is pending while it waits, within
+//! the parallelism of its pipeline, then running, then complete. Of Gofer's API it
+//! has no deployments, no task runs, and not `RepairOrphan`; those answer
 //! `UNIMPLEMENTED` and name themselves. Of a pipeline the newest 10,000 runs and
-//! 50 objects are kept, of its newest 20 runs 50 objects each, and of all events
-//! the newest 100,000.
+//! 50 objects are kept (and no run is forgotten that is not complete), of its
+//! newest 20 runs 50 objects each, and of all events the newest 100,000.
 //!
 //! Extensions are kept up: one in a process of its own that ends, or fails three
 //! health checks in a row, is started again after a pause that grows from 0.2 s to
@@ -33,11 +37,14 @@ mod api;
 mod authorize;
 mod builder;
 mod certificates;
+mod command;
 mod contact;
 mod conversations;
 mod core;
 mod develop;
+mod executor;
 mod extensions;
+mod handler;
 mod identity;
 mod installed;
 mod launcher;

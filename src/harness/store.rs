@@ -8,8 +8,8 @@
 //!
 //! Read from memory, and where it has a file, written there too (`disk`).
 //!
-//! Bounded: the newest [`RUNS_PER_PIPELINE`] runs of each
-//! pipeline and the newest [`EVENTS`] events are kept.
+//! Bounded: of each pipeline [`RUNS_PER_PIPELINE`] runs are kept, the newest and
+//! those that are not over, and of all events the newest [`EVENTS`].
 
 mod disk;
 mod events;
@@ -20,6 +20,7 @@ mod namespaces;
 mod objects;
 mod patterns;
 mod pipelines;
+mod queue;
 mod references;
 mod registrations;
 mod runs;
@@ -36,6 +37,8 @@ pub(super) use events::EventKind;
 pub(super) use file::beside;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
+pub(super) use queue::Job;
+pub(super) use runs::Ending;
 pub(super) use seal::unhex;
 pub(super) use secrets::Holder;
 pub(super) use subscriptions::status_reason;
@@ -46,7 +49,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tonic::Status;
 
 use crate::clock::Clock;
@@ -57,6 +60,7 @@ use events::EventLog;
 use journal::{Flags, Journal, Record};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
+use queue::Queue;
 use seal::Seal;
 use secrets::Secrets;
 use turns::Turns;
@@ -81,6 +85,8 @@ pub(super) struct Store {
     /// read together belongs together.
     tables: Mutex<Tables>,
     started: broadcast::Sender<proto::Run>,
+    /// There may be a run to execute.
+    run_waits: Notify,
     turns: Arc<Turns>,
     disk: Option<Disk>,
 }
@@ -95,6 +101,8 @@ struct Tables {
     /// Digests of the keys that child processes were started with.
     starts: BTreeSet<[u8; 32]>,
     flags: Flags,
+    /// Where runs are executed.
+    queue: Option<Queue>,
     events: EventLog,
     journal: Journal,
 }
@@ -143,6 +151,7 @@ impl Store {
             clock,
             tables: Mutex::new(tables),
             started: broadcast::Sender::new(UNWATCHED_RUNS),
+            run_waits: Notify::new(),
             turns: Arc::default(),
             disk,
         });
@@ -230,6 +239,7 @@ impl Tables {
             secrets: BTreeMap::new(),
             starts: BTreeSet::new(),
             flags: Flags::default(),
+            queue: None,
             events: EventLog::new(EVENTS),
             journal: Journal::new(seal),
         }

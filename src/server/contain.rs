@@ -42,10 +42,14 @@ pub(crate) fn contain_call<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
-    let said = payload
+    Error::internal(format!("the extension panicked: {}", said(payload)))
+}
+
+/// The message of a panic.
+pub(crate) fn said(payload: &(dyn std::any::Any + Send)) -> &str {
+    payload
         .downcast_ref::<&'static str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    Error::internal(format!("the extension panicked: {said}"))
+        .unwrap_or("no message")
 }

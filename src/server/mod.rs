@@ -32,6 +32,8 @@ pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 #[cfg(feature = "harness")]
+pub(crate) use contain::said;
+#[cfg(feature = "harness")]
 pub(crate) use erased::misdeclared;
 #[cfg(feature = "harness")]
 pub(crate) use signals::Signals;

@@ -49,14 +49,15 @@ impl Api {
         Ok(proto::DisablePipelineResponse {})
     }
 
-    /// Ends the pipeline's subscriptions too.
+    /// Ends the pipeline's runs and subscriptions too.
     pub(super) async fn delete_pipeline(
         &self,
         caller: &Caller,
         request: proto::DeletePipelineRequest,
     ) -> Result<proto::DeletePipelineResponse, Status> {
-        let ended =
-            self.store.delete_pipeline(caller.enter(&request.namespace_id)?, &request.id)?;
+        let namespace = caller.enter(&request.namespace_id)?;
+        let by = caller.cancellation();
+        let ended = self.store.delete_pipeline(namespace, &request.id, by)?;
         let api = self.clone();
         let told = async move {
             let mut outcome = Ok(());

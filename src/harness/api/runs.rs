@@ -47,18 +47,17 @@ impl Api {
         Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
     }
 
-    /// Always too late: runs are over as soon as they are accepted.
+    /// At once, whether with `force` or without: what executes the run gets no
+    /// time of its own to end.
     pub(super) fn cancel_run(
         &self,
         caller: &Caller,
         request: proto::CancelRunRequest,
     ) -> Result<proto::CancelRunResponse, Status> {
         let namespace = caller.enter(&request.namespace_id)?;
-        let run = self.store.run(namespace, &request.pipeline_id, request.run_id)?;
-        Err(Status::failed_precondition(format!(
-            "run {} of the pipeline `{}/{}` is over",
-            run.id, run.namespace, run.pipeline
-        )))
+        let by = caller.cancellation();
+        self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, by)?;
+        Ok(proto::CancelRunResponse {})
     }
 
     pub(super) fn cancel_all_runs(
@@ -67,7 +66,8 @@ impl Api {
         request: proto::CancelAllRunsRequest,
     ) -> Result<proto::CancelAllRunsResponse, Status> {
         let namespace = caller.enter(&request.namespace_id)?;
-        self.store.pipeline(namespace, &request.pipeline_id, 0)?;
-        Ok(proto::CancelAllRunsResponse { runs: Vec::new() })
+        let runs =
+            self.store.cancel_runs(namespace, &request.pipeline_id, caller.cancellation())?;
+        Ok(proto::CancelAllRunsResponse { runs })
     }
 }

@@ -9,17 +9,22 @@ use serde_json::json;
 use tonic::Status;
 
 use super::objects::Objects;
+use super::queue::{Line, cut_short, forget_turn};
+use super::runs::Ending;
 use super::secrets::Secrets;
 use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
 use crate::proto::pipeline_config::PipelineConfigState;
 use crate::proto::pipeline_metadata::PipelineState;
+use crate::proto::run_status_reason::RunStatusReasonKind;
 use crate::proto::{self, Pipeline, PipelineConfig, PipelineMetadata, UserPipelineConfig};
 
 pub(super) struct PipelineTable {
     pub(super) metadata: PipelineMetadata,
     pub(super) configs: BTreeMap<i64, PipelineConfig>,
-    /// Oldest first and without gaps; the newest of all that were started.
+    /// Oldest first: the newest of all that were started, and older ones that
+    /// are not over.
     pub(super) runs: VecDeque<proto::Run>,
+    pub(super) line: Line,
     pub(super) last_run: i64,
     /// By extension and label.
     pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
@@ -33,6 +38,7 @@ impl PipelineTable {
             metadata,
             configs: BTreeMap::new(),
             runs: VecDeque::new(),
+            line: Line::default(),
             last_run: 0,
             subscriptions: BTreeMap::new(),
             objects: BTreeMap::new(),
@@ -71,7 +77,7 @@ impl Store {
         let tasks = tasks(config.tasks)?;
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
-        let Tables { namespaces, events, journal, .. } = &mut *tables;
+        let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let namespace = or_default(namespace);
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let mut details = json!({ "namespace_id": namespace, "pipeline_id": config.id });
@@ -113,6 +119,11 @@ impl Store {
         journal.put_config(&config);
         details["version"] = version.into();
         events.publish(now, EventKind::PipelineConfigRegistered, &details);
+        if let Some(queue) = queue {
+            // It may have more parallelism than the one before.
+            queue.give_turn(pipeline);
+            self.run_waits.notify_one();
+        }
         Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
     }
 
@@ -184,17 +195,22 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a pipeline with everything in it. The subscriptions that it had
-    /// come back, for the extensions to be told.
+    /// Forgets a pipeline with everything in it; its runs that are not over are
+    /// cancelled first, by whom `by` says. The subscriptions that it had come
+    /// back, for the extensions to be told.
     pub(in crate::harness) fn delete_pipeline(
         &self,
         namespace: &str,
         id: &str,
+        by: RunStatusReasonKind,
     ) -> Result<Vec<proto::PipelineExtensionSubscription>, Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
         let removed = tables.namespace_mut(namespace)?.pipelines.remove(id);
-        let removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
+        let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
+        let Tables { events, journal, queue, .. } = &mut *tables;
+        forget_turn(queue, &removed);
+        cut_short(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
         tables.journal.remove_pipeline(&removed.metadata.namespace, id);
         removed.configs.values().for_each(|it| tables.journal.remove_config(it));
         removed.runs.iter().for_each(|it| tables.journal.remove_run(it));

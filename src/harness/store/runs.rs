@@ -1,18 +1,74 @@
-//! Runs. Nothing executes tasks here: a run is complete, and successful, as
-//! soon as it has been accepted.
+//! Runs. Where nobody executes them, a run is complete, and successful, as soon
+//! as it has been accepted; otherwise it waits in the [`queue`](super::queue).
 
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tonic::Status;
 
 use super::pipelines::{PipelineTable, variables};
+use super::queue::cut_short;
 use super::{
-    EventKind, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace, no_pipeline, or_default,
+    EventKind, EventLog, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace,
+    no_pipeline, or_default,
 };
 use crate::proto::initiator::Type;
 use crate::proto::pipeline_metadata::PipelineState;
 use crate::proto::run::{RunState, RunStatus};
-use crate::proto::{Initiator, RetryRunRequest, Run, StartRunRequest, Variable};
+use crate::proto::run_status_reason::RunStatusReasonKind as Reason;
+use crate::proto::{Initiator, RetryRunRequest, Run, RunStatusReason, StartRunRequest, Variable};
+
+/// Characters kept of what a run ended with.
+const DESCRIPTION: usize = 1000;
+
+/// How a run ends.
+pub(in crate::harness) struct Ending {
+    status: RunStatus,
+    reason: Option<RunStatusReason>,
+}
+
+impl Ending {
+    pub(in crate::harness) fn success() -> Self {
+        Self { status: RunStatus::Successful, reason: None }
+    }
+
+    /// Failed, and why as a sentence.
+    pub(in crate::harness) fn failure(reason: Reason, description: &str) -> Self {
+        Self::with(RunStatus::Failed, reason, description)
+    }
+
+    pub(in crate::harness) fn cancelled(by: Reason) -> Self {
+        Self::with(RunStatus::Cancelled, by, "the run was cancelled")
+    }
+
+    /// The process that executed it ended.
+    pub(super) fn lost() -> Self {
+        Self::failure(Reason::SchedulerError, "the core ended while the run was being executed")
+    }
+
+    fn with(status: RunStatus, reason: Reason, description: &str) -> Self {
+        let description = description.chars().take(DESCRIPTION).collect();
+        Self { status, reason: Some(RunStatusReason { reason: reason.into(), description }) }
+    }
+}
+
+/// Completes a run that has not been completed.
+pub(super) fn end(
+    run: &mut Run,
+    now: i64,
+    ending: &Ending,
+    events: &mut EventLog,
+    journal: &mut Journal,
+) {
+    if run.state() == RunState::Complete {
+        return;
+    }
+    run.ended = now;
+    run.state = RunState::Complete.into();
+    run.status = ending.status.into();
+    run.status_reason.clone_from(&ending.reason);
+    journal.put_run(run);
+    events.publish(now, EventKind::RunCompleted, &details(run, Some(ending.status)));
+}
 
 /// The details of the events about a run, as the contract lists them.
 #[derive(Serialize)]
@@ -28,14 +84,36 @@ struct Details<'a> {
 
 impl PipelineTable {
     pub(super) fn run(&self, id: i64) -> Result<&Run, Status> {
-        let place =
-            self.runs.front().and_then(|oldest| usize::try_from(id.checked_sub(oldest.id)?).ok());
+        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok();
         place.and_then(|place| self.runs.get(place)).ok_or_else(|| {
             Status::not_found(format!(
                 "the pipeline `{}/{}` has no run {id}, or no more",
                 self.metadata.namespace, self.metadata.id
             ))
         })
+    }
+
+    pub(super) fn run_mut(&mut self, id: i64) -> Option<&mut Run> {
+        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok()?;
+        self.runs.get_mut(place)
+    }
+
+    /// Makes room for one more run. What is not over is kept: somebody waits
+    /// for it.
+    fn forget_oldest_run(&mut self, journal: &mut Journal) -> Result<(), Status> {
+        if self.runs.len() < RUNS_PER_PIPELINE {
+            return Ok(());
+        }
+        let over = self.runs.iter().position(|run| run.state() == RunState::Complete);
+        let Some(oldest) = over.and_then(|place| self.runs.remove(place)) else {
+            return Err(Status::resource_exhausted(format!(
+                "the pipeline `{}/{}` has {RUNS_PER_PIPELINE} runs that are not over, and takes \
+                 no more before one is; cancel some, or allow it more parallelism",
+                self.metadata.namespace, self.metadata.id
+            )));
+        };
+        journal.remove_run(&oldest);
+        Ok(())
     }
 }
 
@@ -72,7 +150,7 @@ impl Store {
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
-        let Tables { namespaces, flags, events, journal, .. } = &mut *tables;
+        let Tables { namespaces, flags, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         if flags.ignores_runs {
@@ -104,30 +182,72 @@ impl Store {
             variables,
             store_objects_expired: false,
         };
-        let complete = Run {
-            ended: now,
-            state: RunState::Complete.into(),
-            status: RunStatus::Successful.into(),
-            ..pending.clone()
-        };
+        pipeline.forget_oldest_run(journal)?;
         pipeline.last_run = pending.id;
-        if pipeline.runs.len() >= RUNS_PER_PIPELINE
-            && let Some(oldest) = pipeline.runs.pop_front()
-        {
-            journal.remove_run(&oldest);
+        events.publish(now, EventKind::RunStarted, &details(&pending, None));
+        if let Some(queue) = queue {
+            journal.put_run(&pending);
+            pipeline.runs.push_back(pending.clone());
+            queue.wait(pipeline, pending.id);
+            self.run_waits.notify_one();
+        } else {
+            let mut run = pending.clone();
+            end(&mut run, now, &Ending::success(), events, journal);
+            pipeline.runs.push_back(run);
         }
-        journal.put_run(&complete);
-        pipeline.runs.push_back(complete);
-        let started = details(&pending, None);
-        events.publish(now, EventKind::RunStarted, &started);
-        let completed = details(&pending, Some(RunStatus::Successful));
-        events.publish(now, EventKind::RunCompleted, &completed);
         // While the tables are locked, so that runs are watched in order. A
         // copy for nobody is not worth making.
         if self.started.receiver_count() > 0 {
             let _ = self.started.send(pending.clone());
         }
         Ok(pending)
+    }
+
+    /// Ends a run before its time. Its handler is dropped soon.
+    pub(in crate::harness) fn cancel_run(
+        &self,
+        namespace: &str,
+        id: &str,
+        run: i64,
+        by: Reason,
+    ) -> Result<(), Status> {
+        if self.cut_runs_short(namespace, id, Some(run), by)?.is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "run {run} of the pipeline `{}/{id}` is over",
+                or_default(namespace)
+            )));
+        }
+        Ok(())
+    }
+
+    /// The same for all runs of a pipeline that are not over; gives their numbers.
+    pub(in crate::harness) fn cancel_runs(
+        &self,
+        namespace: &str,
+        id: &str,
+        by: Reason,
+    ) -> Result<Vec<i64>, Status> {
+        self.cut_runs_short(namespace, id, None, by)
+    }
+
+    fn cut_runs_short(
+        &self,
+        namespace: &str,
+        id: &str,
+        which: Option<i64>,
+        by: Reason,
+    ) -> Result<Vec<i64>, Status> {
+        let now = self.clock.unix_millis();
+        let namespace = or_default(namespace);
+        let mut tables = self.tables();
+        let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        if let Some(run) = which {
+            pipeline.run(run)?;
+        }
+        let ending = Ending::cancelled(by);
+        Ok(cut_short(pipeline, which, now, &ending, (events, journal, queue)))
     }
 
     pub(in crate::harness) fn run(

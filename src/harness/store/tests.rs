@@ -14,6 +14,7 @@ use crate::proto::pipeline_config::PipelineConfigState;
 use crate::proto::pipeline_extension_subscription::Status as State;
 use crate::proto::pipeline_metadata::PipelineState;
 use crate::proto::run::{RunState, RunStatus};
+use crate::proto::run_status_reason::RunStatusReasonKind as Reason;
 use crate::proto::token::Kind;
 
 fn store() -> Arc<Store> {
@@ -106,7 +107,7 @@ async fn a_namespace_with_pipelines_is_not_deleted() {
     let store = store();
     store.ensure_pipeline("ops", "backup").unwrap();
     refused(store.delete_namespace("ops"), Code::FailedPrecondition, "pipelines");
-    store.delete_pipeline("ops", "backup").unwrap();
+    store.delete_pipeline("ops", "backup", Reason::UserCancelled).unwrap();
     store.delete_namespace("ops").unwrap();
 }
 
@@ -366,7 +367,7 @@ async fn nothing_is_subscribed_to_what_is_not_there() {
     let outcome = store.put_subscription(subscription("hourly"));
     refused(outcome, Code::NotFound, "`interval`");
     let store = with_interval();
-    store.delete_pipeline("", "nightly").unwrap();
+    store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap();
     let outcome = store.put_subscription(subscription("hourly"));
     refused(outcome, Code::NotFound, "`default/nightly`");
 }
@@ -387,7 +388,7 @@ async fn a_status_has_its_reason() {
 async fn with_a_pipeline_go_its_subscriptions_and_with_an_extension_all_to_it() {
     let store = with_interval();
     store.put_subscription(subscription("hourly")).unwrap();
-    assert_eq!(store.delete_pipeline("", "nightly").unwrap().len(), 1);
+    assert_eq!(store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap().len(), 1);
     assert!(store.subscriptions_of_extension("interval").is_empty());
 
     store.ensure_pipeline("", "nightly").unwrap();
