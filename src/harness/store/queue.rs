@@ -245,3 +245,6 @@ pub(super) fn forget_turn(queue: &mut Option<Queue>, pipeline: &PipelineTable) {
             .retain(|(namespace, id)| (namespace, id) != (&metadata.namespace, &metadata.id));
     }
 }
+
+#[cfg(test)]
+mod tests;
