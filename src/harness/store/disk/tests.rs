@@ -124,7 +124,9 @@ async fn everything_is_there_again() {
         store.start_run(start("one")).unwrap();
         store.start_run(start("three")).unwrap();
     }
-    store.delete_pipeline("", "three", Reason::UserCancelled).unwrap();
+    store
+        .delete_pipeline("", "three", proto::run_status_reason::RunStatusReasonKind::UserCancelled)
+        .unwrap();
     store.toggle_ignoring_runs();
     let (of, global) = (Owner { namespace: "", pipeline: "one", run: None }, Holder::Global);
     let holder = Holder::Pipeline { namespace: "", pipeline: "one" };
