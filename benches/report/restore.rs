@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gofer_sdk::Error;
-use gofer_sdk::harness::{Core, ExtensionState, Installed, NO_SETTINGS};
+use gofer_sdk::harness::{Core, ExtensionState, Installed};
 use tokio::task::JoinSet;
 
 use crate::common::report::Table;
@@ -24,6 +24,9 @@ const EXTENSIONS: &str = "BENCH_EXTENSIONS";
 
 /// Subscriptions of each.
 const SUBSCRIPTIONS: usize = 100;
+
+/// What lets a pipeline run every second.
+const EVERY_SECOND: [(&str, &str); 1] = [("min_interval", "1s")];
 
 /// The pipeline that the extension that is killed runs every second.
 const NIGHTLY: &str = "default/nightly";
@@ -161,7 +164,7 @@ async fn install_all(core: &Core, extensions: usize, directory: &Path) -> gofer_
     for n in 0..extensions {
         let (core, program) = (core.clone(), program.clone());
         installs.spawn(async move {
-            let extension = core.install_program(&name(n), &program, NO_SETTINGS).await?;
+            let extension = core.install_program(&name(n), &program, EVERY_SECOND).await?;
             for label in 0..SUBSCRIPTIONS {
                 let every = if n == 0 && label == 0 { "1s" } else { "1h" };
                 let pipeline =
@@ -176,7 +179,7 @@ async fn install_all(core: &Core, extensions: usize, directory: &Path) -> gofer_
         install??;
     }
     let program = directory.join(Role::Sdk.argument());
-    core.install_program("never-again", &program, NO_SETTINGS).await?;
+    core.install_program("never-again", &program, EVERY_SECOND).await?;
     Ok(())
 }
 
