@@ -25,6 +25,7 @@ use super::contact::Token;
 use super::conversations::{Conversation, Heard};
 use super::executor::Executor;
 use super::extensions::{Common, Extensions};
+use super::external::External;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{InProcess, PROGRAM};
@@ -94,6 +95,7 @@ pub(super) struct Inner {
     executor: Option<Executor>,
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
+    external: Option<External>,
     /// Where the core's API is reached inside this process.
     network: Network,
     /// Where it is reached from outside.
@@ -175,6 +177,7 @@ impl Core {
             run_handler,
             runs_at_a_time,
             run_grace,
+            external,
         } = builder;
         let key = match &key {
             None => None,
@@ -219,6 +222,7 @@ impl Core {
                 health_check_period,
             },
         );
+        let external = External::open(external, &extensions).await?;
         let own = extensions.let_in(&token);
         let client = Gofer::new(Access {
             dial: Dial::Memory(network.clone()),
@@ -236,6 +240,7 @@ impl Core {
                 executor,
                 store,
                 extensions,
+                external,
                 network,
                 address,
                 tls_inside: server_config(&inside.certificate, &inside.key).map_err(unusable)?,
@@ -425,6 +430,12 @@ impl Core {
         self.inner.address
     }
 
+    /// The address on which external events are taken, where they are.
+    #[must_use]
+    pub fn external_events_address(&self) -> Option<SocketAddr> {
+        self.inner.external.as_ref().map(External::address)
+    }
+
     /// The certificate of the API, as PEM, for clients of your own. Unless it
     /// was [given](CoreBuilder::tls), it is for the name `localhost`, the
     /// addresses of loopback and the one that is listened on.
@@ -441,7 +452,8 @@ impl Core {
     }
 
     /// Takes the API away, as in an outage: connections break and new ones are
-    /// refused. Extensions run on, and nothing is forgotten.
+    /// refused. Extensions run on, external events are taken, and nothing is
+    /// forgotten.
     pub async fn go_away(&self) {
         let serving = self.inner.serving.lock().await.take();
         if let Some(mut serving) = serving {
@@ -468,10 +480,13 @@ impl Core {
         Ok(())
     }
 
-    /// Stops all extensions, then the runs that are being executed, within their
-    /// [grace](CoreBuilder::run_grace), then the API, and closes the store, so that
-    /// another core may open it.
+    /// Stops taking external events, then all extensions, then the runs that are
+    /// being executed, within their [grace](CoreBuilder::run_grace), then the API,
+    /// and closes the store, so that another core may open it.
     pub async fn stop(&self) {
+        if let Some(external) = &self.inner.external {
+            external.close().await;
+        }
         self.inner.extensions.stop_all().await;
         if let Some(executor) = &self.inner.executor {
             executor.stop().await;

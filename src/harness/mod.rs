@@ -24,6 +24,9 @@
 //! 50 objects are kept (and no run is forgotten that is not complete), of its
 //! newest 20 runs 50 objects each, and of all events the newest 100,000.
 //!
+//! Webhooks reach extensions through a listener of its own, where
+//! [`CoreBuilder::external_events`] asks for one.
+//!
 //! Extensions are kept up: one in a process of its own that ends, or fails three
 //! health checks in a row, is started again after a pause that grows from 0.2 s to
 //! a minute, and subscribed again. [`Installed::status`] tells how it fares.
@@ -44,6 +47,7 @@ mod core;
 mod develop;
 mod executor;
 mod extensions;
+mod external;
 mod handler;
 mod identity;
 mod installed;
@@ -56,6 +60,7 @@ pub use self::core::Core;
 pub use builder::CoreBuilder;
 pub use conversations::Conversation;
 pub use develop::{Demo, run_or_develop};
+pub use external::ExternalEventLimits;
 pub use installed::{ExtensionInfo, Installed};
 pub use state::{ExtensionState, ExtensionStatus};
 
