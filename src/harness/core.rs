@@ -256,6 +256,9 @@ impl Core {
         core.serve(listener).await;
         core.inner.extensions.end_left_behind().await;
         core.inner.extensions.restore_enabled();
+        if let Some(external) = &core.inner.external {
+            external.begin();
+        }
         Ok(core)
     }
 
@@ -430,7 +433,8 @@ impl Core {
         self.inner.address
     }
 
-    /// The address on which external events are taken, where they are.
+    /// The address on which [external events](CoreBuilder::external_events) are
+    /// taken, where they are.
     #[must_use]
     pub fn external_events_address(&self) -> Option<SocketAddr> {
         self.inner.external.as_ref().map(External::address)

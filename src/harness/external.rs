@@ -23,9 +23,11 @@ mod handover;
 mod limits;
 mod payload;
 mod request;
+mod setup;
 mod shares;
 
 pub use limits::ExternalEventLimits;
+pub(super) use setup::Setup;
 
 use std::io;
 use std::net::SocketAddr;
@@ -64,18 +66,10 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Before accepting again where the process is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is asked for, before anything is opened.
-#[derive(Clone, Default)]
-pub(super) struct Setup {
-    pub(super) address: Option<SocketAddr>,
-    /// Certificate chain and key, as PEM.
-    pub(super) tls: Option<(String, String)>,
-    pub(super) limits: ExternalEventLimits,
-}
-
 /// The listener, while it is there.
 pub(super) struct External {
     address: SocketAddr,
+    begin: CancellationToken,
     stop: CancellationToken,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -94,7 +88,7 @@ struct Shared {
 }
 
 impl External {
-    /// Listens; nothing where no address was asked for.
+    /// Listens, and takes nothing yet; nothing where no address was asked for.
     pub(super) async fn open(setup: Setup, extensions: &Arc<Extensions>) -> Result<Option<Self>> {
         let Setup { address: Some(address), tls, limits } = setup else { return Ok(None) };
         let tls = tls.map(|(chain, key)| acceptor(&chain, &key)).transpose()?;
@@ -111,8 +105,23 @@ impl External {
             stopping: stop.clone(),
             epoch: Instant::now(),
         };
-        let task = tokio::spawn(accept(listener, Arc::new(shared)));
-        Ok(Some(Self { address, stop, task: tokio::sync::Mutex::new(Some(task)) }))
+        let begin = CancellationToken::new();
+        let task = tokio::spawn({
+            let begin = begin.clone();
+            async move {
+                let stopped = shared.stopping.clone();
+                if stopped.run_until_cancelled(begin.cancelled()).await.is_some() {
+                    accept(listener, Arc::new(shared)).await;
+                }
+            }
+        });
+        Ok(Some(Self { address, begin, stop, task: tokio::sync::Mutex::new(Some(task)) }))
+    }
+
+    /// Begins to take events: by now it is known which extensions there are, also
+    /// of those that have yet to start.
+    pub(super) fn begin(&self) {
+        self.begin.cancel();
     }
 
     pub(super) fn address(&self) -> SocketAddr {
