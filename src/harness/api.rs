@@ -233,8 +233,8 @@ methods! {
             &self,
             request: Request<proto::ListEventsRequest>,
         ) -> Result<Response<Self::ListEventsStream>, Status> {
-            let caller = self.caller(&request)?;
-            Ok(Response::new(Self::list_events(self, caller, request.into_inner())))
+            let (caller, lease) = self.tokens.lease(request.metadata().as_ref())?;
+            Ok(Response::new(Self::list_events(self, caller, lease, request.into_inner())))
         }
 
         type RunExtensionInstallerStream = Messages<proto::RunExtensionInstallerExtensionMessage>;

@@ -6,9 +6,11 @@
 //! message: a method asks its [`Caller`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use serde::Deserialize;
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::extensions::Extensions;
@@ -37,19 +39,69 @@ impl TokenTable {
 
     /// Whom the token of a call belongs to.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Status> {
-        let Some(token) = bearer(headers) else {
-            return Err(Status::unauthenticated(
-                "send a token as metadata: `authorization: Bearer <token>`",
-            ));
-        };
-        let digest = sha256(token);
-        if self.extensions.knows_token(&digest) {
+        self.caller_with(&digest(headers)?)
+    }
+
+    /// The same for a call that goes on for long.
+    pub(super) fn lease(&self, headers: &HeaderMap) -> Result<(Caller, Lease), Status> {
+        let digest = digest(headers)?;
+        // Watched first, so that no change is missed.
+        let changes = self.store.token_changes();
+        let caller = self.caller_with(&digest)?;
+        Ok((caller, Lease { tokens: self.clone(), digest, changes }))
+    }
+
+    fn caller_with(&self, digest: &[u8; 32]) -> Result<Caller, Status> {
+        if self.extensions.knows_token(digest) {
             return Ok(Caller::Manager);
         }
-        let Some(token) = self.store.token_of(&digest) else {
+        let Some(token) = self.store.token_of(digest) else {
             return Err(Status::unauthenticated("the token is not known here"));
         };
         Caller::with(token, self.store.clock().unix_millis())
+    }
+}
+
+fn digest(headers: &HeaderMap) -> Result<[u8; 32], Status> {
+    let token = bearer(headers).ok_or_else(|| {
+        Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
+    })?;
+    Ok(sha256(token))
+}
+
+/// The token of a call that goes on: it may be disabled, deleted or expire
+/// meanwhile, and the call ends with it.
+pub(super) struct Lease {
+    tokens: TokenTable,
+    digest: [u8; 32],
+    changes: watch::Receiver<()>,
+}
+
+impl Lease {
+    /// Whether some token has changed since the last look.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.changes.has_changed().unwrap_or(true)
+    }
+
+    pub(super) fn check(&mut self) -> Result<(), Status> {
+        self.changes.mark_unchanged();
+        self.tokens.caller_with(&self.digest).map(drop)
+    }
+
+    /// Waits until it is worth another look.
+    pub(super) fn doubt(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut changes = self.changes.clone();
+        let store = &self.tokens.store;
+        let expires = store.token_of(&self.digest).map_or(0, |token| token.expires);
+        let left = expires.saturating_sub(store.clock().unix_millis());
+        // Not less than the clock tells apart.
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
+        async move {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(left), if expires != 0 => {}
+            }
+        }
     }
 }
 

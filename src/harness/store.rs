@@ -49,7 +49,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
 use crate::clock::Clock;
@@ -87,6 +87,7 @@ pub(super) struct Store {
     started: broadcast::Sender<proto::Run>,
     /// There may be a run to execute.
     run_waits: Notify,
+    tokens_changed: watch::Sender<()>,
     turns: Arc<Turns>,
     disk: Option<Disk>,
 }
@@ -152,6 +153,7 @@ impl Store {
             tables: Mutex::new(tables),
             started: broadcast::Sender::new(UNWATCHED_RUNS),
             run_waits: Notify::new(),
+            tokens_changed: watch::Sender::default(),
             turns: Arc::default(),
             disk,
         });

@@ -40,6 +40,7 @@ impl Caller {
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec()];
         let stream = TcpStream::connect(core.address().unwrap()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
         let (calls, connection) =

@@ -9,7 +9,7 @@ use tonic::Status;
 use tonic::codegen::tokio_stream::Stream;
 
 use super::{Api, BoxFuture, Messages};
-use crate::harness::authorize::Caller;
+use crate::harness::authorize::{Caller, Lease};
 use crate::harness::store::Store;
 use crate::proto;
 
@@ -22,14 +22,15 @@ impl Api {
         caller: &Caller,
         request: proto::GetEventRequest,
     ) -> Result<proto::GetEventResponse, Status> {
-        let event = self.store.event(request.id)?;
-        if !caller.may_see(&event) {
-            return Err(Status::permission_denied(format!(
-                "event {} is of a namespace that the token gives no access to",
-                event.id
-            )));
+        // The same answer for what is not there and what is another's, so that
+        // nothing is learned of the latter.
+        match self.store.event(request.id).filter(|event| caller.may_see(event)) {
+            Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
+            None => Err(Status::not_found(format!(
+                "there is no event {}, or no more, or the token gives no access to its namespace",
+                request.id
+            ))),
         }
-        Ok(proto::GetEventResponse { event: Some(event) })
     }
 
     /// Those that are kept, newest first where `reverse` says so, and with
@@ -37,12 +38,14 @@ impl Api {
     pub(super) fn list_events(
         &self,
         caller: Caller,
+        lease: Lease,
         request: proto::ListEventsRequest,
     ) -> Messages<proto::ListEventsResponse> {
         let last = self.store.progress().borrow().last;
         Box::pin(Reader {
             store: Arc::clone(&self.store),
             caller,
+            lease,
             back: request.reverse.then_some(last + 1),
             after: if request.reverse { last } else { 0 },
             // What happens while somebody reads must not keep him reading.
@@ -59,6 +62,7 @@ impl Api {
 struct Reader {
     store: Arc<Store>,
     caller: Caller,
+    lease: Lease,
     /// Going back first: the number before which to go on.
     back: Option<i64>,
     /// The number after which to go on.
@@ -66,7 +70,7 @@ struct Reader {
     until: i64,
     follow: bool,
     read: vec::IntoIter<proto::Event>,
-    /// Completes with whether there will be more.
+    /// Completes with whether it is worth reading on.
     next: Option<BoxFuture<bool>>,
     over: bool,
 }
@@ -74,6 +78,7 @@ struct Reader {
 impl Reader {
     /// Reads on. `Ok(false)` where there is nothing to be read now.
     fn read_on(&mut self) -> Result<bool, Status> {
+        self.lease.check()?;
         if self.back.is_none() && self.after >= self.until {
             return Ok(false);
         }
@@ -102,13 +107,17 @@ impl Reader {
     }
 
     fn wait(&mut self) -> &mut BoxFuture<bool> {
-        let Self { store, after, next, .. } = self;
+        let Self { store, lease, after, next, .. } = self;
         next.get_or_insert_with(|| {
             let mut progress = store.progress();
-            let after = *after;
+            let (after, doubt) = (*after, lease.doubt());
             Box::pin(async move {
-                let more = progress.wait_for(|it| it.last > after || it.closed).await;
-                more.is_ok_and(|it| it.last > after)
+                tokio::select! {
+                    more = progress.wait_for(|it| it.last > after || it.closed) => {
+                        more.is_ok_and(|it| it.last > after)
+                    }
+                    () = doubt => true,
+                }
             })
         })
     }
@@ -121,6 +130,13 @@ impl Stream for Reader {
         loop {
             if self.over {
                 return Poll::Ready(None);
+            }
+            // What has been read already is not for a token that was withdrawn.
+            if self.lease.is_doubtful()
+                && let Err(status) = self.lease.check()
+            {
+                self.over = true;
+                return Poll::Ready(Some(Err(status)));
             }
             if let Some(event) = self.read.next() {
                 return Poll::Ready(Some(Ok(proto::ListEventsResponse { event: Some(event) })));

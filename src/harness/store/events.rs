@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 use tokio::sync::watch;
-use tonic::Status;
 
 use super::Store;
 use super::journal::Journal;
@@ -170,15 +169,13 @@ impl Store {
         drop(details);
     }
 
-    pub(in crate::harness) fn event(&self, id: i64) -> Result<proto::Event, Status> {
+    /// `None` where there is none of this number, or no more.
+    pub(in crate::harness) fn event(&self, id: i64) -> Option<proto::Event> {
         let tables = self.tables();
         let announced = tables.events.announced();
         let to = tables.events.up_to(id).min(announced);
         let found = tables.events.kept.range(..to).next_back();
-        match found {
-            Some(event) if event.id == id => Ok(event.clone()),
-            _ => Err(Status::not_found(format!("there is no event {id}, or no more"))),
-        }
+        found.filter(|event| event.id == id).cloned()
     }
 
     /// The oldest events with a greater number, in order. Where the first of

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::super::certificates::secret;
@@ -112,6 +113,7 @@ impl Store {
         let found = Arc::make_mut(tokens.get_mut(&digest).ok_or_else(no_token)?);
         found.disabled = disabled;
         journal.put_token(&digest, found);
+        self.tokens_changed.send_replace(());
         Ok(())
     }
 
@@ -120,7 +122,14 @@ impl Store {
         let mut tables = self.tables();
         tables.tokens.remove(&digest).ok_or_else(no_token)?;
         tables.journal.remove_token(&digest);
+        self.tokens_changed.send_replace(());
         Ok(())
+    }
+
+    /// Changes whenever a token gives other access than before, but for its
+    /// expiry.
+    pub(in crate::harness) fn token_changes(&self) -> watch::Receiver<()> {
+        self.tokens_changed.subscribe()
     }
 }
 
