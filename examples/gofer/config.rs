@@ -1,0 +1,120 @@
+//! `gofer config`: the configuration file.
+
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Out;
+use crate::settings::{Connection, File, Settings};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Shows what is set, by flags, environment and file together.
+    #[command(after_help = "Example:\n  gofer config show")]
+    Show,
+    /// Says where the file is, whether it is there or not.
+    #[command(after_help = "Example:\n  gofer config path")]
+    Path,
+    /// Sets one value in the file.
+    #[command(after_help = "\
+Example:
+  gofer config set address gofer.example.com:443
+  gofer config set token - < token.txt")]
+    Set {
+        /// What it is known by.
+        key: Key,
+        /// The value; `-` reads it from the standard input.
+        value: String,
+    },
+    /// Removes one value from the file.
+    #[command(after_help = "Example:\n  gofer config unset token")]
+    Unset {
+        /// What it is known by.
+        key: Key,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Key {
+    Address,
+    Token,
+    Namespace,
+    Ca,
+    SkipTlsVerify,
+}
+
+impl Command {
+    pub(crate) fn run(self, connection: &Connection, out: Out) -> Result<(), Failure> {
+        let path = connection.file()?;
+        match self {
+            Self::Show => return show(connection, out),
+            Self::Path => {
+                let path = path.display().to_string();
+                return Ok(out.done(&path, &json!({ "path": path }))?);
+            }
+            Self::Set { key, value } => {
+                let value = if value == "-" { read_value()? } else { value };
+                let mut file = File::read(&path)?;
+                set(&mut file, key, Some(value))?;
+                file.write(&path)?;
+            }
+            Self::Unset { key } => {
+                let mut file = File::read(&path)?;
+                set(&mut file, key, None)?;
+                file.write(&path)?;
+            }
+        }
+        let path = path.display().to_string();
+        Ok(out.done(&format!("Wrote {path}."), &json!({ "path": path }))?)
+    }
+}
+
+fn read_value() -> Result<String, Failure> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    Ok(text.trim().to_owned())
+}
+
+fn set(file: &mut File, key: Key, value: Option<String>) -> Result<(), Failure> {
+    match key {
+        Key::Address => file.address = value,
+        Key::Token => file.token = value,
+        Key::Namespace => file.namespace = value,
+        // The file is read from wherever one works.
+        Key::Ca => {
+            file.ca = value.map(|path| std::path::absolute(PathBuf::from(path))).transpose()?;
+        }
+        Key::SkipTlsVerify => {
+            let parsed = value.map(|value| value.parse());
+            file.skip_tls_verify = parsed
+                .transpose()
+                .map_err(|_| Failure::usage("`skip_tls_verify` must be true or false"))?;
+        }
+    }
+    Ok(())
+}
+
+fn show(connection: &Connection, out: Out) -> Result<(), Failure> {
+    let Settings { address, token, namespace, ca, skip_tls_verify } =
+        Settings::resolve(connection)?;
+    let ca = ca.map(|path| path.display().to_string());
+    let json = json!({
+        "address": address,
+        "has_token": token.is_some(),
+        "namespace": namespace,
+        "ca": ca,
+        "skip_tls_verify": skip_tls_verify,
+    });
+    let lines = vec![
+        ("address", address.into()),
+        ("token", if token.is_some() { "(set)" } else { "(none)" }.into()),
+        ("namespace", namespace.into()),
+        ("ca", ca.unwrap_or_else(|| "(the system's authorities alone)".to_owned()).into()),
+        ("skip_tls_verify", skip_tls_verify.to_string().into()),
+    ];
+    Ok(out.details(lines, &json)?)
+}

@@ -1,0 +1,205 @@
+//! Results: tables for people, JSON for programs. Colours only where a terminal
+//! shows them. What was said by someone else is shown without what would steer
+//! a terminal.
+
+use std::borrow::Cow;
+use std::io::{self, Write as _};
+
+use anstyle::{AnsiColor, Style};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use unicode_width::UnicodeWidthStr as _;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) json: bool,
+}
+
+/// A thing that can be listed.
+pub(crate) trait Row {
+    const HEADER: &'static [&'static str];
+
+    fn cells(&self) -> Vec<Cell>;
+
+    fn json(&self) -> Value;
+}
+
+pub(crate) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), style: Style::new() }
+    }
+}
+
+/// How a thing is doing, in a word and a colour.
+#[derive(Clone, Copy)]
+pub(crate) enum Mood {
+    Good,
+    Changing,
+    Bad,
+    Off,
+}
+
+impl Cell {
+    pub(crate) fn mood(text: impl Into<String>, mood: Mood) -> Self {
+        let style = match mood {
+            Mood::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
+            Mood::Changing => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+            Mood::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())),
+            Mood::Off => Style::new().dimmed(),
+        };
+        Self { text: text.into(), style }
+    }
+}
+
+impl Out {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// A listing; `nothing` says that there is nothing to list.
+    pub(crate) fn list<T: Row>(self, rows: &[T], nothing: &str) -> io::Result<()> {
+        if self.json {
+            return self.document(&rows.iter().map(Row::json).collect());
+        }
+        if rows.is_empty() {
+            // Not a result: what counts lines counts none.
+            return note(nothing);
+        }
+        table(T::HEADER, &rows.iter().map(Row::cells).collect::<Vec<_>>())
+    }
+
+    /// One thing: a line for each of its properties that is not empty.
+    pub(crate) fn details(self, lines: Vec<(&str, Cell)>, json: &Value) -> io::Result<()> {
+        if self.json {
+            return self.document(json);
+        }
+        // What is not so needs no line.
+        let lines: Vec<_> = lines.into_iter().filter(|(_, cell)| !cell.text.is_empty()).collect();
+        let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+        let bold = Style::new().bold();
+        let mut out = anstream::stdout().lock();
+        for (label, Cell { text, style }) in lines {
+            let text = visible(&text);
+            writeln!(out, "{bold}{label:width$}{bold:#}  {style}{text}{style:#}")?;
+        }
+        out.flush()
+    }
+
+    /// Something was done: a sentence, or what came of it.
+    pub(crate) fn done(self, sentence: &str, json: &Value) -> io::Result<()> {
+        if self.json {
+            return self.document(json);
+        }
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{}", visible(sentence))?;
+        out.flush()
+    }
+
+    /// Lines of someone else's, as they are; nothing for programs.
+    pub(crate) fn text(self, text: &str) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let mut out = anstream::stdout().lock();
+        for line in text.lines() {
+            writeln!(out, "{}", visible(line))?;
+        }
+        out.flush()
+    }
+
+    #[allow(clippy::unused_self, reason = "one of the ways in which this one tells")]
+    pub(crate) fn document(self, json: &Value) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer_pretty(&mut out, json)?;
+        writeln!(out)?;
+        out.flush()
+    }
+}
+
+/// A sentence beside the result, for people.
+pub(crate) fn note(sentence: &str) -> io::Result<()> {
+    writeln!(anstream::stderr().lock(), "{}", visible(sentence))
+}
+
+/// Columns as wide as what is in them, two spaces apart, no lines: readable, and
+/// easy to take apart.
+fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
+    let mut widths: Vec<usize> = header.iter().map(|title| title.width()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(visible(&cell.text).width());
+        }
+    }
+    let mut out = anstream::stdout().lock();
+    let mut line = |cells: &mut dyn Iterator<Item = (Cow<'_, str>, Style)>| -> io::Result<()> {
+        let mut gap = 0;
+        for ((text, style), width) in cells.zip(&widths) {
+            if text.is_empty() {
+                // Nothing follows the last word of a line.
+                gap += width + 2;
+                continue;
+            }
+            write!(out, "{:gap$}{style}{text}{style:#}", "")?;
+            gap = width.saturating_sub(text.width()) + 2;
+        }
+        writeln!(out)
+    };
+    let bold = Style::new().bold();
+    line(&mut header.iter().map(|title| (Cow::Borrowed(*title), bold)))?;
+    for row in rows {
+        line(&mut row.iter().map(|cell| (visible(&cell.text), cell.style)))?;
+    }
+    out.flush()
+}
+
+/// Without the characters that steer a terminal.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, " ").into()
+    } else {
+        text.into()
+    }
+}
+
+/// Unix milliseconds as RFC 3339; nothing for what has not happened.
+pub(crate) fn rfc3339(unix_millis: i64) -> Option<String> {
+    if unix_millis == 0 {
+        return None;
+    }
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_millis) * 1_000_000);
+    time.ok()?.format(&Rfc3339).ok()
+}
+
+/// The same for a table: to the second.
+pub(crate) fn moment(unix_millis: i64) -> String {
+    rfc3339(unix_millis - unix_millis.rem_euclid(1000)).unwrap_or_else(|| "-".to_owned())
+}
+
+/// A generated name such as `PIPELINE_STATE_UNKNOWN` as people read it.
+pub(crate) fn word(name: &str) -> String {
+    if name.contains("UNKNOWN") { "unknown".to_owned() } else { name.to_lowercase() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_and_what_has_not_happened_is_none() {
+        assert_eq!(rfc3339(1_700_000_000_123).unwrap(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20Z");
+        assert_eq!((rfc3339(0), moment(0).as_str()), (None, "-"));
+        assert_eq!(rfc3339(i64::MAX), None);
+    }
+
+    #[test]
+    fn what_others_said_does_not_steer_the_terminal() {
+        assert_eq!(visible("a\u{1b}[2Jb\nc"), "a [2Jb c");
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the address, the token and the rest come from: a flag comes before the
+//! environment, the environment before the configuration file.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// Where `service start` listens, and so where a newcomer's Gofer is.
+pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
+
+pub(crate) const NAMESPACE: &str = "default";
+
+/// What every command understands.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Connection and output")]
+pub(crate) struct Connection {
+    /// Where Gofer is [default: 127.0.0.1:8080].
+    #[arg(long, global = true, env = "GOFER_ADDRESS", value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// The token to call with; safer in the environment or the configuration file.
+    #[arg(long, global = true, env = "GOFER_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The namespace of pipelines that are named without one [default: default].
+    #[arg(long, short = 'n', global = true, env = "GOFER_NAMESPACE")]
+    namespace: Option<String>,
+    /// A file with certificates (PEM) to trust beside the system's.
+    #[arg(long, global = true, env = "GOFER_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Trust whoever answers, whatever its certificate: for development.
+    #[arg(long, global = true, env = "GOFER_SKIP_TLS_VERIFY", value_parser = FalseyValueParser::new())]
+    skip_tls_verify: bool,
+    /// The configuration file [default: ~/.config/gofer/config.toml].
+    #[arg(long, global = true, env = "GOFER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Answer in JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Connection {
+    /// The configuration file, whether it is there or not.
+    pub(crate) fn file(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = given(self.config.as_ref(), |path| path.as_os_str().is_empty()) {
+            return Ok(path.clone());
+        }
+        let directory =
+            |name| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+        let base = directory("XDG_CONFIG_HOME")
+            .or_else(|| directory("HOME").map(|home| home.join(".config")));
+        match base {
+            Some(base) => Ok(base.join("gofer").join("config.toml")),
+            None => Err(Failure::usage("the configuration file has no place: HOME is not set")
+                .hint("name a file with --config or GOFER_CONFIG")),
+        }
+    }
+}
+
+/// A variable that is set to nothing is as one that is not set.
+fn given<T>(value: Option<&T>, is_empty: impl Fn(&T) -> bool) -> Option<&T> {
+    value.filter(|value| !is_empty(value))
+}
+
+/// What a command works with.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) address: String,
+    pub(crate) token: Option<String>,
+    pub(crate) namespace: String,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) skip_tls_verify: bool,
+}
+
+impl Settings {
+    pub(crate) fn resolve(connection: &Connection) -> Result<Self, Failure> {
+        let file = match connection.file() {
+            Ok(path) => File::read(&path)?,
+            // Without a home there is nothing to read.
+            Err(_) => File::default(),
+        };
+        let text = |flag: &Option<String>, file: Option<String>| {
+            given(flag.as_ref(), String::is_empty).cloned().or(file)
+        };
+        Ok(Self {
+            address: text(&connection.address, file.address).unwrap_or_else(|| ADDRESS.to_owned()),
+            token: text(&connection.token, file.token),
+            namespace: text(&connection.namespace, file.namespace)
+                .unwrap_or_else(|| NAMESPACE.to_owned()),
+            ca: given(connection.ca.as_ref(), |path| path.as_os_str().is_empty())
+                .cloned()
+                .or(file.ca),
+            skip_tls_verify: connection.skip_tls_verify || file.skip_tls_verify.unwrap_or(false),
+        })
+    }
+}
+
+/// The configuration file.
+#[derive(Default, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) skip_tls_verify: Option<bool>,
+}
+
+impl File {
+    /// Nothing where there is none.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Failure::file("read", path, &error)),
+        };
+        toml::from_str(&text).map_err(|error: toml::de::Error| {
+            // Not the lines themselves, which may hold the token.
+            Failure::usage(format!(
+                "the configuration file `{}` is not right: {}",
+                path.display(),
+                error.message()
+            ))
+            .hint(
+                "it may set address, token, namespace, ca (texts) and skip_tls_verify (true or \
+                 false); `gofer config set` writes it",
+            )
+        })
+    }
+
+    /// For its owner alone, since it may hold a token; whole or not at all.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        let text = toml::to_string(self).map_err(|error| {
+            Failure::new(format!("the configuration cannot be written: {error}"))
+        })?;
+        let write = || -> io::Result<()> {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
+            }
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{}.new", std::process::id()));
+            let new = PathBuf::from(name);
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+            let published = written.and_then(|()| fs::rename(&new, path));
+            if published.is_err() {
+                // What is left of it is of no use; the error that counts is told.
+                let _ = fs::remove_file(&new);
+            }
+            published
+        };
+        write().map_err(|error| Failure::file("write", path, &error))
+    }
+}
