@@ -155,11 +155,11 @@ fn methods() -> Vec<MethodDescriptor> {
 
 /// A request of this kind that names a namespace and, for everything else that
 /// it names, `thing`, with a 1 for each number.
-fn request(of: MessageDescriptor, namespace: (&str, &str), thing: &str) -> Bytes {
+fn request(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Bytes {
     Bytes::from(message(of, namespace, thing).encode_to_vec())
 }
 
-fn message(of: MessageDescriptor, namespace: (&str, &str), thing: &str) -> DynamicMessage {
+fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> DynamicMessage {
     let mut made = DynamicMessage::new(of.clone());
     for field in of.fields() {
         // Of alternatives the first, which is what a conversation begins with.
@@ -178,7 +178,7 @@ fn message(of: MessageDescriptor, namespace: (&str, &str), thing: &str) -> Dynam
             Kind::String => Value::String(thing.to_owned()),
             Kind::Int64 if field.name() == "offset" => continue,
             Kind::Int64 => Value::I64(1),
-            Kind::Message(inner) => Value::Message(message(inner, namespace, thing)),
+            Kind::Message(inner) => Value::Message(message(&inner, namespace, thing)),
             _ => continue,
         };
         made.set_field(&field, value);
@@ -351,19 +351,19 @@ async fn each_method_lets_in_whom_it_should_and_nobody_else() {
             let expects = expected(asks, who);
             let thing = if expects.is_some() { "thing" } else { "nothing" };
             // This one can neither be made again nor deleted: it has a pipeline.
-            let request = request(method.input(), (field, "here"), thing);
-            let code = call(&caller, method.name(), request)
+            let request = request(&method.input(), (field, "here"), thing);
+            let outcome = call(&caller, method.name(), request)
                 .await
                 .map_or_else(|it| it.code(), |()| Code::Ok);
             let right = match expects {
-                Some(expected) => code == expected,
+                Some(expected) => outcome == expected,
                 None => !matches!(
-                    code,
+                    outcome,
                     Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
                 ),
             };
             if !right {
-                wrong.push(format!("{} by {who:?}: {code:?}, not {expects:?}", method.name()));
+                wrong.push(format!("{} by {who:?}: {outcome:?}, not {expects:?}", method.name()));
             }
         }
     }
@@ -385,7 +385,7 @@ async fn nothing_is_learned_of_a_namespace_without_access() {
             continue;
         };
         let ask = async |namespace: &str, thing: &str| {
-            let request = request(method.input(), (field, namespace), thing);
+            let request = request(&method.input(), (field, namespace), thing);
             let status = call(&client, method.name(), request).await.unwrap_err();
             (status.code(), status.message().replace(namespace, "<namespace>"))
         };
@@ -396,7 +396,7 @@ async fn nothing_is_learned_of_a_namespace_without_access() {
             assert_eq!(ask(namespace, thing).await, there, "{}", method.name());
         }
         // No name means `default`.
-        let request = request(method.input(), (field, ""), "thing");
+        let request = request(&method.input(), (field, ""), "thing");
         let status = call(&client, method.name(), request).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{}", method.name());
     }

@@ -251,11 +251,11 @@ async fn a_stream_ends_when_its_token_expires() {
     let core = Core::on_loopback().await.unwrap();
     let token = token(&core, "2s").await;
     let caller = Caller::of(&core).await.with(&token);
-    let code = match follow(&caller).await {
+    let outcome = match follow(&caller).await {
         Ok(mut events) => end(&mut events).await,
         // On a machine that busy.
         Err(status) => status.code(),
     };
-    assert_eq!(code, Code::Unauthenticated);
+    assert_eq!(outcome, Code::Unauthenticated);
     core.stop().await;
 }
