@@ -227,7 +227,16 @@ impl Decoder for Raw {
 
 /// Calls a method of any kind with one message, and looks at all that comes back.
 async fn call(caller: &Caller, method: &str, request: Bytes) -> Result<(), Status> {
-    let path = PathAndQuery::try_from(format!("/proto.Gofer/{method}")).unwrap();
+    call_of("proto.Gofer", caller, method, request).await
+}
+
+async fn call_of(
+    service: &str,
+    caller: &Caller,
+    method: &str,
+    request: Bytes,
+) -> Result<(), Status> {
+    let path = PathAndQuery::try_from(format!("/{service}/{method}")).unwrap();
     let mut grpc = tonic::client::Grpc::new(caller.clone());
     let messages = tokio_stream::once(request);
     let mut answers = grpc.streaming(Request::new(messages), path, Raw).await?.into_inner();
@@ -368,6 +377,22 @@ async fn each_method_lets_in_whom_it_should_and_nobody_else() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    core.stop().await;
+}
+
+/// What the core has beside Gofer's API is behind the same tokens.
+#[tokio::test]
+async fn the_cores_own_methods_let_in_whom_they_should_and_nobody_else() {
+    let core = core().await;
+    for (who, caller) in callers(&core).await {
+        for (method, asks) in [("UpdateExtension", Management), ("ListExtensionStates", Token)] {
+            let outcome =
+                call_of("gofer_sdk.embedded.EmbeddedCore", &caller, method, Bytes::new()).await;
+            let code = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
+            let let_in = if method == "UpdateExtension" { Code::NotFound } else { Code::Ok };
+            assert_eq!(code, expected(asks, who).unwrap_or(let_in), "{method} by {who:?}");
+        }
+    }
     core.stop().await;
 }
 
