@@ -388,9 +388,9 @@ async fn the_cores_own_methods_let_in_whom_they_should_and_nobody_else() {
         for (method, asks) in [("UpdateExtension", Management), ("ListExtensionStates", Token)] {
             let outcome =
                 call_of("gofer_sdk.embedded.EmbeddedCore", &caller, method, Bytes::new()).await;
-            let code = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
+            let told = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
             let let_in = if method == "UpdateExtension" { Code::NotFound } else { Code::Ok };
-            assert_eq!(code, expected(asks, who).unwrap_or(let_in), "{method} by {who:?}");
+            assert_eq!(told, expected(asks, who).unwrap_or(let_in), "{method} by {who:?}");
         }
     }
     core.stop().await;
