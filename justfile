@@ -8,6 +8,10 @@ default:
 demo *args:
     cargo run --example interval -- {{args}}
 
+# Runs Gofer's command line, such as `just gofer service start`.
+gofer *args:
+    cargo run --quiet --example gofer -- {{args}}
+
 # Runs all tests.
 test:
     cargo test
@@ -19,6 +23,7 @@ check:
     cargo clippy --lib -- -D warnings
     cargo clippy --lib --features harness -- -D warnings
     cargo clippy -p interval --no-default-features -- -D warnings
+    cargo clippy -p gofer -- -D warnings
     cargo clippy --lib --features reflection -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features harness,reflection
 

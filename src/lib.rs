@@ -101,6 +101,17 @@
     )
 )]
 
+/// Guides: how to write an extension, and how to operate a core.
+#[cfg(doc)]
+pub mod guide {
+    #[doc = include_str!("../docs/authors.md")]
+    #[cfg(feature = "harness")]
+    pub mod authors {}
+
+    #[doc = include_str!("../docs/operating.md")]
+    pub mod operating {}
+}
+
 mod client;
 mod clock;
 mod extension;

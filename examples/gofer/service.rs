@@ -15,6 +15,7 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Example:
   gofer service start --listen 127.0.0.1:8080 --store /var/lib/gofer/gofer.redb
+  gofer service start --external-events 127.0.0.1:8081 --run-command ./on-run.sh --quiet
 
 It stops in order on SIGINT (Ctrl-C) and SIGTERM, its extensions first. The key
 that its secrets are encrypted with is in GOFER_ENCRYPTION_KEY, 64 hexadecimal

@@ -23,7 +23,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 /// Exit code, standard output and standard error of `gofer` with no settings.
-pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(example("gofer"))
         .args(args)
         .env_clear()
@@ -35,7 +35,7 @@ pub fn run(args: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-pub struct Machine {
+pub(crate) struct Machine {
     home: PathBuf,
     /// Where the core of the moment listens.
     address: Option<String>,
@@ -47,7 +47,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let home = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
         let examples = home.join("target/debug/examples");
         std::fs::create_dir_all(&examples).unwrap();
@@ -58,7 +58,7 @@ impl Machine {
     }
 
     /// Types a block of a guide.
-    pub fn type_block(&mut self, block: &str) {
+    pub(crate) fn type_block(&mut self, block: &str) {
         let mut lines: VecDeque<&str> = block.lines().collect();
         while let Some(line) = lines.pop_front() {
             let end = lines.iter().position(|line| line.starts_with("$ "));
@@ -84,7 +84,7 @@ impl Machine {
     }
 
     /// How a line ends, and what it shows.
-    pub fn outcome(&self, line: &str) -> (ExitStatus, String) {
+    pub(crate) fn outcome(&self, line: &str) -> (ExitStatus, String) {
         Process::start(self.shell(line), "").ended(line)
     }
 

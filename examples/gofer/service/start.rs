@@ -1,5 +1,6 @@
 //! `gofer service start`: the embedded core as a program.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,21 @@ pub(crate) struct Start {
     /// Its key (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Take webhooks on this address, as POST /external/<extension>.
+    #[arg(long, env = "GOFER_EXTERNAL_EVENTS", value_name = "ADDRESS")]
+    external_events: Option<SocketAddr>,
+    /// Take them over HTTPS, with this certificate (PEM).
+    #[arg(long, value_name = "FILE", requires_all = ["external_events", "external_events_key"])]
+    external_events_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "external_events_cert")]
+    external_events_key: Option<PathBuf>,
+    /// Execute runs with this program; all that follows are its arguments.
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    run_command: Option<Vec<OsString>>,
+    /// How many runs are executed at a time.
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, requires = "run_command")]
+    runs_at_a_time: usize,
     /// How much the core and its extensions log, to the standard error.
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: Level,
@@ -84,6 +100,17 @@ pub(crate) async fn run(start: Start, connection: &Connection, out: Out) -> Resu
     }
     if let (Some(certificate), Some(key)) = (&start.tls_cert, &start.tls_key) {
         builder = builder.tls(read(certificate)?, read(key)?);
+    }
+    if let Some(address) = start.external_events {
+        builder = builder.external_events(address);
+    }
+    if let (Some(certificate), Some(key)) =
+        (&start.external_events_cert, &start.external_events_key)
+    {
+        builder = builder.external_events_tls(read(certificate)?, read(key)?);
+    }
+    if let Some([program, arguments @ ..]) = start.run_command.as_deref() {
+        builder = builder.run_command(program, arguments).runs_at_a_time(start.runs_at_a_time);
     }
     let core = builder.start().await.map_err(|error| {
         let failure = Failure::from(error);
@@ -145,6 +172,10 @@ fn tell(
         // Known to nobody, and to be gone with the process.
         None => "--skip-tls-verify".to_owned(),
     };
+    let webhooks = core.external_events_address().map(|address| {
+        let scheme = if start.external_events_cert.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}/external/<extension>")
+    });
     let is_new = core.awaits_first_token();
     let log_in = format!("gofer --address {} {trust} token bootstrap --save", reachable(address));
     if out.json {
@@ -152,6 +183,7 @@ fn tell(
             "address": address.to_string(),
             "store": show(&store),
             "certificate": show(&certificate),
+            "webhooks": webhooks,
             "log_in": is_new.then_some(&log_in),
         }))?);
     }
@@ -161,6 +193,9 @@ fn tell(
     for (label, path) in [("store", show(&store)), ("certificate", show(&certificate))] {
         let path = path.unwrap_or_else(|| "none: nothing is kept".to_owned());
         writeln!(stdout, "  {label:<12} {path}")?;
+    }
+    if let Some(webhooks) = webhooks {
+        writeln!(stdout, "  {:<12} {webhooks}", "webhooks")?;
     }
     if is_new {
         let file = connection
