@@ -6,8 +6,15 @@
 //! order, perhaps with more between them; `…` stands for anything.
 
 mod shell;
+mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
+
+use gofer_sdk::harness::Core;
+use gofer_sdk::proto;
+use serde_json::Value;
 use shell::{Machine, run};
+use support::gofer::{Gofer, Then};
 
 const GUIDE: &str = include_str!("../docs/operating.md");
 
@@ -98,4 +105,113 @@ fn who_stops_reading_is_not_told_of_an_error() {
     let (status, shown) = machine.outcome(&format!("{{ {line}; }} 2>&1"));
     assert!(status.success(), "{status}");
     assert_eq!(shown.lines().count(), 1, "{shown}");
+}
+
+#[test]
+fn what_is_saved_is_for_its_owner_alone() {
+    let mut machine = Machine::new("saved");
+    machine.type_block(
+        "$ gofer config set token -\n> 0123abcd\nWrote …config.toml.\n\
+         $ gofer config set namespace ops\nWrote …config.toml.\n\
+         $ gofer config show\ntoken (set)\nnamespace ops\n\
+         $ gofer config set color blue\nerror: …\n\
+         $ echo $?\n2\n",
+    );
+    let path = machine.file("config.toml");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let (_, shown) = machine.outcome("gofer config show; gofer --json config show");
+    assert!(!shown.contains("0123abcd"), "{shown}");
+    // What stands in a file that is not right may be the token.
+    std::fs::write(&path, "token = 0123abcd").unwrap();
+    let (status, shown) = machine.outcome("gofer service info");
+    assert_eq!(status.code(), Some(2));
+    assert!(shown.contains("config.toml") && !shown.contains("0123abcd"), "{shown}");
+}
+
+#[tokio::test]
+async fn programs_get_json() {
+    let core = Core::on_loopback().await.unwrap();
+    let mut machine = Machine::new("json");
+    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    let machine = tokio::task::spawn_blocking(move || {
+        machine.type_block(
+            "$ gofer pipeline create nightly\n$ gofer run start nightly\n\
+             $ printf x | gofer secret put s -p nightly\n\
+             $ printf x | gofer object put o - -p nightly\n\
+             $ gofer token create client --for ops\n",
+        );
+        for (command, least) in [
+            ("extension list", 0),
+            ("subscription list nightly", 0),
+            ("pipeline list", 1),
+            ("run list nightly", 1),
+            ("namespace list", 1),
+            ("event list", 2),
+            ("event list --reverse --limit 1", 1),
+            ("event list --limit 0", 0),
+            ("secret list -p nightly", 1),
+            ("secret list --global", 0),
+            ("object list -p nightly", 1),
+            ("token list", 1),
+        ] {
+            let (status, shown) = machine.outcome(&format!("gofer {command} --json"));
+            assert!(status.success(), "{command}: {shown}");
+            let json: Value = serde_json::from_str(&shown).expect(command);
+            assert!(json.as_array().expect(command).len() >= least, "{command}: {shown}");
+        }
+        for command in ["service info", "pipeline get nightly", "run get nightly 1", "event get 1"]
+        {
+            let (status, shown) = machine.outcome(&format!("gofer --json {command}"));
+            assert!(status.success(), "{command}: {shown}");
+            assert!(serde_json::from_str::<Value>(&shown).expect(command).is_object());
+        }
+        machine
+    });
+    drop(machine.await.unwrap());
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn events_are_followed_across_an_outage_each_of_them_once() {
+    let core = Core::on_loopback().await.unwrap();
+    let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        namespace_id: String::new(),
+        pipeline_config: Some(config),
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+    let mut machine = Machine::new("follow");
+    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    let following = machine.start("gofer event list --follow --json");
+    following.until_shown("PIPELINE_CONFIG_REGISTERED").await;
+    core.go_away().await;
+    following.until_shown("waiting for it to come back").await;
+    core.come_back().await.unwrap();
+    let run = gofer_sdk::Run::because("Gofer is back");
+    core.client().start_run("nightly", "test", run).await.unwrap();
+    following.until_shown("RUN_COMPLETED").await;
+    let ids: Vec<i64> = following
+        .shown()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|event| event["id"].as_i64().unwrap())
+        .collect();
+    let all: Vec<i64> = (1..).take(ids.len()).collect();
+    assert_eq!(ids, all);
+    drop(following);
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_gofer_without_updates_in_place_is_told_of_with_what_to_do_instead() {
+    let gofer = Gofer::there(|_, _| Then::Answer);
+    let mut machine = Machine::new("update");
+    machine.talk_to(&gofer.address.to_string(), support::TOKEN);
+    let update = tokio::task::spawn_blocking(move || {
+        machine.outcome("gofer extension update interval --image example.com/interval:2")
+    });
+    let (status, shown) = update.await.unwrap();
+    assert_eq!(status.code(), Some(7), "{shown}");
+    assert!(shown.contains("error: this Gofer has no update in place"), "{shown}");
+    assert!(shown.contains("hint: `gofer extension uninstall interval`"), "{shown}");
 }

@@ -102,7 +102,7 @@ impl Command {
         // These need no Gofer, and help with settings that are not right.
         match self {
             Self::Service(service::Command::Start(start)) => {
-                return service::start::run(start, connection, out).await;
+                return service::start::run(*start, connection, out).await;
             }
             Self::Config(command) => return command.run(connection, out),
             Self::Completions(command) => return command.run(),

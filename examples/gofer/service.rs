@@ -20,7 +20,7 @@ Example:
 It stops in order on SIGINT (Ctrl-C) and SIGTERM, its extensions first. The key
 that its secrets are encrypted with is in GOFER_ENCRYPTION_KEY, 64 hexadecimal
 digits, or in a file beside the store that is made where there is none.")]
-    Start(start::Start),
+    Start(Box<start::Start>),
     /// Shows which Gofer is talked to.
     #[command(after_help = "Example:\n  gofer service info")]
     Info,

@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     address: Option<String>,
     /// Said in the environment, once it is not what the configuration file has.
     is_elsewhere: bool,
+    /// Said in the environment where nobody logged in.
+    token: Option<String>,
     core: Option<Process>,
     /// The exit code of the last command.
     last: Option<i32>,
@@ -54,7 +56,7 @@ impl Machine {
         std::fs::create_dir(home.join("bin")).unwrap();
         std::os::unix::fs::symlink(example("gofer"), home.join("bin/gofer")).unwrap();
         std::os::unix::fs::symlink(example("interval"), examples.join("interval")).unwrap();
-        Self { home, address: None, is_elsewhere: false, core: None, last: None }
+        Self { home, address: None, is_elsewhere: false, token: None, core: None, last: None }
     }
 
     /// Types a block of a guide.
@@ -88,6 +90,22 @@ impl Machine {
         Process::start(self.shell(line), "").ended(line)
     }
 
+    /// Starts a line, to look at what it shows as it goes on.
+    pub(crate) fn start(&self, line: &str) -> Process {
+        Process::start(self.shell(&format!("exec {line}")), "")
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// Has all commands talk to this Gofer, whatever its certificate.
+    pub(crate) fn talk_to(&mut self, address: &str, token: &str) {
+        self.address = Some(address.to_owned());
+        self.is_elsewhere = true;
+        self.token = Some(token.to_owned());
+    }
+
     /// With nothing of whoever runs the tests in the environment.
     fn shell(&self, line: &str) -> Command {
         let mut command = Command::new("sh");
@@ -102,6 +120,9 @@ impl Machine {
             .env("RUST_BACKTRACE", "0");
         if let (true, Some(address)) = (self.is_elsewhere, &self.address) {
             command.env("GOFER_ADDRESS", address);
+        }
+        if let Some(token) = &self.token {
+            command.env("GOFER_TOKEN", token).env("GOFER_SKIP_TLS_VERIFY", "true");
         }
         command
     }
@@ -138,7 +159,7 @@ impl Machine {
 
     fn type_line(&mut self, line: &str, expected: &[&str]) {
         let answers: String =
-            expected.iter().filter_map(|line| answer(line)).map(|it| format!("{it}\n")).collect();
+            expected.iter().filter_map(|line| answer(line)).flat_map(|it| [it, "\n"]).collect();
         let shown: Vec<_> =
             expected.iter().filter(|line| answer(line).is_none()).copied().collect();
         let (line, expected) = (self.localized(&[line]).concat(), self.localized(&shown));
@@ -216,7 +237,7 @@ fn is_shown(pattern: &str, text: &str) -> bool {
 }
 
 /// A process whose output is kept; killed where a test fails before it ends.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     shown: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
@@ -236,7 +257,15 @@ impl Process {
         Self { child, shown, readers }
     }
 
-    fn shown(&self) -> String {
+    pub(crate) async fn until_shown(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.shown().contains(text) {
+            assert!(Instant::now() < until, "`{text}` is not in:\n{}", self.shown());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn shown(&self) -> String {
         self.shown.lock().unwrap().clone()
     }
 

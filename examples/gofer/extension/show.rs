@@ -114,7 +114,7 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
         .into_iter()
         .map(|extension| Shown { state: states.remove(&extension.name), extension })
         .collect();
-    // Those that have never come up are in no other listing.
+    // Those that are being installed are in no other listing.
     for (name, state) in states {
         let extension =
             Extension { name, status: ExtensionStatus::Enabled.into(), ..Extension::default() };
