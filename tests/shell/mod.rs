@@ -182,10 +182,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // In order where that is still possible: its extensions end with it.
-        if let Some(core) = self.core.take() {
+        if let Some(mut core) = self.core.take() {
             core.interrupt();
-            if !std::thread::panicking() {
-                core.ended("gofer service start");
+            let until = Instant::now() + PATIENCE;
+            while matches!(core.child.try_wait(), Ok(None)) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
         let _ = std::fs::remove_dir_all(&self.home);
@@ -240,21 +241,22 @@ fn is_shown(pattern: &str, text: &str) -> bool {
 pub(crate) struct Process {
     child: Child,
     shown: Arc<Mutex<String>>,
-    readers: Vec<std::thread::JoinHandle<()>>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Process {
     fn start(mut command: Command, input: &str) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // One pipe, as there is one terminal: what is shown has an order.
+        let (output, terminal) = std::io::pipe().unwrap();
+        command.stdin(Stdio::piped()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
         let mut child = command.spawn().unwrap();
+        // It holds the pipe open.
+        drop(command);
         // A command that needs no input may have ended.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let shown = Arc::new(Mutex::new(String::new()));
-        let readers = vec![
-            read(child.stdout.take().unwrap(), Arc::clone(&shown)),
-            read(child.stderr.take().unwrap(), Arc::clone(&shown)),
-        ];
-        Self { child, shown, readers }
+        let reader = Some(read(output, Arc::clone(&shown)));
+        Self { child, shown, reader }
     }
 
     pub(crate) async fn until_shown(&self, text: &str) {
@@ -291,7 +293,7 @@ impl Process {
             assert!(Instant::now() < until, "`{what}` does not end; it showed:\n{}", self.shown());
             std::thread::sleep(Duration::from_millis(10));
         };
-        for reader in self.readers.drain(..) {
+        if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
         (status, self.shown())
@@ -305,17 +307,13 @@ impl Drop for Process {
     }
 }
 
-/// Whole lines, so that two streams do not mix within one.
+/// By whole lines, so that none is looked at by halves.
 fn read(from: impl Read + Send + 'static, to: Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            let mut to = to.lock().unwrap();
-            to.push_str(&String::from_utf8_lossy(&line));
-            if !line.ends_with(b"\n") {
-                to.push('\n');
-            }
+            to.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     })
