@@ -28,8 +28,8 @@ pub(crate) struct Start {
     /// The file that everything is kept in; made where there is none.
     #[arg(long, env = "GOFER_STORE", value_name = "FILE", default_value = "gofer.redb")]
     store: PathBuf,
-    /// Keep nothing: what there is ends with the core.
-    #[arg(long, conflicts_with = "store")]
+    /// Keep nothing, whatever --store says: what there is ends with the core.
+    #[arg(long)]
     in_memory: bool,
     /// A certificate (PEM) of your own to show, in place of the one beside the store.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
