@@ -42,6 +42,7 @@ pub struct CoreBuilder {
     pub(super) runs_at_a_time: usize,
     pub(super) run_grace: Duration,
     pub(super) external: Setup,
+    pub(super) container_engine: Option<String>,
 }
 
 /// Without the keys.
@@ -58,6 +59,7 @@ impl fmt::Debug for CoreBuilder {
             runs_at_a_time,
             run_grace,
             external,
+            container_engine,
         } = self;
         f.debug_struct("CoreBuilder")
             .field("listen", listen)
@@ -68,6 +70,7 @@ impl fmt::Debug for CoreBuilder {
             .field("runs_at_a_time", runs_at_a_time)
             .field("run_grace", run_grace)
             .field("external_events", &external.address())
+            .field("container_engine", container_engine)
             .finish_non_exhaustive()
     }
 }
@@ -85,6 +88,7 @@ impl CoreBuilder {
             runs_at_a_time: RUNS_AT_A_TIME,
             run_grace: RUN_GRACE,
             external: Setup::default(),
+            container_engine: None,
         }
     }
 
@@ -249,6 +253,17 @@ impl CoreBuilder {
     /// same store starts.
     pub fn run_grace(mut self, grace: Duration) -> Self {
         self.run_grace = grace;
+        self
+    }
+
+    /// Where Docker or Podman is: `unix:///path` of its socket, or
+    /// `tcp://127.0.0.1:port`. It must be on this machine.
+    ///
+    /// Without it, the first that answers is taken of `DOCKER_HOST`, or where that
+    /// is not set, of the usual sockets of Docker and then Podman. It is looked for
+    /// when the first container is to be started.
+    pub fn container_engine(mut self, address: impl Into<String>) -> Self {
+        self.container_engine = Some(address.into());
         self
     }
 

@@ -10,11 +10,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::uri::Authority;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_util::sync::CancellationToken;
 use tower_layer::Layer as _;
 
 use super::api::Api;
@@ -28,8 +25,9 @@ use super::extensions::{Common, Extensions};
 use super::external::External;
 use super::identity;
 use super::installed::Installed;
-use super::launcher::{InProcess, PROGRAM};
+use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
+use super::serving::{Serving, Tls};
 use super::store::{Store, unhex};
 use crate::client::{Access, Dial, Gofer, PipelineId, RunInfo, error};
 use crate::clock::Clock;
@@ -38,8 +36,8 @@ use crate::net::memory::Network;
 use crate::net::tls::{PemProblem, Trust, certificates, server_config};
 use crate::proto;
 use crate::server::auth::RequireAuthorization;
-use crate::server::connections::{Handler, Listener, serve};
-use crate::server::{Limits, misdeclared};
+use crate::server::connections::Handler;
+use crate::server::misdeclared;
 
 /// A Gofer core inside this process: the real API over real TLS, with
 /// everything in memory.
@@ -96,34 +94,14 @@ pub(super) struct Inner {
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
     external: Option<External>,
-    /// Where the core's API is reached inside this process.
-    network: Network,
-    /// Where it is reached from outside.
-    address: Option<SocketAddr>,
-    /// Shown inside this process, for a name that nobody else has.
-    tls_inside: Arc<ServerConfig>,
-    /// Shown outside, by an identity that may be kept or given.
-    tls_outside: Arc<ServerConfig>,
+    serving: Arc<Serving>,
     certificate: String,
     token: String,
     /// Of this process alone, so it is not stored.
     _own: Token,
     pub(super) client: Gofer,
-    /// The API, while it is there.
-    serving: tokio::sync::Mutex<Option<Serving>>,
     /// Where `elapse` has come to.
     now: Mutex<Instant>,
-}
-
-struct Serving {
-    stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Core {
@@ -178,6 +156,7 @@ impl Core {
             runs_at_a_time,
             run_grace,
             external,
+            container_engine,
         } = builder;
         let key = match &key {
             None => None,
@@ -209,12 +188,18 @@ impl Core {
             }
             None => (Store::new(clock), identity::outside(tls, None, address)?),
         };
+        let tls = Tls {
+            inside: server_config(&inside.certificate, &inside.key).map_err(unusable)?,
+            outside: server_config(&outside.certificate, &outside.key).map_err(unusable)?,
+        };
+        let serving = Serving::new(network.clone(), address, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
         let token = secret().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
             Arc::clone(&store),
             clock,
             InProcess::new(network.clone(), trust.clone(), clock),
+            Containers::new(container_engine, Arc::downgrade(&serving)),
             Common {
                 gofer_host: address
                     .map_or_else(|| SERVER_NAME.to_owned(), |address| address.to_string()),
@@ -225,7 +210,7 @@ impl Core {
         let external = External::open(external, &extensions).await?;
         let own = extensions.let_in(&token);
         let client = Gofer::new(Access {
-            dial: Dial::Memory(network.clone()),
+            dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
             server_name: ServerName::try_from(SERVER_NAME)?,
             trust,
@@ -241,19 +226,15 @@ impl Core {
                 store,
                 extensions,
                 external,
-                network,
-                address,
-                tls_inside: server_config(&inside.certificate, &inside.key).map_err(unusable)?,
-                tls_outside: server_config(&outside.certificate, &outside.key).map_err(unusable)?,
+                serving,
                 certificate: outside.certificate,
                 token,
                 _own: own,
                 client,
-                serving: tokio::sync::Mutex::new(None),
                 now: Mutex::new(Instant::now()),
             }),
         };
-        core.serve(listener).await;
+        core.serve(listener).await?;
         core.inner.extensions.end_left_behind().await;
         core.inner.extensions.restore_enabled();
         if let Some(external) = &core.inner.external {
@@ -262,28 +243,14 @@ impl Core {
         Ok(core)
     }
 
-    async fn serve(&self, listener: Option<TcpListener>) {
+    async fn serve(&self, listener: Option<TcpListener>) -> Result<()> {
         let inner = &self.inner;
         let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions));
         let tokens = TokenTable::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions));
         let router = Router::new(api, Arc::clone(&inner.store));
         let handler: Arc<dyn Handler> =
             Arc::new(RequireAuthorization(Arc::new(tokens)).layer(router));
-        let stop = CancellationToken::new();
-        let listeners = [
-            Some((Listener::Memory(inner.network.listen()), &inner.tls_inside)),
-            listener.map(|listener| (Listener::Tcp(listener), &inner.tls_outside)),
-        ];
-        let tasks = listeners
-            .into_iter()
-            .flatten()
-            .map(|(listener, tls)| {
-                let stopped = stop.clone().cancelled_owned();
-                let (tls, handler) = (Arc::clone(tls), Arc::clone(&handler));
-                tokio::spawn(serve(listener, tls, handler, Limits::default(), stopped))
-            })
-            .collect();
-        *inner.serving.lock().await = Some(Serving { stop, tasks });
+        Ok(inner.serving.open(handler, listener).await?)
     }
 
     /// Installs an extension of this process under a name: starts it, calls
@@ -304,7 +271,7 @@ impl Core {
             return Err(Error::internal(why));
         }
         let image = self.inner.extensions.in_process.register::<E>();
-        self.install_image(name, image, config).await
+        self.install_any(name, image, config).await
     }
 
     /// Installs a program as an extension, in a process of its own. The core
@@ -324,7 +291,38 @@ impl Core {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_image(name, format!("{PROGRAM}{program}"), config).await
+        self.install_any(name, format!("{PROGRAM}{program}"), config).await
+    }
+
+    /// Installs a container image as an extension, as `registry/name:tag`, by
+    /// Docker or Podman. An image that is not on this machine is pulled, without
+    /// credentials. The core must [listen](CoreBuilder::listen).
+    ///
+    /// ```no_run
+    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// use gofer_sdk::harness::Core;
+    ///
+    /// let core = Core::on_loopback().await?;
+    /// let interval = core.install_image("interval", "interval:1.0", [("min_interval", "1s")]).await?;
+    /// interval.subscribe("default/nightly", "often", [("every", "5s")]).await?;
+    /// core.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`install`](Self::install);
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) where no
+    /// container engine answers, the image cannot be had, or its container does not
+    /// start.
+    pub async fn install_image(
+        &self,
+        name: &str,
+        image: &str,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Installed> {
+        self.install_any(name, image.to_owned(), config).await
     }
 
     /// An extension that is installed already, by its name: of a core that was
@@ -338,7 +336,7 @@ impl Core {
         installed.status().map(|_| installed)
     }
 
-    async fn install_image(
+    async fn install_any(
         &self,
         name: &str,
         image: String,
@@ -350,7 +348,7 @@ impl Core {
             variables: pairs(config).into_iter().collect(),
             ..Default::default()
         };
-        let outcome = self.inner.client.api().install_extension(timed(request)).await;
+        let outcome = self.inner.client.api().install_extension(timed_for_pull(request)).await;
         outcome.map_err(|status| error(&status))?;
         Ok(Installed::new(self.clone(), name.to_owned()))
     }
@@ -430,7 +428,7 @@ impl Core {
     /// The address of the API on loopback, where it has one.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.inner.address
+        self.inner.serving.address()
     }
 
     /// The address on which [external events](CoreBuilder::external_events) are
@@ -459,14 +457,7 @@ impl Core {
     /// refused. Extensions run on, external events are taken, and nothing is
     /// forgotten.
     pub async fn go_away(&self) {
-        let serving = self.inner.serving.lock().await.take();
-        if let Some(mut serving) = serving {
-            serving.stop.cancel();
-            for task in &mut serving.tasks {
-                // A task of ours that panicked has nothing more to end.
-                let _ = task.await;
-            }
-        }
+        self.inner.serving.close().await;
     }
 
     /// Brings the API back after [`go_away`](Self::go_away), at the same
@@ -476,12 +467,7 @@ impl Core {
     ///
     /// Where the address cannot be listened on again.
     pub async fn come_back(&self) -> Result<()> {
-        let listener = match self.inner.address {
-            Some(address) => Some(TcpListener::bind(address).await?),
-            None => None,
-        };
-        self.serve(listener).await;
-        Ok(())
+        self.serve(None).await
     }
 
     /// Stops taking external events, then all extensions, then the runs that are
@@ -517,9 +503,21 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// For calls that start or stop an extension.
 const PATIENT: Duration = Duration::from_secs(60);
 
+/// For calls before whose answer an image may have to be pulled. That a registry
+/// gives nothing any more is noticed sooner.
+const PULL_PATIENT: Duration = Duration::from_secs(30 * 60);
+
 pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
+    with_timeout(message, PATIENT)
+}
+
+pub(super) fn timed_for_pull<T>(message: T) -> tonic::Request<T> {
+    with_timeout(message, PULL_PATIENT)
+}
+
+fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(PATIENT);
+    request.set_timeout(timeout);
     request
 }
 
@@ -531,6 +529,6 @@ pub(super) fn pairs(
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("address", &self.inner.address).finish_non_exhaustive()
+        f.debug_struct("Core").field("address", &self.address()).finish_non_exhaustive()
     }
 }

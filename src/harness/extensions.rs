@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::contact::{Contact, Token, Tokens, lock};
-use super::launcher::{InProcess, end_left_behind};
+use super::launcher::{Containers, InProcess, check_image, end_left_behind};
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Store};
 use crate::client::{Effect, Transport, effect};
@@ -51,6 +51,7 @@ pub(super) struct Extensions {
     store: Arc<Store>,
     clock: Clock,
     pub(super) in_process: InProcess,
+    containers: Containers,
     common: Common,
     slots: Slots,
     tokens: Tokens,
@@ -82,6 +83,7 @@ impl Extensions {
         store: Arc<Store>,
         clock: Clock,
         in_process: InProcess,
+        containers: Containers,
         common: Common,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -89,6 +91,7 @@ impl Extensions {
             store,
             clock,
             in_process,
+            containers,
             common,
             slots: Slots::new(clock),
             tokens: Tokens::default(),
@@ -115,6 +118,7 @@ impl Extensions {
         if name.is_empty() || image.is_empty() {
             return Err(Status::invalid_argument("`name` and `image` must not be empty"));
         }
+        check_image(&image)?;
         let claim = self.slots.claim_free(&name)?;
         let registration = proto::ExtensionRegistration {
             name,
@@ -195,10 +199,16 @@ impl Extensions {
     /// started.
     pub(super) async fn end_left_behind(&self) {
         let starts = self.store.starts();
-        end_left_behind(starts.clone()).await;
-        for digest in starts {
-            self.store.end_start(&digest);
+        if starts.is_empty() {
+            return;
         }
+        end_left_behind(starts.clone()).await;
+        for digest in &starts {
+            self.store.end_start(digest);
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        // In the background: there may be no engine, or a slow one.
+        self.lives.spawn(async move { this.containers.remove_left_behind(starts).await });
     }
 
     /// Starts all extensions that are stored as enabled, side by side, and
@@ -217,6 +227,7 @@ impl Extensions {
 
     /// Stops all extensions, side by side, those on their way up included.
     pub(super) async fn stop_all(&self) {
+        self.containers.close();
         let mut stops = JoinSet::new();
         for running in self.slots.close() {
             stops.spawn(async move { running.contact.stop().await });

@@ -1,7 +1,7 @@
 //! An extension that is installed in a core, as a test works with it.
 
 use super::conversations::{Conversation, Heard};
-use super::core::{Core, pairs, timed};
+use super::core::{Core, pairs, timed, timed_for_pull};
 use super::state::ExtensionStatus;
 use crate::client::{PipelineId, error};
 use crate::extension::{Error, ErrorKind, Result};
@@ -210,7 +210,7 @@ impl Installed {
             ..Default::default()
         };
         let mut embedded = EmbeddedCoreClient::new(self.core.inner.client.transport());
-        let outcome = embedded.update_extension(timed(request)).await;
+        let outcome = embedded.update_extension(timed_for_pull(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
 

@@ -1,7 +1,8 @@
-//! Starting an extension: in this process or as a child process. What an
-//! extension is told is exactly the environment of the contract, whichever way
-//! it is started, and what runs it is a [`Process`] to everybody else.
+//! Starting an extension: in this process, as a child process or as a container.
+//! What an extension is told is exactly the environment of the contract, whichever
+//! way it is started, and what runs it is a [`Process`] to everybody else.
 
+mod container;
 mod in_process;
 mod left_behind;
 mod process;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+pub(super) use container::Containers;
 pub(super) use in_process::InProcess;
 pub(super) use left_behind::end_left_behind;
 pub(super) use process::{Process, Progress};
@@ -34,7 +36,7 @@ pub(super) struct Start {
     pub(super) key: String,
     pub(super) identity: Identity,
     pub(super) log_level: String,
-    /// Where the core's API is, as seen from the extension.
+    /// Where the core's API is, as seen from this machine.
     pub(super) gofer_host: String,
     /// Of the registry that the image comes from; empty for none.
     pub(super) user: String,
@@ -46,7 +48,9 @@ pub(super) struct Start {
 }
 
 impl Start {
-    fn environment(&self, host: &str) -> Vec<(String, String)> {
+    /// `host` is where the extension listens, `gofer_host` where it finds the core's
+    /// API: both as seen from where it runs.
+    fn environment(&self, host: &str, gofer_host: &str) -> Vec<(String, String)> {
         [
             ("KEY", self.key.as_str()),
             ("NAME", &self.name),
@@ -54,7 +58,7 @@ impl Start {
             ("TLS_KEY", &self.identity.key),
             ("LOG_LEVEL", &self.log_level),
             ("HOST", host),
-            ("GOFER_HOST", &self.gofer_host),
+            ("GOFER_HOST", gofer_host),
             // The core's certificate is its own; nobody vouches for it.
             ("SKIP_TLS_VERIFY", "true"),
         ]
@@ -73,4 +77,20 @@ pub(super) struct Launched {
 #[async_trait]
 pub(super) trait Launcher: Send + Sync {
     async fn launch(&self, image: &str, start: &Start) -> Result<Launched, Status>;
+}
+
+/// Whether an image can be one at all, before anything is done about it.
+///
+/// # Errors
+///
+/// Where it is neither a program nor the name of a container image.
+pub(super) fn check_image(image: &str) -> Result<(), Status> {
+    if let Some(program) = image.strip_prefix(PROGRAM) {
+        return if program.is_empty() {
+            Err(Status::invalid_argument("`exec:` needs the path of a program after it"))
+        } else {
+            Ok(())
+        };
+    }
+    if image.starts_with(IN_PROCESS) { Ok(()) } else { container::check(image) }
 }

@@ -53,6 +53,7 @@ mod identity;
 mod installed;
 mod launcher;
 mod router;
+mod serving;
 mod state;
 mod store;
 

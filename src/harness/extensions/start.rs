@@ -10,6 +10,7 @@ use crate::client::Transport;
 use crate::harness::certificates::{Identity, secret};
 use crate::harness::contact::Contact;
 use crate::harness::launcher::{ChildProcess, IN_PROCESS, Launcher, PROGRAM, Progress, Start};
+use crate::harness::store::Store;
 use crate::proto;
 use crate::proto::extension_service_client::ExtensionServiceClient;
 use crate::server::auth::sha256;
@@ -84,9 +85,7 @@ impl Extensions {
         } else if image.starts_with(PROGRAM) {
             &ChildProcess
         } else {
-            return Err(Status::unimplemented(
-                "this core does not start container images yet; give a program as `exec:<path>`",
-            ));
+            &self.containers
         };
         let start = Start {
             name: name.clone(),
@@ -102,23 +101,33 @@ impl Extensions {
         let token = self.tokens.let_in(&start.key);
         progress.tell("being launched");
         let digest = sha256(start.key.as_bytes());
-        let outlives = image.starts_with(PROGRAM);
+        let outlives = !image.starts_with(IN_PROCESS);
+        let begun = Begun { store: Arc::clone(&self.store), digest };
         if outlives {
             self.store.begin_start(&digest).await?;
         }
-        let outcome = launcher.launch(image, &start).await;
+        let extension = launcher.launch(image, &start).await?;
         if outlives {
-            let end = outcome.as_ref().ok().map(|extension| extension.process.watch());
-            let store = Arc::clone(&self.store);
+            let end = extension.process.watch();
             self.lives.spawn(async move {
-                if let Some(end) = end {
-                    end.await;
-                }
-                store.end_start(&digest);
+                end.await;
+                drop(begun);
             });
         }
-        let extension = outcome?;
         Contact::new(extension, &start, self.clock, token)
+    }
+}
+
+/// A start that has not ended. Where it comes to nothing, or is given up, it ends
+/// with this.
+struct Begun {
+    store: Arc<Store>,
+    digest: [u8; 32],
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.store.end_start(&self.digest);
     }
 }
 

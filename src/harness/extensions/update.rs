@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tonic::Status;
 
 use super::Extensions;
+use crate::harness::launcher::check_image;
 use crate::harness::state::ExtensionState;
 use crate::proto::ExtensionRegistration;
 use crate::proto::embedded::UpdateExtensionRequest;
@@ -61,6 +62,7 @@ fn changed(
 ) -> Result<ExtensionRegistration, Status> {
     let UpdateExtensionRequest { name: _, image, user, pass, variables, removed } = request;
     if !image.is_empty() {
+        check_image(&image)?;
         registration.image = image;
     }
     if !user.is_empty() || !pass.is_empty() {

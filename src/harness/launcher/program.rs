@@ -23,7 +23,7 @@ impl Launcher for ChildProcess {
         })?;
         let mut child = Command::new(program)
             .env_clear()
-            .envs(start.environment(&address.to_string()))
+            .envs(start.environment(&address.to_string(), &start.gofer_host))
             .stdin(Stdio::null())
             // A group of its own: Ctrl-C is for the core, which then stops its
             // extensions in order.
