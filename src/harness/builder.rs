@@ -93,7 +93,9 @@ impl CoreBuilder {
     }
 
     /// Also listens on this address; port 0 is any that is free. Extensions in
-    /// processes of their own need it.
+    /// processes and containers of their own need it. Once there is a container,
+    /// for which loopback is another place, the core listens on
+    /// [one more address](super#containers).
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = Some(address.into());
         self

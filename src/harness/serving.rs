@@ -56,11 +56,7 @@ impl Drop for Open {
 }
 
 impl Serving {
-    pub(super) fn new(
-        network: Network,
-        address: Option<SocketAddr>,
-        tls: Tls,
-    ) -> Arc<Self> {
+    pub(super) fn new(network: Network, address: Option<SocketAddr>, tls: Tls) -> Arc<Self> {
         Arc::new(Self { network, address, tls, places: Mutex::default() })
     }
 

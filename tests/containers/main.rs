@@ -12,6 +12,7 @@
 )]
 
 mod engine;
+mod proxy;
 mod registry;
 
 use std::fmt::Write as _;
@@ -24,12 +25,14 @@ use std::time::Duration;
 use bollard::query_parameters::KillContainerOptions;
 use gofer_sdk::ErrorKind;
 use gofer_sdk::harness::{Core, ExtensionState, Installed, NO_SETTINGS};
+use gofer_sdk::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::proto::{self, embedded};
 use tonic::Code;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use engine::{Cleared, Image, archive, container, containers, engine, static_interval};
+use proxy::Proxy;
 use registry::Registry;
 
 /// Far above what anything here takes, on a busy machine too; the program that
@@ -152,7 +155,8 @@ async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_as_any
         image: other.name.clone(),
         ..Default::default()
     };
-    within(core.client().embedded_core().update_extension(request)).await.unwrap();
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    within(embedded.update_extension(request)).await.unwrap();
     let third = container(&docker, &name).await;
     assert_ne!(second, third);
     let runs_of = within(docker.inspect_container(&third, None)).await.unwrap();
@@ -216,7 +220,9 @@ async fn what_it_writes_becomes_log_events() {
     let name = unique("writes");
     let _cleared = Cleared(docker.clone(), name.clone());
     let written = Written::default();
-    let _logs = tracing::subscriber::set_default(tracing_subscriber::Registry::default().with(written.clone()));
+    let _logs = tracing::subscriber::set_default(
+        tracing_subscriber::Registry::default().with(written.clone()),
+    );
     let core = Core::builder()
         .listen(([127, 0, 0, 1], 0))
         .log_level(gofer_sdk::LogLevel::Debug)
@@ -377,6 +383,36 @@ async fn a_stop_leaves_no_container_behind_not_even_of_one_on_its_way_up() {
 }
 
 #[tokio::test]
+async fn that_the_engine_went_away_is_not_the_end_of_a_container() {
+    let Some(docker) = engine().await else { return };
+    let Some(mut proxy) = Proxy::new().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("cut-off");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::builder()
+        .listen(([127, 0, 0, 1], 0))
+        .container_engine(format!("tcp://{}", proxy.address))
+        .start()
+        .await
+        .unwrap();
+    let extension = install(&core, &name, &image.name).await;
+    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    let made = container(&docker, &name).await;
+    proxy.cut().await;
+    further_runs(&core, "default/nightly", 2).await;
+    let status = extension.status().unwrap();
+    assert_eq!((status.state, status.restarts), (ExtensionState::Running, 0), "{status:?}");
+    assert_eq!(container(&docker, &name).await, made);
+
+    proxy.mend().await;
+    within(docker.kill_container(&made, None::<KillContainerOptions>)).await.unwrap();
+    within(extension.wait_for(|status| status.restarts == 1)).await;
+    within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
+    within(core.stop()).await;
+    assert_eq!(containers(&docker, &name).await, []);
+}
+
+#[tokio::test]
 async fn one_that_cannot_start_is_refused_with_a_reason_and_leaves_nothing() {
     let Some(docker) = engine().await else { return };
     let image = Image::with(&docker, "ENTRYPOINT [\"/nothing\"]").await;
@@ -437,7 +473,7 @@ async fn an_image_is_pulled_with_credentials_and_progress() {
         let request = installation(&name, &image.name, registry::PASSWORD);
         tokio::spawn(async move { api.install_extension(request).await })
     };
-    let mut embedded = core.client().embedded_core();
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
     within(async {
         loop {
             let request = embedded::ListExtensionStatesRequest { name: name.clone() };
@@ -468,7 +504,7 @@ async fn a_stop_does_not_wait_for_a_pull() {
         let request = installation(&name, &image.name, registry::PASSWORD);
         tokio::spawn(async move { api.install_extension(request).await })
     };
-    let mut embedded = core.client().embedded_core();
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
     within(async {
         loop {
             let request = embedded::ListExtensionStatesRequest { name: name.clone() };
@@ -552,4 +588,3 @@ fn the_engine_is_where_docker_host_says() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
-

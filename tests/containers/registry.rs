@@ -2,6 +2,7 @@
 //! wants a user and a password, and holds back the last layer until it may go.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,8 +36,10 @@ struct Content {
 
 fn digest(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    digest.as_ref().iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl Registry {
@@ -114,14 +117,21 @@ async fn answer(stream: TcpStream, content: &Content) -> std::io::Result<()> {
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut answer = Vec::new();
-    let (status, media, body): (_, _, &[u8]) =
-        if !head.to_lowercase().contains(AUTHORIZATION) {
-            ("401 Unauthorized", "application/json", br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#)
-        } else if let Some((media, body)) = content.by_path.get(path) {
-            ("200 OK", media, body)
-        } else {
-            ("404 Not Found", "application/json", br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#)
-        };
+    let (status, media, body): (_, _, &[u8]) = if !head.to_lowercase().contains(AUTHORIZATION) {
+        (
+            "401 Unauthorized",
+            "application/json",
+            br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
+        )
+    } else if let Some((media, body)) = content.by_path.get(path) {
+        ("200 OK", media, body)
+    } else {
+        (
+            "404 Not Found",
+            "application/json",
+            br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#,
+        )
+    };
     write!(
         answer,
         "HTTP/1.1 {status}\r\nContent-Type: {media}\r\nContent-Length: {}\r\n\

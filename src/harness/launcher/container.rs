@@ -102,8 +102,7 @@ impl Launcher for Containers {
         let planned = self.stopping.run_until_cancelled(self.plan(&image, start)).await;
         let (engine, plan) = planned.ok_or_else(stopping)??;
         let (tell, ready) = oneshot::channel();
-        let process =
-            Process::new(None, &start.lives, |kill| life::live(engine, plan, kill, tell));
+        let process = Process::new(None, &start.lives, |kill| life::live(engine, plan, kill, tell));
         // Where this is given up, the process is dropped, and so the container
         // removed.
         let address = ready.await.map_err(|_| stopping())??;

@@ -64,8 +64,9 @@ impl Launcher for InProcess {
         let factory = factory.ok_or_else(|| {
             Status::not_found("this process has no such extension; install it by its Rust type")
         })?;
-        let config = SystemConfig::from_vars(start.environment("localhost:8082", &start.gofer_host))
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let config =
+            SystemConfig::from_vars(start.environment("localhost:8082", &start.gofer_host))
+                .map_err(|error| Status::internal(error.to_string()))?;
         let network = Network::default();
         let serving = factory(config, network.listen());
         let process = Process::new(None, &start.lives, |kill| async move {

@@ -214,9 +214,11 @@ fn connect(place: &str) -> Result<Docker, String> {
         Some(("tcp" | "http", address)) => {
             let address = address.trim_end_matches('/');
             if !is_here(address) {
-                return Err("the engine must be on this machine, for its containers are reached on \
+                return Err(
+                    "the engine must be on this machine, for its containers are reached on \
                             loopback"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             Docker::connect_with_http(&format!("http://{address}"), seconds, API_DEFAULT_VERSION)
         }

@@ -35,9 +35,7 @@ pub(super) async fn ensure(
         Err(Trouble::Missing(_)) => {
             pull(engine, image, start).await.map_err(|trouble| refusal(image, start, &trouble))
         }
-        Err(trouble) => {
-            Err(trouble.status(&format!("the image `{image}` cannot be looked up")))
-        }
+        Err(trouble) => Err(trouble.status(&format!("the image `{image}` cannot be looked up"))),
     }
 }
 

@@ -1,0 +1,58 @@
+//! The way to the engine, which may be cut.
+
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Hands connections on to the engine's socket.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    /// The path of its socket.
+    engine: String,
+    serving: Option<AbortOnDropHandle<()>>,
+}
+
+impl Proxy {
+    /// `None` where the engine has no socket.
+    pub(crate) async fn new() -> Option<Self> {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+        let engine = match host.strip_prefix("unix://") {
+            Some(path) => path.to_owned(),
+            None if host.is_empty() => "/var/run/docker.sock".to_owned(),
+            None => return None,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = Some(serve(listener, engine.clone()));
+        Some(Self { address, engine, serving })
+    }
+
+    /// Breaks all connections; there is nobody from here on.
+    pub(crate) async fn cut(&mut self) {
+        self.serving = None;
+        while TcpStream::connect(self.address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn mend(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serving = Some(serve(listener, self.engine.clone()));
+    }
+}
+
+fn serve(listener: TcpListener, engine: String) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        // Dropped with this, and all connections with it.
+        let mut connections = JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let engine = engine.clone();
+            connections.spawn(async move {
+                let mut far = UnixStream::connect(engine).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    }))
+}
