@@ -16,6 +16,13 @@ const README: &str = include_str!("../README.md");
 const EVERY: &str = include_str!("readme/every.rs");
 
 #[test]
+fn the_recipe_for_an_image_is_the_one_that_is_tested() {
+    // By tests/containers.
+    let block = format!("```dockerfile\n{}```", include_str!("../examples/Dockerfile"));
+    assert!(README.contains(&block), "the README must have the lines of examples/Dockerfile");
+}
+
+#[test]
 fn every_code_block_of_the_readme_is_what_is_tested() {
     let blocks: Vec<&str> = README
         .split("```rust\n")

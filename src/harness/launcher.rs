@@ -22,9 +22,9 @@ use super::certificates::Identity;
 use crate::client::Dial;
 use crate::server::PREFIX;
 
-/// What an image begins with that is a program on this machine. A container
-/// image's name has no colon before its first slash but for a port, and no
-/// scheme, so the two cannot be confused.
+/// What an image begins with that is a program on this machine. Nothing that does
+/// is taken for a container image: one that is named so is written with its
+/// registry, as `docker.io/library/exec:tag`.
 pub(super) const PROGRAM: &str = "exec:";
 
 /// What an image begins with that is a Rust type of this process.

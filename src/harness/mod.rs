@@ -8,7 +8,7 @@
 //!   [`Core::install`]. Everything runs on the test's own runtime, so days of
 //!   ticks pass in milliseconds.
 //! - **In a test with real processes**: [`Core::on_loopback`] and
-//!   [`Core::install_program`].
+//!   [`Core::install_program`], or containers and [`Core::install_image`].
 //! - **Left running**: [`Core::builder`], with an address and a store that
 //!   outlives the process.
 //! - **At the keyboard**: [`run_or_develop`] makes any extension's program show
@@ -31,6 +31,32 @@
 //! health checks in a row, is started again after a pause that grows from 0.2 s to
 //! a minute, and subscribed again. [`Installed::status`] tells how it fares.
 //! [`Installed::update`] puts another configuration in place without a gap.
+//!
+//! # Containers
+//!
+//! An extension whose image is the name of a container image is started by Docker
+//! or Podman, as Gofer would; an image `exec:<path>` is a program on this machine.
+//! An image that is not there is pulled. The engine must be on the machine that the
+//! core runs on, and not in another container:
+//! [`CoreBuilder::container_engine`] says where it is looked for.
+//!
+//! - Port 8082 of the container is mapped to a free one of loopback.
+//! - The core is reached on an address that it listens on besides its own, with
+//!   the same port where that is free: the machine's address in the network of
+//!   Docker's containers; or where the engine's network is out of sight, as with
+//!   Podman and without root, the machine's address towards the outside. Docker
+//!   Desktop brings containers to loopback by itself. A core that
+//!   [listens](CoreBuilder::listen) on an address that is not loopback is reached
+//!   there. A firewall of the machine must let containers through to that port:
+//!   where it does not, extensions come up and start no runs.
+//! - What a container writes is an event of `tracing` for each line, with the
+//!   target `gofer_sdk::container` and the field `extension`.
+//! - A container may gain no privileges, and has not all capabilities that engines
+//!   allow to root. Its files can be written; they are gone with it.
+//! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.owner` and
+//!   `gofer-sdk.start`, and is removed when it has ended. Those of a core that was
+//!   killed are removed by the next one on the same store at its start, and on
+//!   Linux by any other when it starts its first container.
 //!
 //! An error that is not about settings is told in full in the extension's log and
 //! nowhere else; `tracing_subscriber::fmt().with_test_writer().init()` shows it in

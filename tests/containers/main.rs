@@ -219,10 +219,11 @@ async fn what_it_writes_becomes_log_events() {
     let image = Image::interval(&docker).await;
     let name = unique("writes");
     let _cleared = Cleared(docker.clone(), name.clone());
+    // Of the whole process: where there is none on the thread that first comes to
+    // an event, that event is taken for one that nobody wants.
     let written = Written::default();
-    let _logs = tracing::subscriber::set_default(
-        tracing_subscriber::Registry::default().with(written.clone()),
-    );
+    let subscriber = tracing_subscriber::Registry::default().with(written.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let core = Core::builder()
         .listen(([127, 0, 0, 1], 0))
         .log_level(gofer_sdk::LogLevel::Debug)
