@@ -215,3 +215,27 @@ async fn a_gofer_without_updates_in_place_is_told_of_with_what_to_do_instead() {
     assert!(shown.contains("error: this Gofer has no update in place"), "{shown}");
     assert!(shown.contains("hint: `gofer extension uninstall interval`"), "{shown}");
 }
+
+#[test]
+fn a_token_that_is_kept_is_not_lost_to_another_ones_and_a_lost_one_is_made_up_for() {
+    let mut machine = Machine::new("tokens");
+    // Asked before Gofer is: its first token is made once.
+    machine.type_block(
+        "$ gofer config set token first\nWrote …config.toml.\n\
+         $ gofer --address 127.0.0.1:1 token bootstrap --save\n\
+         error: …config.toml` already has a token\nhint: …--force…\n\
+         $ echo $?\n2\n\
+         $ gofer config unset token\nWrote …config.toml.\n",
+    );
+    machine.type_block(
+        "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --new-token\n\
+         Gofer listens on 127.0.0.1:8080.\n\nA new management token, shown once: …\n",
+    );
+}
+
+#[test]
+fn verification_is_not_switched_off_by_a_slip() {
+    let machine = Machine::new("slip");
+    let (status, shown) = machine.outcome("GOFER_SKIP_TLS_VERIFY=maybe gofer config show");
+    assert_eq!(status.code(), Some(2), "{shown}");
+}

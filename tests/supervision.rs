@@ -226,6 +226,38 @@ async fn an_update_takes_over_and_keeps_the_subscriptions() {
 }
 
 #[tokio::test]
+async fn an_update_tells_how_many_subscriptions_the_new_one_refused() {
+    let core = core().await;
+    let extension = install(&core, "interval", &interval()).await;
+    within(extension.subscribe("default/nightly", "often", ONE_SECOND)).await.unwrap();
+    within(extension.subscribe("default/nightly", "seldom", [("every", "1h")])).await.unwrap();
+    let request = embedded::UpdateExtensionRequest {
+        name: "interval".to_owned(),
+        variables: [("min_interval".to_owned(), "1m".to_owned())].into(),
+        ..Default::default()
+    };
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    let answer = within(embedded.update_extension(request)).await.unwrap();
+    assert_eq!(answer.get_ref().refused, 1);
+    let request = proto::ListPipelineExtensionSubscriptionsRequest {
+        pipeline_id: "nightly".to_owned(),
+        ..Default::default()
+    };
+    let mut api = core.client().api();
+    let subscriptions = api.list_pipeline_extension_subscriptions(request).await.unwrap();
+    let refused: Vec<_> = subscriptions
+        .get_ref()
+        .subscriptions
+        .iter()
+        .filter(|it| it.status() == proto::pipeline_extension_subscription::Status::Error)
+        .collect();
+    assert_eq!(refused.len(), 1);
+    let reason = refused[0].status_reason.as_ref().unwrap();
+    assert!(reason.description.contains("at least 1m0s"), "{}", reason.description);
+    core.stop().await;
+}
+
+#[tokio::test]
 async fn an_update_that_does_not_come_up_leaves_the_old_one_serving() {
     let core = core().await;
     let extension = install(&core, "interval", &interval()).await;

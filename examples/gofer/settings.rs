@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, env = "GOFER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Trust whoever answers, whatever its certificate: for development.
-    #[arg(long, global = true, env = "GOFER_SKIP_TLS_VERIFY", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "GOFER_SKIP_TLS_VERIFY", value_parser = BoolishValueParser::new())]
     skip_tls_verify: bool,
     /// The configuration file [default: ~/.config/gofer/config.toml].
     #[arg(long, global = true, env = "GOFER_CONFIG", value_name = "FILE")]

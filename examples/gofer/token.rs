@@ -27,6 +27,9 @@ Without --save, the token is written to the standard output and kept nowhere.")]
         /// Keep it in the configuration file, with the address and the certificates.
         #[arg(long)]
         save: bool,
+        /// Also where that file has a token, which is lost then.
+        #[arg(long, requires = "save")]
+        force: bool,
     },
     /// Makes a token.
     #[command(after_help = "\
@@ -109,7 +112,7 @@ impl Command {
         connection: &Connection,
     ) -> Result<(), Failure> {
         match self {
-            Self::Bootstrap { save } => bootstrap(session, connection, save).await,
+            Self::Bootstrap { save, force } => bootstrap(session, connection, save, force).await,
             Self::Create(create) => run_create(create, session).await,
             Self::List { of } => {
                 let request = proto::ListTokensRequest { namespace: of };
@@ -148,10 +151,22 @@ fn not_found(status: tonic::Status) -> Failure {
     )
 }
 
-async fn bootstrap(session: &Session, connection: &Connection, save: bool) -> Result<(), Failure> {
+async fn bootstrap(
+    session: &Session,
+    connection: &Connection,
+    save: bool,
+    force: bool,
+) -> Result<(), Failure> {
     // What cannot be saved is found out before the one chance is used.
     let path = connection.file()?;
     let mut file = File::read(&path)?;
+    if save && file.token.is_some() && !force {
+        let path = path.display();
+        return Err(Failure::usage(format!("`{path}` already has a token")).hint(
+            "--config or GOFER_CONFIG names another file for another Gofer; --force replaces the \
+             token, which nobody can show again",
+        ));
+    }
     if save {
         file.write(&path)?;
     }
@@ -172,11 +187,9 @@ async fn bootstrap(session: &Session, connection: &Connection, save: bool) -> Re
     file.token = Some(answer.token.clone());
     file.ca = match &settings.ca {
         Some(path) => Some(std::path::absolute(path)?),
-        None => file.ca,
+        None => None,
     };
-    if settings.skip_tls_verify {
-        file.skip_tls_verify = Some(true);
-    }
+    file.skip_tls_verify = settings.skip_tls_verify.then_some(true);
     if let Err(failure) = file.write(&path) {
         // Lost otherwise: there is no second one.
         note("The token could not be saved; it follows on the standard output.")?;

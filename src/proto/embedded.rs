@@ -23,7 +23,11 @@ pub struct UpdateExtensionRequest {
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct UpdateExtensionResponse {}
+pub struct UpdateExtensionResponse {
+    /// Subscriptions that the new one refused; their status is ERROR.
+    #[prost(int64, tag = "1")]
+    pub refused: i64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListExtensionStatesRequest {
     /// Empty: of all.

@@ -3,13 +3,14 @@
 use std::io::Read as _;
 
 use gofer_sdk::proto;
-use gofer_sdk::proto::embedded::UpdateExtensionRequest;
+use gofer_sdk::proto::embedded::{ListExtensionStatesRequest, UpdateExtensionRequest};
 use serde_json::json;
 use tonic::Code;
 
 use super::{Install, Login, NOT_INSTALLED, Update};
 use crate::conversation::{self, Image};
 use crate::failure::Failure;
+use crate::output::note;
 use crate::pairs::{merge, unique};
 use crate::progress::watching;
 use crate::session::{Session, patient};
@@ -91,16 +92,32 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         removed: remove,
     };
     let call = async { session.embedded().update_extension(patient(request)).await };
-    watching(session, &name, &format!("updating {name}"), call).await.map_err(|status| {
-        if status.code() == Code::Unimplemented {
-            return Failure::unimplemented("this Gofer has no update in place").hint(format!(
+    let outcome = watching(session, &name, &format!("updating {name}"), call).await;
+    let refused = match outcome {
+        Ok(answer) => answer.into_inner().refused,
+        Err(status) if status.code() == Code::Unimplemented && !is_embedded(session).await => {
+            return Err(Failure::unimplemented("this Gofer has no update in place").hint(format!(
                 "`gofer extension uninstall {name}`, install the new one under the same name, and \
                  subscribe its pipelines again; `gofer subscription list` shows what they have"
-            ));
+            )));
         }
-        not_installed(status)
-    })?;
-    Ok(session.out.done(&format!("Updated {name}."), &json!({ "updated": name }))?)
+        Err(status) => return Err(not_installed(status)),
+    };
+    if refused > 0 {
+        note(&format!(
+            "{refused} of its subscriptions were refused; `gofer subscription list` says why, and \
+             `gofer subscription enable` tries again"
+        ))?;
+    }
+    let sentence = format!("Updated {name}.");
+    Ok(session.out.done(&sentence, &json!({ "updated": name, "refused": refused }))?)
+}
+
+/// Whether it has what the embedded core alone has.
+async fn is_embedded(session: &Session) -> bool {
+    let request = ListExtensionStatesRequest::default();
+    let answer = session.embedded().list_extension_states(request).await;
+    !answer.is_err_and(|status| status.code() == Code::Unimplemented)
 }
 
 async fn installed_image(session: &Session, name: &str) -> Result<String, Failure> {

@@ -9,6 +9,7 @@ use anstyle::Style;
 use clap::{Args, ValueEnum};
 use gofer_sdk::LogLevel;
 use gofer_sdk::harness::Core;
+use gofer_sdk::proto;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -52,6 +53,9 @@ pub(crate) struct Start {
     /// How many runs are executed at a time.
     #[arg(long, value_name = "NUMBER", default_value_t = 64, requires = "run_command")]
     runs_at_a_time: usize,
+    /// Make a management token and show it, for who has lost the last one.
+    #[arg(long)]
+    new_token: bool,
     /// How much the core and its extensions log, to the standard error.
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: Level,
@@ -122,6 +126,9 @@ pub(crate) async fn run(start: Start, connection: &Connection, out: Out) -> Resu
     })?;
     let address = core.address().unwrap_or(start.listen);
     tell(&start, &core, address, connection, out)?;
+    if start.new_token {
+        new_token(&core, out).await?;
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -206,6 +213,19 @@ fn tell(
         writeln!(stdout, "makes the first token, once, and keeps it in {file}.")?;
     }
     Ok(stdout.flush()?)
+}
+
+/// Whoever may start a core on a store may do everything with it anyway.
+async fn new_token(core: &Core, out: Out) -> Result<(), Failure> {
+    let request = proto::CreateTokenRequest {
+        kind: proto::create_token_request::Kind::Management.into(),
+        ..Default::default()
+    };
+    let token = core.client().api().create_token(request).await?.into_inner().token;
+    Ok(out.done(
+        &format!("\nA new management token, shown once: {token}"),
+        &json!({ "token": token }),
+    )?)
 }
 
 /// Where it listens on every address, this machine is one of them.

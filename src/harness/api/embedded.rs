@@ -19,8 +19,10 @@ impl EmbeddedCore for Api {
     ) -> Result<Response<UpdateExtensionResponse>, Status> {
         self.caller(&request)?.manage()?;
         let extensions = Arc::clone(&self.extensions);
-        complete(async move { extensions.update(request.into_inner()).await }).await?;
-        Ok(Response::new(UpdateExtensionResponse {}))
+        let update = async move { extensions.update(request.into_inner()).await };
+        let refused = complete(update).await?;
+        let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+        Ok(Response::new(UpdateExtensionResponse { refused }))
     }
 
     async fn list_extension_states(

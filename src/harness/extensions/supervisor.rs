@@ -29,11 +29,20 @@ const RECOVERED: Duration = Duration::from_secs(60);
 /// keep it busy.
 const RESTORES_IN_FLIGHT: usize = 16;
 
-/// Between attempts to restore a subscription whose answer got lost.
+/// Between attempts to restore a subscription whose answer got lost, or whose
+/// extension is not available at the moment.
 const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Attempts to restore it while the extension lives.
 const RESTORE_ATTEMPTS: u32 = 5;
+
+/// What became of a subscription that was stored.
+enum Restored {
+    /// In effect, or not meant to be.
+    AsItShouldBe,
+    /// Marked as refused.
+    Refused,
+}
 
 impl Extensions {
     /// Watches who runs, or else brings somebody up, and goes on so until what
@@ -72,58 +81,74 @@ impl Extensions {
     }
 
     /// Subscribes what is stored for an extension, side by side. What cannot be
-    /// restored is marked and does not stop the others.
-    pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) {
+    /// restored is marked and does not stop the others; gives how many were.
+    pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) -> usize {
         let in_flight = Arc::new(Semaphore::new(RESTORES_IN_FLIGHT));
         let mut restores = JoinSet::new();
         for subscription in self.store.subscriptions_of_extension(name) {
             let (Some(this), Ok(place)) =
                 (self.this.upgrade(), Arc::clone(&in_flight).acquire_owned().await)
             else {
-                return;
+                return 0;
             };
             let running = Arc::clone(running);
             restores.spawn(async move {
-                this.restore(&running, &subscription).await;
+                let outcome = this.restore(&running, &subscription).await;
                 drop(place);
+                outcome
             });
         }
-        while restores.join_next().await.is_some() {}
+        let mut refused = 0;
+        while let Some(outcome) = restores.join_next().await {
+            refused += usize::from(matches!(outcome, Ok(Restored::Refused)));
+        }
+        refused
     }
 
     /// Subscribes what was stored, where it is still there and neither disabled
     /// nor refused before.
-    async fn restore(&self, running: &Running, stored: &proto::PipelineExtensionSubscription) {
+    async fn restore(
+        &self,
+        running: &Running,
+        stored: &proto::PipelineExtensionSubscription,
+    ) -> Restored {
         use proto::pipeline_extension_subscription::Status as State;
         let _turn = self.store.turn(stored).await;
         let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
-        let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else { return };
+        let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else {
+            return Restored::AsItShouldBe;
+        };
         if current.status() != State::Active {
-            return;
+            return Restored::AsItShouldBe;
         }
         let mut backoff = RESTORE_BACKOFF;
         for attempt in 1.. {
-            let Err(refusal) = self.subscribe_to(running, &current).await else { return };
-            let lost = match effect(&refusal) {
-                Effect::None => true,
+            let Err(refusal) = self.subscribe_to(running, &current).await else { break };
+            let may_pass = match effect(&refusal) {
+                Effect::None | Effect::Unavailable => true,
                 Effect::Unknown => refusal.code() != Code::DeadlineExceeded,
-                Effect::Unavailable | Effect::Refused => false,
+                Effect::Refused => false,
             };
-            if !lost || attempt == RESTORE_ATTEMPTS {
+            if !may_pass || attempt == RESTORE_ATTEMPTS {
                 let (state, reason) = (State::Error, refusal.message());
                 // Gone where its pipeline was deleted meanwhile, and then there
                 // is nothing to mark.
                 let _ = self
                     .store
                     .set_subscription_status(namespace, pipeline, name, label, state, reason);
-                return;
+                tracing::warn!(
+                    extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
+                    code = ?refusal.code(), "an extension refused a subscription that was stored"
+                );
+                return Restored::Refused;
             }
             tokio::time::sleep(backoff.pause()).await;
             if running.contact.process.ended().is_some() {
                 // Restored when it is up again.
-                return;
+                break;
             }
         }
+        Restored::AsItShouldBe
     }
 }
 

@@ -1,10 +1,12 @@
 //! Another image or configuration in the place of an installed extension's.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tonic::Status;
 
-use super::Extensions;
+use super::slots::Claim;
+use super::{Extensions, Running};
 use crate::harness::launcher::check_image;
 use crate::harness::state::ExtensionState;
 use crate::proto::ExtensionRegistration;
@@ -15,32 +17,52 @@ impl Extensions {
     /// Starts another one beside the one that serves, and lets it take over once
     /// it is ready. Where it does not come up, everything stays as it was.
     ///
-    /// A disabled extension is changed and not started.
+    /// A disabled extension is changed and not started. Gives how many
+    /// subscriptions the new one refused.
     pub(in crate::harness) async fn update(
         &self,
         request: UpdateExtensionRequest,
-    ) -> Result<(), Status> {
+    ) -> Result<usize, Status> {
         let name = request.name.clone();
-        let before = self.registration(&name)?;
-        let after = changed(before.clone(), request)?;
-        if before.status() != Registered::Enabled {
-            let claim = self.slots.claim(&name, ExtensionState::Updating)?;
-            self.store.replace_registration(after)?;
-            claim.stopped();
-            return Ok(());
-        }
         let claim = self.slots.claim(&name, ExtensionState::Updating)?;
-        let new = match self.start(&after, &claim.progress).await {
-            Ok(new) => new,
-            Err(status) => {
-                let old = claim.before.clone();
-                let problem = format!("the update failed: {}", status.message());
-                claim.supervised(old.as_ref(), &problem, |charge| {
-                    self.supervise(charge, old.as_ref())
-                });
-                return Err(status);
+        // Nobody else changes it from here on.
+        match self.replace(&claim, request).await {
+            Ok(None) => {
+                claim.stopped();
+                Ok(0)
             }
-        };
+            Ok(Some(new)) => {
+                claim.supervised(Some(&new), "", |charge| self.supervise(charge, Some(&new)));
+                Ok(self.restore_subscriptions(&name, &new).await)
+            }
+            Err(status) => {
+                let enabled = self.registration(&name)?.status() == Registered::Enabled;
+                if enabled {
+                    let old = claim.before.clone();
+                    let problem = format!("the update failed: {}", status.message());
+                    claim.supervised(old.as_ref(), &problem, |charge| {
+                        self.supervise(charge, old.as_ref())
+                    });
+                } else {
+                    claim.stopped();
+                }
+                Err(status)
+            }
+        }
+    }
+
+    /// Who answers from now on; nobody where the extension is disabled.
+    async fn replace(
+        &self,
+        claim: &Claim<'_>,
+        request: UpdateExtensionRequest,
+    ) -> Result<Option<Arc<Running>>, Status> {
+        let after = changed(self.registration(&request.name)?, request)?;
+        if after.status() != Registered::Enabled {
+            self.store.replace_registration(after)?;
+            return Ok(None);
+        }
+        let new = self.start(&after, &claim.progress).await?;
         self.store.replace_registration(after)?;
         // Whoever begins or ends a subscription waits from here on until the old
         // one has let go of all of them, so that none is ever held by both.
@@ -49,9 +71,7 @@ impl Extensions {
         claim.progress.tell("waiting for the old one to stop");
         claim.stop().await;
         new.in_charge.send_replace(true);
-        claim.supervised(Some(&new), "", |charge| self.supervise(charge, Some(&new)));
-        self.restore_subscriptions(&name, &new).await;
-        Ok(())
+        Ok(Some(new))
     }
 }
 

@@ -31,7 +31,10 @@ impl Launcher for ChildProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                Status::failed_precondition(format!("cannot start the program: {error}"))
+                Status::failed_precondition(format!(
+                    "cannot start the program `{program}`: {error}; a relative path is taken from \
+                     where the core was started"
+                ))
             })?;
         let process = Process::new(child.id(), &start.lives, |kill| async move {
             let end = kill.run_until_cancelled(child.wait()).await;
