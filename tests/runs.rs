@@ -371,7 +371,8 @@ async fn variables_that_would_lead_a_command_astray_fail_the_run() {
     let nothing: [&str; 0] = [];
     let core = Core::builder().run_command("true", nothing).start().await.unwrap();
     pipeline(&core, "build", 0).await;
-    let names = ["PATH", "HOME", "LD_PRELOAD", "GOFER_RUN_ID", "A=B", ""];
+    let names =
+        ["PATH", "HOME", "LD_PRELOAD", "BASH_FUNC_echo%%", "ENV", "GOFER_RUN_ID", "A=B", ""];
     for (id, name) in (1..).zip(names) {
         start(&core, "build", Run::because("of a test").variable(name, "hidden")).await;
         let run = over(&core, "build", id).await;

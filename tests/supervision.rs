@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use gofer_sdk::ErrorKind;
-use gofer_sdk::harness::{Core, ExtensionState, Installed};
+use gofer_sdk::harness::{Core, ExtensionState, Installed, NO_SETTINGS};
 use gofer_sdk::proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::proto::{self, embedded};
+use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Subscription};
 
 /// Far above what anything here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,19 +68,51 @@ struct Script(PathBuf);
 impl Script {
     /// Runs `interval` as long as its file `broken` is not there.
     fn breakable(name: &str) -> Self {
-        use std::os::unix::fs::PermissionsExt as _;
-        let directory = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let script = Self(directory);
-        let text = format!(
-            "#!/bin/sh\n[ -e '{}' ] && exit 3\nexec '{}'\n",
+        let script = Self::directory(name);
+        script.does(&format!(
+            "[ -e '{}' ] && exit 3\nexec '{}'",
             script.broken().display(),
             interval().display()
-        );
-        std::fs::write(script.program(), text).unwrap();
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(script.program(), executable).unwrap();
+        ));
         script
+    }
+
+    /// Notes its own number and then does something.
+    fn noting(name: &str, then: &str) -> Self {
+        let script = Self::directory(name);
+        let noted = script.noted().display().to_string();
+        script.does(&format!("echo $$ > '{noted}.new'\nmv '{noted}.new' '{noted}'\n{then}"));
+        script
+    }
+
+    fn directory(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        Self(directory)
+    }
+
+    fn does(&self, text: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(self.program(), format!("#!/bin/sh\n{text}\n")).unwrap();
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.program(), executable).unwrap();
+    }
+
+    fn noted(&self) -> PathBuf {
+        self.0.join("noted")
+    }
+
+    /// The number that it noted.
+    async fn process(&self) -> u32 {
+        within(async {
+            loop {
+                if let Ok(text) = std::fs::read_to_string(self.noted()) {
+                    return text.trim().parse().unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
     }
 
     fn program(&self) -> PathBuf {
@@ -337,7 +369,7 @@ async fn a_stop_leaves_no_process_behind_not_even_of_those_on_their_way_up() {
     let script = Script::breakable("stop");
     let (one, other) = (
         install(&core, "one", &interval()).await,
-        install(&core, "other", &script.program()).await,
+        install(&core, "on-its-way-at-the-stop", &script.program()).await,
     );
     let processes = [one.process_id().unwrap(), other.process_id().unwrap()];
     script.break_it();
@@ -345,19 +377,200 @@ async fn a_stop_leaves_no_process_behind_not_even_of_those_on_their_way_up() {
     within(other.wait_for(|status| status.restarts >= 1)).await;
     within(core.stop()).await;
     assert!(!processes.into_iter().any(is_there));
-    assert_eq!(children(), 0);
+    assert_eq!(started_as("on-its-way-at-the-stop"), 0);
 }
 
-/// Children of this process that run the script or the extension.
-fn children() -> usize {
-    let mine = std::process::id().to_string();
+/// Processes that were started as the extension of this name.
+fn started_as(name: &str) -> usize {
+    let variable = format!("GOFER_EXTENSION_SYSTEM_NAME={name}");
+    let is_one = |environment: Vec<u8>| {
+        environment.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
+    };
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
-        .filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok())
-        .filter(|stat| {
-            // After the name in parentheses: its state, then its parent.
-            let rest = stat.rsplit(')').next().unwrap_or_default();
-            rest.split(' ').nth(2) == Some(&mine) && stat.contains("(program)")
-        })
+        .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
+        .filter(|environment| is_one(environment.clone()))
         .count()
+}
+
+#[tokio::test]
+async fn what_a_hanging_extension_started_ends_with_it() {
+    let core = core().await;
+    let script = Script::directory("children");
+    let noted = script.noted().display().to_string();
+    script.does(&format!(
+        "sleep 1000 &\necho $! > '{noted}.new'\nmv '{noted}.new' '{noted}'\nexec '{}'",
+        interval().display()
+    ));
+    let extension = install(&core, "interval", &script.program()).await;
+    let child = script.process().await;
+    assert!(runs_something(child));
+    signal(extension.process_id().unwrap(), "STOP");
+    within(extension.wait_for(|status| status.restarts >= 1)).await;
+    within(async {
+        while runs_something(child) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_what_is_being_installed_and_leaves_nothing_of_it() {
+    let core = core().await;
+    let script = Script::noting("never-answers", "exec sleep 1000");
+    let installing = tokio::spawn({
+        let (core, program) = (core.clone(), script.program());
+        async move { core.install_program("silent", &program, NO_SETTINGS).await.map(drop) }
+    });
+    let process = script.process().await;
+    within(core.stop()).await;
+    assert!(!runs_something(process), "it was left behind");
+    within(installing).await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn a_stop_ends_conversations_with_installers() {
+    use proto::run_extension_installer_client_message::{Init, MessageType};
+    let core = core().await;
+    let script = Script::noting("installer", &format!("exec '{}'", interval().display()));
+    let image = format!("exec:{}", script.program().display());
+    let init = proto::RunExtensionInstallerClientMessage {
+        message_type: Some(MessageType::Init(Init { image, ..Default::default() })),
+    };
+    // It asks something, and nobody answers.
+    let (answers, receiver) = tokio::sync::mpsc::channel(1);
+    answers.send(init).await.unwrap();
+    let receiver = tonic::codegen::tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut api = core.client().api();
+    let mut said = within(api.run_extension_installer(receiver)).await.unwrap().into_inner();
+    within(said.message()).await.unwrap().unwrap();
+    let process = script.process().await;
+    within(core.stop()).await;
+    assert!(!runs_something(process), "it was left behind");
+}
+
+/// Where one that hangs looks whether it is to hang.
+const HANGS: &str = "GOFER_TEST_HANGS";
+
+/// Hangs while it is asked about a subscription, as long as there is a file.
+struct Hanging;
+
+impl Extension for Hanging {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn validate(&self, _: &NoParams) -> Result<()> {
+        while std::env::var_os(HANGS).is_some_and(|file| Path::new(&file).exists()) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+/// An extension in a process of its own. Not a test of its own.
+#[tokio::test]
+#[ignore = "started by a test of this file"]
+async fn extension_under_test() {
+    if std::env::var_os(HANGS).is_some() {
+        gofer_sdk::run::<Hanging>().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_that_hangs_while_it_is_subscribed_again_is_started_again_and_loses_nothing() {
+    let core = core().await;
+    let script = Script::directory("hangs");
+    script.does(&format!(
+        "export {HANGS}='{}'\nexec '{}' --exact extension_under_test --ignored --nocapture",
+        script.broken().display(),
+        std::env::current_exe().unwrap().display()
+    ));
+    let program = script.program();
+    let extension = within(core.install_program("hangs", &program, NO_SETTINGS)).await.unwrap();
+    within(extension.subscribe("default/nightly", "l", NO_SETTINGS)).await.unwrap();
+    script.break_it();
+    signal(extension.process_id().unwrap(), "KILL");
+    let down = within(extension.wait_for(|status| status.restarts >= 2)).await;
+    assert!(down.reason.contains("health check"), "{}", down.reason);
+    script.mend_it();
+    within(async {
+        while !extension.info().await.is_ok_and(|info| info.registered == ["default/nightly"]) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    core.stop().await;
+}
+
+/// Whether those who are subscribed wait, and whether one does.
+static GATE: std::sync::Mutex<(bool, bool)> = std::sync::Mutex::new((false, false));
+
+fn gate() -> std::sync::MutexGuard<'static, (bool, bool)> {
+    GATE.lock().unwrap()
+}
+
+/// Says yes to a subscription only once it is being stopped, where it is told to.
+struct Late;
+
+impl Extension for Late {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn validate(&self, _: &NoParams) -> Result<()> {
+        while gate().0 {
+            gate().1 = true;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, subscription: Subscription<NoParams>) -> Result<()> {
+        subscription.cancelled().await;
+        Ok(())
+    }
+
+    async fn shutdown(&self) {
+        gate().0 = false;
+        // For the answer to be on its way: nothing waits for it.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_disable_in_the_middle_of_an_enable_has_the_last_word_and_loses_nothing() {
+    let core = Core::in_memory().await.unwrap();
+    let extension = core.install::<Late>("late", NO_SETTINGS).await.unwrap();
+    within(extension.subscribe("default/nightly", "l", NO_SETTINGS)).await.unwrap();
+    let name = || "late".to_owned();
+    let mut api = core.client().api();
+    api.disable_extension(proto::DisableExtensionRequest { name: name() }).await.unwrap();
+    gate().0 = true;
+    let enabling = tokio::spawn({
+        let mut api = api.clone();
+        async move { api.enable_extension(proto::EnableExtensionRequest { name: name() }).await }
+    });
+    within(async {
+        while !gate().1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    within(api.disable_extension(proto::DisableExtensionRequest { name: name() })).await.unwrap();
+    within(enabling).await.unwrap().unwrap();
+    let request = proto::GetExtensionRequest { name: name() };
+    let shown = api.get_extension(request).await.unwrap().into_inner().extension.unwrap();
+    assert_eq!(shown.status(), proto::extension::ExtensionStatus::Disabled);
+    api.enable_extension(proto::EnableExtensionRequest { name: name() }).await.unwrap();
+    assert_eq!(extension.info().await.unwrap().registered, ["default/nightly"]);
+    core.stop().await;
 }

@@ -217,11 +217,13 @@ impl CoreBuilder {
     /// The command finds in its environment the run's variables;
     /// `GOFER_NAMESPACE`, `GOFER_PIPELINE`, `GOFER_RUN_ID`, `GOFER_INITIATOR` and
     /// `GOFER_REASON`; and of the core's own `PATH`, `HOME`, `TMPDIR`, `LANG` and
-    /// `TZ`. A run with a variable of one of these names, or one that begins with
-    /// `GOFER_`, `LD_` or `DYLD_`, fails without the command. Its standard input is
-    /// empty, and what it prints goes to the core's standard error. Where the run
-    /// is cancelled, it is killed with all that it started; where the core itself
-    /// is killed, it goes on.
+    /// `TZ`. A run with a variable of one of these names fails without the command,
+    /// as does one with a variable that begins with `GOFER_`, or that loaders and
+    /// shells heed: `LD_`, `DYLD_` and `BASH_` with whatever follows, `ENV`,
+    /// `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. Its standard input is empty,
+    /// and what it prints goes to the core's standard error. Where the run is
+    /// cancelled, it is killed with all that it started; where the core itself is
+    /// killed, it goes on.
     ///
     /// Whoever may start runs chooses the variables: a command must not execute
     /// their values, and where it is an interpreter, not be led by variables that

@@ -18,8 +18,12 @@ const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 /// What the names of our own variables begin with.
 const OURS: &str = "GOFER_";
 
-/// What the names of variables begin with that say which code a program loads.
-const LOADERS: [&str; 2] = ["LD_", "DYLD_"];
+/// What the names of variables begin with that say which code a program loads, or
+/// a shell executes.
+const LOADERS: [&str; 3] = ["LD_", "DYLD_", "BASH_"];
+
+/// Others of that kind.
+const HEEDED: [&str; 5] = ["ENV", "BASHOPTS", "SHELLOPTS", "PS4", "GCONV_PATH"];
 
 pub(super) struct RunCommand {
     pub(super) program: OsString,
@@ -75,7 +79,7 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
         Some("has a NUL character in its value, which no environment can hold")
     } else if name.starts_with(OURS) || INHERITED.contains(&name) {
         Some("is one that the core sets; choose another name")
-    } else if LOADERS.iter().any(|prefix| name.starts_with(prefix)) {
+    } else if LOADERS.iter().any(|prefix| name.starts_with(prefix)) || HEEDED.contains(&name) {
         Some("says which code is loaded, which a run may not; choose another name")
     } else {
         None
@@ -104,16 +108,24 @@ fn told(status: ExitStatus) -> String {
     }
 }
 
-/// A command with all that it started.
-struct Group(Child);
+/// A process that leads a group of its own, with all that it started. Dropped,
+/// it is killed with them.
+pub(super) struct Group(pub(super) Child);
 
-impl Drop for Group {
-    fn drop(&mut self) {
+impl Group {
+    /// Kills all of them; nothing where the leader has been waited for.
+    pub(super) fn kill(&self) {
         // `None` once it has been waited for: its number may be another's then.
         let id = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(id) = id {
             // Fails where all of them have just ended.
             let _ = kill_process_group(id, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

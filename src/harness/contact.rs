@@ -214,6 +214,11 @@ impl Contact {
         }
     }
 
+    /// Whether it answers at all.
+    pub(super) async fn is_well(&self) -> bool {
+        self.ask_health().await.is_none()
+    }
+
     /// What is wrong with it, as far as it can be asked.
     async fn ask_health(&self) -> Option<Arc<str>> {
         let mut request = tonic::Request::new(HealthCheckRequest::default());

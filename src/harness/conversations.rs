@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -29,7 +30,11 @@ impl Extensions {
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunExtensionInstallerClientMessage { msg });
         match installer.client().run_extension_installer(answers).await {
-            Ok(response) => Ok(forward(response.into_inner(), Some(installer), installer_message)),
+            Ok(response) => {
+                let stopping = self.stopping.clone();
+                let messages = response.into_inner();
+                Ok(forward(messages, stopping, Some(installer), installer_message))
+            }
             Err(status) => {
                 installer.stop().await;
                 Err(status)
@@ -46,13 +51,15 @@ impl Extensions {
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunPipelineConfiguratorClientMessage { msg });
         let response = self.running_client(name)?.run_pipeline_configurator(answers).await?;
-        Ok(forward(response.into_inner(), None, configurator_message))
+        let stopping = self.stopping.clone();
+        Ok(forward(response.into_inner(), stopping, None, configurator_message))
     }
 }
 
-/// Forwards until either side ends, then stops what was started for it.
+/// Forwards until either side ends or the core stops, then stops what was started for it.
 fn forward<From, To>(
     mut messages: Streaming<From>,
+    stopping: CancellationToken,
     installer: Option<Installer>,
     convert: fn(From) -> To,
 ) -> Messages<To>
@@ -66,13 +73,16 @@ where
             let message = tokio::select! {
                 message = messages.message() => message,
                 () = sender.closed() => break,
+                () = stopping.cancelled() => break,
             };
             let (message, last) = match message {
                 Ok(Some(message)) => (Ok(convert(message)), false),
                 Ok(None) => break,
                 Err(status) => (Err(status), true),
             };
-            if sender.send(message).await.is_err() || last {
+            // A caller may have stopped reading.
+            let sent = stopping.run_until_cancelled(sender.send(message)).await;
+            if !matches!(sent, Some(Ok(()))) || last {
                 break;
             }
         }

@@ -234,9 +234,11 @@ impl Core {
                 now: Mutex::new(Instant::now()),
             }),
         };
+        let extensions = &core.inner.extensions;
+        let stored = extensions.claim_stored();
         core.serve(listener).await?;
-        core.inner.extensions.end_left_behind().await;
-        core.inner.extensions.restore_enabled();
+        extensions.end_left_behind().await;
+        extensions.restore_all(stored);
         if let Some(external) = &core.inner.external {
             external.begin();
         }

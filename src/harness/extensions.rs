@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
@@ -29,7 +30,7 @@ use crate::clock::Clock;
 use crate::proto;
 use crate::proto::extension_registration::ExtensionStatus as Registered;
 use crate::proto::extension_service_client::ExtensionServiceClient;
-use slots::{Slots, not_installed};
+use slots::{Claim, Slots, not_installed};
 pub(super) use start::Installer;
 
 /// How long what runs extensions may take to end once all were asked to stop,
@@ -57,6 +58,9 @@ pub(super) struct Extensions {
     tokens: Tokens,
     /// What runs extensions, until it has ended.
     lives: TaskTracker,
+    /// Cancelled when the core stops: nothing comes up from then on, and
+    /// conversations with installers end.
+    pub(super) stopping: CancellationToken,
     /// When a subscription was last begun.
     subscribed: Mutex<Instant>,
 }
@@ -78,6 +82,12 @@ impl Running {
     }
 }
 
+/// An extension that was stored, and is neither started nor stopped so far.
+pub(super) struct Stored<'a> {
+    claim: Claim<'a>,
+    registration: proto::ExtensionRegistration,
+}
+
 impl Extensions {
     pub(super) fn new(
         store: Arc<Store>,
@@ -96,6 +106,7 @@ impl Extensions {
             slots: Slots::new(clock),
             tokens: Tokens::default(),
             lives: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             subscribed: Mutex::new(Instant::now()),
         })
     }
@@ -148,16 +159,11 @@ impl Extensions {
     }
 
     pub(super) async fn enable(&self, name: &str) -> Result<(), Status> {
-        if self.status(name).is_some_and(|status| status.state == ExtensionState::Running) {
+        let runs = self.status(name).is_some_and(|status| status.state == ExtensionState::Running);
+        if runs && self.registration(name)?.status() == Registered::Enabled {
             return Ok(());
         }
-        let was = self.registration(name)?.status();
-        self.restart(name).await?;
-        if was != Registered::Enabled {
-            self.store.set_registration_status(name, Registered::Enabled)?;
-            self.publish(EventKind::ExtensionEnabled, name);
-        }
-        Ok(())
+        self.start_afresh(name, true).await
     }
 
     pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
@@ -171,11 +177,22 @@ impl Extensions {
 
     /// Stops an extension, starts it afresh and restores its subscriptions.
     pub(super) async fn restart(&self, name: &str) -> Result<(), Status> {
-        let registration = self.registration(name)?;
+        self.start_afresh(name, false).await
+    }
+
+    async fn start_afresh(&self, name: &str, enable: bool) -> Result<(), Status> {
         let claim = self.slots.claim(name, ExtensionState::Starting)?;
+        // Looked up now that nobody else changes it.
+        let registration = self.registration(name)?;
         claim.stop().await;
         match self.start(&registration, &claim.progress).await {
             Ok(running) => {
+                // Before the name is let go: who disables it after that has the
+                // last word.
+                if enable && registration.status() != Registered::Enabled {
+                    self.store.set_registration_status(name, Registered::Enabled)?;
+                    self.publish(EventKind::ExtensionEnabled, name);
+                }
                 claim.supervised(Some(&running), "", |charge| {
                     self.supervise(charge, Some(&running))
                 });
@@ -211,12 +228,20 @@ impl Extensions {
         self.lives.spawn(async move { this.containers.remove_left_behind(starts).await });
     }
 
-    /// Starts all extensions that are stored as enabled, side by side, and
-    /// restores their subscriptions, in the background. One that does not come up
-    /// delays no other.
-    pub(super) fn restore_enabled(&self) {
-        for registration in self.store.registrations() {
-            let claim = self.slots.claim_stored(&registration.name);
+    /// Takes the names of all extensions that are stored, before anybody can ask
+    /// for them.
+    pub(super) fn claim_stored(&self) -> Vec<Stored<'_>> {
+        let registrations = self.store.registrations().into_iter();
+        registrations
+            .map(|it| Stored { claim: self.slots.claim_stored(&it.name), registration: it })
+            .collect()
+    }
+
+    /// Starts those that are enabled, side by side, and restores their
+    /// subscriptions, in the background. One that does not come up delays no
+    /// other.
+    pub(super) fn restore_all(&self, stored: Vec<Stored<'_>>) {
+        for Stored { claim, registration } in stored {
             if registration.status() == Registered::Enabled {
                 claim.supervised(None, "", |charge| self.supervise(charge, None));
             } else {
@@ -228,6 +253,7 @@ impl Extensions {
     /// Stops all extensions, side by side, those on their way up included.
     pub(super) async fn stop_all(&self) {
         self.containers.close();
+        self.stopping.cancel();
         let mut stops = JoinSet::new();
         for running in self.slots.close() {
             stops.spawn(async move { running.contact.stop().await });
@@ -296,10 +322,25 @@ impl Extensions {
     pub(super) async fn subscribe(
         &self,
         subscription: &proto::PipelineExtensionSubscription,
-    ) -> Result<(), Status> {
+    ) -> Result<Agreed, Status> {
         let running = self.slots.running(&subscription.name)?;
         running.in_charge().await;
-        answered(&subscription.name, self.subscribe_to(&running, subscription).await)
+        answered(&subscription.name, self.subscribe_to(&running, subscription).await)?;
+        Ok(Agreed(running))
+    }
+
+    /// Sees to it that a subscription that has just been stored is in effect:
+    /// another one may have taken the place of who agreed to it, and have been
+    /// told what was stored before it was.
+    pub(super) async fn confirm(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+        Agreed(running): Agreed,
+    ) {
+        if !self.slots.is_answered_by(&subscription.name, &running) {
+            // Where nobody answers now, whoever comes up is told of it.
+            let _ = self.subscribe(subscription).await;
+        }
     }
 
     async fn subscribe_to(
@@ -375,6 +416,9 @@ impl Extensions {
         self.store.publish(kind, serde_json::json!({ "name": name }));
     }
 }
+
+/// Who agreed to a subscription.
+pub(super) struct Agreed(Arc<Running>);
 
 /// What an extension answered. That it cannot be reached is told in words that
 /// say who.

@@ -128,12 +128,13 @@ impl Api {
         let _turn = self.store.turn(&subscription).await;
         // Looked up before the extension is asked, for the sake of the answer.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
-        self.extensions.subscribe(&subscription).await?;
+        let agreed = self.extensions.subscribe(&subscription).await?;
         let stored = self.store.put_subscription(subscription.clone());
-        if stored.is_err() {
+        match stored {
+            Ok(()) => self.extensions.confirm(&subscription, agreed).await,
             // The pipeline or the extension was deleted meanwhile. There is
             // nothing more to be done where the extension does not listen.
-            let _ = self.end(&subscription, "not stored").await;
+            Err(_) => drop(self.end(&subscription, "not stored").await),
         }
         stored
     }

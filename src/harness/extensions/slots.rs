@@ -151,6 +151,13 @@ impl Slots {
         Err(Status::unavailable(format!("the extension `{name}` is {doing}{because}; try again")))
     }
 
+    /// Whether it is this one that answers for a name.
+    pub(super) fn is_answered_by(&self, name: &str, running: &Arc<Running>) -> bool {
+        let table = lock(&self.table);
+        let answers = table.slots.get(name).and_then(|slot| slot.running.as_ref());
+        answers.is_some_and(|it| Arc::ptr_eq(it, running))
+    }
+
     pub(super) fn status(&self, name: &str) -> Option<ExtensionStatus> {
         lock(&self.table).slots.get(name).map(Slot::status)
     }
@@ -322,7 +329,12 @@ impl Claim<'_> {
     }
 
     fn remove(&self) {
-        lock(&self.slots.table).slots.remove(&self.charge.name);
+        let mut table = lock(&self.slots.table);
+        // It may be another's by now: a stored one's, when the core starts.
+        if table.slots.get(&self.charge.name).is_some_and(|it| it.claim == self.charge.claim) {
+            table.slots.remove(&self.charge.name);
+        }
+        drop(table);
         self.slots.changed.send_replace(());
     }
 

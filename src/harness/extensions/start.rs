@@ -16,8 +16,18 @@ use crate::proto::extension_service_client::ExtensionServiceClient;
 use crate::server::auth::sha256;
 
 impl Extensions {
-    /// Launches, initializes and asks for its documentation.
+    /// Launches, initializes and asks for its documentation. What has not come up
+    /// when the core stops is ended at once.
     pub(super) async fn start(
+        &self,
+        registration: &proto::ExtensionRegistration,
+        progress: &Progress,
+    ) -> Result<Arc<Running>, Status> {
+        let running = self.bring_up(registration, progress);
+        self.stopping.run_until_cancelled(running).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
         progress: &Progress,
@@ -51,6 +61,14 @@ impl Extensions {
 
     /// Starts an extension for one installer conversation, without Init.
     pub(in crate::harness) async fn start_for_installer(
+        &self,
+        init: proto::run_extension_installer_client_message::Init,
+    ) -> Result<Installer, Status> {
+        let installer = self.bring_up_for_installer(init);
+        self.stopping.run_until_cancelled(installer).await.unwrap_or_else(|| Err(stopping()))
+    }
+
+    async fn bring_up_for_installer(
         &self,
         init: proto::run_extension_installer_client_message::Init,
     ) -> Result<Installer, Status> {
@@ -129,6 +147,10 @@ impl Drop for Begun {
     fn drop(&mut self) {
         self.store.end_start(&self.digest);
     }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the core is stopping")
 }
 
 /// An extension that was started to hold one conversation.

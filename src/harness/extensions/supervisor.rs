@@ -33,8 +33,9 @@ const RESTORES_IN_FLIGHT: usize = 16;
 /// extension is not available at the moment.
 const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Attempts to restore it while the extension lives.
-const RESTORE_ATTEMPTS: u32 = 5;
+/// Attempts to restore it while the extension lives: for longer than one that has
+/// been told to stop by somebody else takes to end, and refuses meanwhile.
+const RESTORE_ATTEMPTS: u32 = 10;
 
 /// What became of a subscription that was stored.
 enum Restored {
@@ -109,7 +110,7 @@ impl Extensions {
     /// nor refused before.
     async fn restore(
         &self,
-        running: &Running,
+        running: &Arc<Running>,
         stored: &proto::PipelineExtensionSubscription,
     ) -> Restored {
         use proto::pipeline_extension_subscription::Status as State;
@@ -124,9 +125,21 @@ impl Extensions {
         let mut backoff = RESTORE_BACKOFF;
         for attempt in 1.. {
             let Err(refusal) = self.subscribe_to(running, &current).await else { break };
+            // What one says that is being stopped or does not answer at all is no
+            // refusal: it is restored when somebody is up again.
+            if !self.slots.is_answered_by(name, running)
+                || running.contact.process.ended().is_some()
+            {
+                break;
+            }
             let may_pass = match effect(&refusal) {
-                Effect::None | Effect::Unavailable => true,
-                Effect::Unknown => refusal.code() != Code::DeadlineExceeded,
+                Effect::Unknown if refusal.code() == Code::DeadlineExceeded => {
+                    if !running.contact.is_well().await {
+                        break;
+                    }
+                    false
+                }
+                Effect::None | Effect::Unavailable | Effect::Unknown => true,
                 Effect::Refused => false,
             };
             if !may_pass || attempt == RESTORE_ATTEMPTS {
@@ -143,10 +156,6 @@ impl Extensions {
                 return Restored::Refused;
             }
             tokio::time::sleep(backoff.pause()).await;
-            if running.contact.process.ended().is_some() {
-                // Restored when it is up again.
-                break;
-            }
         }
         Restored::AsItShouldBe
     }
@@ -159,15 +168,28 @@ async fn supervise(
 ) -> Result<(), Dismissed> {
     let upgrade = || extensions.upgrade().ok_or(Dismissed);
     let mut backoff = BACKOFF;
+    // Who was up before has been restored, or is being so.
+    let mut to_restore = running.is_none();
     let mut watched = running;
     if watched.is_none() {
-        watched = raise_and_restore(&*upgrade()?, &charge).await?;
+        watched = upgrade()?.raise(&charge).await?;
     }
     loop {
         if let Some(running) = watched.take() {
             let since = Instant::now();
             let period = upgrade()?.common.health_check_period;
-            let problem = running.contact.unwell(period).await;
+            let restored = async {
+                if to_restore && let Some(extensions) = extensions.upgrade() {
+                    extensions.restore_subscriptions(&charge.name, &running).await;
+                }
+                // Not to hold the core while it is merely watched.
+                std::future::pending().await
+            };
+            // Watched from the first: it may hang over a subscription.
+            let problem = tokio::select! {
+                problem = running.contact.unwell(period) => problem,
+                never = restored => never,
+            };
             tracing::warn!(extension = charge.name, %problem, "an extension is started again");
             upgrade()?.slots.fell(&charge, &problem)?;
             running.contact.kill().await;
@@ -176,18 +198,7 @@ async fn supervise(
             }
         }
         tokio::time::sleep(backoff.pause()).await;
-        watched = raise_and_restore(&*upgrade()?, &charge).await?;
+        watched = upgrade()?.raise(&charge).await?;
+        to_restore = true;
     }
-}
-
-async fn raise_and_restore(
-    extensions: &Extensions,
-    charge: &Charge,
-) -> Result<Option<Arc<Running>>, Dismissed> {
-    let raised = extensions.raise(charge).await?;
-    if let Some(running) = &raised {
-        // What ends meanwhile is noticed right after.
-        extensions.restore_subscriptions(&charge.name, running).await;
-    }
-    Ok(raised)
 }

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{Launched, Launcher, PROGRAM, Process, Start};
 use crate::client::Dial;
+use crate::harness::command::Group;
 
 /// Runs extensions as child processes on this machine.
 pub(in crate::harness) struct ChildProcess;
@@ -21,7 +22,7 @@ impl Launcher for ChildProcess {
         let address = free_address().await.map_err(|error| {
             Status::resource_exhausted(format!("no free port on loopback: {error}"))
         })?;
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .env_clear()
             .envs(start.environment(&address.to_string(), &start.gofer_host))
             .stdin(Stdio::null())
@@ -36,18 +37,23 @@ impl Launcher for ChildProcess {
                      where the core was started"
                 ))
             })?;
-        let process = Process::new(child.id(), &start.lives, |kill| async move {
-            let end = kill.run_until_cancelled(child.wait()).await;
+        let mut group = Group(child);
+        let process = Process::new(group.0.id(), &start.lives, |kill| async move {
+            let end = kill.run_until_cancelled(group.0.wait()).await;
             match end {
                 Some(Ok(status)) => format!("the process has ended: {status}"),
                 Some(Err(error)) => format!("the process cannot be watched: {error}"),
-                None => match child.kill().await {
-                    Ok(()) => "the process was killed".to_owned(),
-                    Err(error) => {
-                        tracing::warn!(%error, "an extension's process cannot be killed");
-                        format!("the process cannot be killed: {error}")
+                None => {
+                    // With what it started: a wrapper's program, say.
+                    group.kill();
+                    match group.0.kill().await {
+                        Ok(()) => "the process was killed".to_owned(),
+                        Err(error) => {
+                            tracing::warn!(%error, "an extension's process cannot be killed");
+                            format!("the process cannot be killed: {error}")
+                        }
                     }
-                },
+                }
             }
         });
         Ok(Launched { dial: Dial::Tcp(address.into()), process })
