@@ -2,10 +2,8 @@
 //!
 //! `cargo run --example quickstart` shows it at work.
 
-use gofer_sdk::harness::{Demo, run_or_develop};
-use gofer_sdk::{
-    Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, RunError, Subscription,
-};
+use gofer_core::{Demo, DemoError, run_or_demo};
+use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
 
 /// What a pipeline sets when it subscribes.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -42,6 +40,6 @@ impl Extension for Every {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), RunError> {
-    run_or_develop::<Every>(Demo::new("every").param("every", "2s").cadence("every")).await
+async fn main() -> Result<(), DemoError> {
+    run_or_demo::<Every>(Demo::new("every").param("every", "2s").cadence("every")).await
 }

@@ -51,11 +51,10 @@
 //!     gofer_sdk::run::<Every>().await
 //! }
 //! # }
-//! # #[cfg(feature = "harness")]
 //! # tokio::runtime::Builder::new_current_thread()
 //! #     .enable_all().start_paused(true).build().unwrap()
 //! #     .block_on(async {
-//! #         use gofer_sdk::harness::{Core, NO_SETTINGS, hours};
+//! #         use gofer_core::{Core, NO_SETTINGS, hours};
 //! #         let gofer = Core::in_memory().await.unwrap();
 //! #         let every = gofer.install::<Every>("every", NO_SETTINGS).await.unwrap();
 //! #         every.subscribe("a/b", "c", [("every", "1h30m")]).await.unwrap();
@@ -101,32 +100,29 @@
     )
 )]
 
-/// Guides: how to write an extension, and how to operate a core.
+/// The guide: how to write an extension.
 #[cfg(doc)]
 pub mod guide {
     #[doc = include_str!("../docs/authors.md")]
-    #[cfg(feature = "harness")]
     pub mod authors {}
-
-    #[doc = include_str!("../docs/operating.md")]
-    pub mod operating {}
 }
 
+#[cfg(feature = "api")]
+pub mod api;
 mod client;
-mod clock;
+mod error;
 mod extension;
-#[cfg(feature = "harness")]
-pub mod harness;
-mod net;
-pub mod proto;
+#[doc(hidden)]
+pub mod internal;
 mod server;
 
 pub use client::{
     Event, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
-    RunInfo, RunState, RunStatus, Secrets, Transport,
+    RunInfo, RunState, RunStatus, Secrets,
 };
+pub use error::{Error, ErrorKind, Result};
 pub use extension::{
-    Declared, Dialogue, Error, ErrorKind, Extension, ExternalEvent, GoDuration,
-    GoDurationRangeError, NoConfig, NoParams, ParseGoDurationError, Result, Subscription, Ticks,
+    Declared, Dialogue, Extension, ExternalEvent, GoDuration, GoDurationRangeError, NoConfig,
+    NoParams, ParseGoDurationError, Subscription, Ticks,
 };
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gofer_sdk::harness::Core;
-use gofer_sdk::proto;
+use gofer_core::Core;
+use gofer_proto as proto;
 use redb::{Database, TableDefinition};
 use tokio::task::JoinSet;
 

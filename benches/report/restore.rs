@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gofer_core::{Core, ExtensionState, Installed};
 use gofer_sdk::Error;
-use gofer_sdk::harness::{Core, ExtensionState, Installed};
 use tokio::task::JoinSet;
 
 use crate::common::report::Table;

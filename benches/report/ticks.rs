@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use gofer_sdk::proto;
+use gofer_proto as proto;
 use proto::gofer_client::GoferClient;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;

@@ -6,32 +6,23 @@
 //! - [`interval`] is the extension: what it is configured with, what a pipeline
 //!   subscribes with, and what it does for one subscription.
 //! - This file is the program: which extension, on which runtime.
-//! - Cargo.toml beside it is for an image: the same program without the core.
+//! - `image.rs` and Cargo.toml beside it are for an image: the same extension
+//!   without the demo, and so without the core.
 
 mod interval;
 
-use gofer_sdk::RunError;
+use gofer_core::{Demo, DemoError, run_or_demo};
 use interval::Interval;
 
 // An extension waits; it does not compute. One thread answers faster, and with
 // less, than several that hand calls to each other.
-#[cfg(feature = "harness")]
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), RunError> {
-    use gofer_sdk::harness::{Demo, run_or_develop};
-
+async fn main() -> Result<(), DemoError> {
     let demo = Demo::new("interval")
         // Shorter than anybody wants in production, so that there is something
         // to see.
         .config("min_interval", "1s")
         .param("every", "5s")
         .cadence("every");
-    run_or_develop::<Interval>(demo).await
-}
-
-// What goes into an image.
-#[cfg(not(feature = "harness"))]
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), RunError> {
-    gofer_sdk::run::<Interval>().await
+    run_or_demo::<Interval>(demo).await
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use gofer_net::Dial;
+use http::uri::Authority;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The port of an address that names none.
@@ -23,6 +25,9 @@ const DEFAULT_PORT: u16 = 443;
 pub struct GoferAddress {
     host: String,
     port: u16,
+    /// Both are made when the address is read, so that one that is refused is refused early.
+    server_name: ServerName<'static>,
+    authority: Authority,
 }
 
 /// A text is not `host[:port]`.
@@ -57,15 +62,26 @@ impl GoferAddress {
     }
 
     /// The name that the server's certificate must be for.
-    pub(crate) fn server_name(&self) -> Result<ServerName<'static>, InvalidAddress> {
-        ServerName::try_from(self.host.clone())
-            .map_err(|_| InvalidAddress("the host must be a DNS name or an IP address"))
+    pub(crate) fn server_name(&self) -> ServerName<'static> {
+        self.server_name.clone()
     }
-}
 
-impl From<std::net::SocketAddr> for GoferAddress {
-    fn from(address: std::net::SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port() }
+    /// `host:port`, as HTTP has it.
+    pub(crate) fn authority(&self) -> Authority {
+        self.authority.clone()
+    }
+
+    pub(crate) fn dial(&self) -> Dial {
+        Dial::Tcp { host: self.host.clone(), port: self.port }
+    }
+
+    fn new(host: String, port: u16) -> Result<Self, InvalidAddress> {
+        let bad = InvalidAddress("the host must be a DNS name or an IP address");
+        let server_name = ServerName::try_from(host.clone()).map_err(|_| bad.clone())?;
+        let text =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let authority = Authority::try_from(text).map_err(|_| bad)?;
+        Ok(Self { host, port, server_name, authority })
     }
 }
 
@@ -100,20 +116,14 @@ impl FromStr for GoferAddress {
             Some(Ok(port)) if port != 0 => port,
             Some(_) => return Err(InvalidAddress("the port must be a number from 1 to 65535")),
         };
-        let address = Self { host: host.to_owned(), port };
-        address.server_name()?;
-        Ok(address)
+        Self::new(host.to_owned(), port)
     }
 }
 
 /// `host:port`, IPv6 addresses in brackets.
 impl fmt::Display for GoferAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        self.authority.fmt(f)
     }
 }
 

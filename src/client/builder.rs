@@ -3,14 +3,13 @@
 
 use std::fmt;
 
+use gofer_net::Clock;
+use gofer_net::tls::{Trust, certificates};
 use http::HeaderValue;
-use http::uri::Authority;
 
 use super::address::GoferAddress;
-use super::{Access, Dial, Gofer};
-use crate::clock::Clock;
-use crate::extension::{Error, Result};
-use crate::net::tls::{Trust, certificates};
+use super::{Access, Gofer, new_client};
+use crate::error::{Error, Result};
 
 /// The name under which runs are started where nobody says otherwise.
 const NAME: &str = "gofer-sdk";
@@ -104,11 +103,6 @@ impl GoferBuilder {
             Ok(address) => address,
             Err(error) => return invalid("address", format!("{error}")),
         };
-        let (Ok(authority), Ok(server_name)) =
-            (Authority::try_from(address.to_string()), address.server_name())
-        else {
-            return invalid("address", "must be host or host:port".to_owned());
-        };
         let authorization = match &self.token {
             None => None,
             Some(token) => match HeaderValue::try_from(format!("Bearer {token}")) {
@@ -130,10 +124,10 @@ impl GoferBuilder {
                 Err(problem) => return invalid("ca_certificate", problem.to_string()),
             }
         }
-        Ok(Gofer::new(Access {
-            dial: Dial::Tcp(address),
-            authority,
-            server_name,
+        Ok(new_client(Access {
+            dial: address.dial(),
+            authority: address.authority(),
+            server_name: address.server_name(),
             trust,
             authorization,
             extension: self.name,

@@ -7,45 +7,35 @@
 //! (see `start`).
 
 mod address;
-mod backoff;
 mod builder;
-mod channel;
-mod connect;
-mod resume;
-mod start;
 mod status;
 mod store;
-mod transport;
 mod types;
 
 pub use address::{GoferAddress, InvalidAddress};
 pub use builder::GoferBuilder;
 pub use store::{Events, Objects, Secrets};
-pub use transport::Transport;
-pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus};
+pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus, run_info};
 
-pub(crate) use backoff::Backoff;
-pub(crate) use channel::Channel;
-pub(crate) use connect::{Connector, Dial};
-pub(crate) use status::{Effect, effect, error};
+pub use status::error;
+pub(crate) use types::start_request;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gofer_net::tls::Trust;
+use gofer_net::{Backoff, Channel, Clock, Connector, Dial, MAX_RESPONSE_BYTES, Transport, effect};
+use gofer_proto as proto;
+use gofer_proto::gofer_client::GoferClient;
 use http::HeaderValue;
 use http::uri::Authority;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{Response, Status};
 
-use crate::clock::Clock;
-use crate::extension::Result;
-use crate::net::tls::Trust;
-use crate::proto;
-use crate::proto::gofer_client::GoferClient;
+use crate::error::Result;
 
 /// How long a call may take, attempts and pauses included, where nobody says
 /// otherwise. Long enough for a Gofer that is busy, short enough that an
@@ -54,12 +44,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Pauses between attempts of one call. They start where a restarted process
 /// may just be listening again and end where an attempt a second costs nothing.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-
-/// Runs that may be on their way to Gofer at once. One connection is saturated
-/// with less, and a Gofer that comes back after an outage is not met by every
-/// subscription at once.
-const STARTS_IN_FLIGHT: usize = 64;
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// A client for Gofer's API.
 ///
@@ -86,20 +71,35 @@ struct Inner {
     /// The name that the extension is installed under.
     extension: String,
     clock: Clock,
-    starts: Semaphore,
-    resumes: resume::Queue,
 }
 
 /// How to reach Gofer and as whom.
-pub(crate) struct Access {
-    pub(crate) dial: Dial,
-    pub(crate) authority: Authority,
-    pub(crate) server_name: ServerName<'static>,
-    pub(crate) trust: Trust,
+pub struct Access {
+    /// Where to connect to.
+    pub dial: Dial,
+    /// The `:authority` of each call.
+    pub authority: Authority,
+    /// The name that the certificate must be for.
+    pub server_name: ServerName<'static>,
+    /// What is trusted.
+    pub trust: Trust,
     /// `Bearer <key>`.
-    pub(crate) authorization: Option<HeaderValue>,
-    pub(crate) extension: String,
-    pub(crate) clock: Clock,
+    pub authorization: Option<HeaderValue>,
+    /// The name under which runs are started.
+    pub extension: String,
+    /// The clock that run times are compared with.
+    pub clock: Clock,
+}
+
+/// A client that reaches Gofer in a way of its own.
+#[must_use]
+pub fn new_client(access: Access) -> Gofer {
+    Gofer::new(access)
+}
+
+/// Ends the connection and every task of a client.
+pub async fn close_client(gofer: &Gofer) {
+    gofer.close().await;
 }
 
 impl Gofer {
@@ -124,18 +124,12 @@ impl Gofer {
         GoferBuilder::new(address.into())
     }
 
-    pub(crate) fn new(access: Access) -> Self {
+    fn new(access: Access) -> Self {
         let connector = Connector::new(access.dial, access.server_name, access.trust);
         let channel = Channel::new(connector, access.clock);
         let transport = Transport::new(channel, access.authorization, access.authority, DEADLINE);
         Self {
-            inner: Arc::new(Inner {
-                transport,
-                extension: access.extension,
-                clock: access.clock,
-                starts: Semaphore::new(STARTS_IN_FLIGHT),
-                resumes: resume::Queue::default(),
-            }),
+            inner: Arc::new(Inner { transport, extension: access.extension, clock: access.clock }),
         }
     }
 
@@ -146,33 +140,35 @@ impl Gofer {
     /// connection, fails with `UNAVAILABLE`. A deadline of its own is set on the request:
     ///
     /// ```
-    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), tonic::Status> {
-    /// use gofer_sdk::proto::GetSystemInfoRequest;
+    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), gofer_sdk::api::tonic::Status> {
+    /// use gofer_sdk::api::GetSystemInfoRequest;
     ///
-    /// let mut request = tonic::Request::new(GetSystemInfoRequest {});
+    /// let mut request = gofer_sdk::api::tonic::Request::new(GetSystemInfoRequest {});
     /// request.set_timeout(std::time::Duration::from_secs(2));
     /// let info = gofer.api().get_system_info(request).await?.into_inner();
     /// # Ok(()) }
     /// ```
+    #[cfg(feature = "api")]
     #[must_use]
     pub fn api(&self) -> GoferClient<Transport> {
-        GoferClient::new(self.inner.transport.clone())
-            .max_decoding_message_size(transport::MAX_RESPONSE_BYTES)
+        self.raw()
+    }
+
+    pub(crate) fn raw(&self) -> GoferClient<Transport> {
+        GoferClient::new(self.inner.transport.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     /// What carries [`api`](Self::api)'s calls, for the generated client of
     /// another service at the same address.
     ///
     /// ```
-    /// # #[cfg(feature = "harness")]
-    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), tonic::Status> {
-    /// use gofer_sdk::proto::embedded::ListExtensionStatesRequest;
-    /// use gofer_sdk::proto::embedded::embedded_core_client::EmbeddedCoreClient;
+    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), gofer_sdk::api::tonic::Status> {
+    /// use gofer_sdk::api::gofer_client::GoferClient;
     ///
-    /// let mut core = EmbeddedCoreClient::new(gofer.transport());
-    /// let states = core.list_extension_states(ListExtensionStatesRequest::default()).await?;
+    /// let mut small = GoferClient::new(gofer.transport()).max_decoding_message_size(4096);
     /// # Ok(()) }
     /// ```
+    #[cfg(feature = "api")]
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.inner.transport.clone()
@@ -313,15 +309,18 @@ impl Gofer {
         self.inner.clock.monotonic()
     }
 
+    /// When a run started, in nanoseconds of [`monotonic`](Self::monotonic).
+    pub(crate) fn started_at(&self, run: &RunInfo) -> i64 {
+        self.inner.clock.monotonic_at(run.started_unix_millis())
+    }
+
     /// Ends the connection and every task of the client. Calls fail from now on.
     pub(crate) async fn close(&self) {
-        self.inner.resumes.close().await;
         self.inner.transport.channel().close().await;
     }
 
     /// The same without waiting for the tasks to notice.
     pub(crate) fn abandon(&self) {
-        self.inner.resumes.abandon();
         self.inner.transport.channel().abandon();
     }
 
@@ -337,7 +336,7 @@ impl Gofer {
         loop {
             // Boxed: a call's future is some kilobytes, and this one lives in
             // the future of whoever calls.
-            let status = match Box::pin(attempt(self.api())).await {
+            let status = match Box::pin(attempt(self.raw())).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };

@@ -6,8 +6,8 @@ use prost::bytes::Bytes;
 use tonic::Streaming;
 
 use super::{Event, Gofer, PipelineId, error};
-use crate::extension::Result;
-use crate::proto;
+use crate::error::Result;
+use gofer_proto as proto;
 
 /// The objects of a pipeline or of one run: bytes under a key.
 ///

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::proto;
+use gofer_proto as proto;
 
 /// A pipeline and the namespace it is in.
 ///
@@ -65,16 +65,6 @@ impl From<String> for PipelineId {
 impl From<&PipelineId> for PipelineId {
     fn from(id: &PipelineId) -> Self {
         id.clone()
-    }
-}
-
-/// The pipeline that is subscribed.
-impl<P> From<&crate::Subscription<P>> for PipelineId
-where
-    P: Send + Sync + 'static,
-{
-    fn from(subscription: &crate::Subscription<P>) -> Self {
-        Self::new(subscription.namespace(), subscription.pipeline())
     }
 }
 
@@ -166,6 +156,12 @@ pub enum RunStatus {
 /// ```
 #[derive(Clone)]
 pub struct RunInfo(proto::Run);
+
+/// A run from its message.
+#[must_use]
+pub fn run_info(run: proto::Run) -> RunInfo {
+    RunInfo::new(run)
+}
 
 impl RunInfo {
     pub(crate) fn new(run: proto::Run) -> Self {

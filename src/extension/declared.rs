@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::decode;
 use super::describe::{Fields, fields};
-use super::error::Problem;
 use super::settings::Settings;
+use crate::error::Problem;
 
 /// A struct that declares settings: an extension's configuration or the
 /// parameters of a subscription.

@@ -29,8 +29,8 @@ use self::fault::Fault;
 use self::table::{Table, Trace};
 use self::value::NESTED_TYPE;
 use super::describe::Fields;
-use super::error::Problem;
 use super::settings::Settings;
+use crate::error::Problem;
 
 /// How many problems one answer tells: what a person can act on at once.
 const MAX_PROBLEMS: usize = 20;

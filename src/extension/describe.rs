@@ -9,13 +9,17 @@
 //! Reading one property's schema is in `kind`.
 
 pub(super) mod kind;
+mod order;
 
 use std::fmt::Write as _;
 use std::ops::Deref;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::declared::Declared;
 
 pub(crate) use kind::{Bounds, Shape};
 
@@ -68,8 +72,36 @@ impl Deref for Fields {
     }
 }
 
+/// One setting that a type declares, for those who show it.
+pub struct Setting {
+    /// The key, as the author spells it.
+    pub name: String,
+    /// The doc comment.
+    pub description: String,
+    /// The type in words.
+    pub kind: String,
+    /// Whether it must be set.
+    pub required: bool,
+    /// What holds if it is not set.
+    pub default: Option<String>,
+}
+
+/// The settings that `T` declares, in the order of declaration.
+#[must_use]
+pub fn settings_of<T: Declared>() -> Vec<Setting> {
+    let fields = T::fields().list.into_iter();
+    let setting = |Field { name, description, kind, required, default, .. }| Setting {
+        name,
+        description,
+        kind,
+        required,
+        default,
+    };
+    fields.map(setting).collect()
+}
+
 /// The settings that `T` declares.
-pub(crate) fn fields<T: JsonSchema>() -> Fields {
+pub(crate) fn fields<T: DeserializeOwned + JsonSchema>() -> Fields {
     let mut settings = SchemaSettings::draft2020_12().for_deserialize();
     // Leaves a reference only where a type contains itself: what follows never
     // meets an endless schema.
@@ -77,6 +109,11 @@ pub(crate) fn fields<T: JsonSchema>() -> Fields {
     let schema = settings.into_generator().into_root_schema_for::<T>();
     let mut fields = Fields::default();
     collect(schema.as_value(), &mut fields);
+    // What is not named keeps its place, behind what is.
+    let names = order::names::<T>();
+    fields.list.sort_by_key(|field| {
+        names.iter().position(|name| *name == field.name).unwrap_or(names.len())
+    });
     fields
 }
 
@@ -84,9 +121,16 @@ pub(crate) fn fields<T: JsonSchema>() -> Fields {
 fn collect(schema: &Value, fields: &mut Fields) {
     let Some(schema) = schema.as_object() else { return };
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        // Required ones are listed in the order of their declaration.
+        let required = kind::branches(schema, "required");
+        let place = |name: &str| {
+            required.iter().position(|required| required == name).unwrap_or(required.len())
+        };
+        let mut properties: Vec<_> = properties.iter().collect();
+        properties.sort_by_key(|(name, _)| place(name));
         for (name, property) in properties {
             if fields.named(name).is_none() {
-                fields.list.push(field(name, property, is_required(schema, name)));
+                fields.list.push(field(name, property, place(name) < required.len()));
             }
         }
     }
@@ -139,10 +183,6 @@ fn alternatives(branches: &[Value], fields: &mut Fields) {
     if let Some(rest) = parts.into_iter().find_map(|part| part.rest) {
         fields.rest = Some(rest);
     }
-}
-
-fn is_required(schema: &Map<String, Value>, name: &str) -> bool {
-    kind::branches(schema, "required").iter().any(|required| required == name)
 }
 
 fn field(name: &str, schema: &Value, required: bool) -> Field {

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::declared::Declared;
 use super::describe::{Field, Fields, prompt};
-use super::error::{Error, ErrorKind, Problem, Result};
 use super::settings::Settings;
+use crate::error::{Error, ErrorKind, Problem, Result};
 
 /// What the extension says in a conversation.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What identifies a subscription: namespace, pipeline and label, packed into
 /// one allocation. Equality and hashing go by all three.

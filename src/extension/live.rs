@@ -2,20 +2,20 @@
 //!
 //! A million of these may be alive at once, so [`Live`] is one allocation beside
 //! its key and settings, and the one [`Signal`] in it serves both cancellation
-//! and the arrival of what `client::resume` found out. What an author sees of it
+//! and the arrival of what `resume` found out. What an author sees of it
 //! is [`super::subscription`]; when it starts and stops is decided in
 //! `server::registry`.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
+use super::context::Context;
 use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
-use crate::client::Gofer;
 
 /// What is known about the last run that this subscription started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum LastRun {
     Unknown,
     /// Gofer knows of none.
     Never,
-    /// It started at this time, in nanoseconds of [`Gofer::monotonic`]; before
+    /// It started at this time, in nanoseconds of [`Gofer::monotonic`](crate::Gofer); before
     /// the start of this process it is negative.
     At(i64),
 }
@@ -58,7 +58,7 @@ pub(crate) struct Failure {
     pub(crate) restarts: u32,
     /// True while it waits to be started again.
     pub(crate) waiting: bool,
-    /// When it failed, in nanoseconds of [`Gofer::monotonic`].
+    /// When it failed, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
     pub(crate) at: i64,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Activity {
 pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     pub(crate) key: Key,
     pub(crate) settings: Settings,
-    pub(crate) gofer: Gofer,
+    pub(crate) context: Arc<Context>,
     activity: Mutex<Activity>,
     /// Wakes whoever waits in `cancelled` or in `Ticks::next`.
     changed: Signal,
@@ -110,11 +110,11 @@ impl<P: ?Sized> Drop for StartTurn<'_, P> {
 }
 
 impl<P> Live<P> {
-    pub(crate) fn new(key: Key, settings: Settings, gofer: Gofer, params: P) -> Self {
+    pub(crate) fn new(key: Key, settings: Settings, context: Arc<Context>, params: P) -> Self {
         Self {
             key,
             settings,
-            gofer,
+            context,
             activity: Mutex::default(),
             changed: Signal::default(),
             last_run_at: AtomicI64::new(LastRun::Unknown.packed()),

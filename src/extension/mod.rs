@@ -4,29 +4,33 @@
 //! Nothing here knows of gRPC. The trait is erased and wrapped into a service
 //! in [`crate::server`]; the way back to Gofer is [`crate::client`].
 
+mod context;
 mod declared;
 mod decode;
 mod describe;
 mod dialogue;
-mod error;
 mod external_event;
 mod go_duration;
 mod key;
 mod live;
 mod none;
+mod resume;
 mod settings;
 mod signal;
+mod start;
 mod subscription;
 mod ticks;
 
 pub use declared::Declared;
 pub use dialogue::Dialogue;
-pub use error::{Error, ErrorKind, Result};
 pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
 pub use none::{NoConfig, NoParams};
 pub use subscription::Subscription;
 pub use ticks::Ticks;
+
+pub(crate) use context::Context;
+pub use describe::{Setting, settings_of};
 
 pub(crate) use declared::sealed::Declared as Declaration;
 pub(crate) use describe::{Fields, markdown};
@@ -39,6 +43,7 @@ use std::borrow::Cow;
 use std::future::Future;
 
 use crate::client::Gofer;
+use crate::error::{Error, ErrorKind, Result};
 
 /// An extension: what it asks of the administrator, what it asks of each
 /// pipeline, and what it does for one subscription.

@@ -7,11 +7,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::error::Result;
 use super::go_duration::GoDuration;
 use super::live::{Live, log_panic};
 use super::ticks::Ticks;
-use crate::client::{Gofer, Run, RunInfo};
+use crate::client::{Gofer, PipelineId, Run, RunInfo};
+use crate::error::Result;
 
 /// One subscription of one pipeline, alive: its parameters, who it is for, and
 /// what can be done for it.
@@ -52,6 +52,11 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         live
     }
 
+    /// Has Gofer asked, in the background, for the last run of this label.
+    pub(super) fn ask_for_last_run(&self) {
+        self.live.context.ask_for_last_run(&self.shared());
+    }
+
     /// The parameters that the pipeline subscribed with.
     #[must_use]
     pub fn params(&self) -> &P {
@@ -79,7 +84,7 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// The client to Gofer, for everything that is not about this pipeline.
     #[must_use]
     pub fn gofer(&self) -> &Gofer {
-        &self.live.gofer
+        &self.live.context.gofer
     }
 
     /// Whether the subscription has been told to end.
@@ -120,7 +125,7 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
         // Boxed: a call's future is some kilobytes, and a subscription that
         // only waits for its next tick must not carry it.
-        Box::pin(self.live.gofer.start_run_for(&*self.live, run)).await
+        Box::pin(self.live.start_run(run)).await
     }
 
     /// Ticks once every `period`, the first time one period from now.
@@ -169,6 +174,13 @@ impl<P: Send + Sync + 'static> Subscription<P> {
 impl<P> Clone for Subscription<P> {
     fn clone(&self) -> Self {
         Self { live: Arc::clone(&self.live) }
+    }
+}
+
+/// The pipeline that is subscribed.
+impl<P: Send + Sync + 'static> From<&Subscription<P>> for PipelineId {
+    fn from(subscription: &Subscription<P>) -> Self {
+        Self::new(subscription.namespace(), subscription.pipeline())
     }
 }
 

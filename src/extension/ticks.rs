@@ -11,10 +11,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::error::{Error, ErrorKind, Result};
 use super::go_duration::GoDuration;
 use super::live::LastRun;
 use super::subscription::Subscription;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The ticks of one subscription; made by [`Subscription::every`].
 ///

@@ -4,16 +4,16 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 
+use gofer_net::server::Listener;
+use gofer_net::tls::certificates;
 use tokio::net::TcpListener;
 
-use super::connections::Listener;
 use super::core::Core;
 use super::error::RunError;
 use super::limits::Limits;
 use super::signals::Signals;
 use super::{SystemConfig, erased};
 use crate::extension::Extension;
-use crate::net::tls::certificates;
 
 /// An extension's server, for those who bring their own runtime, listener,
 /// logger, limits or stop; everyone else uses [`run`](crate::run).
@@ -106,8 +106,7 @@ impl<E: Extension> Server<E> {
         self.core.serve().await
     }
 
-    #[cfg(feature = "harness")]
-    pub(crate) fn into_core(self) -> Core {
+    pub(super) fn into_core(self) -> Core {
         self.core
     }
 }

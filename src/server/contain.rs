@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::extension::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Runs a future of the author's; a panic in it is an internal error.
 pub(crate) fn contain<T, F: Future<Output = Result<T>>>(future: F) -> Contained<F> {
@@ -42,11 +42,11 @@ pub(crate) fn contain_call<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
-    Error::internal(format!("the extension panicked: {}", said(payload)))
+    Error::internal(format!("the extension panicked: {}", panic_message(payload)))
 }
 
 /// The message of a panic.
-pub(crate) fn said(payload: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
     payload
         .downcast_ref::<&'static str>()
         .copied()

@@ -17,8 +17,9 @@ use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::service::to_status;
-use crate::extension::{Answers, Check, Dialogue, ErrorKind, Result, Utterance};
-use crate::proto::{
+use crate::error::{ErrorKind, Result};
+use crate::extension::{Answers, Check, Dialogue, Utterance};
+use gofer_proto::{
     ExtensionRunExtensionInstallerClientMessage as InstallerAnswer,
     ExtensionRunExtensionInstallerExtensionMessage as InstallerMessage,
     ExtensionRunPipelineConfiguratorClientMessage as ConfiguratorAnswer,
@@ -131,7 +132,7 @@ where
             outcome = talk => outcome,
             () = gone.closed() => return,
             () = draining.cancelled() => {
-                Err(crate::extension::Error::unavailable("the extension is shutting down"))
+                Err(crate::error::Error::unavailable("the extension is shutting down"))
             }
         };
         match outcome {

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::uri::Authority;
+use gofer_net::server::Listener;
+use gofer_net::tls::Trust;
+use gofer_net::{Clock, Dial};
 use tokio::net::TcpListener;
-use tower_layer::Layer as _;
 
-use super::auth::{RequireAuthorization, SharedToken};
-use super::connections::{self, Listener};
+use super::auth::SharedToken;
 use super::erased::Definition;
 use super::error::RunError;
 use super::health;
@@ -21,9 +21,7 @@ use super::router::Router;
 use super::service::Service;
 use super::signals::Signals;
 use super::system_config::SystemConfig;
-use crate::client::{Access, Dial, Gofer};
-use crate::clock::Clock;
-use crate::net::tls::Trust;
+use crate::client::{Access, Gofer, new_client};
 
 type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -61,11 +59,10 @@ impl Core {
 
     /// Runs inside a process with Gofer: over pipes, trusting its certificate,
     /// on its clock.
-    #[cfg(feature = "harness")]
     pub(crate) fn embedded(
         mut self,
-        listener: crate::net::memory::Listener,
-        gofer: crate::net::memory::Network,
+        listener: gofer_net::memory::Listener,
+        gofer: gofer_net::memory::Network,
         trust: Trust,
         clock: Clock,
     ) -> Self {
@@ -100,8 +97,7 @@ impl Core {
         let (health, follow) = health::service(&lifecycle).await;
         let service = Service::new(config.name, Arc::clone(&lifecycle), limits.conversations());
         let router = Router::new(service, limits.message_bytes(), health);
-        let token = RequireAuthorization(Arc::new(SharedToken::new(&config.key)));
-        let handler = Arc::new(token.layer(router));
+        let token = Arc::new(SharedToken::new(&config.key));
         if let Listener::Tcp(listener) = &listener
             && let Ok(address) = listener.local_addr()
         {
@@ -110,7 +106,14 @@ impl Core {
         let stopped = async {
             tokio::join!(follow, until_stopped(&lifecycle, stop));
         };
-        let serving = connections::serve(listener, config.tls, handler, limits, stopped);
+        let serving = gofer_net::server::serve(
+            listener,
+            config.tls,
+            token,
+            Arc::new(router),
+            limits.of_connections(),
+            stopped,
+        );
         let Some(mut signals) = signals else {
             serving.await;
             return Ok(());
@@ -164,13 +167,10 @@ async fn first_of(mut futures: Vec<Stop>) {
 }
 
 fn gofer(config: &SystemConfig, trust: Trust, clock: Clock, dial: Option<Dial>) -> Gofer {
-    let address = &config.gofer_host;
-    Gofer::new(Access {
-        dial: dial.unwrap_or_else(|| Dial::Tcp(address.clone())),
-        // Both were checked when the address was read.
-        authority: Authority::try_from(address.to_string())
-            .unwrap_or(Authority::from_static("gofer")),
-        server_name: address.server_name().unwrap_or_else(|_| std::net::Ipv4Addr::LOCALHOST.into()),
+    new_client(Access {
+        dial: dial.unwrap_or_else(|| config.gofer_host.dial()),
+        authority: config.gofer_host.authority(),
+        server_name: config.gofer_host.server_name(),
         trust,
         authorization: Some(config.authorization.clone()),
         extension: config.name.clone(),

@@ -15,9 +15,10 @@ use super::contain::contain_call;
 use super::info;
 use super::supervisor::Supervised;
 use crate::client::Gofer;
+use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
-    Declaration as _, Dialogue, Error, ErrorKind, Extension, ExternalEvent, Fields, Key, Live,
-    Result, Settings, markdown,
+    Context, Declaration as _, Dialogue, Extension, ExternalEvent, Fields, Key, Live, Settings,
+    markdown,
 };
 
 /// What an extension is before it is initialized.
@@ -42,7 +43,12 @@ pub(crate) trait Definition: Send + Sync {
 #[async_trait]
 pub(crate) trait Instance: Send + Sync {
     /// Decodes and validates, and has everything ready to start.
-    fn prepare(self: Arc<Self>, key: Key, settings: Settings, gofer: Gofer) -> Result<Prepared>;
+    fn prepare(
+        self: Arc<Self>,
+        key: Key,
+        settings: Settings,
+        context: Arc<Context>,
+    ) -> Result<Prepared>;
 
     /// Decodes and validates only.
     fn check(&self, settings: &Settings) -> Result<()>;
@@ -71,7 +77,7 @@ impl Prepared {
 }
 
 /// What an author declared and nobody could ever set, as a sentence.
-pub(crate) fn misdeclared<E: Extension>() -> Option<String> {
+pub fn misdeclared<E: Extension>() -> Option<String> {
     let sentence = |what: &str, field: &str| {
         format!(
             "the {what} declare `{field}` with a type that has parts of its own, which no text \
@@ -162,9 +168,14 @@ impl<E: Extension> Ready<E> {
 
 #[async_trait]
 impl<E: Extension> Instance for Ready<E> {
-    fn prepare(self: Arc<Self>, key: Key, settings: Settings, gofer: Gofer) -> Result<Prepared> {
+    fn prepare(
+        self: Arc<Self>,
+        key: Key,
+        settings: Settings,
+        context: Arc<Context>,
+    ) -> Result<Prepared> {
         let params = self.accept(&settings)?;
-        let live = Arc::new(Live::new(key, settings, gofer, params));
+        let live = Arc::new(Live::new(key, settings, context, params));
         let supervised = Supervised { ready: self, live: Arc::clone(&live) };
         Ok(Prepared { live, spawn: Box::new(move || tokio::spawn(supervised.supervise())) })
     }

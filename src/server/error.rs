@@ -23,9 +23,6 @@ pub enum RunError {
     },
     /// The signals of the process cannot be watched.
     Signals(io::Error),
-    /// Development mode failed; see [`crate::harness`].
-    #[cfg(feature = "harness")]
-    Development(crate::Error),
 }
 
 impl fmt::Display for RunError {
@@ -35,8 +32,6 @@ impl fmt::Display for RunError {
             Self::Declaration(why) => f.write_str(why),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Signals(source) => write!(f, "cannot watch for signals: {source}"),
-            #[cfg(feature = "harness")]
-            Self::Development(error) => error.fmt(f),
         }
     }
 }
@@ -53,8 +48,6 @@ impl std::error::Error for RunError {
             Self::Environment(error) => Some(error),
             Self::Declaration(_) => None,
             Self::Listen { source, .. } | Self::Signals(source) => Some(source),
-            #[cfg(feature = "harness")]
-            Self::Development(_) => None,
         }
     }
 }

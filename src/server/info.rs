@@ -14,7 +14,7 @@ use tonic_prost::ProstDecoder;
 
 use super::lifecycle::Lifecycle;
 use super::roster::Listing;
-use crate::proto::{ExtensionInfoRequest, ExtensionInfoResponse};
+use gofer_proto::{ExtensionInfoRequest, ExtensionInfoResponse};
 
 /// What Gofer's client accepts as one message.
 const MOST_BYTES: usize = 4 * 1024 * 1024;

@@ -17,7 +17,8 @@ use super::erased::{Definition, Instance};
 use super::info;
 use super::registry::Registry;
 use crate::client::Gofer;
-use crate::extension::{Error, ErrorKind, Result, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extension::{Context, Settings};
 
 /// How far the extension is, for health and for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +50,7 @@ enum State {
 pub(crate) struct Lifecycle {
     pub(crate) definition: Arc<dyn Definition>,
     pub(crate) registry: Arc<Registry>,
-    gofer: Gofer,
+    context: Arc<Context>,
     stop_grace: Duration,
     /// Held to look at it and to change it; never across an await.
     state: Mutex<State>,
@@ -66,11 +67,12 @@ impl Lifecycle {
         gofer: Gofer,
         stop_grace: Duration,
     ) -> Arc<Self> {
+        let context = Arc::new(Context::new(gofer));
         let room = info::room(definition.documentation());
         Arc::new(Self {
             definition,
-            registry: Registry::new(gofer.clone(), stop_grace, room),
-            gofer,
+            registry: Registry::new(Arc::clone(&context), stop_grace, room),
+            context,
             stop_grace,
             state: Mutex::new(State::Uninitialized),
             phase: watch::Sender::new(Phase::Uninitialized),
@@ -143,8 +145,11 @@ impl Lifecycle {
         self.advance(Phase::Initializing);
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            let attempt =
-                contain(this.definition.init(&config, this.gofer.clone(), this.failing.clone()));
+            let attempt = contain(this.definition.init(
+                &config,
+                this.context.gofer.clone(),
+                this.failing.clone(),
+            ));
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
                 () = this.draining.cancelled() => Err(stopping()),
@@ -208,7 +213,7 @@ impl Lifecycle {
             }
             self.tasks.close();
             self.tasks.wait().await;
-            self.gofer.close().await;
+            self.context.close().await;
         };
         if tokio::time::timeout(self.stop_grace, cleanup).await.is_err() {
             tracing::error!("the extension did not clean up in time");
@@ -220,7 +225,7 @@ impl Lifecycle {
     pub(crate) fn abandon(&self) {
         self.draining.cancel();
         self.registry.abandon();
-        self.gofer.abandon();
+        self.context.abandon();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

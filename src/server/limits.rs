@@ -44,6 +44,15 @@ impl Default for Limits {
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Limits {
+    pub(super) fn of_connections(&self) -> gofer_net::Limits {
+        gofer_net::Limits {
+            connections: self.connections,
+            calls_per_connection: self.calls_per_connection,
+            handshake_timeout: self.handshake_timeout,
+            first_call_timeout: self.first_call_timeout,
+        }
+    }
+
     /// Connections open at once; default 1024, a common limit of open files.
     ///
     /// Gofer needs one. At the limit, the oldest connection that has not shown

@@ -5,12 +5,12 @@
 //! answered when), and ends in `registry` (changes of each subscription, in
 //! order) or in the author's code, behind `erased` and `contain`.
 
-pub(crate) mod auth;
+mod auth;
 mod builder;
-pub(crate) mod connections;
 mod contain;
 mod conversation;
 mod core;
+mod embedded;
 mod erased;
 mod error;
 mod health;
@@ -31,14 +31,11 @@ pub use error::RunError;
 pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
-#[cfg(feature = "harness")]
-pub(crate) use contain::said;
-#[cfg(feature = "harness")]
-pub(crate) use erased::misdeclared;
-#[cfg(feature = "harness")]
-pub(crate) use signals::Signals;
-#[cfg(feature = "harness")]
-pub(crate) use system_config::PREFIX;
+pub use contain::panic_message;
+pub use embedded::serve_embedded;
+pub use erased::misdeclared;
+pub use signals::Signals;
+pub use system_config::PREFIX;
 
 use crate::extension::Extension;
 

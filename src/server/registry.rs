@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 use super::contain::contain_call;
 use super::erased::{Instance, Prepared};
 use super::roster::{Listing, Roster};
-use crate::client::Gofer;
-use crate::extension::{Error, ErrorKind, Key, Live, Result, Settings, log_panic};
+use crate::error::{Error, ErrorKind, Result};
+use crate::extension::{Context, Key, Live, Settings, log_panic};
 
 /// Changes of one key that may wait behind one that is under way. A caller that
 /// has more than these in flight for one key is not asking for anything.
@@ -36,7 +36,7 @@ const MOST_WAITING: usize = 1024;
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Registry {
-    gofer: Gofer,
+    context: Arc<Context>,
     stop_grace: Duration,
     hasher: RandomState,
     /// Held for a lookup, an insertion and the spawn that goes with it, or one
@@ -106,10 +106,10 @@ impl Entry {
 
 impl Registry {
     /// `room` is what Info's list may take, in bytes.
-    pub(crate) fn new(gofer: Gofer, stop_grace: Duration, room: usize) -> Arc<Self> {
+    pub(crate) fn new(context: Arc<Context>, stop_grace: Duration, room: usize) -> Arc<Self> {
         let (entries, roster) = (HashTable::new(), Roster::new(room));
         Arc::new(Self {
-            gofer,
+            context,
             stop_grace,
             hasher: RandomState::new(),
             state: Mutex::new(State { entries, roster, closed: false }),
@@ -127,9 +127,9 @@ impl Registry {
         if self.is_live(&key, &settings) {
             return Ok(());
         }
-        let gofer = self.gofer.clone();
+        let context = Arc::clone(&self.context);
         // The author's code: outside the lock, and contained.
-        let prepared = contain_call(|| instance.prepare(key, settings, gofer))?;
+        let prepared = contain_call(|| instance.prepare(key, settings, context))?;
         let Some(outcome) = self.accept(prepared)? else { return Ok(()) };
         outcome.await.unwrap_or_else(|_| Err(stopping()))
     }

@@ -80,7 +80,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::proto::ExtensionInfoResponse;
+    use gofer_proto::ExtensionInfoResponse;
 
     fn key(pipeline: &str) -> Key {
         Key::new("default", pipeline, "label").unwrap()

@@ -5,6 +5,10 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use gofer_net::auth::OPEN;
+#[cfg(feature = "reflection")]
+use gofer_net::server::Handler;
+use gofer_net::server::ResponseFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -13,14 +17,10 @@ use tonic::server::{Grpc, UnaryService};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 
-use super::auth::OPEN;
-#[cfg(feature = "reflection")]
-use super::connections::Handler;
-use super::connections::ResponseFuture;
 use super::info::{Info, InfoCodec};
 use super::service::Service;
-use crate::proto::ExtensionInfoRequest;
-use crate::proto::extension_service_server::ExtensionServiceServer;
+use gofer_proto::ExtensionInfoRequest;
+use gofer_proto::server::extension_service_server::ExtensionServiceServer;
 
 #[derive(Clone)]
 pub(crate) struct Router {
@@ -101,7 +101,7 @@ impl UnaryService<ExtensionInfoRequest> for InfoMethod {
 #[cfg(feature = "reflection")]
 fn reflection() -> Option<Arc<dyn Handler>> {
     tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(gofer_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .inspect_err(|error| tracing::error!(%error, "reflection is not available"))

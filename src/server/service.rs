@@ -10,9 +10,10 @@ use super::contain::{contain, contain_call};
 use super::conversation::{Speech, hold, talk_to};
 use super::info::Info;
 use super::lifecycle::Lifecycle;
-use crate::extension::{Check, Error, ErrorKind, ExternalEvent, Key, Settings};
-use crate::proto::extension_service_server::ExtensionService;
-use crate::proto::{
+use crate::error::{Error, ErrorKind};
+use crate::extension::{Check, ExternalEvent, Key, Settings};
+use gofer_proto::server::extension_service_server::ExtensionService;
+use gofer_proto::{
     ExtensionExternalEventRequest, ExtensionExternalEventResponse, ExtensionInfoRequest,
     ExtensionInfoResponse, ExtensionInitRequest, ExtensionInitResponse,
     ExtensionRunExtensionInstallerClientMessage, ExtensionRunExtensionInstallerExtensionMessage,

@@ -9,8 +9,9 @@ use tokio::sync::watch;
 
 use super::contain::{contain, contain_call};
 use super::erased::Ready;
-use crate::client::Backoff;
-use crate::extension::{Error, ErrorKind, Extension, Failure, Live, Subscription, log_panic};
+use crate::error::{Error, ErrorKind};
+use crate::extension::{Extension, Failure, Live, Subscription, log_panic};
+use gofer_net::Backoff;
 
 /// The first pause is short, since most failures pass; the longest is as long
 /// as an operator who looks at a dashboard waits.
@@ -101,13 +102,13 @@ async fn recover(live: &Live, error: &Error, failing: &watch::Sender<usize>) {
     }
     if let Some(failure) = &mut live.activity().failure {
         failure.waiting = false;
-        failure.at = live.gofer.monotonic();
+        failure.at = live.context.gofer.monotonic();
     }
 }
 
 /// Returns how often it was restarted before.
 fn note(live: &Live, message: String) -> u32 {
-    let now = live.gofer.monotonic();
+    let now = live.context.gofer.monotonic();
     let mut activity = live.activity();
     let restarts = match &activity.failure {
         Some(last) if now - last.at < RECOVERED => last.restarts.saturating_add(1),

@@ -10,10 +10,10 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::client::GoferAddress;
-use crate::net::tls;
+use gofer_net::tls;
 
 /// What all variables begin with.
-pub(crate) const PREFIX: &str = "GOFER_EXTENSION_SYSTEM_";
+pub const PREFIX: &str = "GOFER_EXTENSION_SYSTEM_";
 
 const DEFAULT_HOST: &str = "0.0.0.0:8082";
 const DEFAULT_GOFER_HOST: &str = "localhost:8080";
@@ -47,8 +47,8 @@ impl LogLevel {
     ];
 
     /// As Gofer spells it.
-    #[cfg(feature = "harness")]
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, level)| *level == self).map_or("info", |(name, _)| name)
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gofer_sdk::proto::{
+use gofer_proto::{
     Initiator, ListRunsRequest, ListRunsResponse, Run, StartRunRequest, StartRunResponse, Variable,
     initiator,
 };

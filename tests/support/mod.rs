@@ -26,8 +26,8 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use gofer_sdk::proto::extension_service_client::ExtensionServiceClient;
-use gofer_sdk::proto::{
+use gofer_proto::extension_service_client::ExtensionServiceClient;
+use gofer_proto::{
     ExtensionExternalEventRequest, ExtensionInfoRequest, ExtensionInfoResponse,
     ExtensionInitRequest, ExtensionShutdownRequest, ExtensionSubscribeRequest,
     ExtensionUnsubscribeRequest,

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use gofer_sdk::proto::{
+use gofer_proto::{
     ExtensionRunExtensionInstallerClientMessage as InstallerAnswer,
     ExtensionRunPipelineConfiguratorClientMessage as ConfiguratorAnswer,
     extension_run_extension_installer_extension_message as installer,

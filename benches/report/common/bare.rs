@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use gofer_sdk::proto;
-use proto::extension_service_server::{ExtensionService, ExtensionServiceServer};
+use gofer_proto as proto;
+use gofer_proto::server::extension_service_server::{ExtensionService, ExtensionServiceServer};
 use tonic::codegen::tokio_stream::Empty;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use gofer_sdk::proto;
+use gofer_proto as proto;
 use proto::extension_service_client::ExtensionServiceClient;
 use tokio::task::LocalSet;
 use tonic::metadata::MetadataValue;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gofer_sdk::harness::{Core, CoreBuilder, Installed, NO_SETTINGS};
+use gofer_core::{Core, CoreBuilder, Installed, NO_SETTINGS};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use gofer_sdk::proto;
+use gofer_proto as proto;
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};

@@ -10,8 +10,8 @@ use super::fault::{Fault, printable};
 use super::nearest::nearest;
 use super::table::{Known, Table, Trace};
 use super::{MAX_KEY_CHARS, MAX_PROBLEMS};
+use crate::error::Problem;
 use crate::extension::describe::{Field, Fields, kind};
-use crate::extension::error::Problem;
 use crate::extension::settings::Settings;
 
 /// Finds all that is wrong with `settings`, of which something is.

@@ -5,7 +5,7 @@
 //! are checked for their form and dropped.
 
 use super::{MAX_HEADERS, refuse};
-use crate::extension::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// All chunks put together; `text` must end where the coding does.
 pub(super) fn decode(mut text: &[u8]) -> Result<Vec<u8>> {

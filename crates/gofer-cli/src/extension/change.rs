@@ -1,0 +1,156 @@
+//! Installing extensions, updating them in place, and taking them away.
+
+use std::io::Read as _;
+
+use gofer_proto as proto;
+use gofer_proto::embedded::{ListExtensionStatesRequest, UpdateExtensionRequest};
+use serde_json::json;
+use tonic::Code;
+
+use super::{Install, Login, NOT_INSTALLED, Update};
+use crate::conversation::{self, Image};
+use crate::failure::Failure;
+use crate::output::note;
+use crate::pairs::{merge, unique};
+use crate::progress::watching;
+use crate::session::{Session, patient};
+
+/// What to do where an extension does not come up.
+const ITS_LOG: &str = "an extension says why it ends in its log: of a core of this program, on the \
+                       standard error of the core";
+
+impl Login {
+    /// User and password; both empty where there is no login.
+    fn read(self) -> Result<(String, String), Failure> {
+        let Some(user) = self.registry_user else { return Ok(Default::default()) };
+        let mut pass = String::new();
+        std::io::stdin().read_to_string(&mut pass)?;
+        let pass = pass.trim_end_matches(['\n', '\r']).to_owned();
+        if pass.is_empty() {
+            return Err(Failure::usage("the registry's password is empty").hint(
+                "give it on the standard input: `--registry-password-stdin < password.txt`",
+            ));
+        }
+        Ok((user, pass))
+    }
+}
+
+pub(super) async fn install(install: Install, session: &Session) -> Result<(), Failure> {
+    let Install { name, image, settings, login } = install;
+    let given = unique(settings.values)?;
+    let (user, pass) = login.read()?;
+    let concluded = if settings.interactive {
+        let image = Image { name: image.clone(), user: user.clone(), pass: pass.clone() };
+        conversation::install(session, image).await?
+    } else {
+        Vec::new()
+    };
+    let variables = merge(concluded, given);
+    let request =
+        proto::InstallExtensionRequest { name: name.clone(), image, user, pass, variables };
+    let call = async { session.api().install_extension(patient(request)).await };
+    watching(session, &name, &format!("installing {name}"), call).await.map_err(|status| {
+        Failure::from(status)
+            .hint_on(Code::AlreadyExists, "`gofer extension update` changes what is installed")
+            .hint_on(Code::FailedPrecondition, ITS_LOG)
+            .hint_on(
+                Code::InvalidArgument,
+                "with -i the extension asks for what it needs to be told",
+            )
+    })?;
+    let sentence = format!("Installed {name}.");
+    Ok(session.out.done(&sentence, &json!({ "installed": name }))?)
+}
+
+pub(super) async fn update(update: Update, session: &Session) -> Result<(), Failure> {
+    let Update { name, image, settings, remove, login } = update;
+    let given = unique(settings.values)?;
+    let (user, pass) = login.read()?;
+    let concluded = if settings.interactive {
+        let image = match &image {
+            Some(image) => image.clone(),
+            None => installed_image(session, &name).await?,
+        };
+        let image = Image { name: image, user: user.clone(), pass: pass.clone() };
+        conversation::install(session, image).await?
+    } else {
+        Vec::new()
+    };
+    let variables = merge(concluded, given);
+    let has_login = !user.is_empty();
+    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login {
+        return Err(Failure::usage("there is nothing to change")
+            .hint("give --image, -c KEY=VALUE or --remove KEY"));
+    }
+    let image = image.unwrap_or_default();
+    let request = UpdateExtensionRequest {
+        name: name.clone(),
+        image,
+        user,
+        pass,
+        variables,
+        removed: remove,
+    };
+    let call = async { session.embedded().update_extension(patient(request)).await };
+    let outcome = watching(session, &name, &format!("updating {name}"), call).await;
+    let refused = match outcome {
+        Ok(answer) => answer.into_inner().refused,
+        Err(status) if status.code() == Code::Unimplemented && !is_embedded(session).await => {
+            return Err(Failure::unimplemented("this Gofer has no update in place").hint(format!(
+                "`gofer extension uninstall {name}`, install the new one under the same name, and \
+                 subscribe its pipelines again; `gofer subscription list` shows what they have"
+            )));
+        }
+        Err(status) => return Err(not_installed(status)),
+    };
+    if refused > 0 {
+        note(&format!(
+            "{refused} of its subscriptions were refused; `gofer subscription list` says why, and \
+             `gofer subscription enable` tries again"
+        ))?;
+    }
+    let sentence = format!("Updated {name}.");
+    Ok(session.out.done(&sentence, &json!({ "updated": name, "refused": refused }))?)
+}
+
+/// Whether it has what the embedded core alone has.
+async fn is_embedded(session: &Session) -> bool {
+    let request = ListExtensionStatesRequest::default();
+    let answer = session.embedded().list_extension_states(request).await;
+    !answer.is_err_and(|status| status.code() == Code::Unimplemented)
+}
+
+async fn installed_image(session: &Session, name: &str) -> Result<String, Failure> {
+    let request = proto::GetExtensionRequest { name: name.to_owned() };
+    let answer = session.api().get_extension(request).await;
+    let answer = answer.map_err(|it| Failure::from(it).hint_on(Code::NotFound, NOT_INSTALLED))?;
+    Ok(answer.into_inner().extension.unwrap_or_default().image)
+}
+
+pub(super) async fn enable(name: String, session: &Session) -> Result<(), Failure> {
+    let request = proto::EnableExtensionRequest { name: name.clone() };
+    let call = async { session.api().enable_extension(patient(request)).await };
+    watching(session, &name, &format!("enabling {name}"), call).await.map_err(not_installed)?;
+    Ok(session.out.done(&format!("Enabled {name}."), &json!({ "enabled": name }))?)
+}
+
+pub(super) async fn disable(name: String, session: &Session) -> Result<(), Failure> {
+    let request = proto::DisableExtensionRequest { name: name.clone() };
+    let call = async { session.api().disable_extension(patient(request)).await };
+    watching(session, &name, &format!("disabling {name}"), call).await.map_err(not_installed)?;
+    Ok(session.out.done(&format!("Disabled {name}."), &json!({ "disabled": name }))?)
+}
+
+pub(super) async fn uninstall(name: String, session: &Session) -> Result<(), Failure> {
+    let request = proto::UninstallExtensionRequest { name: name.clone() };
+    let call = async { session.api().uninstall_extension(patient(request)).await };
+    let outcome = watching(session, &name, &format!("uninstalling {name}"), call).await;
+    outcome.map_err(not_installed)?;
+    Ok(session.out.done(&format!("Uninstalled {name}."), &json!({ "uninstalled": name }))?)
+}
+
+fn not_installed(status: tonic::Status) -> Failure {
+    Failure::from(status)
+        .hint_on(Code::NotFound, NOT_INSTALLED)
+        .hint_on(Code::FailedPrecondition, ITS_LOG)
+}

@@ -1,0 +1,298 @@
+//! `gofer run`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use gofer_proto as proto;
+use gofer_proto::initiator::Type;
+use gofer_proto::run::{RunState, RunStatus};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::failure::Failure;
+use crate::output::{Cell, Mood, Row, moment, rfc3339, word};
+use crate::pairs::{pair, unique};
+use crate::pipeline::not_found;
+use crate::progress::Waiting;
+use crate::session::{Pipeline, Session};
+
+/// How often a run that is waited for is asked after.
+const ASK: Duration = Duration::from_millis(500);
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Starts a run of a pipeline.
+    #[command(after_help = "\
+Example:
+  gofer run start nightly -v BRANCH=main --wait")]
+    Start(Start),
+    /// Lists the newest runs of a pipeline, newest first.
+    #[command(after_help = "Example:\n  gofer run list nightly --limit 5")]
+    List {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// How many at most.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        /// How many of the newest to leave out.
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
+    },
+    /// Shows one run.
+    #[command(after_help = "Example:\n  gofer run get nightly 7")]
+    Get {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// The run's number.
+        run: i64,
+    },
+    /// Stops a run, or all of a pipeline.
+    #[command(after_help = "\
+Example:
+  gofer run cancel nightly 7
+  gofer run cancel nightly --all")]
+    Cancel(Cancel),
+    /// Starts a new run with the variables of an earlier one.
+    #[command(after_help = "Example:\n  gofer run retry nightly 7")]
+    Retry {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// The run's number.
+        run: i64,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Start {
+    /// The pipeline, or namespace/pipeline.
+    pipeline: String,
+    /// A variable of the run; may be given again.
+    #[arg(short, long = "variable", value_name = "KEY=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+    /// Why, for those who look at the run later.
+    #[arg(long, default_value = "started by hand")]
+    reason: String,
+    /// Wait for its end; the exit code is 8 where it did not succeed.
+    #[arg(long, short)]
+    wait: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Cancel {
+    /// The pipeline, or namespace/pipeline.
+    pipeline: String,
+    /// The run's number.
+    #[arg(required_unless_present = "all")]
+    run: Option<i64>,
+    /// All runs of the pipeline that go on.
+    #[arg(long, conflicts_with = "run")]
+    all: bool,
+    /// At once, without time to clean up.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Command {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Start(start) => run_start(start, session).await,
+            Self::List { pipeline, limit, offset } => list(session, &pipeline, limit, offset).await,
+            Self::Get { pipeline, run } => {
+                let run = get(session, &session.pipeline(&pipeline), run).await?;
+                show(session, &run)
+            }
+            Self::Cancel(cancel) => run_cancel(cancel, session).await,
+            Self::Retry { pipeline, run } => {
+                let Pipeline { namespace, id } = session.pipeline(&pipeline);
+                let request = proto::RetryRunRequest {
+                    namespace_id: namespace,
+                    pipeline_id: id,
+                    run_id: run,
+                    initiator: Some(by_hand("tried again by hand".to_owned())),
+                };
+                let answer = session.api().retry_run(request).await.map_err(no_run)?;
+                let run = answer.into_inner().run.unwrap_or_default();
+                started(session, &run)
+            }
+        }
+    }
+}
+
+fn no_run(status: tonic::Status) -> Failure {
+    Failure::from(status)
+        .hint_on(Code::NotFound, "`gofer run list <pipeline>` shows the runs of a pipeline")
+}
+
+fn by_hand(reason: String) -> proto::Initiator {
+    let name = std::env::var("USER").unwrap_or_else(|_| "gofer".to_owned());
+    proto::Initiator { r#type: Type::Human.into(), name, reason }
+}
+
+fn started(session: &Session, run: &proto::Run) -> Result<(), Failure> {
+    let sentence = format!("Started run {} of {}/{}.", run.id, run.namespace, run.pipeline);
+    Ok(session.out.done(&sentence, &run.json())?)
+}
+
+async fn run_start(start: Start, session: &Session) -> Result<(), Failure> {
+    let pipeline = session.pipeline(&start.pipeline);
+    let request = proto::StartRunRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        variables: unique(start.variables)?,
+        initiator: Some(by_hand(start.reason)),
+    };
+    let answer = session.api().start_run(request).await.map_err(|status| {
+        not_found(status).hint_on(
+            Code::FailedPrecondition,
+            "`gofer pipeline get` shows whether it is disabled, `gofer run list` what still runs, \
+             and `gofer service toggle-events` lets Gofer start runs again",
+        )
+    })?;
+    let mut run = answer.into_inner().run.unwrap_or_default();
+    if !start.wait {
+        return started(session, &run);
+    }
+    let waiting = Waiting::new(format!("run {} of {pipeline}", run.id));
+    while run.state() != RunState::Complete {
+        tokio::time::sleep(ASK).await;
+        run = get(session, &pipeline, run.id).await?;
+    }
+    drop(waiting);
+    show(session, &run)?;
+    if run.status() == RunStatus::Successful {
+        return Ok(());
+    }
+    let status = word(run.status().as_str_name());
+    Err(Failure::run_failed(format!("run {} of {pipeline} ended as {status}", run.id)))
+}
+
+async fn get(session: &Session, pipeline: &Pipeline, id: i64) -> Result<proto::Run, Failure> {
+    let request = proto::GetRunRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        id,
+    };
+    let answer = session.api().get_run(request).await.map_err(no_run)?;
+    Ok(answer.into_inner().run.unwrap_or_default())
+}
+
+async fn list(session: &Session, pipeline: &str, limit: u32, offset: u32) -> Result<(), Failure> {
+    let pipeline = session.pipeline(pipeline);
+    let mut runs: Vec<proto::Run> = Vec::new();
+    let (limit, offset) = (i64::from(limit), i64::from(offset));
+    loop {
+        let have = i64::try_from(runs.len()).unwrap_or(i64::MAX);
+        let request = proto::ListRunsRequest {
+            namespace_id: pipeline.namespace.clone(),
+            pipeline_id: pipeline.id.clone(),
+            offset: offset + have,
+            // What one answer holds at most is up to the server.
+            limit: (limit - have).min(200),
+        };
+        let page = session.api().list_runs(request).await.map_err(not_found)?.into_inner().runs;
+        let is_last = page.is_empty();
+        runs.extend(page);
+        if is_last || i64::try_from(runs.len()).unwrap_or(i64::MAX) >= limit {
+            break;
+        }
+    }
+    let nothing = format!("{pipeline} has no runs; `gofer run start` starts one.");
+    Ok(session.out.list(&runs, &nothing)?)
+}
+
+async fn run_cancel(cancel: Cancel, session: &Session) -> Result<(), Failure> {
+    let Cancel { pipeline, run, all: _, force } = cancel;
+    let Pipeline { namespace, id } = session.pipeline(&pipeline);
+    let Some(run) = run else {
+        let request =
+            proto::CancelAllRunsRequest { namespace_id: namespace, pipeline_id: id, force };
+        let answer = session.api().cancel_all_runs(request).await.map_err(not_found)?;
+        let runs = answer.into_inner().runs;
+        let sentence = format!("Asked {} runs of {pipeline} to stop.", runs.len());
+        return Ok(session.out.done(&sentence, &json!({ "runs": runs }))?);
+    };
+    let request =
+        proto::CancelRunRequest { namespace_id: namespace, pipeline_id: id, run_id: run, force };
+    session.api().cancel_run(request).await.map_err(no_run)?;
+    let sentence = format!("Asked run {run} of {pipeline} to stop.");
+    Ok(session.out.done(&sentence, &json!({ "runs": [run] }))?)
+}
+
+/// State and outcome in one word.
+fn outcome(run: &proto::Run) -> Cell {
+    let (name, mood) = match (run.state(), run.status()) {
+        (RunState::Complete, status) => (
+            status.as_str_name(),
+            match status {
+                RunStatus::Successful => Mood::Good,
+                RunStatus::Cancelled => Mood::Off,
+                RunStatus::Failed | RunStatus::Unknown => Mood::Bad,
+            },
+        ),
+        (state, _) => (state.as_str_name(), Mood::Changing),
+    };
+    Cell::mood(word(name), mood)
+}
+
+fn initiator(run: &proto::Run) -> (&str, &str) {
+    run.initiator.as_ref().map_or(("", ""), |it| (&it.name, &it.reason))
+}
+
+fn reason(run: &proto::Run) -> &str {
+    run.status_reason.as_ref().map_or("", |reason| &reason.description)
+}
+
+impl Row for proto::Run {
+    const HEADER: &'static [&'static str] = &["RUN", "STATUS", "STARTED", "ENDED", "BY", "BECAUSE"];
+
+    fn cells(&self) -> Vec<Cell> {
+        let (name, because) = initiator(self);
+        vec![
+            self.id.to_string().into(),
+            outcome(self),
+            moment(self.started).into(),
+            moment(self.ended).into(),
+            name.into(),
+            because.into(),
+        ]
+    }
+
+    /// With the names of the variables; their values may be secret.
+    fn json(&self) -> Value {
+        let (name, because) = initiator(self);
+        let kind = self.initiator.as_ref().map(|it| word(it.r#type().as_str_name()));
+        let mut variables: Vec<_> = self.variables.iter().map(|it| &it.key).collect();
+        variables.sort();
+        json!({
+            "namespace": self.namespace,
+            "pipeline": self.pipeline,
+            "id": self.id,
+            "version": self.version,
+            "state": word(self.state().as_str_name()),
+            "status": word(self.status().as_str_name()),
+            "reason": reason(self),
+            "started": rfc3339(self.started),
+            "ended": rfc3339(self.ended),
+            "initiator": { "kind": kind, "name": name, "reason": because },
+            "variables": variables,
+        })
+    }
+}
+
+fn show(session: &Session, run: &proto::Run) -> Result<(), Failure> {
+    let (name, because) = initiator(run);
+    let mut variables: Vec<_> = run.variables.iter().map(|it| it.key.as_str()).collect();
+    variables.sort_unstable();
+    let lines = vec![
+        ("run", run.id.to_string().into()),
+        ("pipeline", format!("{}/{}", run.namespace, run.pipeline).into()),
+        ("status", outcome(run)),
+        ("reason", reason(run).into()),
+        ("started", moment(run.started).into()),
+        ("ended", moment(run.ended).into()),
+        ("by", name.into()),
+        ("because", because.into()),
+        ("variables", variables.join(", ").into()),
+    ];
+    Ok(session.out.details(lines, &run.json())?)
+}

@@ -1,0 +1,83 @@
+//! A client with the settings of this command, and what is named by them.
+
+use std::time::Duration;
+
+use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
+use gofer_proto::gofer_client::GoferClient;
+use gofer_sdk::Gofer;
+use gofer_sdk::api::Transport;
+use tonic::Request;
+
+use crate::failure::Failure;
+use crate::output::Out;
+use crate::settings::Settings;
+
+/// For calls that start or stop an extension: an image of some hundred
+/// megabytes comes over a slow line.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+pub(crate) struct Session {
+    gofer: Gofer,
+    pub(crate) settings: Settings,
+    pub(crate) out: Out,
+}
+
+/// A pipeline and its namespace.
+#[derive(Clone)]
+pub(crate) struct Pipeline {
+    pub(crate) namespace: String,
+    pub(crate) id: String,
+}
+
+impl std::fmt::Display for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.id)
+    }
+}
+
+impl Session {
+    /// Connects at the first call.
+    pub(crate) fn new(settings: Settings, out: Out) -> Result<Self, Failure> {
+        let mut builder = Gofer::builder(&settings.address)
+            .name("gofer")
+            .skip_tls_verify(settings.skip_tls_verify);
+        if let Some(token) = &settings.token {
+            builder = builder.token(token);
+        }
+        if let Some(path) = &settings.ca {
+            let pem = std::fs::read_to_string(path).map_err(|error| {
+                Failure::file("read", path, &error)
+                    .hint("--ca, GOFER_CA or the configuration file's `ca` names this file")
+            })?;
+            builder = builder.ca_certificate(pem);
+        }
+        Ok(Self { gofer: builder.build()?, settings, out })
+    }
+
+    /// Gofer's API.
+    pub(crate) fn api(&self) -> GoferClient<Transport> {
+        self.gofer.api()
+    }
+
+    /// What an embedded core has beside it.
+    pub(crate) fn embedded(&self) -> EmbeddedCoreClient<Transport> {
+        EmbeddedCoreClient::new(self.gofer.transport())
+    }
+
+    /// `namespace/pipeline`, or a pipeline of the namespace that is set.
+    pub(crate) fn pipeline(&self, text: &str) -> Pipeline {
+        match text.split_once('/') {
+            Some((namespace, id)) => {
+                Pipeline { namespace: namespace.to_owned(), id: id.to_owned() }
+            }
+            None => Pipeline { namespace: self.settings.namespace.clone(), id: text.to_owned() },
+        }
+    }
+}
+
+/// A request that may take as long as an extension takes to come up.
+pub(crate) fn patient<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    request
+}

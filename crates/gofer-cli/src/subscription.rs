@@ -1,0 +1,257 @@
+//! `gofer subscription`, and what `extension sub` and `pipeline extend` do.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+use gofer_proto as proto;
+use gofer_proto::PipelineExtensionSubscription;
+use gofer_proto::pipeline_extension_subscription::Status;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::conversation;
+use crate::failure::Failure;
+use crate::output::{Cell, Mood, Row, word};
+use crate::pairs::{merge, pair, unique};
+use crate::progress::watching;
+use crate::session::{Pipeline, Session, patient};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Lists the subscriptions of a pipeline.
+    #[command(after_help = "Example:\n  gofer subscription list nightly")]
+    List {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+    },
+    /// Shows one subscription with its parameters.
+    #[command(after_help = "Example:\n  gofer subscription get nightly interval hourly")]
+    Get {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// The name that the extension is installed under.
+        extension: String,
+        /// Tells the pipeline's subscriptions to one extension apart.
+        label: String,
+    },
+    /// Puts a suspended subscription in effect again.
+    #[command(after_help = "Example:\n  gofer subscription enable nightly interval hourly")]
+    Enable {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// The name that the extension is installed under.
+        extension: String,
+        /// Tells the pipeline's subscriptions to one extension apart.
+        label: String,
+    },
+    /// Suspends a subscription.
+    #[command(after_help = "Example:\n  gofer subscription disable nightly interval hourly")]
+    Disable {
+        /// The pipeline, or namespace/pipeline.
+        pipeline: String,
+        /// The name that the extension is installed under.
+        extension: String,
+        /// Tells the pipeline's subscriptions to one extension apart.
+        label: String,
+    },
+}
+
+/// What a pipeline tells an extension.
+#[derive(Args)]
+pub(crate) struct Parameters {
+    /// A parameter of the subscription; may be given again.
+    #[arg(short, long = "setting", value_name = "KEY=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+    /// Hold the extension's own conversation about the parameters.
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+impl Command {
+    pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::List { pipeline } => list(session, &session.pipeline(&pipeline)).await,
+            Self::Get { pipeline, extension, label } => {
+                get(session, &session.pipeline(&pipeline), extension, label).await
+            }
+            Self::Enable { pipeline, extension, label } => {
+                let Pipeline { namespace, id } = session.pipeline(&pipeline);
+                let request = proto::EnablePipelineExtensionSubscriptionRequest {
+                    namespace_id: namespace,
+                    pipeline_id: id,
+                    extension_name: extension,
+                    extension_label: label,
+                };
+                let mut api = session.api();
+                api.enable_pipeline_extension_subscription(patient(request))
+                    .await
+                    .map_err(not_found)?;
+                Ok(session.out.done("Enabled the subscription.", &json!({ "enabled": true }))?)
+            }
+            Self::Disable { pipeline, extension, label } => {
+                let Pipeline { namespace, id } = session.pipeline(&pipeline);
+                let request = proto::DisablePipelineExtensionSubscriptionRequest {
+                    namespace_id: namespace,
+                    pipeline_id: id,
+                    extension_name: extension,
+                    extension_label: label,
+                };
+                let mut api = session.api();
+                api.disable_pipeline_extension_subscription(patient(request))
+                    .await
+                    .map_err(not_found)?;
+                Ok(session.out.done("Disabled the subscription.", &json!({ "enabled": false }))?)
+            }
+        }
+    }
+}
+
+fn not_found(status: tonic::Status) -> Failure {
+    Failure::from(status).hint_on(
+        Code::NotFound,
+        "`gofer subscription list <pipeline>` shows a pipeline's subscriptions",
+    )
+}
+
+pub(crate) async fn create(
+    session: &Session,
+    pipeline: &Pipeline,
+    extension: &str,
+    label: &str,
+    parameters: Parameters,
+) -> Result<(), Failure> {
+    let given = unique(parameters.settings)?;
+    let concluded = if parameters.interactive {
+        conversation::subscribe(session, extension).await.map_err(|failure| {
+            failure.hint_on(Code::NotFound, "`gofer extension list` shows those that are installed")
+        })?
+    } else {
+        Vec::new()
+    };
+    let request = proto::CreatePipelineExtensionSubscriptionRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        extension_name: extension.to_owned(),
+        extension_label: label.to_owned(),
+        settings: merge(concluded, given),
+    };
+    let call =
+        async { session.api().create_pipeline_extension_subscription(patient(request)).await };
+    let doing = format!("subscribing {pipeline} to {extension}");
+    watching(session, extension, &doing, call).await.map_err(|status| {
+        Failure::from(status)
+            .hint_on(
+                Code::NotFound,
+                "`gofer pipeline list` and `gofer extension list` show what there is; `gofer \
+                 pipeline create` makes a pipeline",
+            )
+            .hint_on(
+                Code::InvalidArgument,
+                format!("`gofer extension get {extension}` shows its parameters; with -i it asks"),
+            )
+    })?;
+    let sentence = format!("Subscribed {pipeline} to {extension} ({label}).");
+    let json = json!({
+        "namespace": pipeline.namespace,
+        "pipeline": pipeline.id,
+        "extension": extension,
+        "label": label,
+    });
+    Ok(session.out.done(&sentence, &json)?)
+}
+
+pub(crate) async fn delete(
+    session: &Session,
+    pipeline: &Pipeline,
+    extension: &str,
+    label: &str,
+) -> Result<(), Failure> {
+    let request = proto::DeletePipelineExtensionSubscriptionRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        extension_name: extension.to_owned(),
+        extension_label: label.to_owned(),
+    };
+    let mut api = session.api();
+    api.delete_pipeline_extension_subscription(patient(request)).await.map_err(not_found)?;
+    let sentence = format!("Ended the subscription of {pipeline} to {extension} ({label}).");
+    Ok(session.out.done(&sentence, &json!({ "deleted": true }))?)
+}
+
+async fn list(session: &Session, pipeline: &Pipeline) -> Result<(), Failure> {
+    let request = proto::ListPipelineExtensionSubscriptionsRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+    };
+    let answer = session.api().list_pipeline_extension_subscriptions(request).await;
+    let answer = answer.map_err(|status| {
+        Failure::from(status).hint_on(Code::NotFound, "`gofer pipeline list` shows the pipelines")
+    })?;
+    let nothing = format!("{pipeline} has no subscriptions; `gofer extension sub` makes one.");
+    Ok(session.out.list(&answer.into_inner().subscriptions, &nothing)?)
+}
+
+async fn get(
+    session: &Session,
+    pipeline: &Pipeline,
+    extension: String,
+    label: String,
+) -> Result<(), Failure> {
+    let request = proto::GetPipelineExtensionSubscriptionRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        extension_name: extension,
+        extension_label: label,
+    };
+    let answer = session.api().get_pipeline_extension_subscription(request).await;
+    let subscription = answer.map_err(not_found)?.into_inner().subscription.unwrap_or_default();
+    let mut lines = vec![
+        ("pipeline", format!("{}/{}", subscription.namespace, subscription.pipeline).into()),
+        ("extension", subscription.name.clone().into()),
+        ("label", subscription.label.clone().into()),
+        ("status", status(&subscription)),
+        ("reason", reason(&subscription).into()),
+    ];
+    // As they were given: what refers to a secret does not show it.
+    for (key, value) in sorted(&subscription) {
+        lines.push(("setting", format!("{key} = {value}").into()));
+    }
+    Ok(session.out.details(lines, &subscription.json())?)
+}
+
+impl Row for PipelineExtensionSubscription {
+    const HEADER: &'static [&'static str] = &["EXTENSION", "LABEL", "STATUS", "REASON"];
+
+    fn cells(&self) -> Vec<Cell> {
+        vec![self.name.clone().into(), self.label.clone().into(), status(self), reason(self).into()]
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "namespace": self.namespace,
+            "pipeline": self.pipeline,
+            "extension": self.name,
+            "label": self.label,
+            "settings": sorted(self),
+            "status": word(self.status().as_str_name()),
+            "reason": reason(self),
+        })
+    }
+}
+
+fn sorted(subscription: &PipelineExtensionSubscription) -> BTreeMap<&String, &String> {
+    subscription.settings.iter().collect()
+}
+
+fn reason(subscription: &PipelineExtensionSubscription) -> &str {
+    subscription.status_reason.as_ref().map_or("", |reason| &reason.description)
+}
+
+fn status(subscription: &PipelineExtensionSubscription) -> Cell {
+    let mood = match subscription.status() {
+        Status::Active => Mood::Good,
+        Status::Disabled => Mood::Off,
+        Status::Error | Status::Unknown => Mood::Bad,
+    };
+    Cell::mood(word(subscription.status().as_str_name()), mood)
+}

@@ -1,0 +1,272 @@
+//! `gofer token`: who has access. A token itself is seen once, when it is made.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use clap::{Args, Subcommand, ValueEnum};
+use gofer_proto as proto;
+use gofer_proto::create_token_request::Kind as Requested;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::failure::Failure;
+use crate::output::{Cell, Mood, Row, moment, note, rfc3339, word};
+use crate::pairs::{pair, unique};
+use crate::session::Session;
+use crate::settings::{Connection, File};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Makes the first token of a new Gofer, which may do everything; once.
+    #[command(after_help = "\
+Example:
+  gofer token bootstrap --save --ca gofer.redb.crt
+
+Without --save, the token is written to the standard output and kept nowhere.")]
+    Bootstrap {
+        /// Keep it in the configuration file, with the address and the certificates.
+        #[arg(long)]
+        save: bool,
+        /// Also where that file has a token, which is lost then.
+        #[arg(long, requires = "save")]
+        force: bool,
+    },
+    /// Makes a token.
+    #[command(after_help = "\
+Example:
+  gofer token create client --for ops --for 'team-.*' --expires 720h --note owner=ops
+  gofer token create management
+
+The token is shown once, now.")]
+    Create(Create),
+    /// Lists the tokens with access to a namespace, or all.
+    #[command(after_help = "Example:\n  gofer token list --of ops")]
+    List {
+        /// The namespace; without it, all tokens.
+        #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
+        of: String,
+    },
+    /// Shows what is known of a token.
+    #[command(after_help = "Example:\n  gofer token get < token.txt")]
+    Get(Which),
+    /// Accepts a disabled token again.
+    #[command(after_help = "Example:\n  gofer token enable < token.txt")]
+    Enable(Which),
+    /// Refuses a token until it is enabled again.
+    #[command(after_help = "Example:\n  gofer token disable < token.txt")]
+    Disable(Which),
+    /// Forgets a token.
+    #[command(after_help = "Example:\n  gofer token delete < token.txt")]
+    Delete(Which),
+}
+
+#[derive(Args)]
+pub(crate) struct Create {
+    /// What the token may do.
+    kind: Kind,
+    /// A namespace that a client token has access to, as a regular expression;
+    /// may be given again.
+    #[arg(long = "for", value_name = "PATTERN", required_if_eq("kind", "client"))]
+    namespaces: Vec<String>,
+    /// How long it is valid, such as `720h`; without it, it does not expire.
+    #[arg(long, value_name = "DURATION", default_value = "", hide_default_value = true)]
+    expires: String,
+    /// A note for people, such as whose it is; may be given again.
+    #[arg(long = "note", value_name = "KEY=VALUE", value_parser = pair)]
+    notes: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// May do everything.
+    Management,
+    /// May work in the namespaces that --for names.
+    Client,
+}
+
+#[derive(Args)]
+pub(crate) struct Which {
+    /// The token itself; without it, it is read from the standard input.
+    #[arg(value_name = "TOKEN")]
+    which: Option<String>,
+}
+
+impl Which {
+    fn read(self) -> Result<String, Failure> {
+        if let Some(token) = self.which.filter(|token| token != "-") {
+            return Ok(token);
+        }
+        let mut line = String::new();
+        io::stdin().read_line(&mut line)?;
+        match line.trim() {
+            "" => Err(Failure::usage("no token is given").hint("give it on the standard input")),
+            token => Ok(token.to_owned()),
+        }
+    }
+}
+
+impl Command {
+    pub(crate) async fn run(
+        self,
+        session: &Session,
+        connection: &Connection,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Bootstrap { save, force } => bootstrap(session, connection, save, force).await,
+            Self::Create(create) => run_create(create, session).await,
+            Self::List { of } => {
+                let request = proto::ListTokensRequest { namespace: of };
+                let answer = session.api().list_tokens(request).await?;
+                Ok(session.out.list(&answer.into_inner().tokens, "There are no tokens.")?)
+            }
+            Self::Get(which) => {
+                let request = proto::GetTokenRequest { token: which.read()? };
+                let answer = session.api().get_token(request).await.map_err(not_found)?;
+                let details = answer.into_inner().details.unwrap_or_default();
+                Ok(session.out.details(lines(&details), &details.json())?)
+            }
+            Self::Enable(which) => {
+                let request = proto::EnableTokenRequest { token: which.read()? };
+                session.api().enable_token(request).await.map_err(not_found)?;
+                Ok(session.out.done("Enabled the token.", &json!({ "enabled": true }))?)
+            }
+            Self::Disable(which) => {
+                let request = proto::DisableTokenRequest { token: which.read()? };
+                session.api().disable_token(request).await.map_err(not_found)?;
+                Ok(session.out.done("Disabled the token.", &json!({ "enabled": false }))?)
+            }
+            Self::Delete(which) => {
+                let request = proto::DeleteTokenRequest { token: which.read()? };
+                session.api().delete_token(request).await.map_err(not_found)?;
+                Ok(session.out.done("Deleted the token.", &json!({ "deleted": true }))?)
+            }
+        }
+    }
+}
+
+fn not_found(status: tonic::Status) -> Failure {
+    Failure::from(status).hint_on(
+        Code::NotFound,
+        "Gofer keeps no tokens, only their hashes: give the token itself, not a part of it",
+    )
+}
+
+async fn bootstrap(
+    session: &Session,
+    connection: &Connection,
+    save: bool,
+    force: bool,
+) -> Result<(), Failure> {
+    // What cannot be saved is found out before the one chance is used.
+    let path = connection.file()?;
+    let mut file = File::read(&path)?;
+    if save && file.token.is_some() && !force {
+        let path = path.display();
+        return Err(Failure::usage(format!("`{path}` already has a token")).hint(
+            "--config or GOFER_CONFIG names another file for another Gofer; --force replaces the \
+             token, which nobody can show again",
+        ));
+    }
+    if save {
+        file.write(&path)?;
+    }
+    let answer = session.api().bootstrap_token(proto::BootstrapTokenRequest {}).await;
+    let answer = answer.map_err(|status| {
+        Failure::from(status).hint_on(
+            Code::FailedPrecondition,
+            "who has a management token makes more with `gofer token create`",
+        )
+    })?;
+    let answer = answer.into_inner();
+    if !save {
+        let json = json!({ "token": answer.token });
+        return Ok(session.out.done(&answer.token, &json)?);
+    }
+    let settings = &session.settings;
+    file.address = Some(settings.address.clone());
+    file.token = Some(answer.token.clone());
+    file.ca = match &settings.ca {
+        Some(path) => Some(std::path::absolute(path)?),
+        None => None,
+    };
+    file.skip_tls_verify = settings.skip_tls_verify.then_some(true);
+    if let Err(failure) = file.write(&path) {
+        // Lost otherwise: there is no second one.
+        note("The token could not be saved; it follows on the standard output.")?;
+        session.out.done(&answer.token, &json!({ "token": answer.token }))?;
+        return Err(failure);
+    }
+    let path = path.display().to_string();
+    let sentence = format!("Logged in to {}; the token is kept in {path}.", settings.address);
+    Ok(session.out.done(&sentence, &json!({ "address": settings.address, "config": path }))?)
+}
+
+async fn run_create(create: Create, session: &Session) -> Result<(), Failure> {
+    let Create { kind, namespaces, expires, notes } = create;
+    let kind = match kind {
+        Kind::Management => Requested::Management,
+        Kind::Client => Requested::Client,
+    };
+    let request = proto::CreateTokenRequest {
+        kind: kind.into(),
+        namespaces,
+        metadata: unique(notes)?,
+        expires,
+    };
+    let answer = session.api().create_token(request).await?.into_inner();
+    let mut json = answer.details.unwrap_or_default().json();
+    json["token"] = answer.token.clone().into();
+    // Alone on its line, so that it can be caught.
+    Ok(session.out.done(&answer.token, &json)?)
+}
+
+fn notes(token: &proto::Token) -> BTreeMap<&String, &String> {
+    token.metadata.iter().collect()
+}
+
+fn state(token: &proto::Token) -> Cell {
+    if token.disabled {
+        Cell::mood("disabled", Mood::Off)
+    } else {
+        Cell::mood("enabled", Mood::Good)
+    }
+}
+
+fn expiry(token: &proto::Token) -> String {
+    if token.expires == 0 { "never".to_owned() } else { moment(token.expires) }
+}
+
+fn notes_line(token: &proto::Token) -> String {
+    notes(token).iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", ")
+}
+
+fn lines(token: &proto::Token) -> Vec<(&'static str, Cell)> {
+    vec![
+        ("kind", word(token.kind().as_str_name()).into()),
+        ("namespaces", token.namespaces.join(", ").into()),
+        ("state", state(token)),
+        ("created", moment(token.created).into()),
+        ("expires", expiry(token).into()),
+        ("notes", notes_line(token).into()),
+    ]
+}
+
+impl Row for proto::Token {
+    const HEADER: &'static [&'static str] =
+        &["KIND", "NAMESPACES", "STATE", "CREATED", "EXPIRES", "NOTES"];
+
+    fn cells(&self) -> Vec<Cell> {
+        lines(self).into_iter().map(|(_, cell)| cell).collect()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "kind": word(self.kind().as_str_name()),
+            "namespaces": self.namespaces,
+            "enabled": !self.disabled,
+            "created": rfc3339(self.created),
+            "expires": rfc3339(self.expires),
+            "notes": notes(self),
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! The command line, typed as a newcomer would: the console blocks of
+//! `docs/operating.md`, in order, against a core in a process of its own.
+//!
+//! A line that begins with `$ ` is a command for a shell, one with `>` an answer
+//! that is typed, `^C` an interrupt, and all others are what is shown, in this
+//! order, perhaps with more between them; `…` stands for anything.
+
+mod shell;
+#[path = "../../../../tests/support/mod.rs"]
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use gofer_core::Core;
+use gofer_proto as proto;
+use serde_json::Value;
+use shell::{Machine, run};
+use support::gofer::{Gofer, Then};
+
+const GUIDE: &str = include_str!("../../../gofer-core/docs/operating.md");
+
+fn blocks(guide: &str) -> Vec<&str> {
+    guide.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_guide_works_as_it_is_written() {
+    let blocks = blocks(GUIDE);
+    assert!(blocks.len() > 10, "the blocks are not found");
+    let mut machine = Machine::new("guide");
+    for block in blocks {
+        machine.type_block(block);
+    }
+}
+
+/// The commands that a help lists.
+fn commands(help: &str) -> Vec<String> {
+    let Some((_, rest)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    rest.lines()
+        .take_while(|line| !line.is_empty())
+        // What continues an explanation is indented further.
+        .filter(|line| !line.starts_with("    "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_help_of_every_command_has_an_example_of_it() {
+    let mut open = vec![Vec::<String>::new()];
+    let mut leaves = 0;
+    while let Some(path) = open.pop() {
+        let mut args: Vec<&str> = path.iter().map(String::as_str).collect();
+        args.push("--help");
+        let (code, help, _) = run(&args);
+        assert_eq!(code, Some(0), "{args:?}");
+        let below = commands(&help);
+        if below.is_empty() {
+            leaves += 1;
+            let example = format!("Example:\n  gofer {}", path.join(" "));
+            assert!(help.contains(&example), "{args:?} has no example:\n{help}");
+        }
+        open.extend(below.into_iter().map(|name| [&path[..], &[name]].concat()));
+    }
+    assert!(leaves > 50, "only {leaves} commands were found");
+}
+
+#[test]
+fn mistakes_are_told_apart_by_the_exit_code() {
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let (code, out, error) = run(&["--address", &nobody, "extension", "list"]);
+    assert_eq!((code, out.as_str()), (Some(6), ""), "{error}");
+    assert!(error.contains("hint: is it running?"), "{error}");
+    for args in [
+        &["extension", "instal"][..],
+        &["extension", "sub", "interval", "hourly"],
+        &["extension", "install", "a", "b", "-c", "novalue"],
+        &["--address", "http://localhost", "service", "info"],
+    ] {
+        let (code, out, error) = run(args);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
+    }
+    let (code, _, error) = run(&["--ca", "/nonexistent.crt", "service", "info"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("/nonexistent.crt"), "{error}");
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, out, error) = run(&["completions", shell]);
+        assert_eq!(code, Some(0), "{shell}: {error}");
+        assert!(out.contains("uninstall"), "{shell}");
+    }
+}
+
+#[test]
+fn who_stops_reading_is_not_told_of_an_error() {
+    let machine = Machine::new("pipe");
+    // Far more than a pipe holds.
+    let line = "for n in 1 2 3 4; do gofer completions bash; done | head -n 1";
+    let (status, shown) = machine.outcome(&format!("{{ {line}; }} 2>&1"));
+    assert!(status.success(), "{status}");
+    assert_eq!(shown.lines().count(), 1, "{shown}");
+}
+
+#[test]
+fn what_is_saved_is_for_its_owner_alone() {
+    let mut machine = Machine::new("saved");
+    machine.type_block(
+        "$ gofer config set token -\n> 0123abcd\nWrote …config.toml.\n\
+         $ gofer config set namespace ops\nWrote …config.toml.\n\
+         $ gofer config show\ntoken (set)\nnamespace ops\n\
+         $ gofer config set color blue\nerror: …\n\
+         $ echo $?\n2\n",
+    );
+    let path = machine.file("config.toml");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let (_, shown) = machine.outcome("gofer config show; gofer --json config show");
+    assert!(!shown.contains("0123abcd"), "{shown}");
+    // What stands in a file that is not right may be the token.
+    std::fs::write(&path, "token = 0123abcd").unwrap();
+    let (status, shown) = machine.outcome("gofer service info");
+    assert_eq!(status.code(), Some(2));
+    assert!(shown.contains("config.toml") && !shown.contains("0123abcd"), "{shown}");
+}
+
+#[tokio::test]
+async fn programs_get_json() {
+    let core = Core::on_loopback().await.unwrap();
+    let mut machine = Machine::new("json");
+    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    let machine = tokio::task::spawn_blocking(move || {
+        machine.type_block(
+            "$ gofer pipeline create nightly\n$ gofer run start nightly\n\
+             $ printf x | gofer secret put s -p nightly\n\
+             $ printf x | gofer object put o - -p nightly\n\
+             $ gofer token create client --for ops\n",
+        );
+        for (command, least) in [
+            ("extension list", 0),
+            ("subscription list nightly", 0),
+            ("pipeline list", 1),
+            ("run list nightly", 1),
+            ("namespace list", 1),
+            ("event list", 2),
+            ("event list --reverse --limit 1", 1),
+            ("event list --limit 0", 0),
+            ("secret list -p nightly", 1),
+            ("secret list --global", 0),
+            ("object list -p nightly", 1),
+            ("token list", 1),
+        ] {
+            let (status, shown) = machine.outcome(&format!("gofer {command} --json"));
+            assert!(status.success(), "{command}: {shown}");
+            let json: Value = serde_json::from_str(&shown).expect(command);
+            assert!(json.as_array().expect(command).len() >= least, "{command}: {shown}");
+        }
+        for command in ["service info", "pipeline get nightly", "run get nightly 1", "event get 1"]
+        {
+            let (status, shown) = machine.outcome(&format!("gofer --json {command}"));
+            assert!(status.success(), "{command}: {shown}");
+            assert!(serde_json::from_str::<Value>(&shown).expect(command).is_object());
+        }
+        machine
+    });
+    drop(machine.await.unwrap());
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn events_are_followed_across_an_outage_each_of_them_once() {
+    let core = Core::on_loopback().await.unwrap();
+    let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        namespace_id: String::new(),
+        pipeline_config: Some(config),
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+    let mut machine = Machine::new("follow");
+    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    let following = machine.start("gofer event list --follow --json");
+    following.until_shown("PIPELINE_CONFIG_REGISTERED").await;
+    core.go_away().await;
+    following.until_shown("waiting for it to come back").await;
+    core.come_back().await.unwrap();
+    let run = gofer_sdk::Run::because("Gofer is back");
+    core.client().start_run("nightly", "test", run).await.unwrap();
+    following.until_shown("RUN_COMPLETED").await;
+    let ids: Vec<i64> = following
+        .shown()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|event| event["id"].as_i64().unwrap())
+        .collect();
+    let all: Vec<i64> = (1..).take(ids.len()).collect();
+    assert_eq!(ids, all);
+    drop(following);
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_gofer_without_updates_in_place_is_told_of_with_what_to_do_instead() {
+    let gofer = Gofer::there(|_, _| Then::Answer);
+    let mut machine = Machine::new("update");
+    machine.talk_to(&gofer.address.to_string(), support::TOKEN);
+    let update = tokio::task::spawn_blocking(move || {
+        machine.outcome("gofer extension update interval --image example.com/interval:2")
+    });
+    let (status, shown) = update.await.unwrap();
+    assert_eq!(status.code(), Some(7), "{shown}");
+    assert!(shown.contains("error: this Gofer has no update in place"), "{shown}");
+    assert!(shown.contains("hint: `gofer extension uninstall interval`"), "{shown}");
+}
+
+#[test]
+fn a_token_that_is_kept_is_not_lost_to_another_ones_and_a_lost_one_is_made_up_for() {
+    let mut machine = Machine::new("tokens");
+    // Asked before Gofer is: its first token is made once.
+    machine.type_block(
+        "$ gofer config set token first\nWrote …config.toml.\n\
+         $ gofer --address 127.0.0.1:1 token bootstrap --save\n\
+         error: …config.toml` already has a token\nhint: …--force…\n\
+         $ echo $?\n2\n\
+         $ gofer config unset token\nWrote …config.toml.\n",
+    );
+    machine.type_block(
+        "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --new-token\n\
+         Gofer listens on 127.0.0.1:8080.\n\nA new management token, shown once: …\n",
+    );
+}
+
+#[test]
+fn verification_is_not_switched_off_by_a_slip() {
+    let machine = Machine::new("slip");
+    let (status, shown) = machine.outcome("GOFER_SKIP_TLS_VERIFY=maybe gofer config show");
+    assert_eq!(status.code(), Some(2), "{shown}");
+}

@@ -1,0 +1,281 @@
+//! Gofer's API, as far as the embedded core has it.
+//!
+//! `methods!` is the table of all 71 methods; those that this core does not
+//! have yet are in its group `missing` and say so. Behind each of the others is
+//! a function of the same name in one of the modules here, in plain messages:
+//! it checks what its [`Caller`] may do and leaves everything else to the store
+//! and to the extensions.
+
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::unnecessary_wraps,
+    clippy::unused_self,
+    reason = "the methods look alike, whether they have a use for all that they are given or not"
+)]
+
+mod conversations;
+mod embedded;
+mod events;
+mod extensions;
+mod namespaces;
+mod objects;
+mod pipelines;
+mod runs;
+mod secrets;
+mod subscriptions;
+mod tokens;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tonic::codegen::tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::authorize::{Authenticated, Caller, TokenTable};
+use super::extensions::Extensions;
+use super::store::Store;
+use gofer_proto as proto;
+use gofer_proto::server::gofer_server::Gofer;
+
+/// What a method streams.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+#[derive(Clone)]
+pub(super) struct Api {
+    store: Arc<Store>,
+    extensions: Arc<Extensions>,
+    tokens: TokenTable,
+}
+
+impl Api {
+    pub(super) fn new(store: Arc<Store>, extensions: Arc<Extensions>, tokens: TokenTable) -> Self {
+        Self { store, extensions, tokens }
+    }
+}
+
+/// Who makes a call.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    Ok(Authenticated::of(request)?.caller.clone())
+}
+
+/// Sees a change through even where its caller goes away: a call's own future
+/// is dropped then, wherever it has come to.
+async fn complete<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(change).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            Err(Status::internal("the change ended before its time; the core may be stopping"))
+        }
+    }
+}
+
+fn missing(request: &str) -> Status {
+    let method = request.strip_suffix("Request").unwrap_or(request);
+    Status::unimplemented(format!("the embedded core does not implement {method} yet"))
+}
+
+macro_rules! methods {
+    (
+        open { $($open:ident: $OpenRequest:ident => $OpenResponse:ident;)* }
+        immediate { $($now:ident: $NowRequest:ident => $NowResponse:ident;)* }
+        awaited { $($later:ident: $LaterRequest:ident => $LaterResponse:ident;)* }
+        missing { $($missing:ident: $MissingRequest:ident => $MissingResponse:ident;)* }
+        streaming { $($streaming:tt)* }
+    ) => {
+        #[tonic::async_trait]
+        impl Gofer for Api {
+            $(async fn $open(
+                &self,
+                request: Request<proto::$OpenRequest>,
+            ) -> Result<Response<proto::$OpenResponse>, Status> {
+                Self::$open(self, request.into_inner()).map(Response::new)
+            })*
+
+            $(async fn $now(
+                &self,
+                request: Request<proto::$NowRequest>,
+            ) -> Result<Response<proto::$NowResponse>, Status> {
+                let caller = caller(&request)?;
+                Self::$now(self, &caller, request.into_inner()).map(Response::new)
+            })*
+
+            $(async fn $later(
+                &self,
+                request: Request<proto::$LaterRequest>,
+            ) -> Result<Response<proto::$LaterResponse>, Status> {
+                let caller = caller(&request)?;
+                Self::$later(self, &caller, request.into_inner()).await.map(Response::new)
+            })*
+
+            $(async fn $missing(
+                &self,
+                _: Request<proto::$MissingRequest>,
+            ) -> Result<Response<proto::$MissingResponse>, Status> {
+                Err(missing(stringify!($MissingRequest)))
+            })*
+
+            $($streaming)*
+        }
+    };
+}
+
+methods! {
+    // Need no token.
+    open {
+        get_system_info: GetSystemInfoRequest => GetSystemInfoResponse;
+        bootstrap_token: BootstrapTokenRequest => BootstrapTokenResponse;
+    }
+
+    // Answered out of the store.
+    immediate {
+        toggle_event_ingress: ToggleEventIngressRequest => ToggleEventIngressResponse;
+
+        create_token: CreateTokenRequest => CreateTokenResponse;
+        list_tokens: ListTokensRequest => ListTokensResponse;
+        get_token: GetTokenRequest => GetTokenResponse;
+        enable_token: EnableTokenRequest => EnableTokenResponse;
+        disable_token: DisableTokenRequest => DisableTokenResponse;
+        delete_token: DeleteTokenRequest => DeleteTokenResponse;
+
+        list_namespaces: ListNamespacesRequest => ListNamespacesResponse;
+        create_namespace: CreateNamespaceRequest => CreateNamespaceResponse;
+        get_namespace: GetNamespaceRequest => GetNamespaceResponse;
+        update_namespace: UpdateNamespaceRequest => UpdateNamespaceResponse;
+        delete_namespace: DeleteNamespaceRequest => DeleteNamespaceResponse;
+
+        get_pipeline: GetPipelineRequest => GetPipelineResponse;
+        list_pipelines: ListPipelinesRequest => ListPipelinesResponse;
+        enable_pipeline: EnablePipelineRequest => EnablePipelineResponse;
+        disable_pipeline: DisablePipelineRequest => DisablePipelineResponse;
+        register_pipeline_config: RegisterPipelineConfigRequest => RegisterPipelineConfigResponse;
+        list_pipeline_configs: ListPipelineConfigsRequest => ListPipelineConfigsResponse;
+        get_pipeline_config: GetPipelineConfigRequest => GetPipelineConfigResponse;
+        delete_pipeline_config: DeletePipelineConfigRequest => DeletePipelineConfigResponse;
+
+        get_pipeline_extension_subscription:
+            GetPipelineExtensionSubscriptionRequest => GetPipelineExtensionSubscriptionResponse;
+        list_pipeline_extension_subscriptions:
+            ListPipelineExtensionSubscriptionsRequest => ListPipelineExtensionSubscriptionsResponse;
+
+        get_run: GetRunRequest => GetRunResponse;
+        list_runs: ListRunsRequest => ListRunsResponse;
+        start_run: StartRunRequest => StartRunResponse;
+        retry_run: RetryRunRequest => RetryRunResponse;
+        cancel_run: CancelRunRequest => CancelRunResponse;
+        cancel_all_runs: CancelAllRunsRequest => CancelAllRunsResponse;
+
+        get_extension: GetExtensionRequest => GetExtensionResponse;
+        list_extensions: ListExtensionsRequest => ListExtensionsResponse;
+
+        get_event: GetEventRequest => GetEventResponse;
+
+        list_pipeline_objects: ListPipelineObjectsRequest => ListPipelineObjectsResponse;
+        get_pipeline_object: GetPipelineObjectRequest => GetPipelineObjectResponse;
+        put_pipeline_object: PutPipelineObjectRequest => PutPipelineObjectResponse;
+        delete_pipeline_object: DeletePipelineObjectRequest => DeletePipelineObjectResponse;
+        list_run_objects: ListRunObjectsRequest => ListRunObjectsResponse;
+        get_run_object: GetRunObjectRequest => GetRunObjectResponse;
+        put_run_object: PutRunObjectRequest => PutRunObjectResponse;
+        delete_run_object: DeleteRunObjectRequest => DeleteRunObjectResponse;
+
+        get_pipeline_secret: GetPipelineSecretRequest => GetPipelineSecretResponse;
+        list_pipeline_secrets: ListPipelineSecretsRequest => ListPipelineSecretsResponse;
+        put_pipeline_secret: PutPipelineSecretRequest => PutPipelineSecretResponse;
+        delete_pipeline_secret: DeletePipelineSecretRequest => DeletePipelineSecretResponse;
+        get_global_secret: GetGlobalSecretRequest => GetGlobalSecretResponse;
+        list_global_secrets: ListGlobalSecretsRequest => ListGlobalSecretsResponse;
+        put_global_secret: PutGlobalSecretRequest => PutGlobalSecretResponse;
+        delete_global_secret: DeleteGlobalSecretRequest => DeleteGlobalSecretResponse;
+    }
+
+    // An extension has to do something first.
+    awaited {
+        delete_pipeline: DeletePipelineRequest => DeletePipelineResponse;
+
+        create_pipeline_extension_subscription:
+            CreatePipelineExtensionSubscriptionRequest => CreatePipelineExtensionSubscriptionResponse;
+        enable_pipeline_extension_subscription:
+            EnablePipelineExtensionSubscriptionRequest => EnablePipelineExtensionSubscriptionResponse;
+        disable_pipeline_extension_subscription:
+            DisablePipelineExtensionSubscriptionRequest => DisablePipelineExtensionSubscriptionResponse;
+        delete_pipeline_extension_subscription:
+            DeletePipelineExtensionSubscriptionRequest => DeletePipelineExtensionSubscriptionResponse;
+
+        install_extension: InstallExtensionRequest => InstallExtensionResponse;
+        uninstall_extension: UninstallExtensionRequest => UninstallExtensionResponse;
+        enable_extension: EnableExtensionRequest => EnableExtensionResponse;
+        disable_extension: DisableExtensionRequest => DisableExtensionResponse;
+    }
+
+    // Answer UNIMPLEMENTED.
+    missing {
+        repair_orphan: RepairOrphanRequest => RepairOrphanResponse;
+
+        deploy_pipeline: DeployPipelineRequest => DeployPipelineResponse;
+        list_deployments: ListDeploymentsRequest => ListDeploymentsResponse;
+        get_deployment: GetDeploymentRequest => GetDeploymentResponse;
+
+        get_task_run: GetTaskRunRequest => GetTaskRunResponse;
+        list_task_runs: ListTaskRunsRequest => ListTaskRunsResponse;
+        cancel_task_run: CancelTaskRunRequest => CancelTaskRunResponse;
+        delete_task_run_logs: DeleteTaskRunLogsRequest => DeleteTaskRunLogsResponse;
+    }
+
+    streaming {
+        type ListEventsStream = Messages<proto::ListEventsResponse>;
+
+        async fn list_events(
+            &self,
+            request: Request<proto::ListEventsRequest>,
+        ) -> Result<Response<Self::ListEventsStream>, Status> {
+            let lease = self.tokens.lease(Authenticated::of(&request)?)?;
+            let caller = caller(&request)?;
+            Ok(Response::new(Self::list_events(self, caller, lease, request.into_inner())))
+        }
+
+        type RunExtensionInstallerStream = Messages<proto::RunExtensionInstallerExtensionMessage>;
+
+        async fn run_extension_installer(
+            &self,
+            request: Request<Streaming<proto::RunExtensionInstallerClientMessage>>,
+        ) -> Result<Response<Self::RunExtensionInstallerStream>, Status> {
+            let caller = caller(&request)?;
+            let messages = Self::run_extension_installer(self, &caller, request.into_inner());
+            messages.await.map(Response::new)
+        }
+
+        type RunPipelineConfiguratorStream =
+            Messages<proto::RunPipelineConfiguratorExtensionMessage>;
+
+        async fn run_pipeline_configurator(
+            &self,
+            request: Request<Streaming<proto::RunPipelineConfiguratorClientMessage>>,
+        ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
+            let messages = Self::run_pipeline_configurator(self, request.into_inner());
+            messages.await.map(Response::new)
+        }
+
+        type AttachToTaskRunStream = Messages<proto::AttachToTaskRunOutput>;
+
+        async fn attach_to_task_run(
+            &self,
+            _: Request<Streaming<proto::AttachToTaskRunRequest>>,
+        ) -> Result<Response<Self::AttachToTaskRunStream>, Status> {
+            Err(missing("AttachToTaskRun"))
+        }
+
+        type GetTaskRunLogsStream = Messages<proto::GetTaskRunLogsResponse>;
+
+        async fn get_task_run_logs(
+            &self,
+            _: Request<proto::GetTaskRunLogsRequest>,
+        ) -> Result<Response<Self::GetTaskRunLogsStream>, Status> {
+            Err(missing("GetTaskRunLogs"))
+        }
+    }
+}

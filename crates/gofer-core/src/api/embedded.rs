@@ -1,0 +1,50 @@
+//! What the embedded core has beside Gofer's API.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{Api, caller, complete};
+use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
+use gofer_proto::embedded::{
+    ExtensionState, ListExtensionStatesRequest, ListExtensionStatesResponse,
+    UpdateExtensionRequest, UpdateExtensionResponse,
+};
+
+#[tonic::async_trait]
+impl EmbeddedCore for Api {
+    async fn update_extension(
+        &self,
+        request: Request<UpdateExtensionRequest>,
+    ) -> Result<Response<UpdateExtensionResponse>, Status> {
+        caller(&request)?.manage()?;
+        let extensions = Arc::clone(&self.extensions);
+        let update = async move { extensions.update(request.into_inner()).await };
+        let refused = complete(update).await?;
+        let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+        Ok(Response::new(UpdateExtensionResponse { refused }))
+    }
+
+    async fn list_extension_states(
+        &self,
+        request: Request<ListExtensionStatesRequest>,
+    ) -> Result<Response<ListExtensionStatesResponse>, Status> {
+        // Who may list extensions may see how they fare: everyone with a token.
+        caller(&request)?;
+        let wanted = request.into_inner().name;
+        let extensions = self
+            .extensions
+            .statuses()
+            .into_iter()
+            .filter(|(name, _)| wanted.is_empty() || *name == wanted)
+            .map(|(name, status)| ExtensionState {
+                name,
+                state: status.state.to_proto().into(),
+                reason: status.reason,
+                restarts: status.restarts.into(),
+                since: status.since_unix_millis,
+            })
+            .collect();
+        Ok(Response::new(ListExtensionStatesResponse { extensions }))
+    }
+}

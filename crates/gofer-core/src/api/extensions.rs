@@ -1,0 +1,79 @@
+//! Installed extensions. Everyone may see them; only management may change them.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::{Api, complete};
+use crate::authorize::Caller;
+use crate::store::check_name;
+use gofer_proto as proto;
+
+impl Api {
+    pub(super) fn get_extension(
+        &self,
+        _: &Caller,
+        request: proto::GetExtensionRequest,
+    ) -> Result<proto::GetExtensionResponse, Status> {
+        let Some(extension) = self.extensions.get(&request.name) else {
+            return Err(Status::not_found(format!(
+                "no extension named `{}` is installed",
+                request.name
+            )));
+        };
+        Ok(proto::GetExtensionResponse { extension: Some(extension) })
+    }
+
+    pub(super) fn list_extensions(
+        &self,
+        _: &Caller,
+        _: proto::ListExtensionsRequest,
+    ) -> Result<proto::ListExtensionsResponse, Status> {
+        Ok(proto::ListExtensionsResponse { extensions: self.extensions.list() })
+    }
+
+    pub(super) async fn install_extension(
+        &self,
+        caller: &Caller,
+        request: proto::InstallExtensionRequest,
+    ) -> Result<proto::InstallExtensionResponse, Status> {
+        caller.manage()?;
+        check_name("extension's name", &request.name)?;
+        let extensions = Arc::clone(&self.extensions);
+        complete(async move { extensions.install(request).await }).await?;
+        Ok(proto::InstallExtensionResponse {})
+    }
+
+    pub(super) async fn uninstall_extension(
+        &self,
+        caller: &Caller,
+        request: proto::UninstallExtensionRequest,
+    ) -> Result<proto::UninstallExtensionResponse, Status> {
+        caller.manage()?;
+        let extensions = Arc::clone(&self.extensions);
+        complete(async move { extensions.uninstall(&request.name).await }).await?;
+        Ok(proto::UninstallExtensionResponse {})
+    }
+
+    pub(super) async fn enable_extension(
+        &self,
+        caller: &Caller,
+        request: proto::EnableExtensionRequest,
+    ) -> Result<proto::EnableExtensionResponse, Status> {
+        caller.manage()?;
+        let extensions = Arc::clone(&self.extensions);
+        complete(async move { extensions.enable(&request.name).await }).await?;
+        Ok(proto::EnableExtensionResponse {})
+    }
+
+    pub(super) async fn disable_extension(
+        &self,
+        caller: &Caller,
+        request: proto::DisableExtensionRequest,
+    ) -> Result<proto::DisableExtensionResponse, Status> {
+        caller.manage()?;
+        let extensions = Arc::clone(&self.extensions);
+        complete(async move { extensions.disable(&request.name).await }).await?;
+        Ok(proto::DisableExtensionResponse {})
+    }
+}

@@ -1,0 +1,59 @@
+//! Namespaces. A client may do with a namespace what its patterns match, and
+//! sees no others.
+
+use tonic::Status;
+
+use super::Api;
+use crate::authorize::Caller;
+use crate::store::Page;
+use gofer_proto as proto;
+
+impl Api {
+    pub(super) fn list_namespaces(
+        &self,
+        caller: &Caller,
+        request: proto::ListNamespacesRequest,
+    ) -> Result<proto::ListNamespacesResponse, Status> {
+        let page = Page::new(request.offset, request.limit)?;
+        let seen = |it: &proto::Namespace| caller.may_enter(&it.id);
+        Ok(proto::ListNamespacesResponse { namespaces: self.store.namespaces(page, seen) })
+    }
+
+    pub(super) fn create_namespace(
+        &self,
+        caller: &Caller,
+        request: proto::CreateNamespaceRequest,
+    ) -> Result<proto::CreateNamespaceResponse, Status> {
+        caller.enter(&request.id)?;
+        let namespace = self.store.create_namespace(request)?;
+        Ok(proto::CreateNamespaceResponse { namespace: Some(namespace) })
+    }
+
+    pub(super) fn get_namespace(
+        &self,
+        caller: &Caller,
+        request: proto::GetNamespaceRequest,
+    ) -> Result<proto::GetNamespaceResponse, Status> {
+        let namespace = self.store.namespace(caller.enter(&request.id)?)?;
+        Ok(proto::GetNamespaceResponse { namespace: Some(namespace) })
+    }
+
+    pub(super) fn update_namespace(
+        &self,
+        caller: &Caller,
+        request: proto::UpdateNamespaceRequest,
+    ) -> Result<proto::UpdateNamespaceResponse, Status> {
+        caller.enter(&request.id)?;
+        self.store.update_namespace(request)?;
+        Ok(proto::UpdateNamespaceResponse {})
+    }
+
+    pub(super) fn delete_namespace(
+        &self,
+        caller: &Caller,
+        request: proto::DeleteNamespaceRequest,
+    ) -> Result<proto::DeleteNamespaceResponse, Status> {
+        self.store.delete_namespace(caller.enter(&request.id)?)?;
+        Ok(proto::DeleteNamespaceResponse {})
+    }
+}

@@ -1,0 +1,73 @@
+//! Runs.
+
+use tonic::Status;
+
+use super::Api;
+use crate::authorize::Caller;
+use crate::store::Page;
+use gofer_proto as proto;
+
+impl Api {
+    pub(super) fn get_run(
+        &self,
+        caller: &Caller,
+        request: proto::GetRunRequest,
+    ) -> Result<proto::GetRunResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let run = self.store.run(namespace, &request.pipeline_id, request.id)?;
+        Ok(proto::GetRunResponse { run: Some(run) })
+    }
+
+    pub(super) fn list_runs(
+        &self,
+        caller: &Caller,
+        request: proto::ListRunsRequest,
+    ) -> Result<proto::ListRunsResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let page = Page::new(request.offset, request.limit)?;
+        let runs = self.store.list_runs(namespace, &request.pipeline_id, page)?;
+        Ok(proto::ListRunsResponse { runs })
+    }
+
+    pub(super) fn start_run(
+        &self,
+        caller: &Caller,
+        request: proto::StartRunRequest,
+    ) -> Result<proto::StartRunResponse, Status> {
+        caller.enter(&request.namespace_id)?;
+        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request)?) })
+    }
+
+    pub(super) fn retry_run(
+        &self,
+        caller: &Caller,
+        request: proto::RetryRunRequest,
+    ) -> Result<proto::RetryRunResponse, Status> {
+        caller.enter(&request.namespace_id)?;
+        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
+    }
+
+    /// At once, whether with `force` or without: what executes the run gets no
+    /// time of its own to end.
+    pub(super) fn cancel_run(
+        &self,
+        caller: &Caller,
+        request: proto::CancelRunRequest,
+    ) -> Result<proto::CancelRunResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let by = caller.cancellation();
+        self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, by)?;
+        Ok(proto::CancelRunResponse {})
+    }
+
+    pub(super) fn cancel_all_runs(
+        &self,
+        caller: &Caller,
+        request: proto::CancelAllRunsRequest,
+    ) -> Result<proto::CancelAllRunsResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let runs =
+            self.store.cancel_runs(namespace, &request.pipeline_id, caller.cancellation())?;
+        Ok(proto::CancelAllRunsResponse { runs })
+    }
+}

@@ -1,0 +1,106 @@
+//! Secrets of pipelines, and global ones, which managers alone handle.
+
+use tonic::Status;
+
+use super::Api;
+use crate::authorize::Caller;
+use crate::store::Holder;
+use gofer_proto as proto;
+
+/// The pipeline that a request names, where the caller may work in its
+/// namespace.
+macro_rules! holder {
+    ($caller:expr, $request:expr) => {
+        Holder::Pipeline {
+            namespace: $caller.enter(&$request.namespace_id)?,
+            pipeline: &$request.pipeline_id,
+        }
+    };
+}
+
+fn length(content: &str) -> i64 {
+    i64::try_from(content.len()).unwrap_or(i64::MAX)
+}
+
+impl Api {
+    pub(super) fn get_pipeline_secret(
+        &self,
+        caller: &Caller,
+        request: proto::GetPipelineSecretRequest,
+    ) -> Result<proto::GetPipelineSecretResponse, Status> {
+        let (metadata, secret) = self.store.secret(holder!(caller, request), &request.key)?;
+        let secret = if request.include_secret { secret } else { String::new() };
+        Ok(proto::GetPipelineSecretResponse { metadata: Some(metadata), secret })
+    }
+
+    pub(super) fn list_pipeline_secrets(
+        &self,
+        caller: &Caller,
+        request: proto::ListPipelineSecretsRequest,
+    ) -> Result<proto::ListPipelineSecretsResponse, Status> {
+        let keys = self.store.secrets(holder!(caller, request))?;
+        Ok(proto::ListPipelineSecretsResponse { keys })
+    }
+
+    pub(super) fn put_pipeline_secret(
+        &self,
+        caller: &Caller,
+        request: proto::PutPipelineSecretRequest,
+    ) -> Result<proto::PutPipelineSecretResponse, Status> {
+        let (holder, bytes) = (holder!(caller, request), length(&request.content));
+        let proto::PutPipelineSecretRequest { key, content, force, .. } = request.clone();
+        self.store.put_secret(holder, key, content, Vec::new(), force)?;
+        Ok(proto::PutPipelineSecretResponse { bytes })
+    }
+
+    pub(super) fn delete_pipeline_secret(
+        &self,
+        caller: &Caller,
+        request: proto::DeletePipelineSecretRequest,
+    ) -> Result<proto::DeletePipelineSecretResponse, Status> {
+        self.store.delete_secret(holder!(caller, request), &request.key)?;
+        Ok(proto::DeletePipelineSecretResponse {})
+    }
+
+    pub(super) fn get_global_secret(
+        &self,
+        caller: &Caller,
+        request: proto::GetGlobalSecretRequest,
+    ) -> Result<proto::GetGlobalSecretResponse, Status> {
+        caller.manage()?;
+        let (metadata, secret) = self.store.secret(Holder::Global, &request.key)?;
+        let secret = if request.include_secret { secret } else { String::new() };
+        Ok(proto::GetGlobalSecretResponse { metadata: Some(metadata), secret })
+    }
+
+    pub(super) fn list_global_secrets(
+        &self,
+        caller: &Caller,
+        _: proto::ListGlobalSecretsRequest,
+    ) -> Result<proto::ListGlobalSecretsResponse, Status> {
+        caller.manage()?;
+        Ok(proto::ListGlobalSecretsResponse { keys: self.store.secrets(Holder::Global)? })
+    }
+
+    pub(super) fn put_global_secret(
+        &self,
+        caller: &Caller,
+        request: proto::PutGlobalSecretRequest,
+    ) -> Result<proto::PutGlobalSecretResponse, Status> {
+        caller.manage()?;
+        let proto::PutGlobalSecretRequest { key, content, namespaces, force } = request;
+        let bytes = length(&content);
+        self.store.put_secret(Holder::Global, key, content, namespaces, force)?;
+        Ok(proto::PutGlobalSecretResponse { bytes })
+    }
+
+    pub(super) fn delete_global_secret(
+        &self,
+        caller: &Caller,
+        request: proto::DeleteGlobalSecretRequest,
+    ) -> Result<proto::DeleteGlobalSecretResponse, Status> {
+        caller.manage()?;
+        self.store.delete_secret(Holder::Global, &request.key)?;
+        Ok(proto::DeleteGlobalSecretResponse {})
+    }
+}

@@ -1,0 +1,194 @@
+//! Subscriptions: what the extension has agreed to is what is stored.
+//!
+//! The extension comes first when something begins, so that what it refuses is
+//! never stored, and the store comes first when something ends, so that nothing
+//! brings it back. Changes of one subscription take turns, and are seen through
+//! once begun.
+
+use gofer_proto as proto;
+use tonic::{Code, Status};
+
+use super::{Api, complete};
+use crate::authorize::Caller;
+use crate::store::{check_name, or_default, status_reason};
+use gofer_proto::extension::ExtensionState;
+use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_proto::{self, PipelineExtensionSubscription as Subscription};
+
+impl Api {
+    pub(super) async fn create_pipeline_extension_subscription(
+        &self,
+        caller: &Caller,
+        request: proto::CreatePipelineExtensionSubscriptionRequest,
+    ) -> Result<proto::CreatePipelineExtensionSubscriptionResponse, Status> {
+        let subscription = Subscription {
+            namespace: caller.enter(&request.namespace_id)?.to_owned(),
+            pipeline: request.pipeline_id,
+            name: request.extension_name,
+            label: request.extension_label,
+            settings: request.settings,
+            status: State::Active.into(),
+            status_reason: Some(status_reason(State::Active, "")),
+        };
+        check_name("extension's label", &subscription.label)?;
+        let api = self.clone();
+        complete(async move { api.subscribe(subscription).await }).await?;
+        Ok(proto::CreatePipelineExtensionSubscriptionResponse {})
+    }
+
+    pub(super) fn get_pipeline_extension_subscription(
+        &self,
+        caller: &Caller,
+        request: proto::GetPipelineExtensionSubscriptionRequest,
+    ) -> Result<proto::GetPipelineExtensionSubscriptionResponse, Status> {
+        let subscription = self.store.subscription(
+            caller.enter(&request.namespace_id)?,
+            &request.pipeline_id,
+            &request.extension_name,
+            &request.extension_label,
+        )?;
+        Ok(proto::GetPipelineExtensionSubscriptionResponse { subscription: Some(subscription) })
+    }
+
+    pub(super) fn list_pipeline_extension_subscriptions(
+        &self,
+        caller: &Caller,
+        request: proto::ListPipelineExtensionSubscriptionsRequest,
+    ) -> Result<proto::ListPipelineExtensionSubscriptionsResponse, Status> {
+        let namespace = caller.enter(&request.namespace_id)?;
+        let subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
+        Ok(proto::ListPipelineExtensionSubscriptionsResponse { subscriptions })
+    }
+
+    pub(super) async fn enable_pipeline_extension_subscription(
+        &self,
+        caller: &Caller,
+        request: proto::EnablePipelineExtensionSubscriptionRequest,
+    ) -> Result<proto::EnablePipelineExtensionSubscriptionResponse, Status> {
+        let named = named(
+            caller.enter(&request.namespace_id)?,
+            request.pipeline_id,
+            request.extension_name,
+            request.extension_label,
+        );
+        let api = self.clone();
+        complete(async move {
+            let _turn = api.store.turn(&named).await;
+            let subscription = api.stored(&named)?;
+            api.extensions.subscribe(&subscription).await?;
+            api.set_status(&named, State::Active)
+        })
+        .await?;
+        Ok(proto::EnablePipelineExtensionSubscriptionResponse {})
+    }
+
+    pub(super) async fn disable_pipeline_extension_subscription(
+        &self,
+        caller: &Caller,
+        request: proto::DisablePipelineExtensionSubscriptionRequest,
+    ) -> Result<proto::DisablePipelineExtensionSubscriptionResponse, Status> {
+        let named = named(
+            caller.enter(&request.namespace_id)?,
+            request.pipeline_id,
+            request.extension_name,
+            request.extension_label,
+        );
+        let api = self.clone();
+        complete(async move {
+            let _turn = api.store.turn(&named).await;
+            api.set_status(&named, State::Disabled)?;
+            api.end(&named, "disabled").await
+        })
+        .await?;
+        Ok(proto::DisablePipelineExtensionSubscriptionResponse {})
+    }
+
+    pub(super) async fn delete_pipeline_extension_subscription(
+        &self,
+        caller: &Caller,
+        request: proto::DeletePipelineExtensionSubscriptionRequest,
+    ) -> Result<proto::DeletePipelineExtensionSubscriptionResponse, Status> {
+        let named = named(
+            caller.enter(&request.namespace_id)?,
+            request.pipeline_id,
+            request.extension_name,
+            request.extension_label,
+        );
+        let api = self.clone();
+        complete(async move {
+            let _turn = api.store.turn(&named).await;
+            let Subscription { namespace, pipeline, name, label, .. } = &named;
+            api.store.remove_subscription(namespace, pipeline, name, label)?;
+            api.end(&named, "deleted").await
+        })
+        .await?;
+        Ok(proto::DeletePipelineExtensionSubscriptionResponse {})
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<(), Status> {
+        let _turn = self.store.turn(&subscription).await;
+        // Looked up before the extension is asked, for the sake of the answer.
+        self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
+        let agreed = self.extensions.subscribe(&subscription).await?;
+        let stored = self.store.put_subscription(subscription.clone());
+        match stored {
+            Ok(()) => self.extensions.confirm(&subscription, agreed).await,
+            // The pipeline or the extension was deleted meanwhile. There is
+            // nothing more to be done where the extension does not listen.
+            Err(_) => drop(self.end(&subscription, "not stored").await),
+        }
+        stored
+    }
+
+    /// Ends a subscription of a pipeline that was deleted, unless it is there
+    /// again.
+    pub(super) async fn end_deleted(&self, subscription: &Subscription) -> Result<(), Status> {
+        let _turn = self.store.turn(subscription).await;
+        match self.stored(subscription) {
+            Ok(_) => Ok(()),
+            Err(_) => self.end(subscription, "deleted").await,
+        }
+    }
+
+    /// Ends a subscription in its extension, where that runs.
+    async fn end(&self, subscription: &Subscription, change: &str) -> Result<(), Status> {
+        let Subscription { namespace, pipeline, name, label, .. } = subscription;
+        let runs = |it: proto::Extension| it.state() == ExtensionState::Running;
+        if !self.extensions.get(name).is_some_and(runs) {
+            return Ok(());
+        }
+        self.extensions.unsubscribe(namespace, pipeline, name, label).await.map_err(|status| {
+            tracing::warn!(
+                extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
+                code = ?status.code(), "an extension did not end a subscription"
+            );
+            let code = match status.code() {
+                // The one who asked is not the one to be refused here.
+                Code::Unauthenticated | Code::PermissionDenied => Code::Internal,
+                code => code,
+            };
+            Status::new(
+                code,
+                format!(
+                    "the subscription is {change}, but the extension `{name}` did not end it: {}",
+                    status.message()
+                ),
+            )
+        })
+    }
+
+    fn stored(&self, named: &Subscription) -> Result<Subscription, Status> {
+        self.store.subscription(&named.namespace, &named.pipeline, &named.name, &named.label)
+    }
+
+    fn set_status(&self, named: &Subscription, state: State) -> Result<(), Status> {
+        let Subscription { namespace, pipeline, name, label, .. } = named;
+        self.store.set_subscription_status(namespace, pipeline, name, label, state, "")
+    }
+}
+
+/// A subscription of which only the names are known.
+fn named(namespace: &str, pipeline: String, name: String, label: String) -> Subscription {
+    let namespace = or_default(namespace).to_owned();
+    Subscription { namespace, pipeline, name, label, ..Default::default() }
+}

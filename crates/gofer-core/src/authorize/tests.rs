@@ -1,0 +1,71 @@
+//! What a token gives access to, once it is known whose it is.
+#![allow(clippy::unwrap_used)]
+
+use gofer_proto as proto;
+use tonic::Code;
+
+use super::*;
+
+fn token(kind: Kind, namespaces: &[&str]) -> proto::Token {
+    proto::Token {
+        kind: kind.into(),
+        namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn client(namespaces: &[&str]) -> Caller {
+    Caller::with(Arc::new(token(Kind::Client, namespaces)), 0).unwrap_or(Caller::Manager)
+}
+
+fn event(details: &str) -> proto::Event {
+    proto::Event { details: details.to_owned(), ..Default::default() }
+}
+
+#[test]
+fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
+    let disabled = proto::Token { disabled: true, ..token(Kind::Management, &[]) };
+    let expired = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
+    let strange = token(Kind::Unknown, &[".*"]);
+    for (token, telling) in [(disabled, "disabled"), (expired, "expired"), (strange, "kind")] {
+        let status = Caller::with(Arc::new(token), 1000).err().unwrap();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains(telling), "{status}");
+    }
+}
+
+#[test]
+fn a_token_is_valid_until_it_expires() {
+    let token = Arc::new(proto::Token { expires: 1000, ..token(Kind::Management, &[]) });
+    assert!(Caller::with(Arc::clone(&token), 999).is_ok());
+    assert!(Caller::with(token, 1000).is_err());
+}
+
+#[test]
+fn a_client_enters_what_its_patterns_match_and_manages_nothing() {
+    let client = client(&["ops", "team-.*"]);
+    assert_eq!(client.enter("ops").unwrap(), "ops");
+    assert_eq!(client.enter("team-a").unwrap(), "team-a");
+    for namespace in ["", "ops2", "team"] {
+        let status = client.enter(namespace).unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+    }
+    assert_eq!(client.manage().unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[test]
+fn management_enters_and_manages_everything() {
+    let manager = Caller::with(Arc::new(token(Kind::Management, &[])), 0).unwrap();
+    assert_eq!(manager.enter("").unwrap(), "default");
+    assert_eq!(manager.enter("anything").unwrap(), "anything");
+    manager.manage().unwrap();
+}
+
+#[test]
+fn a_client_sees_the_events_of_its_namespaces_and_of_none() {
+    let client = client(&["ops"]);
+    assert!(client.may_see(&event(r#"{"namespace_id":"ops","run_id":1}"#)));
+    assert!(client.may_see(&event(r#"{"name":"interval"}"#)));
+    assert!(!client.may_see(&event(r#"{"namespace_id":"default"}"#)));
+    assert!(!client.may_see(&event("")));
+}

@@ -1,0 +1,368 @@
+//! The demo: what an extension's program does when a person starts it.
+//!
+//! An embedded core on loopback, this same program as an extension in a process
+//! of its own, a demo pipeline that is subscribed, and a line for each run.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::core::Core;
+use super::installed::Installed;
+use gofer_net::Clock;
+use gofer_sdk::internal::{PREFIX, Setting, Signals, misdeclared, run_info, settings_of};
+use gofer_sdk::{Error, Extension, GoDuration, Result};
+use gofer_sdk::{LogLevel, RunError, SystemConfig};
+use gofer_sdk::{PipelineId, RunInfo};
+
+/// What the demo shows: how the extension is configured and how a demo
+/// pipeline is subscribed to it. See [`run_or_demo`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Demo {
+    name: String,
+    config: Vec<(String, String)>,
+    params: Vec<(String, String)>,
+    cadence: Option<String>,
+    log_level: LogLevel,
+}
+
+impl Demo {
+    /// A demo of an extension that is installed under a name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            config: Vec::new(),
+            params: Vec::new(),
+            cadence: None,
+            log_level: LogLevel::Warn,
+        }
+    }
+
+    /// Sets a setting of the extension's configuration.
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        set(&mut self.config, &key.into(), value.into());
+        self
+    }
+
+    /// Sets a parameter that the demo pipeline subscribes with.
+    pub fn param(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        set(&mut self.params, &key.into(), value.into());
+        self
+    }
+
+    /// Names the parameter that holds the time between two runs, so that each
+    /// run's line can say how late it was.
+    pub fn cadence(mut self, key: impl Into<String>) -> Self {
+        self.cadence = Some(key.into());
+        self
+    }
+
+    /// How much the extension logs, to standard error; default
+    /// [`LogLevel::Warn`].
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// Takes `--key value` and `--key=value` for every parameter and every
+    /// setting of the configuration; false where help was asked for.
+    fn read_args(
+        &mut self,
+        args: impl IntoIterator<Item = OsString>,
+        config: &[Setting],
+        params: &[Setting],
+    ) -> Result<bool> {
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let Ok(arg) = arg.into_string() else {
+                return Err(usage("an argument is not valid UTF-8"));
+            };
+            let Some(arg) = arg.strip_prefix("--") else {
+                let help = arg == "-h";
+                return if help { Ok(false) } else { Err(usage("write arguments as --key value")) };
+            };
+            if arg == "help" {
+                return Ok(false);
+            }
+            let (key, value) = match arg.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (arg, args.next().and_then(|value| value.into_string().ok())),
+            };
+            let Some(value) = value else {
+                return Err(usage(format!("`--{key}` needs a value")));
+            };
+            // What people type has dashes where Rust has underscores.
+            let key = key.replace('-', "_");
+            if let Some(field) = named(params, &key) {
+                set(&mut self.params, &field.name, value);
+            } else if let Some(field) = named(config, &key) {
+                set(&mut self.config, &field.name, value);
+            } else {
+                return Err(usage(format!("there is no `--{key}`; see --help")));
+            }
+        }
+        Ok(true)
+    }
+
+    fn period(&self) -> Option<GoDuration> {
+        let cadence = self.cadence.as_ref()?;
+        let (_, value) = self.params.iter().find(|(key, _)| key == cadence)?;
+        value.parse().ok().filter(|period: &GoDuration| period.is_positive())
+    }
+}
+
+fn named<'a>(settings: &'a [Setting], key: &str) -> Option<&'a Setting> {
+    settings.iter().find(|setting| setting.name.eq_ignore_ascii_case(key))
+}
+
+fn set(pairs: &mut Vec<(String, String)>, key: &str, value: String) {
+    pairs.retain(|(other, _)| other != key);
+    pairs.push((key.to_owned(), value));
+}
+
+fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(gofer_sdk::ErrorKind::InvalidParameter, message)
+}
+
+/// Runs an extension as Gofer starts it, or, where a person starts it, shows it.
+///
+/// With any of Gofer's variables in the environment this is
+/// [`run`](gofer_sdk::run): an incomplete environment is an error there and never
+/// falls back to the demo. With none of them it is the demo: an
+/// embedded core on loopback, this program as an extension in a process of its
+/// own, a demo pipeline that is subscribed, a line for each run as it starts,
+/// and on Ctrl-C a clean stop and a summary. Parameters and configuration are
+/// chosen on the command line (`-- --every 2s`; `-- --help` lists them).
+///
+/// ```no_run
+/// use gofer_core::{Demo, run_or_demo};
+/// # use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
+/// # struct Interval;
+/// # impl Extension for Interval {
+/// #     type Config = NoConfig;
+/// #     type Params = NoParams;
+/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+/// # }
+///
+/// #[tokio::main(flavor = "current_thread")]
+/// async fn main() -> Result<(), gofer_core::DemoError> {
+///     run_or_demo::<Interval>(Demo::new("interval").param("every", "5s").cadence("every")).await
+/// }
+/// ```
+///
+/// # Errors
+///
+/// [`DemoError::Run`] as for [`run`](gofer_sdk::run), [`DemoError::Demo`] if the demo cannot be set
+/// up.
+pub async fn run_or_demo<E: Extension>(demo: Demo) -> Result<(), DemoError> {
+    if SystemConfig::is_in_env() {
+        return gofer_sdk::run::<E>().await.map_err(DemoError::Run);
+    }
+    show::<E>(demo, std::env::args_os().skip(1)).await.map_err(DemoError::Demo)
+}
+
+/// Why an extension could not run, or its demo could not be shown.
+///
+/// Its `Debug` is its `Display`, since that is what `main` prints.
+#[non_exhaustive]
+pub enum DemoError {
+    /// The extension, started by Gofer, could not run.
+    Run(RunError),
+    /// The demo could not be shown.
+    Demo(Error),
+}
+
+impl fmt::Display for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(error) => error.fmt(f),
+            Self::Demo(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl fmt::Debug for DemoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for DemoError {}
+
+const PIPELINE: &str = "default/demo";
+const LABEL: &str = "demo";
+
+async fn show<E: Extension>(
+    mut demo: Demo,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<()> {
+    let (config, params) = (settings_of::<E::Config>(), settings_of::<E::Params>());
+    if !demo.read_args(args, &config, &params)? {
+        return help(&demo, &config, &params);
+    }
+    if let Some(why) = misdeclared::<E>() {
+        return Err(Error::internal(why));
+    }
+    let mut signals = Signals::watch()?;
+    let core =
+        Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level).start().await?;
+    let shown = async {
+        let mut runs = core.store().run_started();
+        let extension = core
+            .install_program(&demo.name, &std::env::current_exe()?, demo.config.clone())
+            .await?;
+        let mut report = Report::new(&demo, core.store().clock());
+        extension.subscribe(PIPELINE, LABEL, demo.params.clone()).await?;
+        greet(&demo, &core, &extension)?;
+        let mut restarts = 0;
+        loop {
+            tokio::select! {
+                run = runs.recv() => match run {
+                    Ok(run) => report.run(&run_info(run))?,
+                    Err(RecvError::Lagged(missed)) => report.missed(missed)?,
+                    Err(RecvError::Closed) => break,
+                },
+                () = signals.next() => break,
+                status = extension.wait_for(|status| status.restarts > restarts) => {
+                    restarts = status.restarts;
+                    report.restarted(&status.reason)?;
+                }
+            }
+        }
+        report.summary()
+    };
+    let outcome = shown.await;
+    core.stop().await;
+    outcome
+}
+
+fn help(demo: &Demo, config: &[Setting], params: &[Setting]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "Shows the extension `{}` at work on an embedded Gofer core.\n", demo.name)?;
+    for (heading, fields, set) in [
+        ("Parameters of the demo subscription", params, &demo.params),
+        ("Configuration of the extension", config, &demo.config),
+    ] {
+        writeln!(out, "{heading}:")?;
+        for field in fields {
+            let here = set.iter().find(|(key, _)| *key == field.name);
+            let value = match (here, &field.default) {
+                (Some((_, value)), _) => format!("here {value}"),
+                (None, Some(default)) if default.is_empty() => "default empty".to_owned(),
+                (None, Some(default)) => format!("default {default}"),
+                (None, None) if field.required => "required".to_owned(),
+                (None, None) => "optional".to_owned(),
+            };
+            writeln!(out, "  --{} ({}; {value})", field.name, field.kind)?;
+            for line in field.description.lines().filter(|line| !line.is_empty()) {
+                writeln!(out, "      {line}")?;
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "Started with Gofer's environment ({}*), it is", PREFIX)?;
+    writeln!(out, "the extension itself.")?;
+    Ok(())
+}
+
+fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
+    let with = |pairs: &[(String, String)]| {
+        let list: Vec<_> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        if list.is_empty() { "nothing set".to_owned() } else { list.join(", ") }
+    };
+    let mut out = io::stdout().lock();
+    if let Some(address) = core.address() {
+        writeln!(out, "An embedded Gofer core listens on {address}.")?;
+    }
+    let process = extension.process_id().map(|id| format!(" as process {id}")).unwrap_or_default();
+    writeln!(out, "The extension `{}` runs{process} ({}).", demo.name, with(&demo.config))?;
+    writeln!(out, "The pipeline {PIPELINE} is subscribed ({}).", with(&demo.params))?;
+    writeln!(out, "Ctrl-C stops. All times are UTC.\n")?;
+    Ok(out.flush()?)
+}
+
+/// Prints a line for each run, and keeps what the summary tells.
+struct Report {
+    clock: Clock,
+    period_millis: Option<i64>,
+    /// Unix milliseconds, just before the pipeline was subscribed.
+    subscribed: i64,
+    runs: u64,
+    lateness: Vec<i64>,
+}
+
+/// Enough for a day of runs, five seconds apart; then the summary is about
+/// those.
+const MOST_REMEMBERED: usize = 20_000;
+
+impl Report {
+    fn new(demo: &Demo, clock: Clock) -> Self {
+        let period_millis = demo.period().map(|period| (period.as_nanos() / 1_000_000).max(1));
+        let subscribed = clock.unix_millis();
+        Self { clock, period_millis, subscribed, runs: 0, lateness: Vec::new() }
+    }
+
+    fn run(&mut self, run: &RunInfo) -> Result<()> {
+        self.runs += 1;
+        let started = run.started_unix_millis();
+        let late = self.period_millis.map(|period| {
+            // The first tick comes one period after subscribing.
+            let since = started - self.subscribed;
+            if since < period { since - period } else { since % period }
+        });
+        if let Some(late) = late
+            && self.lateness.len() < MOST_REMEMBERED
+        {
+            self.lateness.push(late);
+        }
+        let late = late.map(|late| format!(", {late} ms late")).unwrap_or_default();
+        let mut out = io::stdout().lock();
+        writeln!(
+            out,
+            "{}  run {} of {}: {}{late}",
+            clock_time(started),
+            run.id(),
+            run.pipeline(),
+            run.reason()
+        )?;
+        Ok(out.flush()?)
+    }
+
+    fn restarted(&self, problem: &str) -> Result<()> {
+        let now = self.clock.unix_millis();
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}  the extension is started again: {problem}", clock_time(now))?;
+        Ok(out.flush()?)
+    }
+
+    fn missed(&mut self, missed: u64) -> Result<()> {
+        self.runs += missed;
+        Ok(writeln!(io::stdout(), "({missed} more runs, faster than they can be shown)")?)
+    }
+
+    fn summary(mut self) -> Result<()> {
+        let seconds = (self.clock.unix_millis() - self.subscribed) / 1000;
+        let mut out = io::stdout().lock();
+        let runs = if self.runs == 1 { "run" } else { "runs" };
+        write!(out, "\n{} {runs} of {} in {seconds} s", self.runs, PipelineId::from(PIPELINE))?;
+        self.lateness.sort_unstable();
+        if let (Some(median), Some(worst)) =
+            (self.lateness.get(self.lateness.len() / 2), self.lateness.last())
+        {
+            write!(out, "; {median} ms late at the median, {worst} ms at worst")?;
+        }
+        writeln!(out, ".")?;
+        Ok(out.flush()?)
+    }
+}
+
+/// `12:34:56.789`, the time of day in UTC.
+fn clock_time(unix_millis: i64) -> String {
+    let of_day = unix_millis.rem_euclid(24 * 60 * 60 * 1000);
+    let (seconds, millis) = (of_day / 1000, of_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{hour:02}:{minute:02}:{second:02}.{millis:03}")
+}

@@ -1,0 +1,115 @@
+//! The certificate and key that are kept beside a store.
+
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind::NotFound, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gofer_net::tls::{certificates, provider, server_config};
+use gofer_sdk::{Error, ErrorKind, Result};
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
+use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+
+use crate::certificates::Identity;
+
+/// A certificate with less time left is made anew at the start: a core that is
+/// left running is started again within that time, for an update at the latest.
+const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The certificate may be read by everyone, as it is shown to everyone; the key
+/// by its owner.
+const CERTIFICATE_MODE: u32 = 0o644;
+const KEY_MODE: u32 = 0o600;
+
+/// The file beside a store that holds its core's certificate.
+fn certificate_path(store: &Path) -> PathBuf {
+    beside(store, ".crt")
+}
+
+fn key_path(store: &Path) -> PathBuf {
+    beside(store, ".crt.key")
+}
+
+fn beside(store: &Path, suffix: &str) -> PathBuf {
+    let mut path = store.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// The identity that is kept beside a store, made where there is none that can
+/// be used.
+pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
+    let (certificate_path, key_path) = (certificate_path(store), key_path(store));
+    let refused = |path: &Path, error: io::Error| {
+        let why = format!("the core's `{}` cannot be used: {error}", path.display());
+        Error::new(ErrorKind::FailedPrecondition, why)
+    };
+    let certificate = read(&certificate_path).map_err(|e| refused(&certificate_path, e))?;
+    let key = read(&key_path).map_err(|e| refused(&key_path, e))?;
+    if let (Some(certificate), Some(key)) = (certificate, key) {
+        // A pair that does not match is what a start leaves behind that was
+        // killed between the two files.
+        if server_config(&certificate, &key).is_ok()
+            && is_good(&certificate, names, SystemTime::now() + RENEWED_BEFORE)
+        {
+            return Ok(Identity { certificate, key });
+        }
+        tracing::info!(
+            "the core's certificate has expired or is for other names: making a new one"
+        );
+    }
+    let identity = Identity::for_names(names)
+        .map_err(|status| Error::internal(status.message().to_owned()))?;
+    // The key first: a certificate without its key is of no use to anyone.
+    write(&key_path, &identity.key, KEY_MODE).map_err(|e| refused(&key_path, e))?;
+    write(&certificate_path, &identity.certificate, CERTIFICATE_MODE)
+        .map_err(|e| refused(&certificate_path, e))?;
+    Ok(identity)
+}
+
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == NotFound => Ok(None),
+        text => text.map(Some),
+    }
+}
+
+/// Puts a file in the place of another, whole or not at all, with its mode from
+/// the beginning.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let new = crate::store::beside(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let published = written.and_then(|()| std::fs::rename(&new, path));
+    if published.is_err() {
+        // What is left of it is of no use; the error that counts is told.
+        let _ = std::fs::remove_file(&new);
+    }
+    published
+}
+
+/// Whether a client that trusts this certificate and nothing else accepts it at
+/// a time, by every one of these names.
+pub(super) fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
+    let check = || {
+        let chain = certificates(certificate).ok()?;
+        let (first, rest) = chain.split_first()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(first.clone()).ok()?;
+        let client = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
+        let client = client.build().ok()?;
+        let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).ok()?);
+        names.iter().try_for_each(|name| {
+            let name = ServerName::try_from(name.as_str()).ok()?;
+            client.verify_server_cert(first, rest, &name, &[], at).ok().map(drop)
+        })
+    };
+    check().is_some()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Extensions as tasks of this process, connected by pipes.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tonic::Status;
+
+use super::{IN_PROCESS, Launched, Launcher, Process, Start};
+use gofer_net::Clock;
+use gofer_net::Dial;
+use gofer_net::memory::Network;
+use gofer_net::tls::Trust;
+use gofer_sdk::Extension;
+use gofer_sdk::SystemConfig;
+use gofer_sdk::internal::serve_embedded;
+
+type Serve = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Factory = dyn Fn(SystemConfig, gofer_net::memory::Listener) -> Serve + Send + Sync;
+
+/// Runs extensions as tasks of this process, connected by pipes.
+pub(crate) struct InProcess {
+    gofer: Network,
+    trust: Trust,
+    clock: Clock,
+    factories: Mutex<HashMap<String, Arc<Factory>>>,
+}
+
+impl InProcess {
+    pub(crate) fn new(gofer: Network, trust: Trust, clock: Clock) -> Self {
+        Self { gofer, trust, clock, factories: Mutex::default() }
+    }
+
+    /// Makes a type known, and gives the image that starts it.
+    pub(crate) fn register<E: Extension>(&self) -> String {
+        let image = format!("{IN_PROCESS}{}", std::any::type_name::<E>());
+        let (gofer, trust, clock) = (self.gofer.clone(), self.trust.clone(), self.clock);
+        let factory = move |config, listener| -> Serve {
+            let (gofer, trust) = (gofer.clone(), trust.clone());
+            Box::pin(async move {
+                if let Err(error) = serve_embedded::<E>(config, listener, gofer, trust, clock).await
+                {
+                    tracing::error!(%error, "an extension cannot serve");
+                }
+            })
+        };
+        let mut factories = self.factories.lock().unwrap_or_else(PoisonError::into_inner);
+        factories.insert(image.clone(), Arc::new(factory));
+        image
+    }
+}
+
+#[async_trait]
+impl Launcher for InProcess {
+    async fn launch(&self, image: &str, start: &Start) -> Result<Launched, Status> {
+        let factory = {
+            let factories = self.factories.lock().unwrap_or_else(PoisonError::into_inner);
+            factories.get(image).map(Arc::clone)
+        };
+        let factory = factory.ok_or_else(|| {
+            Status::not_found("this process has no such extension; install it by its Rust type")
+        })?;
+        let config =
+            SystemConfig::from_vars(start.environment("localhost:8082", &start.gofer_host))
+                .map_err(|error| Status::internal(error.to_string()))?;
+        let network = Network::default();
+        let serving = factory(config, network.listen());
+        let process = Process::new(None, &start.lives, |kill| async move {
+            match kill.run_until_cancelled(serving).await {
+                Some(()) => "its task has ended".to_owned(),
+                None => "its task was ended".to_owned(),
+            }
+        });
+        Ok(Launched { dial: Dial::Memory(network), process })
+    }
+}

@@ -1,0 +1,62 @@
+//! Sends each call to the core's API, or says that there is no such service.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::api::Api;
+use super::store::Store;
+use gofer_net::server::ResponseFuture;
+use gofer_proto::embedded::embedded_core_server::EmbeddedCoreServer;
+use gofer_proto::server::gofer_server::GoferServer;
+
+#[derive(Clone)]
+pub(super) struct Router {
+    api: GoferServer<Api>,
+    embedded: EmbeddedCoreServer<Api>,
+    store: Arc<Store>,
+}
+
+impl Router {
+    pub(super) fn new(api: Api, store: Arc<Store>) -> Self {
+        let embedded = EmbeddedCoreServer::new(api.clone());
+        Self { api: GoferServer::new(api), embedded, store }
+    }
+}
+
+impl tower_service::Service<Request<Incoming>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> ResponseFuture {
+        let path = request.uri().path();
+        let answer = if path.starts_with("/proto.Gofer/") {
+            self.api.call(request)
+        } else if path.starts_with("/gofer_sdk.embedded.EmbeddedCore/") {
+            self.embedded.call(request)
+        } else {
+            let unknown = Status::unimplemented("there is no such service here");
+            return Box::pin(async move { Ok(unknown.into_http()) });
+        };
+        let store = Arc::clone(&self.store);
+        Box::pin(async move {
+            let response = answer.await?;
+            // Whatever it tells of, changed by this call or by another one, is
+            // told once it is on disk.
+            match store.durable().await {
+                Ok(()) => Ok(response),
+                Err(status) => Ok(status.into_http()),
+            }
+        })
+    }
+}

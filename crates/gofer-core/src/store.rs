@@ -1,0 +1,339 @@
+//! Everything that the embedded core keeps.
+//!
+//! [`Store`] is plain data with the rules that hold for it: what may exist, what
+//! may run, what is published when something changes. An operation either has
+//! happened as a whole or not at all, and says what was wrong with what by name.
+//! Who may call it is `authorize`'s business; talking to extensions about a
+//! subscription is `api`'s.
+//!
+//! Read from memory, and where it has a file, written there too (`disk`).
+//!
+//! Bounded: of each pipeline [`RUNS_PER_PIPELINE`] runs are kept, the newest and
+//! those that are not over, and of all events the newest [`EVENTS`].
+
+#[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
+mod disk;
+mod events;
+#[cfg(feature = "store")]
+mod file;
+mod journal;
+mod names;
+mod namespaces;
+mod objects;
+mod patterns;
+mod pipelines;
+mod queue;
+mod references;
+mod registrations;
+mod runs;
+#[cfg_attr(not(feature = "store"), path = "store/no_seal.rs")]
+mod seal;
+mod secrets;
+mod setup;
+mod starts;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod turns;
+
+pub(super) use events::EventKind;
+#[cfg(feature = "store")]
+pub(super) use file::beside;
+pub(super) use names::{Page, check_name, or_default};
+pub(super) use objects::{Owner, object_limit};
+pub(super) use queue::Job;
+pub(super) use runs::Ending;
+pub(super) use secrets::Holder;
+pub(super) use setup::Setup;
+pub(super) use subscriptions::status_reason;
+pub(super) use tokens::has_access;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
+#[cfg(feature = "store")]
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, broadcast, watch};
+use tonic::Status;
+
+use disk::Disk;
+use events::EventLog;
+use gofer_net::Clock;
+use gofer_proto as proto;
+#[cfg(feature = "store")]
+use gofer_sdk::{Error, ErrorKind, Result};
+#[cfg(feature = "store")]
+use journal::Record;
+use journal::{Flags, Journal};
+use namespaces::NamespaceTable;
+use pipelines::PipelineTable;
+use queue::Queue;
+use seal::Seal;
+use secrets::Secrets;
+use turns::Turns;
+
+/// The namespace that is there from the start and that an empty name means.
+const DEFAULT: &str = "default";
+
+/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline and not
+/// of all together, so that a pipeline that runs every second does not push out
+/// the one run a day by which another keeps its cadence.
+const RUNS_PER_PIPELINE: usize = 10_000;
+
+/// Events kept, some hundred bytes each; two come of every run.
+const EVENTS: usize = 100_000;
+
+/// Runs that a watcher may be behind before it misses some.
+const UNWATCHED_RUNS: usize = 4096;
+
+pub(super) struct Store {
+    clock: Clock,
+    /// One lock over all tables: every operation is a few look-ups, and what is
+    /// read together belongs together.
+    tables: Mutex<Tables>,
+    started: broadcast::Sender<proto::Run>,
+    /// There may be a run to execute.
+    run_waits: Notify,
+    tokens_changed: watch::Sender<()>,
+    turns: Arc<Turns>,
+    disk: Option<Disk>,
+}
+
+struct Tables {
+    namespaces: BTreeMap<String, NamespaceTable>,
+    registrations: BTreeMap<String, proto::ExtensionRegistration>,
+    /// By the SHA-256 of the token.
+    tokens: HashMap<[u8; 32], Arc<proto::Token>>,
+    /// Of the whole core.
+    secrets: Secrets,
+    /// Digests of the keys that child processes were started with.
+    starts: BTreeSet<[u8; 32]>,
+    flags: Flags,
+    /// Where runs are executed.
+    queue: Option<Queue>,
+    events: EventLog,
+    journal: Journal,
+}
+
+impl Store {
+    /// A store in memory alone.
+    pub(super) fn new(clock: Clock) -> Arc<Self> {
+        Self::with(clock, Tables::new(None), None)
+    }
+
+    /// A store that is kept in a file, which is made where there is none. Without
+    /// a key for its secrets, one is kept in a file beside it.
+    ///
+    /// # Errors
+    ///
+    /// Where the file is in use, damaged, of a newer version, or no store; it is
+    /// left as it is then.
+    #[cfg(feature = "store")]
+    pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
+        let seal = Arc::new(if let Some(key) = key {
+            Seal::new(&key)?
+        } else {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".key");
+            Seal::from_file(Path::new(&beside))?
+        });
+        let mut tables = Tables::new(Some(Arc::clone(&seal)));
+        let progress = tables.events.announcements();
+        let disk = Disk::open(path, progress, &seal, |record| {
+            tables.restore(record).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::FailedPrecondition,
+                    format!(
+                        "the store `{}` is damaged (a record belongs to nothing); restore it from \
+                         a backup",
+                        path.display()
+                    ),
+                )
+            })
+        })?;
+        tables.events.restored();
+        Ok(Self::with(clock, tables, Some(disk)))
+    }
+
+    fn with(clock: Clock, tables: Tables, disk: Option<Disk>) -> Arc<Self> {
+        let store = Arc::new(Self {
+            clock,
+            tables: Mutex::new(tables),
+            started: broadcast::Sender::new(UNWATCHED_RUNS),
+            run_waits: Notify::new(),
+            tokens_changed: watch::Sender::default(),
+            turns: Arc::default(),
+            disk,
+        });
+        store.ensure_default();
+        store
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Waits until everything that an answer given now may tell of is on disk.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub(super) async fn durable(&self) -> Result<(), Status> {
+        match &self.disk {
+            Some(disk) => disk.durable().await.map_err(|why| Status::unavailable(&*why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the streams that follow events, so that a stop need not wait for
+    /// them. Everything else goes on.
+    pub(super) fn end_streams(&self) {
+        self.tables().events.close();
+    }
+
+    /// Writes what is left to be written; nothing is kept from then on, and
+    /// another process may open the file.
+    pub(super) async fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
+    }
+
+    fn tables(&self) -> Locked<'_> {
+        // No operation panics between two changes that belong together.
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { tables, disk: self.disk.as_ref() }
+    }
+}
+
+/// The tables, for one operation. What it changed is handed over when it lets
+/// go, as one.
+struct Locked<'a> {
+    tables: MutexGuard<'a, Tables>,
+    disk: Option<&'a Disk>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        &self.tables
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let Tables { events, journal, .. } = &mut *self.tables;
+        match self.disk {
+            Some(disk) => {
+                let last_event = events.journal(journal);
+                disk.submit(journal, last_event);
+            }
+            None => events.announce(),
+        }
+    }
+}
+
+impl Tables {
+    fn new(seal: Option<Arc<Seal>>) -> Self {
+        Self {
+            namespaces: BTreeMap::new(),
+            registrations: BTreeMap::new(),
+            tokens: HashMap::new(),
+            secrets: BTreeMap::new(),
+            starts: BTreeSet::new(),
+            flags: Flags::default(),
+            queue: None,
+            events: EventLog::new(EVENTS),
+            journal: Journal::new(seal),
+        }
+    }
+
+    /// Takes a record that was read from a file, where it belongs; `None` where
+    /// it belongs to nothing. They come in the order of their kinds.
+    #[cfg(feature = "store")]
+    fn restore(&mut self, record: Record) -> Option<()> {
+        match record {
+            Record::Version => {}
+            Record::Flags(flags) => self.flags = flags,
+            Record::Namespace(it) => {
+                self.namespaces.insert(it.id.clone(), NamespaceTable::new(it));
+            }
+            Record::Pipeline(it) => {
+                let namespace = self.namespaces.get_mut(&it.namespace)?;
+                namespace.pipelines.insert(it.id.clone(), PipelineTable::new(it));
+            }
+            Record::Config(it) => {
+                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
+                pipeline.configs.insert(it.version, it);
+            }
+            Record::Run(it) => {
+                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
+                pipeline.last_run = it.id;
+                pipeline.runs.push_back(it);
+            }
+            Record::Subscription(it) => {
+                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
+                pipeline.subscriptions.insert((it.name.clone(), it.label.clone()), it);
+            }
+            Record::Registration(it) => {
+                self.registrations.insert(it.name.clone(), it);
+            }
+            Record::Token(digest, it) => {
+                self.tokens.insert(digest, Arc::new(it));
+            }
+            Record::Start(digest) => {
+                self.starts.insert(digest);
+            }
+            Record::Event(it) => self.events.restore(it),
+            Record::Object(it) => {
+                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
+                pipeline.objects.insert((it.run, it.key.clone()), it);
+            }
+            Record::Secret(it) if it.pipeline.is_empty() => {
+                self.secrets.insert(it.key.clone(), it);
+            }
+            Record::Secret(it) => {
+                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
+                pipeline.secrets.insert(it.key.clone(), it);
+            }
+        }
+        Some(())
+    }
+
+    fn namespace(&self, id: &str) -> Result<&NamespaceTable, Status> {
+        let id = or_default(id);
+        self.namespaces.get(id).ok_or_else(|| no_namespace(id))
+    }
+
+    fn namespace_mut(&mut self, id: &str) -> Result<&mut NamespaceTable, Status> {
+        let id = or_default(id);
+        self.namespaces.get_mut(id).ok_or_else(|| no_namespace(id))
+    }
+
+    fn pipeline(&self, namespace: &str, id: &str) -> Result<&PipelineTable, Status> {
+        let pipelines = &self.namespace(namespace)?.pipelines;
+        pipelines.get(id).ok_or_else(|| no_pipeline(namespace, id))
+    }
+
+    fn pipeline_mut(&mut self, namespace: &str, id: &str) -> Result<&mut PipelineTable, Status> {
+        let pipelines = &mut self.namespace_mut(namespace)?.pipelines;
+        pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))
+    }
+}
+
+fn no_namespace(id: &str) -> Status {
+    Status::not_found(format!("there is no namespace `{id}`"))
+}
+
+fn no_pipeline(namespace: &str, id: &str) -> Status {
+    Status::not_found(format!("there is no pipeline `{}/{id}`", or_default(namespace)))
+}

@@ -1,0 +1,317 @@
+//! What is on disk is what was acknowledged, and nothing else is taken for it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redb::TableDefinition;
+
+use super::super::{Holder, Owner, Page, Store};
+use super::*;
+use gofer_net::Clock;
+use gofer_proto as proto;
+use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::token::Kind as TokenKind;
+
+/// A directory that is removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("store.redb")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn open_store(path: &Path) -> Arc<Store> {
+    Store::open(Clock::system(), path, None).unwrap()
+}
+
+fn refusal(path: &Path) -> String {
+    Store::open(Clock::system(), path, None).err().unwrap().to_string()
+}
+
+fn start(pipeline: &str) -> proto::StartRunRequest {
+    proto::StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() }
+}
+
+fn subscription(pipeline: &str, label: &str) -> proto::PipelineExtensionSubscription {
+    proto::PipelineExtensionSubscription {
+        namespace: "default".to_owned(),
+        pipeline: pipeline.to_owned(),
+        name: "interval".to_owned(),
+        label: label.to_owned(),
+        settings: HashMap::from([("every".to_owned(), "5m".to_owned())]),
+        status: State::Active.into(),
+        status_reason: None,
+    }
+}
+
+/// Everything that can be read, as one text.
+fn everything(store: &Store) -> String {
+    let page = || Page::new(0, i64::MAX).unwrap();
+    let mut all = Vec::new();
+    for namespace in store.namespaces(page(), |_| true) {
+        for pipeline in store.pipelines(&namespace.id, page()).unwrap() {
+            let (of, id) = (&namespace.id, &pipeline.id);
+            all.push(format!("{pipeline:?}"));
+            all.push(format!("{:?}", store.configs(of, id, page()).unwrap()));
+            all.push(format!("{:?}", store.list_runs(of, id, page()).unwrap()));
+            all.push(format!("{:?}", store.subscriptions(of, id).unwrap()));
+        }
+        all.push(format!("{namespace:?}"));
+    }
+    all.push(format!("{:?}", store.registrations()));
+    // Those that were made within one millisecond have no order.
+    let mut tokens: Vec<_> =
+        store.tokens("").into_iter().map(|token| format!("{token:?}")).collect();
+    tokens.sort();
+    all.extend(tokens);
+    all.push(format!("{:?}", store.events_after(0, usize::MAX)));
+    all.join("\n")
+}
+
+#[tokio::test]
+async fn everything_is_there_again() {
+    let directory = Directory::new("again");
+    let store = open_store(&directory.file());
+    let (_, bootstrap) = store.bootstrap_token().unwrap();
+    let access = vec!["ops".to_owned()];
+    let valid = Some(Duration::from_secs(3600));
+    let (_, client) = store.create_token(TokenKind::Client, access, HashMap::new(), valid).unwrap();
+    let (_, gone) =
+        store.create_token(TokenKind::Management, Vec::new(), HashMap::new(), None).unwrap();
+    store.disable_token(&client, true).unwrap();
+    store.delete_token(&gone).unwrap();
+    for pipeline in ["one", "two", "three"] {
+        store.ensure_pipeline("ops", pipeline).unwrap();
+        store.ensure_pipeline("", pipeline).unwrap();
+    }
+    let config = proto::UserPipelineConfig { id: "one".to_owned(), ..Default::default() };
+    for _ in 0..3 {
+        store.register_config("", config.clone()).unwrap();
+    }
+    store.delete_config("", "one", 2).unwrap();
+    store.set_pipeline_state("ops", "two", PipelineState::Disabled).unwrap();
+    for name in ["interval", "cron"] {
+        let registration =
+            proto::ExtensionRegistration { name: name.to_owned(), ..Default::default() };
+        store.put_registration(registration).unwrap();
+    }
+    store.remove_registration("cron").unwrap();
+    for (pipeline, label) in [("one", "a"), ("one", "b"), ("two", "a"), ("three", "a")] {
+        store.put_subscription(subscription(pipeline, label)).unwrap();
+    }
+    store.remove_subscription("", "one", "interval", "b").unwrap();
+    store
+        .set_subscription_status("", "two", "interval", "a", State::Error, "it was refused")
+        .unwrap();
+    for _ in 0..5 {
+        store.start_run(start("one")).unwrap();
+        store.start_run(start("three")).unwrap();
+    }
+    store
+        .delete_pipeline("", "three", proto::run_status_reason::RunStatusReasonKind::UserCancelled)
+        .unwrap();
+    store.toggle_ignoring_runs();
+    let (of, global) = (Owner { namespace: "", pipeline: "one", run: None }, Holder::Global);
+    let holder = Holder::Pipeline { namespace: "", pipeline: "one" };
+    for (owner, key) in [(of, "kept"), (of, "gone"), (Owner { run: Some(5), ..of }, "log")] {
+        store.put_object(owner, key.to_owned(), "content".into(), false).unwrap();
+    }
+    store.delete_object(of, "gone").unwrap();
+    for (of, key) in [(holder, "kept"), (holder, "gone"), (global, "shared")] {
+        store.put_secret(of, key.to_owned(), "hunter22".to_owned(), vec![], false).unwrap();
+    }
+    store.delete_secret(holder, "gone").unwrap();
+    store.durable().await.unwrap();
+    let before = everything(&store);
+    store.close().await;
+    let store = open_store(&directory.file());
+    assert_eq!(everything(&store), before);
+    assert_eq!(store.object(of, "kept").unwrap(), "content");
+    assert_eq!(store.object(Owner { run: Some(5), ..of }, "log").unwrap(), "content");
+    assert_eq!(store.secret(holder, "kept").unwrap().1, "hunter22");
+    assert_eq!(store.secret(global, "shared").unwrap().1, "hunter22");
+    assert!(store.object(of, "gone").is_err() && store.secret(holder, "gone").is_err());
+    assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().disabled);
+    assert!(store.token(&gone).is_err());
+    assert!(store.bootstrap_token().is_err(), "the first token is made once");
+    assert!(store.start_run(start("one")).is_err(), "no run is started");
+    store.toggle_ignoring_runs();
+    assert_eq!(store.start_run(start("one")).unwrap().id, 6, "numbers go on");
+}
+
+#[tokio::test]
+async fn what_is_kept_no_more_is_not_on_disk_either() {
+    let directory = Directory::new("bounded");
+    let store = open_store(&directory.file());
+    store.ensure_pipeline("", "busy").unwrap();
+    let most = i64::try_from(super::super::RUNS_PER_PIPELINE).unwrap();
+    for _ in 0..most + 10 {
+        store.start_run(start("busy")).unwrap();
+    }
+    store.durable().await.unwrap();
+    let before = everything(&store);
+    store.close().await;
+    let store = open_store(&directory.file());
+    assert_eq!(everything(&store), before);
+    assert!(store.run("", "busy", 10).is_err());
+    assert_eq!(store.run("", "busy", 11).unwrap().id, 11);
+}
+
+#[tokio::test]
+async fn an_event_is_told_once_it_is_on_disk() {
+    let directory = Directory::new("events");
+    let store = open_store(&directory.file());
+    store.durable().await.unwrap();
+    let mut progress = store.progress();
+    let last = progress.borrow().last;
+    store.ensure_pipeline("", "one").unwrap();
+    // Registered, and its first configuration.
+    progress.wait_for(|it| it.last == last + 2).await.unwrap();
+    assert_eq!(store.events_after(last, 9).len(), 2);
+    assert_eq!(store.event(last + 2).unwrap().id, last + 2);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_after_the_store_was_closed() {
+    let directory = Directory::new("closed");
+    let store = open_store(&directory.file());
+    store.close().await;
+    store.ensure_pipeline("", "late").unwrap();
+    assert_eq!(store.durable().await.unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+#[tokio::test]
+async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = Directory::new("secrets");
+    let store = open_store(&directory.file());
+    let secret = "correct horse battery staple";
+    store.put_secret(Holder::Global, "it".to_owned(), secret.to_owned(), vec![], false).unwrap();
+    // So is what an extension was installed with.
+    let registration = gofer_proto::ExtensionRegistration {
+        name: "it".to_owned(),
+        pass: secret.to_owned(),
+        variables: [("token".to_owned(), secret.to_owned())].into(),
+        ..Default::default()
+    };
+    store.put_registration(registration.clone()).unwrap();
+    store.durable().await.unwrap();
+    store.close().await;
+    let file = std::fs::read(directory.file()).unwrap();
+    assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
+    let key = directory.0.join("store.redb.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    // With another key it is refused, and with its own one it is there again.
+    let other = Store::open(Clock::system(), &directory.file(), Some([7; 32]));
+    let why = other.err().unwrap().to_string();
+    assert!(why.contains("encrypted with another key"), "{why}");
+    let own = super::super::seal::unhex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
+    let store = Store::open(Clock::system(), &directory.file(), Some(own)).unwrap();
+    assert_eq!(store.secret(Holder::Global, "it").unwrap().1, secret);
+    assert_eq!(store.registration("it"), Some(registration));
+    store.close().await;
+    std::fs::write(&key, "not a key").unwrap();
+    let why = refusal(&directory.file());
+    assert!(why.contains("64 hexadecimal digits"), "{why}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_in_use_is_refused() {
+    let directory = Directory::new("locked");
+    let store = open_store(&directory.file());
+    let refusal = refusal(&directory.file());
+    assert!(refusal.contains("in use by another process"), "{refusal}");
+    store.ensure_pipeline("", "one").unwrap();
+    store.durable().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let directory = Directory::new("newer");
+    open_store(&directory.file()).close().await;
+    {
+        let database = Database::open(directory.file()).unwrap();
+        let key = Kind::Version.key(&[], None);
+        commit(&database, &[Write { key, value: Some(7_u32.to_be_bytes().to_vec()) }]).unwrap();
+    }
+    let before = std::fs::read(directory.file()).unwrap();
+    let refusal = refusal(&directory.file());
+    assert!(refusal.contains("version 7") && refusal.contains("up to 1"), "{refusal}");
+    assert_eq!(std::fs::read(directory.file()).unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_is_no_store_is_refused_and_left_as_it_is() {
+    let directory = Directory::new("foreign");
+    {
+        let database = Database::create(directory.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(TableDefinition::<u64, u64>::new("mine")).unwrap();
+        transaction.commit().unwrap();
+    }
+    for content in [std::fs::read(directory.file()).unwrap(), b"dear diary".repeat(1000)] {
+        std::fs::write(directory.file(), &content).unwrap();
+        let refusal = refusal(&directory.file());
+        assert!(refusal.contains("store.redb"), "{refusal}");
+        assert_eq!(std::fs::read(directory.file()).unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_and_left_as_it_is() {
+    let directory = Directory::new("damaged");
+    let store = open_store(&directory.file());
+    for n in 0..300 {
+        store.ensure_pipeline("", &format!("pipeline-{n}")).unwrap();
+    }
+    store.durable().await.unwrap();
+    store.close().await;
+    drop(store);
+    let whole = std::fs::read(directory.file()).unwrap();
+    let mut refused = 0;
+    // Everything that names a pipeline is in a page that is in use.
+    let places: Vec<usize> = whole
+        .windows(9)
+        .enumerate()
+        .filter(|(_, window)| *window == b"pipeline-")
+        .map(|(at, _)| at)
+        .step_by(97)
+        .collect();
+    for at in places {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x20;
+        std::fs::write(directory.file(), &damaged).unwrap();
+        match Store::open(Clock::system(), &directory.file(), None) {
+            // A page that was freed may hold an old copy: damage there is none.
+            Ok(store) => store.close().await,
+            Err(error) => {
+                let error = error.to_string();
+                assert!(error.contains("cannot be opened"), "{error}");
+                assert!(std::fs::read(directory.file()).unwrap() == damaged, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "no damage was noticed");
+    let half = &whole[..whole.len() / 2];
+    std::fs::write(directory.file(), half).unwrap();
+    let refusal = refusal(&directory.file());
+    assert!(refusal.contains("store.redb"), "{refusal}");
+}

@@ -1,0 +1,143 @@
+//! The file that a store is kept in: made whole, opened only where it is whole
+//! and known, and written a transaction at a time.
+
+use std::io::{
+    self,
+    ErrorKind::{AlreadyExists, NotFound},
+};
+use std::path::{Path, PathBuf};
+
+use redb::backends::InMemoryBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend as _, TableDefinition};
+
+use super::journal::{Kind, Write};
+use gofer_sdk::{Error, ErrorKind, Result};
+
+/// One table: a record's kind is the first byte of its key.
+pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+
+/// The layout of the records. A program reads its own and refuses newer ones.
+const VERSION: u32 = 1;
+
+/// Opens a file that is whole and of a version that is known, or makes one.
+pub(super) fn open(path: &Path) -> Result<Database> {
+    let shown = path.display();
+    let refused = |why: String| Error::new(ErrorKind::FailedPrecondition, why);
+    let explain = |error: DatabaseError| match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            refused(format!("the store `{shown}` is in use by another process"))
+        }
+        error => refused(format!("the store `{shown}` cannot be opened: {error}")),
+    };
+    if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
+        make(path)
+            .map_err(|error| refused(format!("the store `{shown}` cannot be made: {error}")))?;
+    }
+    if std::fs::metadata(path)?.len() > 0 {
+        match redb::ReadOnlyDatabase::open(path) {
+            // One that was not closed in order is repaired when it is opened.
+            Ok(_) | Err(DatabaseError::RepairAborted) => {}
+            Err(error) => return Err(explain(error)),
+        }
+        // Opening writes: it is tried on a copy, and what is refused is left as
+        // it is.
+        check(path, &copy(path).map_err(explain)?)?;
+    }
+    let database = Database::create(path).map_err(explain)?;
+    if check(path, &database)? == Content::Nothing {
+        begin(&database)
+            .map_err(|error| refused(format!("the store `{shown}` cannot be made: {error}")))?;
+    }
+    Ok(database)
+}
+
+/// The whole file in memory, opened with every checksum looked at.
+fn copy(path: &Path) -> Result<Database, DatabaseError> {
+    let content = std::fs::read(path)?;
+    let memory = InMemoryBackend::new();
+    memory.set_len(content.len() as u64)?;
+    memory.write(0, &content)?;
+    Database::builder().set_check_integrity_on_open(true).create_with_backend(memory)
+}
+
+/// Makes a file where there is none, whole or not at all: killed half-way, it
+/// leaves one beside it that nobody reads.
+fn make(path: &Path) -> Result<(), redb::Error> {
+    let new = beside(path);
+    let database = Database::create(&new)?;
+    begin(&database)?;
+    database.close()?;
+    publish(&new, path)?;
+    Ok(())
+}
+
+/// A name that nobody else has, for a file on its way to be `path`.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:08x}.new", fastrand::u32(..)));
+    path.with_file_name(name)
+}
+
+/// Gives a finished file its name. Where somebody else was faster it is theirs
+/// that stays, and this is false.
+pub(super) fn publish(new: &Path, path: &Path) -> io::Result<bool> {
+    let linked = std::fs::hard_link(new, path);
+    std::fs::remove_file(new)?;
+    match linked {
+        Err(error) if error.kind() == AlreadyExists => Ok(false),
+        linked => linked.map(|()| true),
+    }
+}
+
+fn begin(database: &Database) -> Result<(), redb::Error> {
+    let key = Kind::Version.key(&[], None);
+    commit(database, &[Write { key, value: Some(VERSION.to_be_bytes().to_vec()) }])
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// New, or given up when it was just being made.
+    Nothing,
+    Records,
+}
+
+fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
+    let shown = path.display();
+    let refused = |why: String| Err(Error::new(ErrorKind::FailedPrecondition, why));
+    match version(database) {
+        Ok(None) => Ok(Content::Nothing),
+        Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
+        Ok(Some(version)) => refused(format!(
+            "the store `{shown}` has version {version}, which a newer program wrote; this one \
+             knows versions up to {VERSION}"
+        )),
+        Err(error) => refused(format!("`{shown}` is not a store of a Gofer core: {error}")),
+    }
+}
+
+/// `None` where there is nothing at all.
+fn version(database: &impl ReadableDatabase) -> Result<Option<u32>, redb::Error> {
+    let transaction = database.begin_read()?;
+    if transaction.list_tables()?.next().is_none() {
+        return Ok(None);
+    }
+    let table = transaction.open_table(RECORDS)?;
+    let found = table.get(&*Kind::Version.key(&[], None))?;
+    let version = found.and_then(|it| Some(u32::from_be_bytes(it.value().try_into().ok()?)));
+    version.map(Some).ok_or_else(|| redb::Error::Corrupted("it has no version".to_owned()))
+}
+
+/// Writes records, all of them or none.
+pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(RECORDS)?;
+        for Write { key, value } in writes {
+            match value {
+                Some(value) => drop(table.insert(&**key, &**value)?),
+                None => drop(table.remove(&**key)?),
+            }
+        }
+    }
+    Ok(transaction.commit()?)
+}

@@ -1,0 +1,253 @@
+//! What an operation changes, as records of a file, and how a record is read.
+//!
+//! A record's key begins with the byte of its kind, so that reading the file in
+//! order gives namespaces before the pipelines in them, and those before what
+//! belongs to each. Its value is a protobuf message: mostly the API's own.
+
+#[cfg(feature = "store")]
+mod read;
+
+use std::sync::Arc;
+
+use prost::Message;
+use tonic::Status;
+
+use super::objects::Object;
+use super::seal::Seal;
+use super::secrets::Secret;
+use gofer_proto as proto;
+
+#[cfg(feature = "store")]
+pub(super) use read::{Record, decode};
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    #[cfg(feature = "store")]
+    Version = 0,
+    Flags = 1,
+    Namespace = 2,
+    Pipeline = 3,
+    Config = 4,
+    Run = 5,
+    Subscription = 6,
+    Registration = 7,
+    Token = 8,
+    Event = 9,
+    Object = 10,
+    Secret = 11,
+    Start = 12,
+}
+
+impl Kind {
+    /// A key that no other names or numbers give: each name with its length
+    /// before it, numbers in the order of their size.
+    pub(super) fn key(self, names: &[&str], number: Option<i64>) -> Vec<u8> {
+        let mut key = vec![self as u8];
+        for name in names {
+            // Names are bounded far below 4 GiB.
+            key.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+            key.extend_from_slice(name.as_bytes());
+        }
+        if let Some(number) = number {
+            key.extend(number.to_be_bytes());
+        }
+        key
+    }
+}
+
+/// What an operation changes, in order; nothing is gathered where the store is
+/// in memory alone.
+pub(super) struct Journal {
+    kept: bool,
+    seal: Option<Arc<Seal>>,
+    pub(super) writes: Vec<Write>,
+}
+
+/// A record that is put, or removed.
+pub(super) struct Write {
+    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
+    pub(super) key: Vec<u8>,
+    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
+    pub(super) value: Option<Vec<u8>>,
+}
+
+impl Journal {
+    /// Kept where there is something to seal secrets with.
+    pub(super) fn new(seal: Option<Arc<Seal>>) -> Self {
+        Self { kept: seal.is_some(), seal, writes: Vec::new() }
+    }
+
+    fn write(&mut self, kind: Kind, names: &[&str], number: Option<i64>, value: Option<Vec<u8>>) {
+        if self.kept {
+            self.writes.push(Write { key: kind.key(names, number), value });
+        }
+    }
+
+    fn put(&mut self, kind: Kind, names: &[&str], number: Option<i64>, record: &impl Message) {
+        if self.kept {
+            self.write(kind, names, number, Some(record.encode_to_vec()));
+        }
+    }
+
+    pub(super) fn put_flags(&mut self, flags: Flags) {
+        self.write(
+            Kind::Flags,
+            &[],
+            None,
+            Some(vec![flags.bootstrapped.into(), flags.ignores_runs.into()]),
+        );
+    }
+
+    pub(super) fn put_namespace(&mut self, it: &proto::Namespace) {
+        self.put(Kind::Namespace, &[&it.id], None, it);
+    }
+
+    pub(super) fn remove_namespace(&mut self, id: &str) {
+        self.write(Kind::Namespace, &[id], None, None);
+    }
+
+    pub(super) fn put_pipeline(&mut self, it: &proto::PipelineMetadata) {
+        self.put(Kind::Pipeline, &[&it.namespace, &it.id], None, it);
+    }
+
+    pub(super) fn remove_pipeline(&mut self, namespace: &str, id: &str) {
+        self.write(Kind::Pipeline, &[namespace, id], None, None);
+    }
+
+    pub(super) fn put_config(&mut self, it: &proto::PipelineConfig) {
+        self.put(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), it);
+    }
+
+    pub(super) fn remove_config(&mut self, it: &proto::PipelineConfig) {
+        self.write(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), None);
+    }
+
+    pub(super) fn put_run(&mut self, it: &proto::Run) {
+        self.put(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), it);
+    }
+
+    pub(super) fn remove_run(&mut self, it: &proto::Run) {
+        self.write(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
+    }
+
+    pub(super) fn put_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
+        let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
+        self.put(Kind::Subscription, &names, None, it);
+    }
+
+    pub(super) fn remove_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
+        let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
+        self.write(Kind::Subscription, &names, None, None);
+    }
+
+    /// As a whole, since it holds a registry's password and what an administrator
+    /// configured.
+    pub(super) fn put_registration(
+        &mut self,
+        it: &proto::ExtensionRegistration,
+    ) -> Result<(), Status> {
+        let key = Kind::Registration.key(&[&it.name], None);
+        let Some(sealed) = self.sealed(&key, &it.encode_to_vec())? else { return Ok(()) };
+        self.writes.push(Write { key, value: Some(sealed) });
+        Ok(())
+    }
+
+    pub(super) fn remove_registration(&mut self, name: &str) {
+        self.write(Kind::Registration, &[name], None, None);
+    }
+
+    pub(super) fn put_token(&mut self, digest: &[u8; 32], it: &proto::Token) {
+        if self.kept {
+            self.digest(Kind::Token, digest, Some(it.encode_to_vec()));
+        }
+    }
+
+    pub(super) fn remove_token(&mut self, digest: &[u8; 32]) {
+        self.digest(Kind::Token, digest, None);
+    }
+
+    pub(super) fn put_event(&mut self, it: &proto::Event) {
+        self.put(Kind::Event, &[], Some(it.id), it);
+    }
+
+    pub(super) fn remove_event(&mut self, id: i64) {
+        self.write(Kind::Event, &[], Some(id), None);
+    }
+
+    pub(super) fn put_object(&mut self, it: &Object) {
+        self.put(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), it);
+    }
+
+    pub(super) fn remove_object(&mut self, it: &Object) {
+        self.write(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), None);
+    }
+
+    pub(super) fn put_secret(&mut self, it: &Secret) -> Result<(), Status> {
+        let key = Kind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
+        let Some(sealed) = self.sealed(&key, it.content.as_bytes())? else { return Ok(()) };
+        let record = SealedSecret {
+            namespace: it.namespace.clone(),
+            pipeline: it.pipeline.clone(),
+            key: it.key.clone(),
+            namespaces: it.namespaces.clone(),
+            created: it.created,
+            sealed,
+        };
+        self.writes.push(Write { key, value: Some(record.encode_to_vec()) });
+        Ok(())
+    }
+
+    /// Encrypted for its place; `None` where nothing is kept.
+    fn sealed(&self, place: &[u8], content: &[u8]) -> Result<Option<Vec<u8>>, Status> {
+        let Some(seal) = &self.seal else { return Ok(None) };
+        let sealed = seal.seal(place, content);
+        sealed.map(Some).ok_or_else(|| Status::internal("what is secret cannot be encrypted"))
+    }
+
+    pub(super) fn put_start(&mut self, digest: &[u8; 32]) {
+        self.digest(Kind::Start, digest, Some(Vec::new()));
+    }
+
+    pub(super) fn remove_start(&mut self, digest: &[u8; 32]) {
+        self.digest(Kind::Start, digest, None);
+    }
+
+    fn digest(&mut self, kind: Kind, digest: &[u8; 32], value: Option<Vec<u8>>) {
+        if self.kept {
+            let key = [&[kind as u8], &digest[..]].concat();
+            self.writes.push(Write { key, value });
+        }
+    }
+
+    pub(super) fn remove_secret(&mut self, it: &Secret) {
+        self.write(Kind::Secret, &[&it.namespace, &it.pipeline, &it.key], None, None);
+    }
+}
+
+/// A secret as it is on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+struct SealedSecret {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    pipeline: String,
+    #[prost(string, tag = "3")]
+    key: String,
+    #[prost(string, repeated, tag = "4")]
+    namespaces: Vec<String>,
+    #[prost(int64, tag = "5")]
+    created: i64,
+    #[prost(bytes = "vec", tag = "6")]
+    sealed: Vec<u8>,
+}
+
+/// What is true or not of the whole core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags {
+    /// The token that needs none to be made has been made.
+    pub(super) bootstrapped: bool,
+    /// No run is started at the moment.
+    pub(super) ignores_runs: bool,
+}

@@ -1,0 +1,51 @@
+//! What names may look like, and which part of a listing is asked for.
+
+use tonic::Status;
+
+use super::DEFAULT;
+
+/// Far above any name that a person would type.
+const MAX_NAME_BYTES: usize = 200;
+
+/// What a limit of 0 means.
+const DEFAULT_LIMIT: usize = 200;
+
+/// What every name must be: not empty, without `/` (which joins names) and
+/// control characters, at most 200 bytes.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
+    let problem = if name.is_empty() {
+        "must not be empty".to_owned()
+    } else if name.len() > MAX_NAME_BYTES {
+        format!("has {} bytes; at most {MAX_NAME_BYTES} are accepted", name.len())
+    } else if name.contains('/') || name.contains(char::is_control) {
+        "must not contain `/` or control characters".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Status::invalid_argument(format!("the {what} {problem}")))
+}
+
+/// An empty namespace is `default`.
+pub(crate) fn or_default(namespace: &str) -> &str {
+    if namespace.is_empty() { DEFAULT } else { namespace }
+}
+
+/// A part of a listing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page {
+    offset: usize,
+    limit: usize,
+}
+
+impl Page {
+    pub(crate) fn new(offset: i64, limit: i64) -> Result<Self, Status> {
+        let (Ok(offset), Ok(limit)) = (usize::try_from(offset), usize::try_from(limit)) else {
+            return Err(Status::invalid_argument("`offset` and `limit` must not be negative"));
+        };
+        Ok(Self { offset, limit: if limit == 0 { DEFAULT_LIMIT } else { limit } })
+    }
+
+    pub(super) fn of<'a, T: Clone + 'a>(self, all: impl Iterator<Item = &'a T>) -> Vec<T> {
+        all.skip(self.offset).take(self.limit).cloned().collect()
+    }
+}

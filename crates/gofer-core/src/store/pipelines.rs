@@ -1,0 +1,322 @@
+//! Pipelines and the versions of their configurations.
+//!
+//! This core has no deployments: registering a configuration makes it the live
+//! one at once, and the version before it is deprecated.
+
+use gofer_proto as proto;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde_json::json;
+use tonic::Status;
+
+use super::objects::Objects;
+use super::queue::{Line, cut_short, forget_turn};
+use super::runs::Ending;
+use super::secrets::Secrets;
+use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
+use gofer_proto::pipeline_config::PipelineConfigState;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::run_status_reason::RunStatusReasonKind;
+use gofer_proto::{self, Pipeline, PipelineConfig, PipelineMetadata, UserPipelineConfig};
+
+pub(super) struct PipelineTable {
+    pub(super) metadata: PipelineMetadata,
+    pub(super) configs: BTreeMap<i64, PipelineConfig>,
+    /// Oldest first: the newest of all that were started, and older ones that
+    /// are not over.
+    pub(super) runs: VecDeque<proto::Run>,
+    pub(super) line: Line,
+    pub(super) last_run: i64,
+    /// By extension and label.
+    pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
+    pub(super) objects: Objects,
+    pub(super) secrets: Secrets,
+}
+
+impl PipelineTable {
+    pub(super) fn new(metadata: PipelineMetadata) -> Self {
+        Self {
+            metadata,
+            configs: BTreeMap::new(),
+            runs: VecDeque::new(),
+            line: Line::default(),
+            last_run: 0,
+            subscriptions: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+        }
+    }
+
+    /// The configuration that runs follow.
+    pub(super) fn live(&self) -> Option<&PipelineConfig> {
+        self.configs.values().next_back()
+    }
+
+    fn config(&self, version: i64) -> Result<&PipelineConfig, Status> {
+        let found = if version == 0 { self.live() } else { self.configs.get(&version) };
+        found.ok_or_else(|| {
+            let PipelineMetadata { namespace, id, .. } = &self.metadata;
+            Status::not_found(format!(
+                "the pipeline `{namespace}/{id}` has no configuration of version {version}"
+            ))
+        })
+    }
+}
+
+impl Store {
+    /// Stores a configuration as the next version, with the pipeline where
+    /// there is none of its id.
+    pub(crate) fn register_config(
+        &self,
+        namespace: &str,
+        config: UserPipelineConfig,
+    ) -> Result<Pipeline, Status> {
+        check_name("pipeline's id", &config.id)?;
+        if config.parallelism < 0 {
+            return Err(Status::invalid_argument("`parallelism` must not be negative"));
+        }
+        let tasks = tasks(config.tasks)?;
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
+        let namespace = or_default(namespace);
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let mut details = json!({ "namespace_id": namespace, "pipeline_id": config.id });
+        if !table.pipelines.contains_key(&config.id) {
+            events.publish(now, EventKind::PipelineRegistered, &details);
+        }
+        let pipeline = table.pipelines.entry(config.id).or_insert_with_key(|id| {
+            PipelineTable::new(PipelineMetadata {
+                namespace: namespace.to_owned(),
+                id: id.to_owned(),
+                created: now,
+                modified: now,
+                state: PipelineState::Active.into(),
+            })
+        });
+        let mut version = 1;
+        if let Some(mut before) = pipeline.configs.last_entry() {
+            version = before.key() + 1;
+            let before = before.get_mut();
+            before.state = PipelineConfigState::Deprecated.into();
+            before.deprecated = now;
+            journal.put_config(before);
+        }
+        let config = PipelineConfig {
+            namespace: namespace.to_owned(),
+            pipeline: pipeline.metadata.id.clone(),
+            version,
+            parallelism: config.parallelism,
+            name: config.name,
+            description: config.description,
+            tasks,
+            state: PipelineConfigState::Live.into(),
+            registered: now,
+            deprecated: 0,
+        };
+        pipeline.configs.insert(version, config.clone());
+        pipeline.metadata.modified = now;
+        journal.put_pipeline(&pipeline.metadata);
+        journal.put_config(&config);
+        details["version"] = version.into();
+        events.publish(now, EventKind::PipelineConfigRegistered, &details);
+        if let Some(queue) = queue {
+            // It may have more parallelism than the one before.
+            queue.give_turn(pipeline);
+            self.run_waits.notify_one();
+        }
+        Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
+    }
+
+    /// Makes a pipeline that can run, and its namespace, where they are missing.
+    pub(crate) fn ensure_pipeline(&self, namespace: &str, pipeline: &str) -> Result<(), Status> {
+        if self.tables().pipeline(namespace, pipeline).is_ok() {
+            return Ok(());
+        }
+        let id = or_default(namespace).to_owned();
+        if self.namespace(&id).is_err() {
+            let request = proto::CreateNamespaceRequest { id, ..Default::default() };
+            self.create_namespace(request)?;
+        }
+        let config = UserPipelineConfig { id: pipeline.to_owned(), ..Default::default() };
+        self.register_config(namespace, config).map(drop)
+    }
+
+    /// A pipeline with one version of its configuration, 0 for the live one.
+    pub(crate) fn pipeline(
+        &self,
+        namespace: &str,
+        id: &str,
+        version: i64,
+    ) -> Result<Pipeline, Status> {
+        let tables = self.tables();
+        let pipeline = tables.pipeline(namespace, id)?;
+        let config = pipeline.config(version)?.clone();
+        Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
+    }
+
+    /// By their ids.
+    pub(crate) fn pipelines(
+        &self,
+        namespace: &str,
+        page: Page,
+    ) -> Result<Vec<PipelineMetadata>, Status> {
+        let tables = self.tables();
+        let pipelines = &tables.namespace(namespace)?.pipelines;
+        Ok(page.of(pipelines.values().map(|pipeline| &pipeline.metadata)))
+    }
+
+    /// Allows or refuses new runs. Nothing happens where that is so already.
+    pub(crate) fn set_pipeline_state(
+        &self,
+        namespace: &str,
+        id: &str,
+        state: PipelineState,
+    ) -> Result<(), Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let metadata = &mut tables.pipeline_mut(namespace, id)?.metadata;
+        if metadata.state() == state {
+            return Ok(());
+        }
+        metadata.set_state(state);
+        metadata.modified = now;
+        let changed = metadata.clone();
+        tables.journal.put_pipeline(&changed);
+        let kind = match state {
+            PipelineState::Disabled => EventKind::PipelineDisabled,
+            PipelineState::Active | PipelineState::Unknown => EventKind::PipelineEnabled,
+        };
+        let details = json!({ "namespace_id": or_default(namespace), "pipeline_id": id });
+        tables.events.publish(now, kind, &details);
+        Ok(())
+    }
+
+    /// Forgets a pipeline with everything in it; its runs that are not over are
+    /// cancelled first, by whom `by` says. The subscriptions that it had come
+    /// back, for the extensions to be told.
+    pub(crate) fn delete_pipeline(
+        &self,
+        namespace: &str,
+        id: &str,
+        by: RunStatusReasonKind,
+    ) -> Result<Vec<proto::PipelineExtensionSubscription>, Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let removed = tables.namespace_mut(namespace)?.pipelines.remove(id);
+        let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
+        let Tables { events, journal, queue, .. } = &mut *tables;
+        forget_turn(queue, &removed);
+        cut_short(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
+        tables.journal.remove_pipeline(&removed.metadata.namespace, id);
+        removed.configs.values().for_each(|it| tables.journal.remove_config(it));
+        removed.runs.iter().for_each(|it| tables.journal.remove_run(it));
+        removed.subscriptions.values().for_each(|it| tables.journal.remove_subscription(it));
+        removed.objects.values().for_each(|it| tables.journal.remove_object(it));
+        removed.secrets.values().for_each(|it| tables.journal.remove_secret(it));
+        let subscriptions: Vec<_> = removed.subscriptions.into_values().collect();
+        for subscription in &subscriptions {
+            tables.publish_unsubscription(now, subscription);
+        }
+        let details = json!({ "namespace_id": or_default(namespace), "pipeline_id": id });
+        tables.events.publish(now, EventKind::PipelineDeleted, &details);
+        Ok(subscriptions)
+    }
+
+    /// One version, 0 for the live one.
+    pub(crate) fn config(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        version: i64,
+    ) -> Result<PipelineConfig, Status> {
+        self.tables().pipeline(namespace, pipeline)?.config(version).cloned()
+    }
+
+    /// Newest first.
+    pub(crate) fn configs(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        page: Page,
+    ) -> Result<Vec<PipelineConfig>, Status> {
+        let tables = self.tables();
+        Ok(page.of(tables.pipeline(namespace, pipeline)?.configs.values().rev()))
+    }
+
+    pub(crate) fn delete_config(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        version: i64,
+    ) -> Result<(), Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let table = tables.pipeline_mut(namespace, pipeline)?;
+        let config = table.config(version)?;
+        let (version, state) = (config.version, config.state());
+        if state == PipelineConfigState::Live {
+            return Err(Status::failed_precondition(format!(
+                "version {version} is the live one of the pipeline `{}/{pipeline}`; \
+                 register another first",
+                or_default(namespace)
+            )));
+        }
+        if let Some(removed) = table.configs.remove(&version) {
+            tables.journal.remove_config(&removed);
+        }
+        let details = json!({
+            "namespace_id": or_default(namespace), "pipeline_id": pipeline, "version": version,
+        });
+        tables.events.publish(now, EventKind::PipelineConfigDeleted, &details);
+        Ok(())
+    }
+}
+
+/// What the server makes of the tasks that a pipeline's owner wrote.
+fn tasks(
+    written: Vec<proto::UserPipelineTaskConfig>,
+) -> Result<HashMap<String, proto::Task>, Status> {
+    let mut tasks = HashMap::with_capacity(written.len());
+    for task in written {
+        check_name("task's id", &task.id)?;
+        let id = task.id.clone();
+        let task = proto::Task {
+            id: task.id,
+            description: task.description,
+            image: task.image,
+            registry_auth: task.registry_auth,
+            // The two enums have the same numbers.
+            depends_on: task.depends_on,
+            variables: variables(task.variables, "PIPELINE_CONFIG"),
+            entrypoint: task.entrypoint,
+            command: task.command,
+            inject_api_token: task.inject_api_token,
+        };
+        if tasks.insert(id.clone(), task).is_some() {
+            return Err(Status::invalid_argument(format!("there are two tasks `{id}`")));
+        }
+    }
+    for task in tasks.values() {
+        if let Some(missing) = task.depends_on.keys().find(|id| !tasks.contains_key(*id)) {
+            return Err(Status::invalid_argument(format!(
+                "the task `{}` depends on `{missing}`, which is no task of the pipeline",
+                task.id
+            )));
+        }
+    }
+    Ok(tasks)
+}
+
+/// Sorted, so that equal requests make equal records.
+pub(super) fn variables(
+    given: HashMap<String, String>,
+    source: &'static str,
+) -> Vec<proto::Variable> {
+    let mut variables: Vec<_> = given
+        .into_iter()
+        .map(|(key, value)| proto::Variable { key, value, source: source.to_owned() })
+        .collect();
+    variables.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    variables
+}

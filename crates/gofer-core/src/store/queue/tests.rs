@@ -1,0 +1,272 @@
+//! Which run is executed when, and how it ends otherwise.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use tonic::Code;
+
+use super::super::RUNS_PER_PIPELINE;
+use super::*;
+use gofer_net::Clock;
+use gofer_proto::run::RunStatus;
+use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
+use gofer_proto::{StartRunRequest, UserPipelineConfig};
+
+fn store(most: usize) -> Arc<Store> {
+    let store = Store::new(Clock::derived());
+    store.begin_runs(Some(most));
+    store
+}
+
+fn pipeline(store: &Store, id: &str, parallelism: i64) {
+    let config = UserPipelineConfig { id: id.to_owned(), parallelism, ..Default::default() };
+    store.register_config("", config).unwrap();
+}
+
+fn try_start(store: &Store, pipeline: &str) -> Result<Run, tonic::Status> {
+    store.start_run(StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() })
+}
+
+fn start(store: &Store, pipeline: &str, count: usize) {
+    for _ in 0..count {
+        try_start(store, pipeline).unwrap();
+    }
+}
+
+/// All that may be executed now.
+fn due(store: &Store) -> Vec<Job> {
+    std::iter::from_fn(|| store.next_run()).collect()
+}
+
+fn names(jobs: &[Job]) -> Vec<(&str, i64)> {
+    jobs.iter().map(|job| (&*job.run.pipeline, job.run.id)).collect()
+}
+
+fn states(store: &Store, pipeline: &str) -> Vec<(RunState, RunStatus)> {
+    store.runs("", pipeline).iter().rev().map(|run| (run.state(), run.status())).collect()
+}
+
+fn completed(store: &Store) -> usize {
+    let events = store.events_after(0, usize::MAX);
+    events.iter().filter(|event| event.r#type == "RUN_COMPLETED").count()
+}
+
+const PENDING: (RunState, RunStatus) = (RunState::Pending, RunStatus::Unknown);
+const RUNNING: (RunState, RunStatus) = (RunState::Running, RunStatus::Unknown);
+const SUCCESSFUL: (RunState, RunStatus) = (RunState::Complete, RunStatus::Successful);
+const FAILED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Failed);
+const CANCELLED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Cancelled);
+
+#[tokio::test]
+async fn a_run_is_pending_then_running_then_complete() {
+    let store = store(10);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 1);
+    assert_eq!(states(&store, "nightly"), [PENDING]);
+    let job = store.next_run().unwrap();
+    assert_eq!(job.run.state(), RunState::Running);
+    assert_eq!((states(&store, "nightly"), completed(&store)), (vec![RUNNING], 0));
+    store.end_run(&job, &Ending::success());
+    assert_eq!((states(&store, "nightly"), completed(&store)), (vec![SUCCESSFUL], 1));
+    assert!(store.next_run().is_none());
+}
+
+#[tokio::test]
+async fn runs_of_a_pipeline_begin_in_order_within_its_parallelism() {
+    let store = store(10);
+    pipeline(&store, "nightly", 2);
+    start(&store, "nightly", 4);
+    let first = due(&store);
+    assert_eq!(names(&first), [("nightly", 1), ("nightly", 2)]);
+    store.end_run(&first[1], &Ending::success());
+    let second = due(&store);
+    assert_eq!(names(&second), [("nightly", 3)]);
+    assert_eq!(states(&store, "nightly"), [RUNNING, SUCCESSFUL, RUNNING, PENDING]);
+}
+
+#[tokio::test]
+async fn more_parallelism_counts_at_once_and_less_harms_no_run() {
+    let store = store(10);
+    pipeline(&store, "nightly", 1);
+    start(&store, "nightly", 6);
+    let mut jobs = due(&store);
+    assert_eq!(jobs.len(), 1);
+    pipeline(&store, "nightly", 4);
+    jobs.extend(due(&store));
+    assert_eq!(jobs.len(), 4);
+    pipeline(&store, "nightly", 2);
+    for job in jobs.drain(..2) {
+        assert!(!job.cancelled.is_cancelled());
+        store.end_run(&job, &Ending::success());
+        assert!(store.next_run().is_none(), "two are still running");
+    }
+    store.end_run(&jobs[0], &Ending::success());
+    assert_eq!(names(&due(&store)), [("nightly", 5)]);
+}
+
+#[tokio::test]
+async fn all_pipelines_take_turns_within_the_bound_of_the_core() {
+    let store = store(3);
+    for id in ["one", "two"] {
+        pipeline(&store, id, 0);
+        start(&store, id, 3);
+    }
+    let first = due(&store);
+    assert_eq!(names(&first), [("one", 1), ("two", 1), ("one", 2)]);
+    for job in &first {
+        store.end_run(job, &Ending::success());
+    }
+    assert_eq!(names(&due(&store)), [("two", 2), ("one", 3), ("two", 3)]);
+}
+
+#[tokio::test]
+async fn a_run_that_waits_is_cancelled_and_never_begins() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 3);
+    let job = store.next_run().unwrap();
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
+    store.end_run(&job, &Ending::success());
+    assert_eq!(names(&due(&store)), [("nightly", 3)]);
+    assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, RUNNING]);
+    let cancelled = store.run("", "nightly", 2).unwrap().status_reason.unwrap();
+    assert_eq!(cancelled.reason(), Reason::UserCancelled);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
+    let store = store(10);
+    pipeline(&store, "nightly", 1);
+    start(&store, "nightly", 2);
+    let job = store.next_run().unwrap();
+    store.cancel_run("", "nightly", 1, Reason::UserCancelled).unwrap();
+    assert!(job.cancelled.is_cancelled());
+    assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
+    assert!(store.next_run().is_none());
+    // It was about to succeed; what was told stays.
+    store.end_run(&job, &Ending::success());
+    assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
+    assert_eq!(completed(&store), 1);
+    assert_eq!(names(&due(&store)), [("nightly", 2)]);
+}
+
+#[tokio::test]
+async fn what_is_over_or_was_never_there_is_not_cancelled() {
+    let store = store(10);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 1);
+    let cancel = |run| store.cancel_run("", "nightly", run, Reason::UserCancelled);
+    cancel(1).unwrap();
+    assert_eq!(cancel(1).unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(cancel(2).unwrap_err().code(), Code::NotFound);
+    let elsewhere = store.cancel_run("", "absent", 1, Reason::UserCancelled);
+    assert_eq!(elsewhere.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn cancelling_all_tells_which_were_not_over() {
+    let store = store(2);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 4);
+    let jobs = due(&store);
+    store.end_run(&jobs[0], &Ending::success());
+    assert_eq!(store.cancel_runs("", "nightly", Reason::AdminCancelled).unwrap(), [2, 3, 4]);
+    assert!(store.cancel_runs("", "nightly", Reason::AdminCancelled).unwrap().is_empty());
+    assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, CANCELLED, CANCELLED]);
+    assert!(store.next_run().is_none());
+}
+
+#[tokio::test]
+async fn a_deleted_pipelines_runs_end_first_and_a_new_one_has_nothing_of_them() {
+    let store = store(2);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 3);
+    let old = due(&store);
+    store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap();
+    let kinds: Vec<_> = store.events_after(0, usize::MAX).into_iter().map(|it| it.r#type).collect();
+    assert_eq!(kinds[kinds.len() - 4..][..3], ["RUN_COMPLETED"; 3]);
+    assert_eq!(kinds.last().unwrap(), "PIPELINE_DELETED");
+    assert!(old.iter().all(|job| job.cancelled.is_cancelled()));
+
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 1);
+    assert!(store.next_run().is_none(), "the old ones have not ended yet");
+    store.end_run(&old[1], &Ending::success());
+    let new = store.next_run().unwrap();
+    store.end_run(&old[0], &Ending::success());
+    assert_eq!(states(&store, "nightly"), [RUNNING], "of the same number, and another run");
+    store.end_run(&new, &Ending::success());
+    assert_eq!(states(&store, "nightly"), [SUCCESSFUL]);
+}
+
+#[tokio::test]
+async fn no_run_is_forgotten_that_is_not_over() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", RUNS_PER_PIPELINE);
+    let first = store.next_run().unwrap();
+    let status = try_start(&store, "nightly").unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("`default/nightly`"), "{status}");
+    // The next one is over, and makes room beside the first, which is not.
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
+    start(&store, "nightly", 1);
+    assert_eq!(store.run("", "nightly", 1).unwrap().state(), RunState::Running);
+    assert_eq!(store.run("", "nightly", 2).unwrap_err().code(), Code::NotFound);
+    for run in [3, RUNS_PER_PIPELINE + 1] {
+        let run = i64::try_from(run).unwrap();
+        assert_eq!(store.run("", "nightly", run).unwrap().id, run);
+    }
+    store.end_run(&first, &Ending::success());
+    start(&store, "nightly", 1);
+    assert_eq!(store.runs("", "nightly").len(), RUNS_PER_PIPELINE);
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_left_is_settled() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 3);
+    let lost = store.next_run().unwrap();
+    // As a process does that comes after.
+    store.tables().pipeline_mut("", "nightly").unwrap().line = Line::default();
+    store.begin_runs(Some(1));
+    assert_eq!(states(&store, "nightly"), [FAILED, PENDING, PENDING]);
+    let reason = store.run("", "nightly", 1).unwrap().status_reason.unwrap();
+    assert_eq!(reason.reason(), Reason::SchedulerError);
+    assert!(reason.description.contains("the core ended"), "{}", reason.description);
+    assert_eq!(names(&due(&store)), [("nightly", 2)]);
+    assert!(!lost.cancelled.is_cancelled());
+}
+
+#[tokio::test]
+async fn without_a_handler_the_runs_that_one_left_succeed() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 2);
+    store.begin_runs(None);
+    assert_eq!(states(&store, "nightly"), [SUCCESSFUL, SUCCESSFUL]);
+    assert_eq!(completed(&store), 2);
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_runs_and_leaves_what_waits() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 2);
+    let job = store.next_run().unwrap();
+    store.end_running(&Ending::failure(Reason::SchedulerError, "stopped"));
+    assert!(job.cancelled.is_cancelled());
+    assert_eq!(states(&store, "nightly"), [FAILED, PENDING]);
+}
+
+#[tokio::test]
+async fn what_a_run_ends_with_is_kept_in_part_where_it_is_long() {
+    let store = store(1);
+    pipeline(&store, "nightly", 0);
+    start(&store, "nightly", 1);
+    let job = store.next_run().unwrap();
+    store.end_run(&job, &Ending::failure(Reason::AbnormalExit, &"ö".repeat(100_000)));
+    let reason = store.run("", "nightly", 1).unwrap().status_reason.unwrap();
+    assert_eq!(reason.description.chars().count(), 1000);
+}

@@ -1,0 +1,84 @@
+//! Settings that refer to a secret or an object instead of holding a value.
+
+use std::collections::HashMap;
+
+use tonic::Status;
+
+use super::{Holder, Owner, Store};
+use gofer_proto::PipelineExtensionSubscription as Subscription;
+
+/// What a setting may refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    PipelineSecret,
+    GlobalSecret,
+    PipelineObject,
+}
+
+const KINDS: [(&str, Kind); 3] = [
+    ("pipeline_secret{{", Kind::PipelineSecret),
+    ("global_secret{{", Kind::GlobalSecret),
+    ("pipeline_object{{", Kind::PipelineObject),
+];
+
+/// `kind{{ key }}`, the spaces being optional; `None` for a value.
+fn reference(setting: &str) -> Option<(Kind, &str)> {
+    let inner = setting.trim().strip_suffix("}}")?;
+    KINDS.iter().find_map(|(prefix, kind)| Some((*kind, inner.strip_prefix(prefix)?.trim())))
+}
+
+impl Store {
+    /// The settings of a subscription as its extension gets them.
+    ///
+    /// # Errors
+    ///
+    /// Where a setting refers to something that is not there, or that its
+    /// namespace may not use.
+    pub(crate) fn resolved(
+        &self,
+        subscription: &Subscription,
+    ) -> Result<HashMap<String, String>, Status> {
+        let Subscription { namespace, pipeline, settings, .. } = subscription;
+        let value = |(key, setting): (&String, &String)| {
+            let value = match reference(setting) {
+                None => Some(setting.clone()),
+                Some((Kind::PipelineSecret, name)) => {
+                    let of = Holder::Pipeline { namespace, pipeline };
+                    self.secret(of, name).ok().map(|(_, secret)| secret)
+                }
+                Some((Kind::GlobalSecret, name)) => self.global_secret_for(namespace, name),
+                Some((Kind::PipelineObject, name)) => {
+                    let of = Owner { namespace, pipeline, run: None };
+                    let content = self.object(of, name).ok();
+                    content.and_then(|content| String::from_utf8(content.into()).ok())
+                }
+            };
+            let value = value.ok_or_else(|| {
+                Status::failed_precondition(format!(
+                    "the setting `{key}` refers to a secret or an object (`{setting}`) that is \
+                     not there, or not for this pipeline"
+                ))
+            })?;
+            Ok((key.clone(), value))
+        };
+        settings.iter().map(value).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_the_whole_setting() {
+        for setting in ["pipeline_secret{{ token }}", " pipeline_secret{{token}} "] {
+            assert_eq!(reference(setting), Some((Kind::PipelineSecret, "token")), "{setting}");
+        }
+        assert_eq!(reference("global_secret{{ a b }}"), Some((Kind::GlobalSecret, "a b")));
+        assert_eq!(reference("pipeline_object{{ x }}"), Some((Kind::PipelineObject, "x")));
+        for value in ["5m", "x pipeline_secret{{ a }}", "pipeline_secret{{ a", "run_object{{ a }}"]
+        {
+            assert_eq!(reference(value), None, "{value}");
+        }
+    }
+}

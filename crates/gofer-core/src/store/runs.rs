@@ -1,0 +1,304 @@
+//! Runs. Where nobody executes them, a run is complete, and successful, as soon
+//! as it has been accepted; otherwise it waits in the [`queue`](super::queue).
+
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tonic::Status;
+
+use super::pipelines::{PipelineTable, variables};
+use super::queue::cut_short;
+use super::{
+    EventKind, EventLog, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace,
+    no_pipeline, or_default,
+};
+use gofer_proto::initiator::Type;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::run::{RunState, RunStatus};
+use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
+use gofer_proto::{Initiator, RetryRunRequest, Run, RunStatusReason, StartRunRequest, Variable};
+
+/// Characters kept of what a run ended with.
+const DESCRIPTION: usize = 1000;
+
+/// How a run ends.
+pub(crate) struct Ending {
+    status: RunStatus,
+    reason: Option<RunStatusReason>,
+}
+
+impl Ending {
+    pub(crate) fn success() -> Self {
+        Self { status: RunStatus::Successful, reason: None }
+    }
+
+    /// Failed, and why as a sentence.
+    pub(crate) fn failure(reason: Reason, description: &str) -> Self {
+        Self::with(RunStatus::Failed, reason, description)
+    }
+
+    pub(crate) fn cancelled(by: Reason) -> Self {
+        Self::with(RunStatus::Cancelled, by, "the run was cancelled")
+    }
+
+    /// The process that executed it ended.
+    pub(super) fn lost() -> Self {
+        Self::failure(Reason::SchedulerError, "the core ended while the run was being executed")
+    }
+
+    fn with(status: RunStatus, reason: Reason, description: &str) -> Self {
+        let description = description.chars().take(DESCRIPTION).collect();
+        Self { status, reason: Some(RunStatusReason { reason: reason.into(), description }) }
+    }
+}
+
+/// Completes a run that has not been completed.
+pub(super) fn end(
+    run: &mut Run,
+    now: i64,
+    ending: &Ending,
+    events: &mut EventLog,
+    journal: &mut Journal,
+) {
+    if run.state() == RunState::Complete {
+        return;
+    }
+    run.ended = now;
+    run.state = RunState::Complete.into();
+    run.status = ending.status.into();
+    run.status_reason.clone_from(&ending.reason);
+    journal.put_run(run);
+    events.publish(now, EventKind::RunCompleted, &details(run, Some(ending.status)));
+}
+
+/// The details of the events about a run, as the contract lists them.
+#[derive(Serialize)]
+struct Details<'a> {
+    namespace_id: &'a str,
+    pipeline_id: &'a str,
+    run_id: i64,
+    initiator_type: &'static str,
+    initiator_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
+impl PipelineTable {
+    pub(super) fn run(&self, id: i64) -> Result<&Run, Status> {
+        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok();
+        place.and_then(|place| self.runs.get(place)).ok_or_else(|| {
+            Status::not_found(format!(
+                "the pipeline `{}/{}` has no run {id}, or no more",
+                self.metadata.namespace, self.metadata.id
+            ))
+        })
+    }
+
+    pub(super) fn run_mut(&mut self, id: i64) -> Option<&mut Run> {
+        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok()?;
+        self.runs.get_mut(place)
+    }
+
+    /// Makes room for one more run. What is not over is kept: somebody waits
+    /// for it.
+    fn forget_oldest_run(&mut self, journal: &mut Journal) -> Result<(), Status> {
+        if self.runs.len() < RUNS_PER_PIPELINE {
+            return Ok(());
+        }
+        let over = self.runs.iter().position(|run| run.state() == RunState::Complete);
+        let Some(oldest) = over.and_then(|place| self.runs.remove(place)) else {
+            return Err(Status::resource_exhausted(format!(
+                "the pipeline `{}/{}` has {RUNS_PER_PIPELINE} runs that are not over, and takes \
+                 no more before one is; cancel some, or allow it more parallelism",
+                self.metadata.namespace, self.metadata.id
+            )));
+        };
+        journal.remove_run(&oldest);
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Starts a run of the live configuration.
+    ///
+    /// What comes back is the run as it was accepted, pending, as Gofer has it:
+    /// nobody should come to rely on a run being over when its start returns.
+    pub(crate) fn start_run(&self, request: StartRunRequest) -> Result<Run, Status> {
+        let initiator = request.initiator.unwrap_or_default();
+        let source = match initiator.r#type() {
+            Type::Extension => "EXTENSION",
+            Type::Unknown | Type::Bot | Type::Human => "RUN_OPTIONS",
+        };
+        let variables = variables(request.variables, source);
+        self.accept_run(&request.namespace_id, &request.pipeline_id, initiator, variables)
+    }
+
+    /// A new run with the variables of an earlier one.
+    pub(crate) fn retry_run(&self, request: RetryRunRequest) -> Result<Run, Status> {
+        let RetryRunRequest { namespace_id, pipeline_id, run_id, initiator } = request;
+        let earlier = self.run(&namespace_id, &pipeline_id, run_id)?;
+        let initiator = initiator.unwrap_or_default();
+        self.accept_run(&namespace_id, &pipeline_id, initiator, earlier.variables)
+    }
+
+    fn accept_run(
+        &self,
+        namespace: &str,
+        id: &str,
+        initiator: Initiator,
+        variables: Vec<Variable>,
+    ) -> Result<Run, Status> {
+        let now = self.clock.unix_millis();
+        let namespace = or_default(namespace);
+        let mut tables = self.tables();
+        let Tables { namespaces, flags, events, journal, queue, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        if flags.ignores_runs {
+            return Err(Status::failed_precondition(
+                "the server starts no runs at the moment; ToggleEventIngress lets it again",
+            ));
+        }
+        if pipeline.metadata.state() != PipelineState::Active {
+            return Err(Status::failed_precondition(format!(
+                "the pipeline `{namespace}/{id}` is disabled"
+            )));
+        }
+        let Some(live) = pipeline.live() else {
+            return Err(Status::failed_precondition(format!(
+                "the pipeline `{namespace}/{id}` has no configuration; register one first"
+            )));
+        };
+        let pending = Run {
+            namespace: namespace.to_owned(),
+            pipeline: id.to_owned(),
+            version: live.version,
+            id: pipeline.last_run + 1,
+            started: now,
+            ended: 0,
+            state: RunState::Pending.into(),
+            status: RunStatus::Unknown.into(),
+            status_reason: None,
+            initiator: Some(initiator),
+            variables,
+            store_objects_expired: false,
+        };
+        pipeline.forget_oldest_run(journal)?;
+        pipeline.last_run = pending.id;
+        events.publish(now, EventKind::RunStarted, &details(&pending, None));
+        if let Some(queue) = queue {
+            journal.put_run(&pending);
+            pipeline.runs.push_back(pending.clone());
+            queue.wait(pipeline, pending.id);
+            self.run_waits.notify_one();
+        } else {
+            let mut run = pending.clone();
+            end(&mut run, now, &Ending::success(), events, journal);
+            pipeline.runs.push_back(run);
+        }
+        // While the tables are locked, so that runs are watched in order. A
+        // copy for nobody is not worth making.
+        if self.started.receiver_count() > 0 {
+            let _ = self.started.send(pending.clone());
+        }
+        Ok(pending)
+    }
+
+    /// Ends a run before its time. Its handler is dropped soon.
+    pub(crate) fn cancel_run(
+        &self,
+        namespace: &str,
+        id: &str,
+        run: i64,
+        by: Reason,
+    ) -> Result<(), Status> {
+        if self.cut_runs_short(namespace, id, Some(run), by)?.is_empty() {
+            return Err(Status::failed_precondition(format!(
+                "run {run} of the pipeline `{}/{id}` is over",
+                or_default(namespace)
+            )));
+        }
+        Ok(())
+    }
+
+    /// The same for all runs of a pipeline that are not over; gives their numbers.
+    pub(crate) fn cancel_runs(
+        &self,
+        namespace: &str,
+        id: &str,
+        by: Reason,
+    ) -> Result<Vec<i64>, Status> {
+        self.cut_runs_short(namespace, id, None, by)
+    }
+
+    fn cut_runs_short(
+        &self,
+        namespace: &str,
+        id: &str,
+        which: Option<i64>,
+        by: Reason,
+    ) -> Result<Vec<i64>, Status> {
+        let now = self.clock.unix_millis();
+        let namespace = or_default(namespace);
+        let mut tables = self.tables();
+        let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        if let Some(run) = which {
+            pipeline.run(run)?;
+        }
+        let ending = Ending::cancelled(by);
+        Ok(cut_short(pipeline, which, now, &ending, (events, journal, queue)))
+    }
+
+    pub(crate) fn run(&self, namespace: &str, pipeline: &str, id: i64) -> Result<Run, Status> {
+        self.tables().pipeline(namespace, pipeline)?.run(id).cloned()
+    }
+
+    /// Newest first.
+    pub(crate) fn list_runs(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        page: Page,
+    ) -> Result<Vec<Run>, Status> {
+        let tables = self.tables();
+        Ok(page.of(tables.pipeline(namespace, pipeline)?.runs.iter().rev()))
+    }
+
+    /// All that are kept, newest first; none of a pipeline that does not exist.
+    pub(crate) fn runs(&self, namespace: &str, pipeline: &str) -> Vec<Run> {
+        let tables = self.tables();
+        let table = tables.pipeline(namespace, pipeline);
+        table.map_or_else(|_| Vec::new(), |table| table.runs.iter().rev().cloned().collect())
+    }
+
+    /// Each run as it is accepted.
+    pub(crate) fn run_started(&self) -> broadcast::Receiver<Run> {
+        self.started.subscribe()
+    }
+
+    /// Stops runs from being started, or lets them again. Returns whether they
+    /// are refused from now on.
+    pub(crate) fn toggle_ignoring_runs(&self) -> bool {
+        let mut tables = self.tables();
+        let Tables { flags, journal, .. } = &mut *tables;
+        flags.ignores_runs = !flags.ignores_runs;
+        journal.put_flags(*flags);
+        flags.ignores_runs
+    }
+}
+
+fn details(run: &Run, status: Option<RunStatus>) -> Details<'_> {
+    let (kind, name) = run
+        .initiator
+        .as_ref()
+        .map_or((Type::Unknown, ""), |initiator| (initiator.r#type(), &*initiator.name));
+    Details {
+        namespace_id: &run.namespace,
+        pipeline_id: &run.pipeline,
+        run_id: run.id,
+        initiator_type: kind.as_str_name(),
+        initiator_name: name,
+        status: status.map(|status| status.as_str_name()),
+    }
+}

@@ -1,0 +1,84 @@
+//! Encrypts what must not be read off a disk: AES-256-GCM, with a key that is
+//! given or kept in a file beside the store, for its owner alone.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind::NotFound, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::file::{beside, publish};
+use gofer_sdk::{Error, ErrorKind, Result};
+
+pub(super) struct Seal {
+    key: LessSafeKey,
+    random: SystemRandom,
+}
+
+impl Seal {
+    pub(super) fn new(key: &[u8; 32]) -> Result<Self> {
+        let key = UnboundKey::new(&AES_256_GCM, key)
+            .map_err(|_| Error::internal("the key of the store's secrets is of no use"))?;
+        Ok(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
+    }
+
+    /// With the key in this file, which is made where there is none.
+    pub(super) fn from_file(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == NotFound => make(path)?,
+            text => text?,
+        };
+        let key = unhex(text.trim()).ok_or_else(|| {
+            let why = format!("`{}` must hold a key: 64 hexadecimal digits", path.display());
+            Error::new(ErrorKind::FailedPrecondition, why)
+        })?;
+        Self::new(&key)
+    }
+
+    /// The sealed text, for its place alone: it opens nowhere else.
+    pub(super) fn seal(&self, place: &[u8], text: &[u8]) -> Option<Vec<u8>> {
+        // One nonce for each secret that is put: at random they do not collide.
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).ok()?;
+        let mut sealed = text.to_vec();
+        let once = Nonce::assume_unique_for_key(nonce);
+        self.key.seal_in_place_append_tag(once, Aad::from(place), &mut sealed).ok()?;
+        Some([&nonce[..], &sealed].concat())
+    }
+
+    /// `None` where it was sealed with another key, for another place, or has
+    /// been changed.
+    pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut text = sealed.to_vec();
+        let once = Nonce::assume_unique_for_key(*nonce);
+        let text = self.key.open_in_place(once, Aad::from(place), &mut text).ok()?;
+        Some(text.to_vec())
+    }
+}
+
+/// Makes a key and keeps it, whole or not at all.
+fn make(path: &Path) -> Result<String> {
+    let key = super::super::certificates::secret()
+        .map_err(|status| Error::internal(status.message().to_owned()))?;
+    let new = beside(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(format!("{key}\n").as_bytes())?;
+    file.sync_all()?;
+    // Where somebody else was faster, it is theirs that counts.
+    if publish(&new, path)? { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
+}
+
+/// 64 hexadecimal digits as a key.
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(key)
+}

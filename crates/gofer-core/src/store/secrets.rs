@@ -1,0 +1,128 @@
+//! Secrets: texts under a key, of a pipeline or of the whole core. On disk they
+//! are encrypted; in an event or a message they never are.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+
+use super::{Store, Tables, check_name, or_default, patterns};
+use gofer_proto::SecretStoreKey;
+
+/// Whose secrets.
+#[derive(Clone, Copy)]
+pub(crate) enum Holder<'a> {
+    Pipeline {
+        namespace: &'a str,
+        pipeline: &'a str,
+    },
+    /// The core; each says which namespaces may use it.
+    Global,
+}
+
+/// A secret as it is kept in memory.
+#[derive(Clone)]
+pub(super) struct Secret {
+    /// Of a global one, both are empty.
+    pub(super) namespace: String,
+    pub(super) pipeline: String,
+    pub(super) key: String,
+    /// Patterns of those who may use a global one.
+    pub(super) namespaces: Vec<String>,
+    pub(super) created: i64,
+    pub(super) content: String,
+}
+
+impl Secret {
+    fn metadata(&self) -> SecretStoreKey {
+        SecretStoreKey {
+            key: self.key.clone(),
+            namespaces: self.namespaces.clone(),
+            created: self.created,
+        }
+    }
+}
+
+/// By their keys.
+pub(super) type Secrets = BTreeMap<String, Secret>;
+
+impl Tables {
+    pub(super) fn secrets(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
+        match of {
+            Holder::Pipeline { namespace, pipeline } => {
+                Ok(&mut self.pipeline_mut(namespace, pipeline)?.secrets)
+            }
+            Holder::Global => Ok(&mut self.secrets),
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn secret(
+        &self,
+        of: Holder<'_>,
+        key: &str,
+    ) -> Result<(SecretStoreKey, String), Status> {
+        let mut tables = self.tables();
+        let found = tables.secrets(of)?.get(key);
+        found.map(|it| (it.metadata(), it.content.clone())).ok_or_else(|| no_secret(key))
+    }
+
+    /// By their keys.
+    pub(crate) fn secrets(&self, of: Holder<'_>) -> Result<Vec<SecretStoreKey>, Status> {
+        Ok(self.tables().secrets(of)?.values().map(Secret::metadata).collect())
+    }
+
+    pub(crate) fn put_secret(
+        &self,
+        of: Holder<'_>,
+        key: String,
+        content: String,
+        namespaces: Vec<String>,
+        force: bool,
+    ) -> Result<(), Status> {
+        check_name("secret's key", &key)?;
+        patterns::check(&namespaces)?;
+        let created = self.clock.unix_millis();
+        let (namespace, pipeline) = match of {
+            Holder::Pipeline { namespace, pipeline } => (or_default(namespace), pipeline),
+            Holder::Global => ("", ""),
+        };
+        let mut tables = self.tables();
+        if tables.secrets(of)?.contains_key(&key) && !force {
+            return Err(Status::already_exists(format!(
+                "there already is a secret `{key}`; `force` replaces it"
+            )));
+        }
+        let secret = Secret {
+            namespace: namespace.to_owned(),
+            pipeline: pipeline.to_owned(),
+            key: key.clone(),
+            namespaces,
+            created,
+            content,
+        };
+        // First: it may fail, and then nothing has changed.
+        tables.journal.put_secret(&secret)?;
+        tables.secrets(of)?.insert(key, secret);
+        Ok(())
+    }
+
+    pub(crate) fn delete_secret(&self, of: Holder<'_>, key: &str) -> Result<(), Status> {
+        let mut tables = self.tables();
+        let removed = tables.secrets(of)?.remove(key).ok_or_else(|| no_secret(key))?;
+        tables.journal.remove_secret(&removed);
+        Ok(())
+    }
+
+    /// The content of a global secret, for a namespace that may use it.
+    pub(crate) fn global_secret_for(&self, namespace: &str, key: &str) -> Option<String> {
+        let tables = self.tables();
+        let secret = tables.secrets.get(key)?;
+        let may = secret.namespaces.iter().any(|it| patterns::matches(it, or_default(namespace)));
+        may.then(|| secret.content.clone())
+    }
+}
+
+fn no_secret(key: &str) -> Status {
+    Status::not_found(format!("there is no secret `{key}`"))
+}

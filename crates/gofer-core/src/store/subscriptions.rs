@@ -1,0 +1,168 @@
+//! Which pipelines are subscribed to which extensions, with what settings.
+
+use serde_json::json;
+use tonic::Status;
+
+use super::registrations::not_installed;
+use super::{EventKind, Store, Tables, or_default};
+use gofer_proto::PipelineExtensionSubscription as Subscription;
+use gofer_proto::PipelineExtensionSubscriptionStatusReason as StatusReason;
+use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
+
+impl Store {
+    /// Stores a subscription, in the place of one with the same names.
+    ///
+    /// Refused where the extension is not registered, so that one which is
+    /// uninstalled meanwhile leaves nothing behind.
+    pub(crate) fn put_subscription(&self, subscription: Subscription) -> Result<(), Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        if !tables.registrations.contains_key(&subscription.name) {
+            return Err(not_installed(&subscription.name));
+        }
+        let details = details(&subscription);
+        tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
+        tables.journal.put_subscription(&subscription);
+        let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
+        let key = (subscription.name.clone(), subscription.label.clone());
+        pipeline.subscriptions.insert(key, subscription);
+        tables.events.publish(now, EventKind::PipelineExtensionSubscription, &details);
+        Ok(())
+    }
+
+    pub(crate) fn subscription(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        extension: &str,
+        label: &str,
+    ) -> Result<Subscription, Status> {
+        let tables = self.tables();
+        let table = tables.pipeline(namespace, pipeline)?;
+        let key = (extension.to_owned(), label.to_owned());
+        let found = table.subscriptions.get(&key).cloned();
+        found.ok_or_else(|| missing(namespace, pipeline, extension, label))
+    }
+
+    /// By extension and label.
+    pub(crate) fn subscriptions(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+    ) -> Result<Vec<Subscription>, Status> {
+        let tables = self.tables();
+        Ok(tables.pipeline(namespace, pipeline)?.subscriptions.values().cloned().collect())
+    }
+
+    pub(crate) fn subscriptions_of_extension(&self, extension: &str) -> Vec<Subscription> {
+        let tables = self.tables();
+        let pipelines = tables.namespaces.values().flat_map(|table| table.pipelines.values());
+        pipelines
+            .flat_map(|pipeline| pipeline.subscriptions.values())
+            .filter(|subscription| subscription.name == extension)
+            .cloned()
+            .collect()
+    }
+
+    /// Removes and returns a subscription.
+    pub(crate) fn remove_subscription(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        extension: &str,
+        label: &str,
+    ) -> Result<Subscription, Status> {
+        let now = self.clock.unix_millis();
+        let mut tables = self.tables();
+        let table = tables.pipeline_mut(namespace, pipeline)?;
+        let key = (extension.to_owned(), label.to_owned());
+        let removed = table.subscriptions.remove(&key);
+        let removed = removed.ok_or_else(|| missing(namespace, pipeline, extension, label))?;
+        tables.journal.remove_subscription(&removed);
+        tables.publish_unsubscription(now, &removed);
+        Ok(removed)
+    }
+
+    /// Removes and returns all subscriptions to an extension.
+    pub(crate) fn remove_subscriptions_of_extension(&self, extension: &str) -> Vec<Subscription> {
+        let now = self.clock.unix_millis();
+        self.tables().end_subscriptions(now, extension)
+    }
+
+    /// The reason is for people; its kind follows from the status.
+    pub(crate) fn set_subscription_status(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        extension: &str,
+        label: &str,
+        status: State,
+        reason: &str,
+    ) -> Result<(), Status> {
+        let mut tables = self.tables();
+        let table = tables.pipeline_mut(namespace, pipeline)?;
+        let key = (extension.to_owned(), label.to_owned());
+        let subscription = table
+            .subscriptions
+            .get_mut(&key)
+            .ok_or_else(|| missing(namespace, pipeline, extension, label))?;
+        subscription.set_status(status);
+        subscription.status_reason = Some(status_reason(status, reason));
+        let changed = subscription.clone();
+        tables.journal.put_subscription(&changed);
+        Ok(())
+    }
+}
+
+impl Tables {
+    pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) -> Vec<Subscription> {
+        let mut removed = Vec::new();
+        for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
+            pipeline.subscriptions.retain(|(of, _), subscription| {
+                let keep = of != extension;
+                if !keep {
+                    removed.push(std::mem::take(subscription));
+                }
+                keep
+            });
+        }
+        for subscription in &removed {
+            self.journal.remove_subscription(subscription);
+            self.publish_unsubscription(now, subscription);
+        }
+        removed
+    }
+
+    pub(super) fn publish_unsubscription(&mut self, now: i64, subscription: &Subscription) {
+        let kind = EventKind::PipelineExtensionUnsubscription;
+        self.events.publish(now, kind, &details(subscription));
+    }
+}
+
+pub(crate) fn status_reason(status: State, description: &str) -> StatusReason {
+    let kind = match status {
+        State::Unknown => Kind::PipelineExtensionStatusReasonUnknown,
+        State::Active => Kind::Active,
+        State::Error => Kind::Error,
+        State::Disabled => Kind::Disabled,
+    };
+    StatusReason { reason: kind.into(), description: description.to_owned() }
+}
+
+/// Without the settings, which may be secrets.
+fn details(subscription: &Subscription) -> serde_json::Value {
+    json!({
+        "namespace_id": subscription.namespace,
+        "pipeline_id": subscription.pipeline,
+        "extension_name": subscription.name,
+        "extension_label": subscription.label,
+    })
+}
+
+fn missing(namespace: &str, pipeline: &str, extension: &str, label: &str) -> Status {
+    Status::not_found(format!(
+        "the pipeline `{}/{pipeline}` has no subscription `{label}` to the extension `{extension}`",
+        or_default(namespace)
+    ))
+}

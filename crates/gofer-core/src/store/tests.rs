@@ -1,0 +1,566 @@
+//! The rules of the store, each by itself.
+#![allow(clippy::unwrap_used)]
+
+use gofer_proto as proto;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Code;
+
+use super::*;
+use gofer_proto::extension_registration::ExtensionStatus;
+use gofer_proto::initiator::Type;
+use gofer_proto::pipeline_config::PipelineConfigState;
+use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::run::{RunState, RunStatus};
+use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
+use gofer_proto::token::Kind;
+
+fn store() -> Arc<Store> {
+    let store = Store::new(Clock::derived());
+    store.ensure_pipeline("", "nightly").unwrap();
+    store
+}
+
+fn start(pipeline: &str) -> proto::StartRunRequest {
+    proto::StartRunRequest {
+        pipeline_id: pipeline.to_owned(),
+        initiator: Some(proto::Initiator {
+            r#type: Type::Extension.into(),
+            name: "interval (hourly)".to_owned(),
+            reason: "an hour passed".to_owned(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn namespace(id: &str) -> proto::CreateNamespaceRequest {
+    proto::CreateNamespaceRequest { id: id.to_owned(), ..Default::default() }
+}
+
+fn config(id: &str) -> proto::UserPipelineConfig {
+    proto::UserPipelineConfig { id: id.to_owned(), ..Default::default() }
+}
+
+fn task(id: &str) -> proto::UserPipelineTaskConfig {
+    proto::UserPipelineTaskConfig { id: id.to_owned(), ..Default::default() }
+}
+
+fn subscription(label: &str) -> proto::PipelineExtensionSubscription {
+    proto::PipelineExtensionSubscription {
+        namespace: "default".to_owned(),
+        pipeline: "nightly".to_owned(),
+        name: "interval".to_owned(),
+        label: label.to_owned(),
+        settings: HashMap::from([("every".to_owned(), "5m".to_owned())]),
+        status: State::Active.into(),
+        status_reason: None,
+    }
+}
+
+fn with_interval() -> Arc<Store> {
+    let store = store();
+    let name = "interval".to_owned();
+    let registration = proto::ExtensionRegistration { name, ..Default::default() };
+    store.put_registration(registration).unwrap();
+    store
+}
+
+fn kinds(store: &Store) -> Vec<String> {
+    store.events_after(0, usize::MAX).into_iter().map(|event| event.r#type).collect()
+}
+
+#[track_caller]
+fn refused<T>(outcome: Result<T, Status>, code: Code, telling: &str) {
+    let status = outcome.err().unwrap();
+    assert_eq!(status.code(), code, "{status}");
+    assert!(status.message().contains(telling), "{status}");
+}
+
+#[tokio::test]
+async fn the_default_namespace_is_there_from_the_start_and_stays() {
+    let store = store();
+    assert_eq!(store.namespace("").unwrap().id, "default");
+    refused(store.delete_namespace("default"), Code::FailedPrecondition, "`default`");
+}
+
+#[tokio::test]
+async fn a_namespace_is_made_changed_and_deleted() {
+    let store = store();
+    store.create_namespace(namespace("ops")).unwrap();
+    refused(store.create_namespace(namespace("ops")), Code::AlreadyExists, "already");
+    let change = proto::UpdateNamespaceRequest {
+        id: "ops".to_owned(),
+        name: "Operations".to_owned(),
+        description: String::new(),
+    };
+    store.update_namespace(change).unwrap();
+    assert_eq!(store.namespace("ops").unwrap().name, "Operations");
+    store.delete_namespace("ops").unwrap();
+    refused(store.namespace("ops"), Code::NotFound, "`ops`");
+    assert_eq!(kinds(&store)[2..], ["NAMESPACE_CREATED", "NAMESPACE_DELETED"]);
+}
+
+#[tokio::test]
+async fn a_namespace_with_pipelines_is_not_deleted() {
+    let store = store();
+    store.ensure_pipeline("ops", "backup").unwrap();
+    refused(store.delete_namespace("ops"), Code::FailedPrecondition, "pipelines");
+    store.delete_pipeline("ops", "backup", Reason::UserCancelled).unwrap();
+    store.delete_namespace("ops").unwrap();
+}
+
+#[tokio::test]
+async fn names_that_could_not_be_told_apart_or_printed_are_refused() {
+    let store = store();
+    for name in ["", "a/b", "a\nb", &"x".repeat(201)] {
+        refused(store.create_namespace(namespace(name)), Code::InvalidArgument, "namespace's id");
+        refused(store.register_config("", config(name)), Code::InvalidArgument, "pipeline's id");
+    }
+    store.create_namespace(namespace("Ä b.c-d_e")).unwrap();
+}
+
+#[tokio::test]
+async fn configurations_count_their_versions_and_the_newest_is_live() {
+    let store = store();
+    let second = store.register_config("", config("nightly")).unwrap().config.unwrap();
+    assert_eq!((second.version, second.state()), (2, PipelineConfigState::Live));
+    let first = store.config("", "nightly", 1).unwrap();
+    assert_eq!(first.state(), PipelineConfigState::Deprecated);
+    assert!(first.deprecated > 0);
+    assert_eq!(store.pipeline("", "nightly", 0).unwrap().config.unwrap().version, 2);
+    let all = store.configs("", "nightly", Page::new(0, 0).unwrap()).unwrap();
+    assert_eq!(all.iter().map(|it| it.version).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[tokio::test]
+async fn the_live_configuration_is_not_deleted_and_versions_are_not_given_twice() {
+    let store = store();
+    refused(store.delete_config("", "nightly", 1), Code::FailedPrecondition, "version 1");
+    store.register_config("", config("nightly")).unwrap();
+    store.delete_config("", "nightly", 1).unwrap();
+    refused(store.config("", "nightly", 1), Code::NotFound, "version 1");
+    let third = store.register_config("", config("nightly")).unwrap().config.unwrap();
+    assert_eq!(third.version, 3);
+}
+
+#[tokio::test]
+async fn tasks_are_taken_over_and_must_fit_together() {
+    let store = store();
+    let mut test = task("test");
+    test.depends_on.insert("build".to_owned(), 2);
+    test.variables.insert("LEVEL".to_owned(), "all".to_owned());
+    let mut good = config("ci");
+    good.tasks = vec![test.clone(), task("build")];
+    let tasks = store.register_config("", good).unwrap().config.unwrap().tasks;
+    assert_eq!(tasks["test"].depends_on["build"], 2);
+    assert_eq!(tasks["test"].variables[0].source, "PIPELINE_CONFIG");
+
+    let mut lone = config("ci");
+    lone.tasks = vec![test];
+    refused(store.register_config("", lone), Code::InvalidArgument, "`build`");
+    let mut twins = config("ci");
+    twins.tasks = vec![task("build"), task("build")];
+    refused(store.register_config("", twins), Code::InvalidArgument, "two tasks `build`");
+    assert_eq!(store.pipeline("", "ci", 0).unwrap().config.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn runs_count_up_from_one_in_each_pipeline() {
+    let store = store();
+    store.ensure_pipeline("", "other").unwrap();
+    assert_eq!(store.start_run(start("nightly")).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly")).unwrap().id, 2);
+    assert_eq!(store.start_run(start("other")).unwrap().id, 1);
+}
+
+#[tokio::test]
+async fn a_run_is_accepted_pending_and_found_complete() {
+    let store = store();
+    let mut request = start("nightly");
+    request.variables.insert("B".to_owned(), "2".to_owned());
+    request.variables.insert("A".to_owned(), "1".to_owned());
+    let accepted = store.start_run(request).unwrap();
+    assert_eq!((accepted.state(), accepted.ended), (RunState::Pending, 0));
+    let found = store.run("", "nightly", 1).unwrap();
+    assert_eq!((found.state(), found.status()), (RunState::Complete, RunStatus::Successful));
+    assert_eq!(found.initiator.unwrap().reason, "an hour passed");
+    let variables: Vec<_> =
+        found.variables.iter().map(|it| (&*it.key, &*it.value, &*it.source)).collect();
+    assert_eq!(variables, [("A", "1", "EXTENSION"), ("B", "2", "EXTENSION")]);
+}
+
+#[tokio::test]
+async fn a_run_is_published_with_what_the_contract_lists() {
+    let store = store();
+    store.start_run(start("nightly")).unwrap();
+    let events = store.events_after(2, usize::MAX);
+    assert_eq!(events[0].r#type, "RUN_STARTED");
+    assert_eq!(
+        events[0].details,
+        r#"{"namespace_id":"default","pipeline_id":"nightly","run_id":1,"initiator_type":"EXTENSION","initiator_name":"interval (hourly)"}"#
+    );
+    assert_eq!(events[1].r#type, "RUN_COMPLETED");
+    assert!(events[1].details.ends_with(r#","status":"SUCCESSFUL"}"#));
+}
+
+#[tokio::test]
+async fn a_run_is_refused_where_it_must_not_start() {
+    let store = store();
+    refused(store.start_run(start("absent")), Code::NotFound, "`default/absent`");
+    let elsewhere = proto::StartRunRequest { namespace_id: "ops".to_owned(), ..start("nightly") };
+    refused(store.start_run(elsewhere), Code::NotFound, "namespace `ops`");
+
+    store.set_pipeline_state("", "nightly", PipelineState::Disabled).unwrap();
+    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "disabled");
+    store.set_pipeline_state("", "nightly", PipelineState::Active).unwrap();
+
+    assert!(store.toggle_ignoring_runs());
+    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "ToggleEventIngress");
+    assert!(!store.toggle_ignoring_runs());
+    assert_eq!(store.start_run(start("nightly")).unwrap().id, 1);
+}
+
+#[tokio::test]
+async fn a_pipeline_without_a_configuration_does_not_run() {
+    let store = store();
+    store.tables().pipeline_mut("", "nightly").unwrap().configs.clear();
+    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "no configuration");
+}
+
+#[tokio::test]
+async fn runs_are_listed_newest_first_by_page() {
+    let store = store();
+    for _ in 0..250 {
+        store.start_run(start("nightly")).unwrap();
+    }
+    let ids = |offset, limit| {
+        let page = Page::new(offset, limit).unwrap();
+        let runs = store.list_runs("", "nightly", page).unwrap();
+        runs.into_iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(0, 3), [250, 249, 248]);
+    assert_eq!(ids(248, 3), [2, 1]);
+    assert_eq!(ids(0, 0).len(), 200);
+    assert!(ids(250, 1).is_empty());
+    refused(Page::new(-1, 0), Code::InvalidArgument, "negative");
+}
+
+#[tokio::test]
+async fn only_the_newest_runs_of_a_pipeline_are_kept() {
+    let store = store();
+    for _ in 0..RUNS_PER_PIPELINE + 2 {
+        store.start_run(start("nightly")).unwrap();
+    }
+    assert_eq!(store.runs("", "nightly").len(), RUNS_PER_PIPELINE);
+    refused(store.run("", "nightly", 2), Code::NotFound, "run 2");
+    for id in [3, i64::try_from(RUNS_PER_PIPELINE + 2).unwrap()] {
+        assert_eq!(store.run("", "nightly", id).unwrap().id, id);
+    }
+    for id in [0, i64::MIN, i64::MAX] {
+        refused(store.run("", "nightly", id), Code::NotFound, "no run");
+    }
+}
+
+#[tokio::test]
+async fn a_retried_run_has_the_variables_of_the_first() {
+    let store = store();
+    let mut request = start("nightly");
+    request.variables.insert("COMMIT".to_owned(), "c0ffee".to_owned());
+    store.start_run(request).unwrap();
+    let again = proto::RetryRunRequest {
+        pipeline_id: "nightly".to_owned(),
+        run_id: 1,
+        ..Default::default()
+    };
+    let again = store.retry_run(again).unwrap();
+    assert_eq!((again.id, &*again.variables[0].value), (2, "c0ffee"));
+}
+
+#[tokio::test]
+async fn a_watcher_sees_each_run_as_it_is_accepted() {
+    let store = store();
+    let mut started = store.run_started();
+    store.start_run(start("nightly")).unwrap();
+    assert_eq!(started.recv().await.unwrap().id, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_carry_the_time_of_the_clock() {
+    let store = store();
+    let first = store.start_run(start("nightly")).unwrap().started;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(store.start_run(start("nightly")).unwrap().started - first, 3_600_000);
+}
+
+#[tokio::test]
+async fn events_are_read_from_any_number_in_either_direction() {
+    let store = store();
+    for _ in 0..4 {
+        store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+    }
+    let ids = |events: Vec<proto::Event>| events.iter().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!(ids(store.events_after(0, 2)), [1, 2]);
+    assert_eq!(ids(store.events_after(4, 9)), [5, 6]);
+    assert!(store.events_after(6, 9).is_empty());
+    assert_eq!(ids(store.events_before(7, 2)), [6, 5]);
+    assert_eq!(ids(store.events_before(3, 9)), [2, 1]);
+    assert!(store.events_before(1, 9).is_empty());
+    assert_eq!(store.event(3).unwrap().id, 3);
+    for id in [0, 7, i64::MIN, i64::MAX] {
+        assert_eq!(store.event(id), None);
+    }
+}
+
+#[tokio::test]
+async fn only_the_newest_events_are_kept_and_numbers_go_on() {
+    let store = store();
+    store.tables().events = EventLog::new(3);
+    for _ in 0..5 {
+        store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+    }
+    let ids: Vec<_> = store.events_after(0, 9).iter().map(|it| it.id).collect();
+    assert_eq!(ids, [3, 4, 5]);
+    assert_eq!(store.event(2), None);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_event_is_woken() {
+    let store = store();
+    let mut progress = store.progress();
+    let last = progress.borrow().last;
+    let waiting = tokio::spawn(async move {
+        progress.wait_for(|it| it.last > last).await.map(|it| it.last).unwrap()
+    });
+    tokio::task::yield_now().await;
+    store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+    assert_eq!(waiting.await.unwrap(), last + 1);
+}
+
+#[tokio::test]
+async fn a_subscription_is_stored_replaced_and_removed() {
+    let store = with_interval();
+    store.put_subscription(subscription("hourly")).unwrap();
+    let mut changed = subscription("hourly");
+    changed.settings.insert("every".to_owned(), "1h".to_owned());
+    store.put_subscription(changed).unwrap();
+    store.put_subscription(subscription("daily")).unwrap();
+    let stored = store.subscriptions("", "nightly").unwrap();
+    assert_eq!(stored.iter().map(|it| &*it.label).collect::<Vec<_>>(), ["daily", "hourly"]);
+    assert_eq!(stored[1].settings["every"], "1h");
+    assert_eq!(store.subscriptions_of_extension("interval").len(), 2);
+    store.remove_subscription("", "nightly", "interval", "hourly").unwrap();
+    refused(
+        store.subscription("", "nightly", "interval", "hourly"),
+        Code::NotFound,
+        "`hourly` to the extension `interval`",
+    );
+    let last = store.events_after(0, usize::MAX).pop().unwrap();
+    assert_eq!(last.r#type, "PIPELINE_EXTENSION_UNSUBSCRIPTION");
+    assert!(!last.details.contains("every"), "settings may be secrets: {}", last.details);
+}
+
+#[tokio::test]
+async fn nothing_is_subscribed_to_what_is_not_there() {
+    let store = store();
+    let outcome = store.put_subscription(subscription("hourly"));
+    refused(outcome, Code::NotFound, "`interval`");
+    let store = with_interval();
+    store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap();
+    let outcome = store.put_subscription(subscription("hourly"));
+    refused(outcome, Code::NotFound, "`default/nightly`");
+}
+
+#[tokio::test]
+async fn a_status_has_its_reason() {
+    let store = with_interval();
+    store.put_subscription(subscription("hourly")).unwrap();
+    store
+        .set_subscription_status("", "nightly", "interval", "hourly", State::Error, "too short")
+        .unwrap();
+    let stored = store.subscription("", "nightly", "interval", "hourly").unwrap();
+    assert_eq!(stored.status(), State::Error);
+    assert_eq!(stored.status_reason.unwrap().description, "too short");
+}
+
+#[tokio::test]
+async fn with_a_pipeline_go_its_subscriptions_and_with_an_extension_all_to_it() {
+    let store = with_interval();
+    store.put_subscription(subscription("hourly")).unwrap();
+    assert_eq!(store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap().len(), 1);
+    assert!(store.subscriptions_of_extension("interval").is_empty());
+
+    store.ensure_pipeline("", "nightly").unwrap();
+    store.put_subscription(subscription("hourly")).unwrap();
+    store.remove_registration("interval").unwrap();
+    assert!(store.subscriptions("", "nightly").unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_extension_is_registered_once() {
+    let store = with_interval();
+    let registration = store.registration("interval").unwrap();
+    refused(store.put_registration(registration), Code::AlreadyExists, "`interval`");
+    store.set_registration_status("interval", ExtensionStatus::Disabled).unwrap();
+    assert_eq!(store.registrations()[0].status(), ExtensionStatus::Disabled);
+    store.remove_registration("interval").unwrap();
+    refused(store.remove_registration("interval"), Code::NotFound, "`interval`");
+}
+
+#[tokio::test]
+async fn a_token_is_kept_only_as_its_digest() {
+    let store = store();
+    let (details, token) = store.bootstrap_token().unwrap();
+    assert_eq!((details.kind(), token.len(), details.expires), (Kind::Management, 64, 0));
+    assert_eq!(store.token(&token).unwrap(), details);
+    refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
+    store.disable_token(&token, true).unwrap();
+    assert!(store.token(&token).unwrap().disabled);
+    store.delete_token(&token).unwrap();
+    refused(store.token(&token), Code::NotFound, "token");
+    refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
+}
+
+#[tokio::test]
+async fn tokens_are_listed_by_the_namespace_that_they_give_access_to() {
+    let store = store();
+    let client = |patterns: &[&str]| {
+        let patterns = patterns.iter().map(|&it| it.to_owned()).collect();
+        store.create_token(Kind::Client, patterns, HashMap::new(), None)
+    };
+    client(&["ops"]).unwrap();
+    client(&["team-.*"]).unwrap();
+    assert_eq!(store.tokens("team-a").len(), 1);
+    store.bootstrap_token().unwrap();
+    assert_eq!(store.tokens("team-a").len(), 2);
+    assert_eq!(store.tokens("").len(), 3);
+    refused(client(&[]), Code::InvalidArgument, "`namespaces`");
+    refused(client(&["ops", "o[pq]s"]), Code::InvalidArgument, "`namespaces[1]`");
+    let unknown = store.create_token(Kind::Unknown, Vec::new(), HashMap::new(), None);
+    refused(unknown, Code::InvalidArgument, "`kind`");
+}
+
+#[test]
+fn patterns_match_whole_names() {
+    for (pattern, name, matched) in [
+        ("ops", "ops", true),
+        ("^ops$", "ops", true),
+        ("ops", "ops2", false),
+        ("ops", "devops", false),
+        (".*", "", true),
+        (".*", "anything", true),
+        ("team-.*", "team-", true),
+        ("team-.*", "team", false),
+        (".*-prod", "ops-prod", true),
+        (".*-prod", "ops-prod2", false),
+        ("a.*b.*c", "abc", true),
+        ("a.*b.*c", "axxbyybzzc", true),
+        ("a.*b.*c", "acb", false),
+        ("aa.*aa", "aaa", false),
+        ("", "", true),
+    ] {
+        assert_eq!(patterns::matches(pattern, name), matched, "{pattern} {name}");
+    }
+}
+
+#[tokio::test]
+async fn changes_of_one_subscription_take_turns_and_leave_nothing_behind() {
+    let store = store();
+    let first = store.turn(&subscription("hourly")).await;
+    let other = store.turn(&subscription("daily")).await;
+    let second = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { drop(store.turn(&subscription("hourly")).await) }
+    });
+    tokio::task::yield_now().await;
+    assert!(!second.is_finished());
+    drop(first);
+    second.await.unwrap();
+    assert_eq!(store.turns_taken(), 1);
+    drop(other);
+    assert_eq!(store.turns_taken(), 0);
+}
+
+#[tokio::test]
+async fn objects_are_put_replaced_listed_and_deleted() {
+    let store = store();
+    let of = Owner { namespace: "", pipeline: "nightly", run: None };
+    let put = |key: &str, force| store.put_object(of, key.to_owned(), "1".into(), force);
+    assert_eq!(put("b", false).unwrap(), None);
+    put("a", false).unwrap();
+    refused(put("a", false), Code::AlreadyExists, "`a`");
+    put("a", true).unwrap();
+    let keys: Vec<_> = store.objects(of).unwrap().into_iter().map(|it| it.key).collect();
+    assert_eq!(keys, ["a", "b"]);
+    store.delete_object(of, "a").unwrap();
+    refused(store.object(of, "a"), Code::NotFound, "`a`");
+    refused(put("", false), Code::InvalidArgument, "object's key");
+    let absent = Owner { pipeline: "absent", ..of };
+    refused(store.objects(absent), Code::NotFound, "absent");
+    refused(store.objects(Owner { run: Some(1), ..of }), Code::NotFound, "no run 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_too_many_evicts_the_oldest_of_the_pipeline() {
+    let store = store();
+    let of = Owner { namespace: "", pipeline: "nightly", run: None };
+    let limit = usize::try_from(object_limit()).unwrap();
+    for n in 0..limit {
+        store.put_object(of, format!("z-{}", limit - n), "1".into(), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let evicted = store.put_object(of, "last".to_owned(), "1".into(), false).unwrap();
+    assert_eq!(evicted, Some(format!("z-{limit}")));
+    assert_eq!(store.objects(of).unwrap().len(), limit);
+}
+
+#[tokio::test]
+async fn objects_of_a_run_expire_when_many_have_followed_it() {
+    let store = store();
+    let of = |run| Owner { namespace: "", pipeline: "nightly", run: Some(run) };
+    for run in 1..=25 {
+        store.start_run(start("nightly")).unwrap();
+        store.put_object(of(run), "log".to_owned(), "1".into(), false).unwrap();
+    }
+    refused(store.object(of(5), "log"), Code::NotFound, "no more");
+    assert_eq!(store.object(of(6), "log").unwrap(), "1");
+}
+
+#[tokio::test]
+async fn secrets_are_for_those_whom_they_name() {
+    let store = store();
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly" };
+    let put = |of, force| {
+        let access = vec!["ops-.*".to_owned()];
+        store.put_secret(of, "token".to_owned(), "hunter22".to_owned(), access, force)
+    };
+    put(of, false).unwrap();
+    put(Holder::Global, false).unwrap();
+    refused(put(of, false), Code::AlreadyExists, "`token`");
+    put(of, true).unwrap();
+    assert_eq!(store.secret(of, "token").unwrap().1, "hunter22");
+    assert_eq!(store.global_secret_for("ops-eu", "token").as_deref(), Some("hunter22"));
+    assert_eq!(store.global_secret_for("default", "token"), None);
+    store.delete_secret(of, "token").unwrap();
+    refused(store.secret(of, "token"), Code::NotFound, "`token`");
+}
+
+#[tokio::test]
+async fn settings_that_refer_to_something_are_resolved() {
+    let store = with_interval();
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly" };
+    store.put_secret(of, "pace".to_owned(), "5m".to_owned(), vec![], false).unwrap();
+    let owner = Owner { namespace: "", pipeline: "nightly", run: None };
+    store.put_object(owner, "pace".to_owned(), "7m".into(), false).unwrap();
+    let resolved = |setting: &str| {
+        let mut it = subscription("hourly");
+        it.settings = HashMap::from([("every".to_owned(), setting.to_owned())]);
+        store.resolved(&it).map(|mut settings| settings.remove("every").unwrap())
+    };
+    assert_eq!(resolved("1h").unwrap(), "1h");
+    assert_eq!(resolved("pipeline_secret{{ pace }}").unwrap(), "5m");
+    assert_eq!(resolved("pipeline_object{{pace}}").unwrap(), "7m");
+    refused(resolved("global_secret{{ pace }}"), Code::FailedPrecondition, "`every` refers to");
+}

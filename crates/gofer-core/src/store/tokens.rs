@@ -1,0 +1,153 @@
+//! Who has been given access. A token itself is seen once, by the one who makes
+//! it; what is kept is its SHA-256.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::super::certificates::secret;
+use super::{Store, Tables, patterns};
+use gofer_net::auth::sha256;
+use gofer_proto::Token;
+use gofer_proto::token::Kind;
+
+impl Store {
+    /// Makes a token; the token itself is the second half. Without a time for
+    /// which it is valid, it does not expire.
+    pub(crate) fn create_token(
+        &self,
+        kind: Kind,
+        namespaces: Vec<String>,
+        metadata: HashMap<String, String>,
+        valid_for: Option<Duration>,
+    ) -> Result<(Token, String), Status> {
+        let (details, token) = self.new_token(kind, namespaces, metadata, valid_for)?;
+        self.tables().let_in(&token, &details);
+        Ok((details, token))
+    }
+
+    fn new_token(
+        &self,
+        kind: Kind,
+        namespaces: Vec<String>,
+        metadata: HashMap<String, String>,
+        valid_for: Option<Duration>,
+    ) -> Result<(Token, String), Status> {
+        if kind == Kind::Unknown {
+            return Err(Status::invalid_argument("`kind` must be MANAGEMENT or CLIENT"));
+        }
+        if kind == Kind::Client && namespaces.is_empty() {
+            return Err(Status::invalid_argument(
+                "`namespaces` must name what a client token has access to",
+            ));
+        }
+        patterns::check(&namespaces)?;
+        let now = self.clock.unix_millis();
+        let expires = valid_for.map_or(0, |time| {
+            now.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)).max(1)
+        });
+        let details = Token {
+            created: now,
+            kind: kind.into(),
+            namespaces,
+            metadata,
+            expires,
+            disabled: false,
+        };
+        Ok((details, secret()?))
+    }
+
+    /// Makes the first management token, once.
+    pub(crate) fn bootstrap_token(&self) -> Result<(Token, String), Status> {
+        let (details, token) =
+            self.new_token(Kind::Management, Vec::new(), HashMap::new(), None)?;
+        let mut tables = self.tables();
+        if std::mem::replace(&mut tables.flags.bootstrapped, true) {
+            return Err(Status::failed_precondition(
+                "the first token has been made; it, or another management token, makes more",
+            ));
+        }
+        let flags = tables.flags;
+        tables.journal.put_flags(flags);
+        tables.let_in(&token, &details);
+        Ok((details, token))
+    }
+
+    pub(crate) fn awaits_first_token(&self) -> bool {
+        !self.tables().flags.bootstrapped
+    }
+
+    /// Those that have access to a namespace, or all for an empty name; oldest
+    /// first.
+    pub(crate) fn tokens(&self, namespace: &str) -> Vec<Token> {
+        let mut found: Vec<_> = self
+            .tables()
+            .tokens
+            .values()
+            .filter(|token| namespace.is_empty() || has_access(token, namespace))
+            .map(|token| Token::clone(token))
+            .collect();
+        found.sort_by_key(|token| token.created);
+        found
+    }
+
+    pub(crate) fn token(&self, token: &str) -> Result<Token, Status> {
+        self.token_of(&sha256(token.as_bytes())).map(|it| Token::clone(&it)).ok_or_else(no_token)
+    }
+
+    pub(crate) fn token_of(&self, digest: &[u8; 32]) -> Option<Arc<Token>> {
+        self.tables().tokens.get(digest).cloned()
+    }
+
+    pub(crate) fn disable_token(&self, token: &str, disabled: bool) -> Result<(), Status> {
+        let digest = sha256(token.as_bytes());
+        let mut tables = self.tables();
+        let Tables { tokens, journal, .. } = &mut *tables;
+        let found = Arc::make_mut(tokens.get_mut(&digest).ok_or_else(no_token)?);
+        found.disabled = disabled;
+        journal.put_token(&digest, found);
+        self.tokens_changed.send_replace(());
+        Ok(())
+    }
+
+    pub(crate) fn delete_token(&self, token: &str) -> Result<(), Status> {
+        let digest = sha256(token.as_bytes());
+        let mut tables = self.tables();
+        tables.tokens.remove(&digest).ok_or_else(no_token)?;
+        tables.journal.remove_token(&digest);
+        self.tokens_changed.send_replace(());
+        Ok(())
+    }
+
+    /// Changes whenever a token gives other access than before, but for its
+    /// expiry.
+    pub(crate) fn token_changes(&self) -> watch::Receiver<()> {
+        self.tokens_changed.subscribe()
+    }
+}
+
+impl Tables {
+    fn let_in(&mut self, token: &str, details: &Token) {
+        let digest = sha256(token.as_bytes());
+        self.journal.put_token(&digest, details);
+        self.tokens.insert(digest, Arc::new(details.clone()));
+    }
+}
+
+/// Whether a token's kind and patterns give access to a namespace.
+pub(crate) fn has_access(token: &Token, namespace: &str) -> bool {
+    match token.kind() {
+        Kind::Management => true,
+        Kind::Client => {
+            token.namespaces.iter().any(|pattern| patterns::matches(pattern, namespace))
+        }
+        Kind::Unknown => false,
+    }
+}
+
+fn no_token() -> Status {
+    Status::not_found("there is no such token")
+}

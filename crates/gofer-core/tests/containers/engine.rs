@@ -1,0 +1,216 @@
+//! The container engine, as the tests look at it, and images made with it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use bollard::Docker;
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{
+    BuildImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder,
+};
+use bytes::Bytes;
+use tokio::sync::Mutex;
+use tonic::codegen::tokio_stream::StreamExt as _;
+
+use crate::within;
+
+/// The label of all containers that a core makes.
+pub(crate) const EXTENSION: &str = "gofer-sdk.extension";
+
+/// The recipe that the README gives.
+const RECIPE: &str = include_str!("../../../../examples/Dockerfile");
+
+/// The line of the recipe that copies what its first stage has made.
+const COPY_BUILT: &str = "COPY --from=build /source/image/ /\n";
+
+/// An engine that answers; without one, a test says that it is skipped, to the
+/// standard error that is not captured.
+pub(crate) async fn engine() -> Option<Docker> {
+    let found = async {
+        let docker = Docker::connect_with_defaults()?.negotiate_version().await?;
+        docker.info().await?;
+        Ok::<_, bollard::errors::Error>(docker)
+    };
+    match within(found).await {
+        Ok(docker) => Some(docker),
+        Err(error) => {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let line = format!("skipped: {test}: no container engine answers ({error})\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            None
+        }
+    }
+}
+
+/// The example, as the recipe builds it, but without optimizations: static and
+/// without the harness. Built once, apart from the usual builds, which have other
+/// flags.
+pub(crate) fn static_interval() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let this = std::env::current_exe().unwrap();
+        // target/debug/deps/containers-…
+        let directory = this.ancestors().nth(3).unwrap().join("static");
+        let target = host();
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--package", "interval", "--no-default-features"])
+            .args(["--target", &target, "--target-dir"])
+            .arg(&directory)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .status()
+            .unwrap();
+        assert!(status.success(), "the package `interval` cannot be built");
+        directory.join(target).join("debug/interval")
+    })
+}
+
+/// The platform that is built for.
+fn host() -> String {
+    let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
+/// The recipe's last stage, for a program that has been built: all that differs
+/// is where its files come from.
+fn last_stage() -> String {
+    let at = RECIPE.find("FROM scratch").expect("the recipe ends with an image from nothing");
+    let stage = &RECIPE[at..];
+    assert!(stage.contains(COPY_BUILT), "the recipe copies otherwise: {stage}");
+    stage.replace(COPY_BUILT, "COPY image/ /\n")
+}
+
+/// Files of a `tar` archive.
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, path, *content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// An image that is removed when the test is over.
+pub(crate) struct Image {
+    docker: Docker,
+    pub(crate) name: String,
+}
+
+impl Image {
+    /// The interval extension, made by the recipe: one image for all tests that
+    /// have it at the same time.
+    pub(crate) async fn interval(docker: &Docker) -> Arc<Self> {
+        static SHARED: Mutex<Weak<Image>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(image) = shared.upgrade() {
+            return image;
+        }
+        let image = Arc::new(Self::with(docker, "").await);
+        *shared = Arc::downgrade(&image);
+        image
+    }
+
+    /// The same with further lines in its recipe.
+    pub(crate) async fn with(docker: &Docker, further: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mut recipe = last_stage();
+        let _ = writeln!(recipe, "{further}");
+        let program = std::fs::read(static_interval()).unwrap();
+        let context = archive(&[
+            ("Dockerfile", recipe.as_bytes()),
+            ("image/extension", &program),
+            ("image/etc/ssl/certs/ca-certificates.crt", AUTHORITY.as_bytes()),
+        ]);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gofer-sdk-test/interval:{}-{count}", std::process::id());
+        let options = BuildImageOptionsBuilder::default()
+            .t(&name)
+            // Another test may be removing what it would be taken from.
+            .nocache(true)
+            .rm(true)
+            .forcerm(true)
+            .q(true)
+            .build();
+        let body = bollard::body_full(Bytes::from(context));
+        let mut told = docker.build_image(options, None, Some(body));
+        within(async {
+            while let Some(news) = told.next().await {
+                news.expect("the image is built");
+            }
+        })
+        .await;
+        Self { docker: docker.clone(), name }
+    }
+
+    /// One that a test lets the engine get by itself.
+    pub(crate) fn named(docker: &Docker, name: String) -> Self {
+        Self { docker: docker.clone(), name }
+    }
+}
+
+/// What stands for the authorities of the system that an image is made on.
+const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let (docker, name) = (self.docker.clone(), self.name.clone());
+        afterwards(async move {
+            let options = RemoveImageOptionsBuilder::default().force(true).build();
+            let _ = docker.remove_image(&name, Some(options), None).await;
+        });
+    }
+}
+
+/// Removes the containers of an extension where a test has failed.
+pub(crate) struct Cleared(pub(crate) Docker, pub(crate) String);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let (docker, extension) = (self.0.clone(), self.1.clone());
+        afterwards(async move {
+            for container in containers(&docker, &extension).await {
+                let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+                let _ = docker.remove_container(&id(&container), Some(options)).await;
+            }
+        });
+    }
+}
+
+/// What is awaited where nothing can be: the runtime of the test is busy with it.
+fn afterwards(last: impl Future<Output = ()> + Send + 'static) {
+    let done = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(within(last));
+    });
+    let _ = done.join();
+}
+
+/// The containers of an extension, running or not.
+pub(crate) async fn containers(docker: &Docker, extension: &str) -> Vec<ContainerSummary> {
+    let label = format!("{EXTENSION}={extension}");
+    let filters = HashMap::from([("label".to_owned(), vec![label])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    within(docker.list_containers(Some(options))).await.unwrap()
+}
+
+pub(crate) fn id(container: &ContainerSummary) -> String {
+    container.id.clone().unwrap()
+}
+
+/// The one container of an extension.
+pub(crate) async fn container(docker: &Docker, extension: &str) -> String {
+    let found = containers(docker, extension).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    id(&found[0])
+}

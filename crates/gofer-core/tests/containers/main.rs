@@ -1,0 +1,592 @@
+//! Extensions in real containers: installed, subscribed, updated, killed, and
+//! nothing of them left behind. Where no container engine answers, these tests
+//! say that they are skipped; what needs none is tested everywhere.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "what fails here fails a test"
+)]
+
+mod engine;
+mod proxy;
+mod registry;
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bollard::query_parameters::KillContainerOptions;
+use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS};
+use gofer_proto as proto;
+use gofer_proto::embedded;
+use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
+use gofer_sdk::ErrorKind;
+use tonic::Code;
+use tonic::codegen::tokio_stream::StreamExt as _;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+use engine::{Cleared, Image, archive, container, containers, engine, static_interval};
+use proxy::Proxy;
+use registry::Registry;
+
+/// Far above what anything here takes, on a busy machine too; the program that
+/// goes into the images may have to be built first.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+const ONE_SECOND: [(&str, &str); 1] = [("every", "1s")];
+
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+}
+
+/// A name that no other test, and no other run of these, has.
+fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+async fn install(core: &Core, name: &str, image: &str) -> Installed {
+    within(core.install_image(name, image, [("min_interval", "1s")])).await.unwrap()
+}
+
+/// Waits for so many more runs of a pipeline.
+async fn further_runs(core: &Core, pipeline: &str, further: usize) {
+    let enough = core.runs(pipeline).len() + further;
+    within(async {
+        while core.runs(pipeline).len() < enough {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gofer-{}", unique(name)));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// For CI to show.
+#[tokio::test]
+async fn it_is_said_whether_containers_are_tested() {
+    if engine().await.is_some() {
+        let _ = std::io::stderr().write_all(b"container tests run: a container engine answers\n");
+    }
+}
+
+#[tokio::test]
+async fn an_image_of_the_recipe_is_one_program_and_the_authorities() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let inspected = within(docker.inspect_image(&image.name)).await.unwrap();
+    let config = inspected.config.unwrap();
+    assert_eq!(config.user.as_deref(), Some("65532:65532"), "it must not run as root");
+    let ports: Vec<_> = config.exposed_ports.unwrap_or_default();
+    assert_eq!(ports, ["8082/tcp"]);
+    assert_eq!(config.entrypoint, Some(vec!["/extension".to_owned()]));
+    let mut exported = docker.export_image(&image.name);
+    let mut saved = Vec::new();
+    within(async {
+        while let Some(piece) = exported.next().await {
+            saved.extend_from_slice(&piece.unwrap());
+        }
+    })
+    .await;
+    let mut files = Vec::new();
+    list(&saved, &mut files);
+    files.sort();
+    assert_eq!(files, ["etc/ssl/certs/ca-certificates.crt", "extension"]);
+}
+
+/// The files of an image's layers, which are archives in an archive.
+fn list(saved: &[u8], files: &mut Vec<String>) {
+    for entry in tar::Archive::new(saved).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        if content.get(257..262) != Some(b"ustar") {
+            continue;
+        }
+        for file in tar::Archive::new(&*content).entries().unwrap() {
+            let file = file.unwrap();
+            if file.header().entry_type().is_file() {
+                files.push(file.path().unwrap().display().to_string());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_as_any_other() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let other = Image::with(&docker, "LABEL version=2").await;
+    let name = unique("lives");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::on_loopback().await.unwrap();
+    let extension = install(&core, &name, &image.name).await;
+    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    further_runs(&core, "default/nightly", 2).await;
+
+    // Another configuration, and then another image.
+    let first = container(&docker, &name).await;
+    within(extension.update([("min_interval", "900ms")])).await.unwrap();
+    let second = container(&docker, &name).await;
+    assert_ne!(first, second);
+    further_runs(&core, "default/nightly", 2).await;
+    let request = embedded::UpdateExtensionRequest {
+        name: name.clone(),
+        image: other.name.clone(),
+        ..Default::default()
+    };
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    within(embedded.update_extension(request)).await.unwrap();
+    let third = container(&docker, &name).await;
+    assert_ne!(second, third);
+    let runs_of = within(docker.inspect_container(&third, None)).await.unwrap();
+    assert_eq!(runs_of.config.unwrap().image, Some(other.name.clone()));
+    further_runs(&core, "default/nightly", 2).await;
+
+    // Gofer goes away, and comes back where the container finds it.
+    core.go_away().await;
+    core.come_back().await.unwrap();
+    further_runs(&core, "default/nightly", 2).await;
+
+    within(docker.kill_container(&third, None::<KillContainerOptions>)).await.unwrap();
+    let status = within(extension.wait_for(|status| status.restarts == 1)).await;
+    assert!(status.reason.contains("signal 9"), "{}", status.reason);
+    within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
+    assert_ne!(container(&docker, &name).await, third);
+    further_runs(&core, "default/nightly", 2).await;
+
+    within(core.stop()).await;
+    assert_eq!(containers(&docker, &name).await, []);
+}
+
+#[tokio::test]
+async fn it_is_told_what_the_contract_says_and_may_do_little() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("told");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::on_loopback().await.unwrap();
+    let extension = install(&core, &name, &image.name).await;
+    let made = container(&docker, &name).await;
+    let inspected = within(docker.inspect_container(&made, None)).await.unwrap();
+    let prefix = "GOFER_EXTENSION_SYSTEM_";
+    let environment = inspected.config.unwrap().env.unwrap();
+    let variable = |name: &str| {
+        let start = format!("{prefix}{name}=");
+        environment.iter().find_map(|it| it.strip_prefix(&*start)).map(str::to_owned)
+    };
+    let told = environment.iter().filter(|variable| variable.starts_with(prefix)).count();
+    assert_eq!(told, 8, "{}", environment.len());
+    assert_eq!(variable("NAME").as_deref(), Some(&*name));
+    assert_eq!(variable("HOST").as_deref(), Some("0.0.0.0:8082"));
+    let host = inspected.host_config.unwrap();
+    assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+    let published = host.port_bindings.unwrap().remove("8082/tcp").flatten().unwrap();
+    assert_eq!(published[0].host_ip.as_deref(), Some("127.0.0.1"));
+    // Each start has a key of its own.
+    let key = variable("KEY").unwrap();
+    within(extension.restart()).await.unwrap();
+    let made = container(&docker, &name).await;
+    let inspected = within(docker.inspect_container(&made, None)).await.unwrap();
+    let again = inspected.config.unwrap().env.unwrap();
+    assert!(!again.contains(&format!("{prefix}KEY={key}")));
+    within(core.stop()).await;
+}
+
+#[tokio::test]
+async fn what_it_writes_becomes_log_events() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("writes");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    // Of the whole process: where there is none on the thread that first comes to
+    // an event, that event is taken for one that nobody wants.
+    let written = Written::default();
+    let subscriber = tracing_subscriber::Registry::default().with(written.clone());
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let core = Core::builder()
+        .listen(([127, 0, 0, 1], 0))
+        .log_level(gofer_sdk::LogLevel::Debug)
+        .start()
+        .await
+        .unwrap();
+    install(&core, &name, &image.name).await;
+    within(core.stop()).await;
+    let written = written.0.lock().unwrap();
+    let of_it = written.iter().filter(|line| line.contains(&format!("extension={name:?}"))).count();
+    assert!(of_it >= 2, "{written:?}");
+}
+
+/// What containers write, with the fields of each event.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Written {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "gofer_sdk::container" {
+            let mut line = Line(String::new());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+    }
+}
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let _ = write!(self.0, "{field}={value:?} ");
+    }
+}
+
+/// Where the core under test keeps its store, what it installs, and as what.
+const STORE: &str = "GOFER_TEST_STORE";
+const IMAGE: &str = "GOFER_TEST_IMAGE";
+const NAME: &str = "GOFER_TEST_NAME";
+
+/// A core that is killed. Not a test of its own.
+#[tokio::test]
+#[ignore = "started by the tests of this file"]
+async fn core_under_test() {
+    let (Ok(image), Ok(name)) = (std::env::var(IMAGE), std::env::var(NAME)) else { return };
+    let mut builder = Core::builder().listen(([127, 0, 0, 1], 0));
+    if let Some(store) = std::env::var_os(STORE) {
+        builder = builder.store(store);
+    }
+    let core = builder.start().await.unwrap();
+    let extension = install(&core, &name, &image).await;
+    extension.subscribe("default/nightly", "l", ONE_SECOND).await.unwrap();
+    println!("installed");
+    std::future::pending::<()>().await;
+}
+
+/// Killed where a test fails before it does so itself.
+struct CoreProcess(Child);
+
+impl CoreProcess {
+    /// Starts a core that has installed its extension when this returns.
+    async fn start(image: &Image, name: &str, store: Option<PathBuf>) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "core_under_test", "--ignored", "--nocapture"])
+            .env(IMAGE, &image.name)
+            .env(NAME, name)
+            .stdout(Stdio::piped());
+        if let Some(store) = store {
+            command.env(STORE, store);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let this = Self(child);
+        let said = tokio::task::spawn_blocking(move || {
+            lines.any(|line| line.unwrap().contains("installed"))
+        });
+        assert!(within(said).await.unwrap(), "it ended");
+        this
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for CoreProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_core_left_behind_is_removed_by_the_next_one_on_its_store() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("left-behind");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let directory = Directory::new("left-behind");
+    let store = directory.0.join("gofer.redb");
+    CoreProcess::start(&image, &name, Some(store.clone())).await.kill();
+    let left = container(&docker, &name).await;
+    let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
+    // The same extension, with its subscription, in a container of its own.
+    further_runs(&core, "default/nightly", 2).await;
+    assert_ne!(container(&docker, &name).await, left);
+    within(core.stop()).await;
+    assert_eq!(containers(&docker, &name).await, []);
+}
+
+#[tokio::test]
+async fn containers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let [dead, living, own] = ["dead", "living", "own"].map(unique);
+    let _cleared = [&dead, &living, &own].map(|name| Cleared(docker.clone(), name.clone()));
+    let doomed = CoreProcess::start(&image, &dead, None).await;
+    let lives = CoreProcess::start(&image, &living, None).await;
+    let of_the_living = container(&docker, &living).await;
+    doomed.kill();
+    container(&docker, &dead).await;
+    let core = Core::on_loopback().await.unwrap();
+    install(&core, &own, &image.name).await;
+    assert_eq!(containers(&docker, &dead).await, []);
+    assert_eq!(container(&docker, &living).await, of_the_living);
+    within(core.stop()).await;
+    drop(lives);
+}
+
+#[tokio::test]
+async fn a_stop_leaves_no_container_behind_not_even_of_one_on_its_way_up() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("on-its-way");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::on_loopback().await.unwrap();
+    let installing = {
+        let (core, name, image) = (core.clone(), name.clone(), image.name.clone());
+        tokio::spawn(async move { core.install_image(&name, &image, NO_SETTINGS).await })
+    };
+    within(async {
+        while containers(&docker, &name).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    within(core.stop()).await;
+    let _ = within(installing).await;
+    drop(core);
+    within(async {
+        while !containers(&docker, &name).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_the_engine_went_away_is_not_the_end_of_a_container() {
+    let Some(docker) = engine().await else { return };
+    let Some(mut proxy) = Proxy::new().await else { return };
+    let image = Image::interval(&docker).await;
+    let name = unique("cut-off");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::builder()
+        .listen(([127, 0, 0, 1], 0))
+        .container_engine(format!("tcp://{}", proxy.address))
+        .start()
+        .await
+        .unwrap();
+    let extension = install(&core, &name, &image.name).await;
+    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    let made = container(&docker, &name).await;
+    proxy.cut().await;
+    further_runs(&core, "default/nightly", 2).await;
+    let status = extension.status().unwrap();
+    assert_eq!((status.state, status.restarts), (ExtensionState::Running, 0), "{status:?}");
+    assert_eq!(container(&docker, &name).await, made);
+
+    proxy.mend().await;
+    within(docker.kill_container(&made, None::<KillContainerOptions>)).await.unwrap();
+    within(extension.wait_for(|status| status.restarts == 1)).await;
+    within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
+    within(core.stop()).await;
+    assert_eq!(containers(&docker, &name).await, []);
+}
+
+#[tokio::test]
+async fn one_that_cannot_start_is_refused_with_a_reason_and_leaves_nothing() {
+    let Some(docker) = engine().await else { return };
+    let image = Image::with(&docker, "ENTRYPOINT [\"/nothing\"]").await;
+    let name = unique("broken");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::on_loopback().await.unwrap();
+    let refused = within(core.install_image(&name, &image.name, NO_SETTINGS)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    assert!(refused.to_string().contains("cannot be started"), "{refused}");
+    assert!(refused.to_string().contains("/nothing"), "{refused}");
+    assert_eq!(containers(&docker, &name).await, []);
+    // Only a core that listens can be called back.
+    let alone = Core::in_memory().await.unwrap();
+    let refused = within(alone.install_image(&name, &image.name, NO_SETTINGS)).await.unwrap_err();
+    assert!(refused.to_string().contains("CoreBuilder::listen"), "{refused}");
+    within(core.stop()).await;
+}
+
+fn installation(name: &str, image: &str, pass: &str) -> proto::InstallExtensionRequest {
+    proto::InstallExtensionRequest {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        user: registry::USER.to_owned(),
+        pass: pass.to_owned(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_with_credentials_and_progress() {
+    let Some(docker) = engine().await else { return };
+    let program = std::fs::read(static_interval()).unwrap();
+    let layers = vec![
+        archive(&[("etc/first", b"1")]),
+        archive(&[("extension", &program)]),
+        archive(&[("etc/last", b"3")]),
+    ];
+    let registry = Registry::serve(layers).await;
+    let image = Image::named(&docker, format!("{}/extension:1", registry.address));
+    let name = unique("pulled");
+    let _cleared = Cleared(docker.clone(), name.clone());
+    let core = Core::on_loopback().await.unwrap();
+
+    let mut api = core.client().api();
+    let wrong = "not-the-password";
+    let refused =
+        within(api.install_extension(installation(&name, &image.name, wrong))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("does not accept the user and the password"), "{refused}");
+    assert!(!refused.message().contains(wrong), "{refused}");
+    let absent = format!("{}/nothing:1", registry.address);
+    let refused =
+        within(api.install_extension(installation(&name, &absent, registry::PASSWORD))).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.message().contains("none of this name and tag"), "{refused}");
+
+    let installing = {
+        let request = installation(&name, &image.name, registry::PASSWORD);
+        tokio::spawn(async move { api.install_extension(request).await })
+    };
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    within(async {
+        loop {
+            let request = embedded::ListExtensionStatesRequest { name: name.clone() };
+            let states = embedded.list_extension_states(request).await.unwrap().into_inner();
+            if states.extensions.iter().any(|it| it.reason.contains("2 of 3 layers")) {
+                break;
+            }
+            assert!(!installing.is_finished(), "it was not pulled");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    registry.open();
+    within(installing).await.unwrap().unwrap();
+    within(core.stop()).await;
+    assert_eq!(containers(&docker, &name).await, []);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_pull() {
+    let Some(docker) = engine().await else { return };
+    let registry = Registry::serve(vec![archive(&[("etc/held-back", b"1")])]).await;
+    let image = Image::named(&docker, format!("{}/extension:1", registry.address));
+    let core = Core::on_loopback().await.unwrap();
+    let name = unique("held-back");
+    let installing = {
+        let mut api = core.client().api();
+        let request = installation(&name, &image.name, registry::PASSWORD);
+        tokio::spawn(async move { api.install_extension(request).await })
+    };
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    within(async {
+        loop {
+            let request = embedded::ListExtensionStatesRequest { name: name.clone() };
+            let states = embedded.list_extension_states(request).await.unwrap().into_inner();
+            if states.extensions.iter().any(|it| it.reason.contains("0 of 1 layers")) {
+                break;
+            }
+            assert!(!installing.is_finished(), "it was not pulled");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    within(core.stop()).await;
+    within(installing).await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn where_no_engine_answers_it_is_said_where_was_looked_and_what_to_do() {
+    let core = Core::builder()
+        .listen(([127, 0, 0, 1], 0))
+        .container_engine("unix:///nonexistent/docker.sock")
+        .start()
+        .await
+        .unwrap();
+    let refused = within(core.install_image("a", "interval:1", NO_SETTINGS)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    for part in ["unix:///nonexistent/docker.sock", "DOCKER_HOST", "exec:<path>"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    within(core.stop()).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_is_one_that_does_not_answer() {
+    let directory = Directory::new("hangs");
+    let socket = directory.0.join("docker.sock");
+    let _hangs = tokio::net::UnixListener::bind(&socket).unwrap();
+    let core = Core::builder()
+        .listen(([127, 0, 0, 1], 0))
+        .container_engine(format!("unix://{}", socket.display()))
+        .start()
+        .await
+        .unwrap();
+    let refused = within(core.install_image("a", "interval:1", NO_SETTINGS)).await.unwrap_err();
+    assert!(refused.to_string().contains("did not answer within"), "{refused}");
+    within(core.stop()).await;
+}
+
+#[tokio::test]
+async fn what_is_no_image_is_refused_before_an_engine_is_looked_for() {
+    let core = Core::on_loopback().await.unwrap();
+    for image in ["./interval", "/usr/bin/interval", "Interval", "a b", "a:b:c", "exec:", "a//b"] {
+        let refused = within(core.install_image("a", image, NO_SETTINGS)).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("exec:"),
+            "of `{image}` it must be said how a program is given: {refused}"
+        );
+    }
+    within(core.stop()).await;
+}
+
+/// Started with an environment of its own. Not a test by itself.
+#[tokio::test]
+#[ignore = "started by a test of this file"]
+async fn told_where_no_engine_is() {
+    if std::env::var("DOCKER_HOST").as_deref() != Ok("unix:///nonexistent") {
+        return;
+    }
+    let core = Core::on_loopback().await.unwrap();
+    let refused = within(core.install_image("a", "interval:1", NO_SETTINGS)).await.unwrap_err();
+    assert!(refused.to_string().contains("looked at `unix:///nonexistent` ("), "{refused}");
+    core.stop().await;
+}
+
+#[test]
+fn the_engine_is_where_docker_host_says() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "told_where_no_engine_is", "--ignored"])
+        .env("DOCKER_HOST", "unix:///nonexistent")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

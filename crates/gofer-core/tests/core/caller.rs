@@ -1,0 +1,89 @@
+//! A gRPC caller of a core on loopback with any token or none, which has none
+//! of the SDK's own client in it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use gofer_core::Core;
+use gofer_proto::gofer_client::GoferClient;
+use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tonic::Status;
+use tonic::body::Body;
+
+#[derive(Clone)]
+pub(crate) struct Caller {
+    calls: http2::SendRequest<Body>,
+    authorization: Option<HeaderValue>,
+}
+
+impl Caller {
+    pub(crate) async fn of(core: &Core) -> Self {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(core.certificate().as_bytes()).unwrap();
+        roots.add(certificate).unwrap();
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(core.address().unwrap()).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let (calls, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        // Ends with the last clone of the sender, or with the core.
+        tokio::spawn(async move { drop(connection.await) });
+        Self { calls, authorization: None }
+    }
+
+    /// The same connection, calling with this token.
+    pub(crate) fn with(&self, token: &str) -> Self {
+        let authorization = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        Self { authorization: Some(authorization), ..self.clone() }
+    }
+
+    pub(crate) fn api(&self) -> GoferClient<Self> {
+        GoferClient::new(self.clone())
+    }
+
+    /// Calls a method by its name, with an empty message.
+    pub(crate) async fn call(&self, method: &str) -> Result<(), Status> {
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let path = PathAndQuery::try_from(format!("/proto.Gofer/{method}")).unwrap();
+        let mut grpc = tonic::client::Grpc::new(self.clone());
+        grpc.unary(tonic::Request::new(()), path, codec).await.map(drop)
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Caller {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.calls.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        *request.uri_mut() = Uri::try_from(format!("https://localhost{path}")).unwrap();
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().append(AUTHORIZATION, authorization.clone());
+        }
+        Box::pin(self.calls.send_request(request))
+    }
+}

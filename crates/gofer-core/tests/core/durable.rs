@@ -1,0 +1,363 @@
+//! Acknowledged is durable: a core that is killed at any instant comes back
+//! with everything that it had acknowledged, and with nothing by halves.
+//!
+//! The core under test is a process of its own: this test program, started with
+//! a store's path in its environment. It loads itself through its own API and
+//! prints a line for each thing that was acknowledged; the test kills it at a
+//! random instant, opens the store and compares.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gofer_core::{Core, NO_SETTINGS};
+use gofer_proto as proto;
+use tonic::Code;
+
+/// Where the core under test keeps its store.
+const STORE: &str = "GOFER_TEST_STORE";
+
+/// At least so many kills.
+const KILLS: usize = 200;
+
+/// Loads that run side by side, each with a pipeline and names of its own.
+const LOADS: usize = 8;
+
+/// Removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One line, whole: what is printed is acknowledged.
+fn acknowledge(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Killed readers are the point of it.
+    let _ = out.write_all(format!("ack {line}\n").as_bytes());
+    let _ = out.flush();
+}
+
+/// What the killed process does. Not a test of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the tests of this file"]
+async fn core_under_test() {
+    let Some(store) = std::env::var_os(STORE) else { return };
+    let core = Core::builder().store(store).start().await.unwrap();
+    let mut loads = tokio::task::JoinSet::new();
+    for n in 0..LOADS {
+        loads.spawn(load(core.clone(), n));
+    }
+    let follower = core.clone();
+    loads.spawn(async move {
+        let mut events = follower.client().events(true).await.unwrap();
+        while let Some(event) = events.next().await.unwrap() {
+            acknowledge(&format!("event {} {}", event.id, event.details));
+        }
+    });
+    // An error is a failure of the core: said, and found by the test.
+    let ended = loads.join_next().await;
+    acknowledge(&format!("failure {ended:?}"));
+}
+
+async fn load(core: Core, n: usize) {
+    let pipeline = format!("pipeline-{n}");
+    let mut api = core.client().api();
+    let config = || proto::UserPipelineConfig { id: pipeline.clone(), ..Default::default() };
+    let mut tokens: Vec<String> = Vec::new();
+    // Names that no earlier process of the same store took.
+    for turn in 0.. {
+        let name = format!("{n}-{}-{turn}", std::process::id());
+        match turn % 8 {
+            0 => {
+                let request = proto::RegisterPipelineConfigRequest {
+                    pipeline_config: Some(config()),
+                    ..Default::default()
+                };
+                let pipeline = api.register_pipeline_config(request).await.unwrap().into_inner();
+                let version = pipeline.pipeline.unwrap().config.unwrap().version;
+                acknowledge(&format!("config {n} {version}"));
+            }
+            1 => {
+                let request =
+                    proto::CreateNamespaceRequest { id: name.clone(), ..Default::default() };
+                api.create_namespace(request).await.unwrap();
+                acknowledge(&format!("namespace {name}"));
+                if turn % 16 == 1 {
+                    acknowledge(&format!("doomed-namespace {name}"));
+                    api.delete_namespace(proto::DeleteNamespaceRequest { id: name.clone() })
+                        .await
+                        .unwrap();
+                    acknowledge(&format!("no-namespace {name}"));
+                }
+            }
+            2 => {
+                let request = proto::CreateTokenRequest {
+                    kind: proto::token::Kind::Management.into(),
+                    ..Default::default()
+                };
+                let token = api.create_token(request).await.unwrap().into_inner().token;
+                acknowledge(&format!("token {token}"));
+                tokens.push(token);
+            }
+            3 if tokens.len() > 4 => {
+                let token = tokens.remove(0);
+                acknowledge(&format!("doomed-token {token}"));
+                api.delete_token(proto::DeleteTokenRequest { token: token.clone() }).await.unwrap();
+                acknowledge(&format!("no-token {token}"));
+            }
+            _ => {
+                let request = proto::StartRunRequest {
+                    pipeline_id: pipeline.clone(),
+                    variables: HashMap::from([("NAME".to_owned(), name.clone())]),
+                    ..Default::default()
+                };
+                let run = api.start_run(request).await.unwrap().into_inner().run.unwrap();
+                acknowledge(&format!("run {n} {} {name}", run.id));
+            }
+        }
+    }
+}
+
+/// What is known of something that is made and deleted again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    Yes,
+    /// It was being deleted.
+    Maybe,
+    No,
+}
+
+impl There {
+    fn said(what: &str) -> Self {
+        match what.split_once('-') {
+            None => Self::Yes,
+            Some(("doomed", _)) => Self::Maybe,
+            Some(_) => Self::No,
+        }
+    }
+
+    #[track_caller]
+    fn check<T>(self, what: &str, found: &Result<T, tonic::Status>) {
+        match self {
+            Self::Yes => assert!(found.is_ok(), "the acknowledged {what} is lost"),
+            Self::Maybe => {}
+            Self::No => {
+                let code = found.as_ref().err().map(tonic::Status::code);
+                assert_eq!(code, Some(Code::NotFound), "the deleted {what} is back");
+            }
+        }
+    }
+}
+
+/// Everything that was acknowledged so far.
+#[derive(Default)]
+struct Acknowledged {
+    configs: BTreeMap<usize, i64>,
+    namespaces: BTreeMap<String, There>,
+    tokens: BTreeMap<String, There>,
+    /// By load and number: the name that it was started with.
+    runs: BTreeMap<(usize, i64), String>,
+    events: BTreeMap<i64, String>,
+    lines: usize,
+}
+
+impl Acknowledged {
+    fn note(&mut self, line: &str) {
+        let (what, rest) = line.split_once(' ').unwrap();
+        let numbers = || {
+            let mut parts = rest.splitn(3, ' ');
+            let load: usize = parts.next().unwrap().parse().unwrap();
+            let number: i64 = parts.next().unwrap().parse().unwrap();
+            (load, number, parts.next().unwrap_or_default().to_owned())
+        };
+        self.lines += 1;
+        match what {
+            "config" => {
+                let (load, version, _) = numbers();
+                self.configs.insert(load, version);
+            }
+            "namespace" | "doomed-namespace" | "no-namespace" => {
+                self.namespaces.insert(rest.to_owned(), There::said(what));
+            }
+            "token" | "doomed-token" | "no-token" => {
+                self.tokens.insert(rest.to_owned(), There::said(what));
+            }
+            "run" => {
+                let (load, id, name) = numbers();
+                assert_eq!(self.runs.insert((load, id), name), None, "run {id} was given twice");
+            }
+            "event" => {
+                let (id, details) = rest.split_once(' ').unwrap();
+                let known = self.events.insert(id.parse().unwrap(), details.to_owned());
+                // Followers begin with what is kept, so most are told again.
+                assert!(known.is_none_or(|known| known == details), "event {id} has changed");
+            }
+            _ => panic!("the core under test says: {line}"),
+        }
+    }
+
+    /// Compares with what a store holds.
+    async fn check(&self, store: &Path) {
+        let core = Core::builder().store(store).start().await.expect("the store opens");
+        let mut api = core.client().api();
+        for (load, version) in &self.configs {
+            let request = proto::GetPipelineConfigRequest {
+                pipeline_id: format!("pipeline-{load}"),
+                version: *version,
+                ..Default::default()
+            };
+            api.get_pipeline_config(request).await.expect("an acknowledged configuration");
+        }
+        for (id, there) in &self.namespaces {
+            let found = api.get_namespace(proto::GetNamespaceRequest { id: id.clone() }).await;
+            there.check("namespace", &found);
+        }
+        for (token, there) in &self.tokens {
+            let found = api.get_token(proto::GetTokenRequest { token: token.clone() }).await;
+            there.check("token", &found);
+        }
+        // Nothing by halves: events without a gap, and each run with both of its
+        // own, once.
+        let mut events = core.client().events(false).await.unwrap();
+        let (mut last, mut started, mut completed) = (0, BTreeSet::new(), BTreeSet::new());
+        let mut namespaces = BTreeSet::new();
+        while let Some(event) = events.next().await.unwrap() {
+            assert_eq!(event.id, last + 1, "a gap in the events");
+            last = event.id;
+            if let Some(known) = self.events.get(&last) {
+                assert_eq!(event.details, *known, "event {last} was told and has changed");
+            }
+            let details: serde_json::Value = serde_json::from_str(&event.details).unwrap();
+            let run = || {
+                let pipeline = details["pipeline_id"].as_str().unwrap().to_owned();
+                (pipeline, details["run_id"].as_i64().unwrap())
+            };
+            match &*event.kind {
+                "RUN_STARTED" => assert!(started.insert(run())),
+                "RUN_COMPLETED" => assert!(completed.insert(run())),
+                "NAMESPACE_CREATED" => {
+                    namespaces.insert(details["namespace_id"].as_str().unwrap().to_owned());
+                }
+                _ => {}
+            }
+        }
+        assert!(self.events.keys().next_back().is_none_or(|told| *told <= last), "events are lost");
+        for id in self.namespaces.keys() {
+            assert!(namespaces.contains(id), "the event of {id} is lost");
+        }
+        assert_eq!(started, completed, "a run by halves");
+        let mut found = BTreeSet::new();
+        for load in 0..LOADS {
+            let pipeline = format!("pipeline-{load}");
+            for run in core.runs(&*pipeline) {
+                if let Some(name) = self.runs.get(&(load, run.id())) {
+                    assert_eq!(run.variable("NAME"), Some(&**name), "another run of that number");
+                }
+                found.insert((pipeline.clone(), run.id()));
+            }
+        }
+        assert_eq!(found, started, "runs and their events");
+        for (load, id) in self.runs.keys() {
+            assert!(found.contains(&(format!("pipeline-{load}"), *id)), "run {id} is lost");
+        }
+        core.stop().await;
+    }
+}
+
+/// Runs the core under test, kills it at a random instant, and reads what it
+/// had acknowledged by then.
+fn run_and_kill(store: &Path, acknowledged: &mut Acknowledged) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "durable::core_under_test", "--ignored", "--nocapture"])
+        .env(STORE, store)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reader = std::thread::spawn(move || {
+        lines.map_while(Result::ok).filter(|line| line.starts_with("ack ")).collect::<Vec<_>>()
+    });
+    // Some are killed before they have come up.
+    std::thread::sleep(Duration::from_micros(fastrand::u64(0..250_000)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut lines = reader.join().unwrap();
+    // The last one may have been cut off.
+    if let Some(last) = lines.last()
+        && last.split(' ').count() < 3
+    {
+        lines.pop();
+    }
+    for line in lines {
+        acknowledged.note(line.strip_prefix("ack ").unwrap());
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_instant_it_comes_back_with_all_that_was_acknowledged() {
+    let (mut kills, mut lines) = (0, 0);
+    while kills < KILLS {
+        // A new one now and then, since looking through all of it takes longer
+        // the more there is.
+        let directory = Directory::new(&format!("kill-{kills}"));
+        let store = directory.0.join("store.redb");
+        let mut acknowledged = Acknowledged::default();
+        for _ in 0..25 {
+            run_and_kill(&store, &mut acknowledged);
+            kills += 1;
+            acknowledged.check(&store).await;
+        }
+        lines += acknowledged.lines;
+    }
+    assert!(lines > KILLS, "the core under test did next to nothing");
+}
+
+#[tokio::test]
+async fn extensions_and_their_subscriptions_are_there_again() {
+    let directory = Directory::new("extensions");
+    let store = directory.0.join("store.redb");
+    let program =
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/interval");
+    let start = || Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start();
+    let core = start().await.unwrap();
+    let config = [("min_interval", "1s")];
+    let extension = core.install_program("interval", &program, config).await.unwrap();
+    core.install_program("idle", &program, NO_SETTINGS).await.unwrap();
+    extension.subscribe("default/nightly", "often", [("every", "1s")]).await.unwrap();
+    let mut api = core.client().api();
+    api.disable_extension(proto::DisableExtensionRequest { name: "idle".to_owned() })
+        .await
+        .unwrap();
+    core.stop().await;
+    let runs = core.runs("nightly").len();
+    drop(core);
+
+    let core = start().await.unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while core.runs("nightly").len() < runs + 2 {
+        assert!(Instant::now() < until, "it does not tick again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut api = core.client().api();
+    let get = proto::GetExtensionRequest { name: "idle".to_owned() };
+    let idle = api.get_extension(get).await.unwrap().into_inner().extension.unwrap();
+    assert_eq!(idle.status(), proto::extension::ExtensionStatus::Disabled);
+    assert_eq!(idle.state(), proto::extension::ExtensionState::Exited);
+    core.stop().await;
+}

@@ -1,0 +1,259 @@
+//! Followed events: each once, in order, however often the follower is cut off;
+//! and to nobody whose token is no longer good.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[allow(dead_code, unreachable_pub, reason = "another test file uses the rest")]
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::caller::Caller;
+use gofer_core::Core;
+use gofer_proto as proto;
+use gofer_proto::create_token_request::Kind;
+use gofer_sdk::Run;
+use tokio::task::JoinSet;
+use tonic::{Code, Status, Streaming};
+
+/// Start runs side by side.
+const STARTERS: usize = 8;
+
+/// Runs that each of them starts.
+const RUNS: usize = 100;
+
+/// The same where they start runs for as long as there are outages.
+const MOST_RUNS: usize = 500;
+
+/// Each of about a second, which open streams have to end.
+const OUTAGES: usize = 4;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+async fn follow(caller: &Caller) -> Result<Streaming<proto::ListEventsResponse>, Status> {
+    let request = proto::ListEventsRequest { reverse: false, follow: true };
+    Ok(caller.api().list_events(request).await?.into_inner())
+}
+
+/// The number of the newest event.
+async fn newest(core: &Core) -> i64 {
+    let mut events = core.client().events(false).await.unwrap();
+    let mut last = 0;
+    while let Some(event) = events.next().await.unwrap() {
+        last = event.id;
+    }
+    last
+}
+
+/// Starts runs, at a core that may be away now and then: how many of them are
+/// started is seen by the events. Each starter is asked whether to start another
+/// one, after so many.
+async fn load(
+    core: &Core,
+    goes_on: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> JoinSet<()> {
+    let mut starters = JoinSet::new();
+    for n in 0..STARTERS {
+        let pipeline = format!("pipeline-{n}");
+        let config = proto::UserPipelineConfig { id: pipeline.clone(), ..Default::default() };
+        let request = proto::RegisterPipelineConfigRequest {
+            pipeline_config: Some(config),
+            ..Default::default()
+        };
+        core.client().api().register_pipeline_config(request).await.unwrap();
+        let (core, goes_on) = (core.clone(), goes_on.clone());
+        starters.spawn(async move {
+            for started in 0.. {
+                if !goes_on(started) {
+                    break;
+                }
+                let run = Run::because("of a test");
+                let _ = core.client().start_run(&*pipeline, "load", run).await;
+            }
+        });
+    }
+    starters
+}
+
+/// One who follows and skips what he has seen.
+#[derive(Default)]
+struct Follower {
+    last: i64,
+    completed: usize,
+}
+
+impl Follower {
+    /// Follows on one stream up to an event, or until it is cut off.
+    async fn follow(
+        &mut self,
+        events: &mut Streaming<proto::ListEventsResponse>,
+        most: usize,
+        to: i64,
+    ) {
+        let mut before = 0;
+        for _ in 0..most {
+            let Ok(Some(response)) = events.message().await else { break };
+            let event = response.event.unwrap();
+            assert_eq!(event.id, before + 1, "a gap or a repeat within one stream");
+            before = event.id;
+            if event.id > self.last {
+                assert_eq!(event.id, self.last + 1, "a gap between two streams");
+                self.last = event.id;
+                self.completed += usize::from(event.r#type == "RUN_COMPLETED");
+            }
+            if event.id >= to {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_connection_breaks_again_and_again_sees_each_event_once() {
+    let core = Core::on_loopback().await.unwrap();
+    let mut starters = load(&core, |started| started < RUNS).await;
+    let mut follower = Follower::default();
+    let all = async {
+        while !starters.is_empty() {
+            let caller = Caller::of(&core).await.with(core.token());
+            let mut events = follow(&caller).await.unwrap();
+            // Somewhere in what he has seen, or a little after it.
+            let seen = usize::try_from(follower.last).unwrap();
+            let most = fastrand::usize(seen / 2..seen + 200);
+            tokio::select! {
+                () = follower.follow(&mut events, most, i64::MAX) => {}
+                Some(ended) = starters.join_next() => ended.unwrap(),
+            }
+            // The connection goes with the two.
+        }
+        let to = newest(&core).await;
+        let caller = Caller::of(&core).await.with(core.token());
+        follower.follow(&mut follow(&caller).await.unwrap(), usize::MAX, to).await;
+        assert_eq!(follower.last, to);
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("events are missing");
+    assert_eq!(follower.completed, STARTERS * RUNS);
+    core.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_once() {
+    let core = Core::on_loopback().await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut starters = load(&core, {
+        let done = Arc::clone(&done);
+        move |started| started < MOST_RUNS && !done.load(Ordering::SeqCst)
+    })
+    .await;
+    let outages = tokio::spawn({
+        let core = core.clone();
+        async move {
+            for _ in 0..OUTAGES {
+                // Any instant will do.
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(20..200))).await;
+                core.go_away().await;
+                core.come_back().await.unwrap();
+            }
+            done.store(true, Ordering::SeqCst);
+        }
+    });
+    let mut follower = Follower::default();
+    let all = async {
+        while !starters.is_empty() {
+            // Over the core's own client, which finds the way back by itself.
+            let Ok(mut events) = core.client().events(true).await else { continue };
+            let mut before = 0;
+            loop {
+                tokio::select! {
+                    next = events.next() => {
+                        let Ok(Some(event)) = next else { break };
+                        assert_eq!(event.id, before + 1, "a gap or a repeat within one stream");
+                        before = event.id;
+                        if event.id > follower.last {
+                            assert_eq!(event.id, follower.last + 1, "a gap between two streams");
+                            follower.last = event.id;
+                        }
+                    }
+                    Some(ended) = starters.join_next() => {
+                        ended.unwrap();
+                        if starters.is_empty() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        outages.await.unwrap();
+        let to = newest(&core).await;
+        let caller = Caller::of(&core).await.with(core.token());
+        follower.follow(&mut follow(&caller).await.unwrap(), usize::MAX, to).await;
+        assert_eq!(follower.last, to);
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("events are missing");
+    core.stop().await;
+}
+
+async fn token(core: &Core, expires: &str) -> String {
+    let request = proto::CreateTokenRequest {
+        kind: Kind::Client.into(),
+        namespaces: vec!["default".to_owned()],
+        expires: expires.to_owned(),
+        ..Default::default()
+    };
+    core.client().api().create_token(request).await.unwrap().into_inner().token
+}
+
+/// How a stream ends once all has been told.
+async fn end(events: &mut Streaming<proto::ListEventsResponse>) -> Code {
+    let ended = async {
+        loop {
+            match events.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Code::Ok,
+                Err(status) => return status.code(),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the stream goes on")
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_is_disabled_or_deleted() {
+    let core = Core::on_loopback().await.unwrap();
+    let caller = Caller::of(&core).await;
+    let (disabled, deleted, kept) =
+        (token(&core, "").await, token(&core, "").await, token(&core, "").await);
+    let mut until_disabled = follow(&caller.with(&disabled)).await.unwrap();
+    let mut until_deleted = follow(&caller.with(&deleted)).await.unwrap();
+    let mut goes_on = follow(&caller.with(&kept)).await.unwrap();
+    let mut api = core.client().api();
+    api.disable_token(proto::DisableTokenRequest { token: disabled }).await.unwrap();
+    assert_eq!(end(&mut until_disabled).await, Code::Unauthenticated);
+    api.delete_token(proto::DeleteTokenRequest { token: deleted }).await.unwrap();
+    assert_eq!(end(&mut until_deleted).await, Code::Unauthenticated);
+
+    let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        pipeline_config: Some(config),
+        ..Default::default()
+    };
+    api.register_pipeline_config(request).await.unwrap();
+    let next = tokio::time::timeout(PATIENCE, goes_on.message()).await.unwrap().unwrap();
+    assert_eq!(next.unwrap().event.unwrap().r#type, "PIPELINE_REGISTERED");
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_token_expires() {
+    let core = Core::on_loopback().await.unwrap();
+    let token = token(&core, "2s").await;
+    let caller = Caller::of(&core).await.with(&token);
+    let outcome = match follow(&caller).await {
+        Ok(mut events) => end(&mut events).await,
+        // On a machine that busy.
+        Err(status) => status.code(),
+    };
+    assert_eq!(outcome, Code::Unauthenticated);
+    core.stop().await;
+}

@@ -1,0 +1,504 @@
+//! What happens in a run: a function or a command of the embedder's, within the
+//! pipeline's parallelism, across cancellations, stops and crashes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use gofer_core::{Core, CoreBuilder, seconds};
+use gofer_proto as proto;
+use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
+use gofer_sdk::{Error, Run, RunInfo, RunState, RunStatus};
+use tokio::sync::{Notify, Semaphore};
+use tonic::Code;
+
+/// Where the core under test keeps its store.
+const STORE: &str = "GOFER_TEST_RUNS_STORE";
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn pipeline(core: &Core, id: &str, parallelism: i64) {
+    let config = proto::UserPipelineConfig { id: id.to_owned(), parallelism, ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        pipeline_config: Some(config),
+        ..Default::default()
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+}
+
+async fn start(core: &Core, pipeline: &str, run: Run) -> RunInfo {
+    core.client().start_run(pipeline, "by hand", run).await.unwrap()
+}
+
+fn states(core: &Core, pipeline: &str) -> Vec<(RunState, RunStatus)> {
+    core.runs(pipeline).iter().rev().map(|run| (run.state(), run.status())).collect()
+}
+
+/// The first run of a pipeline, once it is over.
+async fn over(core: &Core, pipeline: &str, id: i64) -> RunInfo {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let run = core.client().run(pipeline, id).await.unwrap();
+        if run.state() == RunState::Complete {
+            return run;
+        }
+        assert!(Instant::now() < until, "run {id} does not end: {run:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn reason(core: &Core, pipeline: &str, id: i64) -> Reason {
+    let request =
+        proto::GetRunRequest { pipeline_id: pipeline.to_owned(), id, ..Default::default() };
+    let run = core.client().api().get_run(request).await.unwrap().into_inner().run.unwrap();
+    run.status_reason.map_or(Reason::RunStatusReasonUnknown, |it| it.reason())
+}
+
+async fn cancel(core: &Core, pipeline: &str, run_id: i64) -> Result<(), tonic::Status> {
+    let request =
+        proto::CancelRunRequest { pipeline_id: pipeline.to_owned(), run_id, ..Default::default() };
+    core.client().api().cancel_run(request).await.map(drop)
+}
+
+const PENDING: (RunState, RunStatus) = (RunState::Pending, RunStatus::Unknown);
+const RUNNING: (RunState, RunStatus) = (RunState::Running, RunStatus::Unknown);
+const SUCCESSFUL: (RunState, RunStatus) = (RunState::Complete, RunStatus::Successful);
+const FAILED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Failed);
+const CANCELLED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Cancelled);
+
+/// Removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gofer-runs-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Each run takes ten seconds.
+fn ten_seconds() -> CoreBuilder {
+    Core::builder().run_handler(|_| async {
+        tokio::time::sleep(seconds(10)).await;
+        Ok(())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_takes_the_time_that_its_handler_takes() {
+    let core = ten_seconds().start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let accepted = start(&core, "build", Run::because("of a test")).await;
+    assert_eq!((accepted.state(), accepted.ended()), (RunState::Pending, None));
+    core.elapse(seconds(9)).await;
+    assert_eq!(states(&core, "build"), [RUNNING]);
+    core.elapse(seconds(1)).await;
+    assert_eq!(states(&core, "build"), [SUCCESSFUL]);
+    let run = &core.runs("build")[0];
+    let took = run.ended().unwrap().duration_since(run.started()).unwrap();
+    assert!(took >= seconds(10) && took < seconds(11), "{took:?}");
+    assert_eq!(run.description(), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_of_a_pipeline_wait_for_each_other_as_its_parallelism_says() {
+    let core = ten_seconds().start().await.unwrap();
+    pipeline(&core, "one-at-a-time", 1).await;
+    pipeline(&core, "at-once", 0).await;
+    for _ in 0..3 {
+        start(&core, "one-at-a-time", Run::because("of a test")).await;
+        start(&core, "at-once", Run::because("of a test")).await;
+    }
+    core.elapse(seconds(5)).await;
+    assert_eq!(states(&core, "one-at-a-time"), [RUNNING, PENDING, PENDING]);
+    assert_eq!(states(&core, "at-once"), [RUNNING; 3]);
+    core.elapse(seconds(10)).await;
+    assert_eq!(states(&core, "one-at-a-time"), [SUCCESSFUL, RUNNING, PENDING]);
+    assert_eq!(states(&core, "at-once"), [SUCCESSFUL; 3]);
+    core.elapse(seconds(15)).await;
+    assert_eq!(states(&core, "one-at-a-time"), [SUCCESSFUL; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_core_executes_so_many_runs_at_a_time_and_no_more() {
+    let most = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let handler = move |_| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let now = seen.0.fetch_add(1, Ordering::SeqCst) + 1;
+            seen.1.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(seconds(1)).await;
+            seen.0.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        }
+    };
+    let core = Core::builder().run_handler(handler).runs_at_a_time(7).start().await.unwrap();
+    for id in ["one", "two", "three"] {
+        pipeline(&core, id, 0).await;
+        for _ in 0..7 {
+            start(&core, id, Run::because("of a test")).await;
+        }
+    }
+    core.elapse(seconds(10)).await;
+    for id in ["one", "two", "three"] {
+        assert_eq!(states(&core, id), [SUCCESSFUL; 7]);
+    }
+    assert_eq!(most.1.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test]
+async fn a_handler_is_told_what_the_run_is_about() {
+    let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |run: RunInfo| {
+        let told = told.clone();
+        async move {
+            told.send(run).unwrap();
+            Ok(())
+        }
+    };
+    let core = Core::builder().run_handler(handler).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let run = Run::because("a commit was pushed").variable("COMMIT", "c0ffee");
+    start(&core, "build", run).await;
+    let run = hears.recv().await.unwrap();
+    assert_eq!((run.id(), run.pipeline()), (1, "default/build".into()));
+    assert_eq!((run.initiator(), run.reason()), ("harness (by hand)", "a commit was pushed"));
+    assert_eq!(run.variables().collect::<Vec<_>>(), [("COMMIT", "c0ffee")]);
+}
+
+#[tokio::test]
+async fn an_error_and_a_panic_fail_the_run_and_nothing_else() {
+    let handler = |run: RunInfo| async move {
+        match run.id() {
+            1 => Err(Error::internal("the compiler is missing")),
+            2 => panic!("what now?"),
+            _ => Ok(()),
+        }
+    };
+    let core = Core::builder().run_handler(handler).start().await.unwrap();
+    pipeline(&core, "build", 1).await;
+    for _ in 0..3 {
+        start(&core, "build", Run::because("of a test")).await;
+    }
+    over(&core, "build", 3).await;
+    assert_eq!(states(&core, "build"), [FAILED, FAILED, SUCCESSFUL]);
+    let [_, panicked, failed] = &core.runs("build")[..] else { panic!() };
+    assert_eq!(failed.description(), "the compiler is missing");
+    assert_eq!(panicked.description(), "the run's handler panicked: what now?");
+    assert_eq!(reason(&core, "build", 1).await, Reason::AbnormalExit);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_when_it_is_dropped_ends_too() {
+    struct Grenade;
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "dropped");
+        }
+    }
+    let handler = |run: RunInfo| async move {
+        if run.id() == 1 {
+            let _grenade = Grenade;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    };
+    let core = Core::builder().run_handler(handler).runs_at_a_time(1).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    start(&core, "build", Run::because("of a test")).await;
+    start(&core, "build", Run::because("of a test")).await;
+    cancel(&core, "build", 1).await.unwrap();
+    over(&core, "build", 2).await;
+    assert_eq!(states(&core, "build"), [CANCELLED, SUCCESSFUL]);
+}
+
+/// Tells when it is dropped.
+struct Dropped(Arc<Notify>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_runs_handler_is_dropped() {
+    let (begun, dropped) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, guard) = (Arc::clone(&begun), Arc::clone(&dropped));
+    let handler = move |_| {
+        let (tell, guard) = (Arc::clone(&tell), Dropped(Arc::clone(&guard)));
+        async move {
+            let _guard = guard;
+            tell.notify_one();
+            std::future::pending().await
+        }
+    };
+    let core = Core::builder().run_handler(handler).start().await.unwrap();
+    pipeline(&core, "build", 1).await;
+    start(&core, "build", Run::because("of a test")).await;
+    start(&core, "build", Run::because("of a test")).await;
+    begun.notified().await;
+    cancel(&core, "build", 1).await.unwrap();
+    dropped.notified().await;
+    assert_eq!(cancel(&core, "build", 1).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(reason(&core, "build", 1).await, Reason::AdminCancelled);
+    // The second has taken its place.
+    begun.notified().await;
+
+    let mut api = core.client().api();
+    let all = proto::CancelAllRunsRequest { pipeline_id: "build".to_owned(), ..Default::default() };
+    assert_eq!(api.cancel_all_runs(all).await.unwrap().into_inner().runs, [2]);
+    dropped.notified().await;
+    assert_eq!(states(&core, "build"), [CANCELLED; 2]);
+
+    start(&core, "build", Run::because("of a test")).await;
+    begun.notified().await;
+    let delete = proto::DeletePipelineRequest { id: "build".to_owned(), ..Default::default() };
+    api.delete_pipeline(delete).await.unwrap();
+    dropped.notified().await;
+    assert!(core.runs("build").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_runs_as_long_as_their_grace() {
+    let core = ten_seconds().run_grace(seconds(5)).start().await.unwrap();
+    pipeline(&core, "build", 1).await;
+    start(&core, "build", Run::because("of a test")).await;
+    start(&core, "build", Run::because("of a test")).await;
+    core.elapse(seconds(6)).await;
+    core.stop().await;
+    assert_eq!(states(&core, "build"), [SUCCESSFUL, PENDING]);
+
+    let core = ten_seconds().run_grace(seconds(5)).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    start(&core, "build", Run::because("of a test")).await;
+    core.elapse(seconds(1)).await;
+    core.stop().await;
+    assert_eq!(states(&core, "build"), [FAILED]);
+    assert!(core.runs("build")[0].description().contains("stopped"));
+}
+
+#[tokio::test]
+async fn what_waits_when_a_core_stops_is_executed_by_the_next() {
+    let directory = Directory::new("stop");
+    let store = directory.0.join("store.redb");
+    let never = |_| std::future::pending();
+    let core = Core::builder()
+        .store(&store)
+        .run_handler(never)
+        .run_grace(Duration::ZERO)
+        .start()
+        .await
+        .unwrap();
+    pipeline(&core, "build", 1).await;
+    start(&core, "build", Run::because("of a test")).await;
+    start(&core, "build", Run::because("of a test")).await;
+    core.stop().await;
+    drop(core);
+    let core =
+        Core::builder().store(&store).run_handler(|_| async { Ok(()) }).start().await.unwrap();
+    over(&core, "build", 2).await;
+    // Stopped before it began, or while it did.
+    assert!([FAILED, SUCCESSFUL].contains(&states(&core, "build")[0]));
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_succeeds_with_exit_code_0_and_finds_the_run_in_its_environment() {
+    let directory = Directory::new("command");
+    let file = directory.0.join("environment");
+    let core = Core::builder().run_command("sh", ["-c", "env > \"$FILE\""]).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let run = Run::because("a commit was pushed")
+        .variable("FILE", file.to_str().unwrap())
+        .variable("COMMIT", "c0ffee");
+    start(&core, "build", run).await;
+    assert_eq!(over(&core, "build", 1).await.status(), RunStatus::Successful);
+    let environment = std::fs::read_to_string(file).unwrap();
+    for line in [
+        "COMMIT=c0ffee",
+        "GOFER_NAMESPACE=default",
+        "GOFER_PIPELINE=build",
+        "GOFER_RUN_ID=1",
+        "GOFER_INITIATOR=harness (by hand)",
+        "GOFER_REASON=a commit was pushed",
+    ] {
+        assert!(environment.lines().any(|it| it == line), "{line} is missing:\n{environment}");
+    }
+    // Cargo sets many for a test; none of them is for a command.
+    assert!(!environment.contains("CARGO"), "{environment}");
+}
+
+#[tokio::test]
+async fn a_command_fails_with_how_it_ended() {
+    let core = Core::builder().run_command("sh", ["-c", "eval \"$HOW\""]).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let cases = [("exit 7", "exit code 7"), ("kill -9 $$", "signal 9")];
+    for (id, (how, telling)) in (1..).zip(cases) {
+        start(&core, "build", Run::because("of a test").variable("HOW", how)).await;
+        let run = over(&core, "build", id).await;
+        assert_eq!(run.status(), RunStatus::Failed);
+        assert!(run.description().ends_with(telling), "{}", run.description());
+        assert_eq!(reason(&core, "build", id).await, Reason::AbnormalExit);
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_fails_its_runs() {
+    let nothing: [&str; 0] = [];
+    let core = Core::builder().run_command("/nowhere/at/all", nothing).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    start(&core, "build", Run::because("of a test")).await;
+    let run = over(&core, "build", 1).await;
+    assert!(run.description().contains("cannot be started"), "{}", run.description());
+}
+
+#[tokio::test]
+async fn variables_that_would_lead_a_command_astray_fail_the_run() {
+    let nothing: [&str; 0] = [];
+    let core = Core::builder().run_command("true", nothing).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let names =
+        ["PATH", "HOME", "LD_PRELOAD", "BASH_FUNC_echo%%", "ENV", "GOFER_RUN_ID", "A=B", ""];
+    for (id, name) in (1..).zip(names) {
+        start(&core, "build", Run::because("of a test").variable(name, "hidden")).await;
+        let run = over(&core, "build", id).await;
+        assert_eq!(run.status(), RunStatus::Failed, "{name}");
+        assert!(run.description().contains(&format!("`{name}`")), "{}", run.description());
+        assert!(!run.description().contains("hidden"), "{}", run.description());
+        assert_eq!(reason(&core, "build", id).await, Reason::FailedPrecondition);
+    }
+}
+
+/// A zombie that nobody has waited for yet is dead enough.
+#[cfg(target_os = "linux")]
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_cancelled_command_is_killed_with_all_that_it_started() {
+    let directory = Directory::new("group");
+    let file = directory.0.join("pids");
+    let script = "sleep 1000 & echo $$ $! > \"$FILE.new\"; mv \"$FILE.new\" \"$FILE\"; wait";
+    let core = Core::builder().run_command("sh", ["-c", script]).start().await.unwrap();
+    pipeline(&core, "build", 0).await;
+    let run = Run::because("of a test").variable("FILE", file.to_str().unwrap());
+    start(&core, "build", run).await;
+    let until = Instant::now() + PATIENCE;
+    while !file.exists() {
+        assert!(Instant::now() < until, "the command does not start");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let pids = std::fs::read_to_string(file).unwrap();
+    assert!(pids.split_whitespace().all(is_alive));
+    cancel(&core, "build", 1).await.unwrap();
+    while pids.split_whitespace().any(is_alive) {
+        assert!(Instant::now() < until, "some of it lives on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(states(&core, "build"), [CANCELLED]);
+}
+
+/// What the killed process does. Not a test of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by the tests of this file"]
+async fn core_under_test() {
+    let Some(store) = std::env::var_os(STORE) else { return };
+    let slots = Arc::new(Semaphore::new(2));
+    let handler = move |run: RunInfo| {
+        let slots = Arc::clone(&slots);
+        async move {
+            say(&format!("begun {}", run.id()));
+            // The first two end, those after them never do.
+            match slots.try_acquire() {
+                Ok(slot) => slot.forget(),
+                Err(_) => std::future::pending().await,
+            }
+            Ok(())
+        }
+    };
+    let core = Core::builder().store(store).run_handler(handler).start().await.unwrap();
+    pipeline(&core, "build", 1).await;
+    for _ in 0..5 {
+        start(&core, "build", Run::because("of a test")).await;
+    }
+    say("started all");
+    std::future::pending::<()>().await;
+}
+
+/// One line, whole.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("core: {line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+fn run_until_the_third_runs_and_kill(store: &Path) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "runs::core_under_test", "--ignored", "--nocapture"])
+        .env(STORE, store)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut awaited = vec!["core: started all", "core: begun 3"];
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        awaited.retain(|it| !line.ends_with(it));
+        if awaited.is_empty() {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(awaited.is_empty(), "it did not say {awaited:?}");
+}
+
+#[tokio::test]
+async fn killed_while_runs_were_executed_it_fails_those_and_executes_what_waited() {
+    let directory = Directory::new("kill");
+    let store = directory.0.join("store.redb");
+    run_until_the_third_runs_and_kill(&store);
+    let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |run: RunInfo| {
+        let told = told.clone();
+        async move {
+            told.send(run.id()).unwrap();
+            Ok(())
+        }
+    };
+    let core = Core::builder().store(&store).run_handler(handler).start().await.unwrap();
+    over(&core, "build", 5).await;
+    assert_eq!(states(&core, "build"), [SUCCESSFUL, SUCCESSFUL, FAILED, SUCCESSFUL, SUCCESSFUL]);
+    let lost = core.client().run("build", 3).await.unwrap();
+    assert_eq!(lost.description(), "the core ended while the run was being executed");
+    assert_eq!((hears.recv().await, hears.recv().await), (Some(4), Some(5)));
+    // Each ended once.
+    let mut events = core.client().events(false).await.unwrap();
+    let mut completed = Vec::new();
+    while let Some(event) = events.next().await.unwrap() {
+        if event.kind == "RUN_COMPLETED" {
+            let details: serde_json::Value = serde_json::from_str(&event.details).unwrap();
+            completed.push(details["run_id"].as_i64().unwrap());
+        }
+    }
+    assert_eq!(completed, [1, 2, 3, 4, 5]);
+    core.stop().await;
+}

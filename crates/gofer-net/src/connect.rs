@@ -1,0 +1,183 @@
+//! Opening one connection: name resolution, TCP, TLS, HTTP/2.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper::client::conn::http2;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::{OnceCell, oneshot};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::tls::{Trust, client_config};
+use crate::{BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
+
+/// How long a connection may take from the name to HTTP/2. Longer than one
+/// lost SYN takes to be sent again (1 s, then 3 s), shorter than a call's
+/// deadline, so that a call to a host that is gone is told so.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one address may be silent before the next is tried beside it, as
+/// RFC 8305 has it.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// HTTP/2 pings while a call is in flight. Not more often than every five
+/// minutes: gRPC servers in Go close connections that do. A peer that vanishes
+/// is noticed sooner by TCP (see `net::tune`) and by the deadlines of calls.
+const PING_EVERY: Duration = Duration::from_secs(5 * 60 + 10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much may be on the way to us unread, for one call and for all: enough
+/// that an answer of some megabytes does not stop for every 64 KiB.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Where to connect to.
+#[derive(Clone)]
+pub enum Dial {
+    Tcp { host: String, port: u16 },
+    Memory(crate::memory::Network),
+}
+
+impl From<SocketAddr> for Dial {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+pub(crate) type Sender = http2::SendRequest<Body>;
+pub(crate) type Driver = http2::Connection<TokioIo<BoxStream>, Body, TokioExecutor>;
+
+/// Opens connections to one place.
+pub struct Connector {
+    dial: Dial,
+    name: ServerName<'static>,
+    trust: Trust,
+    /// Made at the first connection: reading the system's certificates costs
+    /// milliseconds that the start of the process does not have.
+    tls: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Connector {
+    pub fn new(dial: Dial, name: ServerName<'static>, trust: Trust) -> Self {
+        Self { dial, name, trust, tls: OnceCell::new() }
+    }
+
+    /// One new connection, and the future that drives it.
+    pub(crate) async fn connect(&self) -> io::Result<(Sender, Driver)> {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.handshake()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
+            )),
+        }
+    }
+
+    async fn handshake(&self) -> io::Result<(Sender, Driver)> {
+        let stream = self.dial().await?;
+        let tls = self.tls.get_or_try_init(|| self.tls_config()).await?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await?;
+        let stream: BoxStream = Box::new(stream);
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(false)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)
+    }
+
+    async fn dial(&self) -> io::Result<BoxStream> {
+        match &self.dial {
+            Dial::Tcp { host, port } => dial_tcp(host, *port).await,
+            Dial::Memory(network) => network.connect().await,
+        }
+    }
+
+    async fn tls_config(&self) -> io::Result<Arc<ClientConfig>> {
+        if self.trust.anyone || self.trust.only_extra {
+            return client_config(&self.trust).map_err(io::Error::other);
+        }
+        let trust = self.trust.clone();
+        detached(move || client_config(&trust).map_err(io::Error::other)).await
+    }
+}
+
+/// Opens a TCP connection: name resolution, and if a name has several addresses the next one
+/// when one does not answer, as RFC 8305 has it.
+async fn dial_tcp(host: &str, port: u16) -> io::Result<BoxStream> {
+    let authority =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/");
+    let mut http = HttpConnector::new_with_resolver(Resolver);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http.set_happy_eyeballs_timeout(Some(NEXT_ADDRESS));
+    http.set_nodelay(true);
+    http.set_keepalive(Some(TCP_PROBE_AFTER));
+    http.set_keepalive_interval(Some(TCP_PROBE_EVERY));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(TCP_DEAD_AFTER));
+    let uri = uri.build().map_err(io::Error::other)?;
+    let stream = http.call(uri).await.map_err(|error| system_error(&error))?;
+    Ok(Box::new(stream.into_inner()))
+}
+
+/// What the system said, without the words of the layers around it.
+fn system_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(system) = error.downcast_ref::<io::Error>() {
+            return io::Error::new(system.kind(), system.to_string());
+        }
+        cause = error.source();
+    }
+    io::Error::other(error.to_string())
+}
+
+/// Resolves names on a thread of their own; see [`detached`].
+#[derive(Clone)]
+struct Resolver;
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let name = name.as_str().to_owned();
+        // The connector sets the port.
+        Box::pin(detached(move || (name, 0).to_socket_addrs()))
+    }
+}
+
+/// Runs something that blocks on a thread of its own. A runtime waits for its
+/// own blocking threads when it is dropped, and a name server that does not
+/// answer must not hold up the end of the process.
+async fn detached<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, outcome) = oneshot::channel();
+    std::thread::Builder::new().name("gofer-connect".to_owned()).spawn(move || {
+        // The caller may have stopped waiting.
+        let _ = done.send(work());
+    })?;
+    outcome.await.map_err(io::Error::other)?
+}

@@ -1,0 +1,65 @@
+//! The `grpc-timeout` header: at most eight digits and a unit, as the gRPC
+//! protocol specification defines it.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+/// Reads the header; `None` where it does not follow the specification, and
+/// is then treated as absent.
+pub fn parse(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 60 * 60),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// Writes the header, in the finest unit that fits.
+pub fn format(timeout: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let text = [
+        (timeout.as_micros(), 'u'),
+        (timeout.as_millis(), 'm'),
+        (u128::from(timeout.as_secs()), 'S'),
+    ]
+    .into_iter()
+    .find(|(amount, _)| *amount <= MOST)
+    .map_or_else(|| format!("{MOST}S"), |(amount, unit)| format!("{amount}{unit}"));
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("10S"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for timeout in [
+            Duration::from_micros(1),
+            Duration::from_secs(10),
+            Duration::from_secs(100),
+            Duration::from_secs(99_999_999),
+        ] {
+            assert_eq!(parse(&format(timeout)), Some(timeout));
+        }
+        assert_eq!(format(Duration::MAX), "99999999S");
+    }
+
+    #[test]
+    fn what_the_specification_does_not_allow_is_absent() {
+        for text in ["", "S", "1", "1x", "-1S", "+1S", "123456789S", "1 S", "é", "1é"] {
+            assert_eq!(parse(&HeaderValue::from_bytes(text.as_bytes()).unwrap()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! TLS for both directions, always HTTP/2 by ALPN.
+//!
+//! The cryptography provider is named here for every configuration, so a
+//! program in which another crate brings a second provider works all the same.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
+};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// What is wrong with a certificate or a key, as the end of a sentence; never
+/// any part of either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PemProblem {
+    Certificate,
+    Key,
+    Pair,
+}
+
+impl fmt::Display for PemProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => {
+                "holds no certificate; expected PEM text with a BEGIN CERTIFICATE block"
+            }
+            Self::Key => {
+                "holds no usable private key; expected PEM text with a BEGIN PRIVATE KEY block \
+                 (PKCS#8, SEC1 or PKCS#1)"
+            }
+            Self::Pair => "does not belong to the certificate",
+        })
+    }
+}
+
+/// The server's side: the certificate chain and key that Gofer made for us.
+pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemProblem> {
+    let chain = certificates(chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| PemProblem::Key)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|_| PemProblem::Pair)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| match error {
+            TlsError::InconsistentKeys(_) => PemProblem::Pair,
+            TlsError::InvalidCertificate(_) => PemProblem::Certificate,
+            _ => PemProblem::Key,
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // Two tickets to a client that keeps one connection are two too many; one
+    // lets it resume.
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// What a client trusts.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Certificates trusted beside the system's.
+    pub extra: Vec<CertificateDer<'static>>,
+    /// Trust the extra certificates alone; the system's are not even read.
+    pub only_extra: bool,
+    /// Trust anyone: development.
+    pub anyone: bool,
+}
+
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemProblem> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(PemProblem::Certificate),
+    }
+}
+
+/// The client's side. Reads the system's certificates from disk, a few
+/// milliseconds: not for a latency-sensitive moment.
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = if trust.anyone {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustAnyone(provider())))
+            .with_no_client_auth()
+    } else {
+        let mut roots = RootCertStore::empty();
+        if !trust.only_extra {
+            let system = rustls_native_certs::load_native_certs();
+            for error in &system.errors {
+                tracing::warn!(%error, "cannot read the system's certificates");
+            }
+            roots.add_parsable_certificates(system.certs);
+        }
+        for certificate in &trust.extra {
+            roots.add(certificate.clone())?;
+        }
+        builder.with_root_certificates(roots).with_no_client_auth()
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// `SKIP_TLS_VERIFY`: any certificate will do, but the handshake must still be
+/// signed by the key that belongs to it.
+#[derive(Debug)]
+struct TrustAnyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustAnyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,196 @@
+//! Asking Gofer when the last run of a label started, so that a restart of the
+//! extension does not reset the clocks of its subscriptions.
+//!
+//! In the background, a few calls at a time, for as long as it takes: Gofer
+//! restores all subscriptions before its own API listens, so at first nobody
+//! answers, and a hundred thousand subscriptions may be waiting.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use gofer_net::Backoff;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::context::Context;
+use super::live::Live;
+use crate::error::{ErrorKind, Result};
+
+/// Questions on their way at once. The answers are not urgent; what subscribes
+/// and what ticks comes first.
+const IN_FLIGHT: usize = 4;
+
+/// Asking starts once no subscription has come for this long: while Gofer
+/// restores its subscriptions it does not answer yet.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// But not later than this after the first: a fleet that subscribes without a
+/// pause must not put it off for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// While Gofer does not answer.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+
+/// How many runs of the pipeline are looked through: first few, since the last
+/// run of an interval's pipeline is mostly its own, then whole pages.
+const PAGES: [u32; 6] = [4, 200, 200, 200, 200, 200];
+
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    tasks: TaskTracker,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    /// Weak: a subscription that ends meanwhile is skipped.
+    waiting: VecDeque<Weak<Live>>,
+    /// From this length on, those that have ended are let go.
+    sweep_at: usize,
+    workers: usize,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Context {
+    /// Has Gofer asked, in the background, for the last run of a label.
+    pub(super) fn ask_for_last_run(self: &Arc<Self>, live: &Arc<Live>) {
+        if !live.claim_question() {
+            return;
+        }
+        let now = Instant::now();
+        let queue = &self.resumes;
+        let mut state = queue.state();
+        state.sweep();
+        state.waiting.push_back(Arc::downgrade(live));
+        state.first.get_or_insert(now);
+        state.last = Some(now);
+        if state.workers >= IN_FLIGHT || queue.closed.is_cancelled() {
+            return;
+        }
+        state.workers += 1;
+        drop(state);
+        let context = Arc::clone(self);
+        queue.tasks.spawn(async move {
+            tokio::select! {
+                () = work(&context) => {}
+                () = context.resumes.closed.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Queue {
+    pub(super) fn abandon(&self) {
+        self.closed.cancel();
+    }
+
+    pub(super) async fn close(&self) {
+        self.abandon();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.state().waiting.clear();
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time until asking may start; `None` once it may.
+    fn not_before(&self) -> Option<Instant> {
+        let state = self.state();
+        let start = (state.last? + QUIET).min(state.first? + PATIENCE);
+        (start > Instant::now()).then_some(start)
+    }
+
+    /// The next to ask for; `None` counts the worker out.
+    fn next(&self) -> Option<Weak<Live>> {
+        let mut state = self.state();
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.workers -= 1;
+            state.first = None;
+            // A start-up's queue may have been long; the next is not.
+            state.waiting.shrink_to_fit();
+        }
+        next
+    }
+}
+
+impl State {
+    /// A subscription that has ended keeps its memory for as long as it is
+    /// waiting here, and in an outage that may be long.
+    fn sweep(&mut self) {
+        const LEAST: usize = 1024;
+        if self.waiting.len() >= self.sweep_at.max(LEAST) {
+            self.waiting.retain(|live| live.strong_count() > 0);
+            // Twice what is left: each sweep is paid for by as many arrivals.
+            self.sweep_at = 2 * self.waiting.len();
+        }
+    }
+}
+
+async fn work(context: &Context) {
+    let queue = &context.resumes;
+    while let Some(start) = queue.not_before() {
+        tokio::time::sleep_until(start).await;
+    }
+    while let Some(live) = queue.next() {
+        let mut backoff = BACKOFF;
+        // Only a strong reference while a call is on its way, so that waiting
+        // for Gofer keeps no ended subscription.
+        while let Some(live) = live.upgrade() {
+            if live.is_cancelled() {
+                break;
+            }
+            match ask(&live).await {
+                Ok(last) => {
+                    live.resume(last);
+                    break;
+                }
+                Err(error) => match error.kind() {
+                    // Asking again would not help: the cadence starts afresh.
+                    ErrorKind::InvalidParameter
+                    | ErrorKind::NotFound
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::Unauthenticated
+                    | ErrorKind::Unimplemented => {
+                        tracing::warn!(
+                            subscription = %live.key, ?error,
+                            "cannot ask for the last run; the cadence starts afresh"
+                        );
+                        break;
+                    }
+                    // Gofer is away, or not well, and may be better soon.
+                    _ => {}
+                },
+            }
+            drop(live);
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+}
+
+/// Number and time of the last run that this label started.
+async fn ask(live: &Live) -> Result<Option<(i64, i64)>> {
+    let gofer = &live.context.gofer;
+    let initiator = gofer.initiator(live.key.label());
+    let mut offset = 0;
+    for limit in PAGES {
+        let (namespace, pipeline) = (live.key.namespace(), live.key.pipeline());
+        let runs = gofer.list_runs(namespace, pipeline, offset, limit).await?;
+        if let Some(run) = runs.iter().find(|run| run.is_by_extension(&initiator)) {
+            let at = gofer.started_at(run);
+            return Ok(Some((run.id(), at)));
+        }
+        if runs.len() < limit as usize {
+            return Ok(None);
+        }
+        offset += i64::from(limit);
+    }
+    Ok(None)
+}

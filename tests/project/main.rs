@@ -1,0 +1,19 @@
+//! The project as a newcomer meets it: the README, the examples, the packages.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "what fails here fails a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod interval;
+#[path = "../../examples/interval/interval.rs"]
+mod interval_extension;
+mod package;
+mod process;
+mod readme;

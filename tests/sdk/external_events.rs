@@ -1,0 +1,116 @@
+//! External events over a real socket: what came from outside reaches the
+//! author's code whole, and nothing that does can take the server down.
+
+use crate::support::probe::probe;
+use crate::support::{EVENT, Setup};
+use gofer_sdk::{Error, Extension, Gofer, NoConfig, NoParams, Result};
+use tonic::Code;
+
+#[tokio::test]
+async fn method_path_headers_and_body_arrive() {
+    let extension = probe().event(|probe, event| async move {
+        probe.tell(format!("{} {} {:?}", event.method(), event.path(), event.query()));
+        probe.tell(format!("{:?}", event.header("x-github-event")));
+        probe.tell(format!("{:?}", event.body()));
+        Ok(())
+    });
+    let (probe, _started, client) = extension.start(Setup::default()).await;
+    let payload = b"PUT /external/probe/x%20y?team=web HTTP/1.1\r\n\
+        Host: example.com\r\nX-GitHub-Event: push\r\nContent-Length: 5\r\n\r\n\x00\xff\r\n!";
+    client.external_event(&payload[..]).await.unwrap();
+    assert_eq!(
+        probe.seen().events[1..],
+        [r#"PUT /external/probe/x%20y Some("team=web")"#, r#"Some("push")"#, r#"b"\0\xff\r\n!""#,]
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_32_mib_arrives_whole() {
+    let extension = probe().event(|probe, event| async move {
+        let sum: u64 = event.body().iter().map(|byte| u64::from(*byte)).sum();
+        probe.tell(format!("{} bytes, {sum}", event.body().len()));
+        Ok(())
+    });
+    let (probe, _started, client) = extension.start(Setup::default()).await;
+    let length = 32 * 1024 * 1024;
+    let mut payload = EVENT.strip_suffix("body").unwrap().as_bytes().to_vec();
+    payload.resize(payload.len() + length, 1);
+    client.external_event(payload).await.unwrap();
+    assert_eq!(probe.seen().events[1], format!("{length} bytes, {length}"));
+}
+
+#[tokio::test]
+async fn what_is_not_an_http_request_is_refused() {
+    let (probe, _started, client) = probe().start(Setup::default()).await;
+    for payload in [
+        &b""[..],
+        b"\n",
+        b"{\"event\": \"hunter2\"}",
+        b"POST /hunter2 HTTP/1.1\r\nHost: example.com\r\n",
+        b"POST /hunter2 HTTP/1.1\r\nContent-Length: 9\r\n\r\nshort",
+        b"\xff\xfe\x00\x00 / HTTP/1.1\r\n\r\n",
+    ] {
+        let status = client.external_event(payload).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("HTTP request"), "{status}");
+        assert!(!status.message().contains("hunter2"), "{status}");
+    }
+    assert_eq!(probe.seen().events, ["init"], "none of them reached the author's code");
+}
+
+#[tokio::test]
+async fn a_panic_over_an_event_is_internal_and_the_server_lives() {
+    let extension = probe().event(|probe, event| async move {
+        assert!(event.method() == "GET", "on purpose, with hunter2");
+        probe.tell("handled");
+        Ok(())
+    });
+    let (probe, _started, client) = extension.start(Setup::default()).await;
+    client.subscribe("a", &[]).await.unwrap();
+    for _ in 0..3 {
+        let status = client.external_event(EVENT).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        assert!(!status.message().contains("hunter2"), "{status}");
+    }
+    client.external_event("GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(probe.seen().has("handled"));
+    assert_eq!(probe.seen().running.len(), 1, "the subscriptions are not affected");
+}
+
+#[tokio::test]
+async fn what_the_extension_refuses_is_told_and_its_own_failure_is_not() {
+    let extension = probe().event(|_, event| async move {
+        match event.path() {
+            "/unsigned" => Err(Error::invalid_parameter("signature", "is missing")),
+            _ => Err(Error::internal("the database says hunter2")),
+        }
+    });
+    let (_, _started, client) = extension.start(Setup::default()).await;
+    let refused = client.external_event("GET /unsigned HTTP/1.1\r\n\r\n").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.message(), "parameter `signature`: is missing");
+    let failed = client.external_event("GET / HTTP/1.1\r\n\r\n").await.unwrap_err();
+    assert_eq!(failed.code(), Code::Internal);
+    assert_eq!(failed.message(), "the extension failed; its log says why");
+}
+
+/// An extension that leaves everything to the defaults.
+struct Default;
+
+impl Extension for Default {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[tokio::test]
+async fn an_extension_that_takes_no_events_says_so() {
+    let started = Setup::default().start::<Default>().await;
+    let client = started.client().await;
+    client.init(&[]).await.unwrap();
+    let status = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+}

@@ -1,0 +1,24 @@
+//! The SDK from outside: an extension that serves on a real TLS socket, and the client, against a
+//! Gofer that does what a test says.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "what fails here fails a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod auth;
+mod conversations;
+mod external_events;
+mod gofer_client;
+mod lifecycle;
+mod lost_answers;
+mod misbehaving_author;
+mod own_client;
+mod parameters;
+mod subscriptions;

@@ -1,0 +1,287 @@
+//! What an author's code may do to the server: panic where nobody expects it,
+//! say too much, take no pause, and set bounds that are none.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gofer_sdk::{Error, ErrorKind, Extension, Gofer, Limits, NoConfig, Result, Subscription};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tonic::Code;
+
+use crate::support::probe::probe;
+use crate::support::{Client, EVENT, Setup, Started, impatient, within};
+
+/// Panics when it is dropped, unless another panic is under way.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Bomb(String);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(self.0.is_empty() || std::thread::panicking(), "on purpose, in a Drop");
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Params {
+    #[serde(default = "safe")]
+    value: Bomb,
+}
+
+fn safe() -> Bomb {
+    Bomb(String::new())
+}
+
+struct Bombs(Bomb);
+
+impl Extension for Bombs {
+    type Config = NoConfig;
+    type Params = Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self(Bomb("the extension itself".to_owned())))
+    }
+
+    fn validate(&self, params: &Params) -> Result<()> {
+        assert!(params.value.0 != self.0.0);
+        Ok(())
+    }
+}
+
+async fn bombs() -> (Started, Client) {
+    let started = Setup { limits: impatient(), ..Setup::default() }.start::<Bombs>().await;
+    let client = started.client().await;
+    client.init(&[]).await.unwrap();
+    (started, client)
+}
+
+#[tokio::test]
+async fn parameters_that_panic_when_dropped_do_not_block_their_key() {
+    let (mut started, client) = bombs().await;
+    for round in ["one", "two", "three"] {
+        client.subscribe("a", &[("value", round)]).await.unwrap();
+        // The same again: what was decoded for nothing is dropped.
+        client.subscribe("a", &[("value", round)]).await.unwrap();
+    }
+    client.unsubscribe("a").await.unwrap();
+    client.subscribe("a", &[("value", "four")]).await.unwrap();
+    client.subscribe("b", &[("value", "five")]).await.unwrap();
+    assert_eq!(client.registered().await, ["default/a", "default/b"]);
+    client.unsubscribe("a").await.unwrap();
+    started.stop();
+    started.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_extension_that_panics_when_dropped_is_stopped_all_the_same() {
+    let (mut started, client) = bombs().await;
+    client.info().await.unwrap();
+    started.stop();
+    started.stopped().await.unwrap();
+}
+
+/// Ends when it is cancelled, but for the pipeline `stubborn`, which never does.
+struct Stubborn;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static CLEANED_UP: AtomicBool = AtomicBool::new(false);
+
+struct Running;
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Extension for Stubborn {
+    type Config = NoConfig;
+    type Params = Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        let _running = Running;
+        if subscription.pipeline() == "stubborn" {
+            std::future::pending::<()>().await;
+        }
+        subscription.cancelled().await;
+        Ok(())
+    }
+
+    async fn shutdown(&self) {
+        CLEANED_UP.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_change_that_panics_when_dropped_does_not_spoil_the_end() {
+    let limits = Limits::default().with_stop_grace(Duration::from_secs(1));
+    let mut started = Setup { limits, ..Setup::default() }.start::<Stubborn>().await;
+    let client = started.client().await;
+    client.init(&[]).await.unwrap();
+    client.subscribe("other", &[]).await.unwrap();
+    client.subscribe("stubborn", &[]).await.unwrap();
+    within(async {
+        while RUNNING.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The first change waits for the grace, the second one behind it.
+    let mut changes = Vec::new();
+    for value in ["", "two"] {
+        let changing = client.clone();
+        changes.push(tokio::spawn(async move {
+            // Whether it succeeds is not the question.
+            drop(changing.subscribe("stubborn", &[("value", value)]).await);
+        }));
+        // On this one thread it is sent while we yield, and one connection keeps
+        // the order.
+        tokio::task::yield_now().await;
+        client.info().await.unwrap();
+    }
+    started.stop();
+    started.stopped().await.unwrap();
+    assert_eq!(RUNNING.load(Ordering::SeqCst), 0, "not all has ended");
+    assert!(CLEANED_UP.load(Ordering::SeqCst), "it has not cleaned up");
+    for change in changes {
+        within(change).await.unwrap();
+    }
+}
+
+/// Formats what the SDK logs, as the subscriber that `run` installs does.
+struct Formats;
+
+impl tracing::Subscriber for Formats {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if event.metadata().target().starts_with("gofer_sdk") {
+            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
+                drop(format!("{value:?}"));
+            });
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// An error that cannot be told.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("on purpose, in Display")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test]
+async fn a_serve_whose_error_panics_in_the_log_is_started_again() {
+    // For this thread, on which all of this test runs.
+    let _logged = tracing::subscriber::set_default(Formats);
+    let extension = probe().serve(|probe, subscription| async move {
+        if probe.seen().served == 1 {
+            return Err(Error::new(ErrorKind::Unavailable, "not now").with_source(Unspeakable));
+        }
+        subscription.cancelled().await;
+        Ok(())
+    });
+    let (probe, _started, client) = extension.start(Setup::default()).await;
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until(|seen| seen.served == 2).await;
+    let info = client.info().await.unwrap();
+    assert_eq!(info.registered, ["default/a"]);
+    assert!(!info.documentation.contains("Failing"), "{}", info.documentation);
+}
+
+/// A period of a nanosecond, and a body that never waits.
+#[test]
+fn ticks_without_a_pause_leave_the_server_alive() {
+    let (done, over) = std::sync::mpsc::channel();
+    // A thread of its own: one that never waits has no timeout either.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let extension = probe().serve(|_, subscription| async move {
+                let mut ticks = subscription.every(subscription.params().every.unwrap())?;
+                while ticks.next().await {}
+                Ok(())
+            });
+            let (_, _started, client) = extension.start(Setup::default()).await;
+            client.subscribe("a", &[("every", "1ns")]).await.unwrap();
+            client.unsubscribe("a").await.unwrap();
+        });
+        done.send(()).unwrap();
+    });
+    over.recv_timeout(Duration::from_secs(30)).expect("one parameter hangs the extension");
+}
+
+#[tokio::test]
+async fn bounds_without_bound_overflow_nothing() {
+    for longest in [Duration::MAX, Duration::from_secs(i64::MAX.unsigned_abs())] {
+        let limits = Limits::default()
+            .with_stop_grace(longest)
+            .with_handshake_timeout(longest)
+            .with_first_call_timeout(longest)
+            .with_conversations(usize::MAX)
+            .with_connections(usize::MAX)
+            .with_calls_per_connection(u32::MAX)
+            .with_message_bytes(usize::MAX);
+        let (_probe, mut started, client) =
+            probe().start(Setup { limits, ..Setup::default() }).await;
+        client.subscribe("a", &[("value", "1")]).await.unwrap();
+        client.subscribe("a", &[("value", "2")]).await.unwrap();
+        client.unsubscribe("a").await.unwrap();
+        client.subscribe("b", &[("every", "2562047h")]).await.unwrap();
+        started.stop();
+        started.stopped().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn errors_that_say_too_much_are_cut() {
+    let long = || "x".repeat(1 << 20);
+    let chatty = probe()
+        .serve(move |_, _| async move { Err(Error::unavailable(long())) })
+        .event(move |_, _| async move { Err(Error::unavailable(long())) });
+    let (probe, _started, client) = chatty.start(Setup::default()).await;
+    for pipeline in ["a", "b", "c", "d", "e", "f"] {
+        client.subscribe(pipeline, &[]).await.unwrap();
+    }
+    probe.until(|seen| seen.served >= 6).await;
+    let info = client.info().await.unwrap();
+    assert!(info.documentation.contains("default/a"), "{}", info.documentation.len());
+    assert!(info.documentation.len() < 64 << 10, "{} bytes", info.documentation.len());
+    let status = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_takes_its_subscriptions_along() {
+    let (probe, started, client) = probe().start(Setup::default()).await;
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until(|seen| seen.running.len() == 1).await;
+    started.abandon();
+    within(probe.until(|seen| seen.running.is_empty())).await;
+}

@@ -1,0 +1,122 @@
+//! A client of one's own, and the core that it knows by its certificate.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use gofer_core::Core;
+use gofer_proto::embedded::ListExtensionStatesRequest;
+use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
+use gofer_proto::{BootstrapTokenRequest, GetSystemInfoRequest, ListNamespacesRequest};
+use gofer_sdk::Gofer;
+use tonic::Code;
+
+/// Removed with what is in it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.join("gofer.redb")
+    }
+
+    /// What the core keeps for others to trust.
+    fn certificate(&self) -> String {
+        std::fs::read_to_string(self.0.join("gofer.redb.crt")).unwrap()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn listening(directory: &Directory) -> Core {
+    let builder = Core::builder().listen((Ipv4Addr::LOCALHOST, 0)).store(directory.store());
+    builder.start().await.unwrap()
+}
+
+fn address(core: &Core) -> String {
+    core.address().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_core_that_was_restarted_is_known_by_the_certificate_beside_its_store() {
+    let directory = Directory::new("known");
+    let core = listening(&directory).await;
+    assert!(core.awaits_first_token());
+    let trusted = directory.certificate();
+    assert_eq!(trusted, core.certificate());
+    let gofer = Gofer::builder(address(&core)).ca_certificate(&trusted).build().unwrap();
+    let token = gofer.api().bootstrap_token(BootstrapTokenRequest {}).await.unwrap();
+    let token = token.into_inner().token;
+    assert!(!core.awaits_first_token());
+    core.stop().await;
+
+    let core = listening(&directory).await;
+    assert!(!core.awaits_first_token(), "it is not new any more");
+    let gofer = Gofer::builder(address(&core)).ca_certificate(&trusted).token(token);
+    let gofer = gofer.build().unwrap();
+    gofer.api().list_namespaces(ListNamespacesRequest::default()).await.unwrap();
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_unless_anything_goes() {
+    let core = Core::on_loopback().await.unwrap();
+    let stranger = Gofer::builder(address(&core)).build().unwrap();
+    let status = stranger.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("invalid peer certificate"), "{status}");
+    let careless = Gofer::builder(address(&core)).skip_tls_verify(true).build().unwrap();
+    careless.api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_owners_is_shown_outside_and_extensions_still_work() {
+    let pair = rcgen::generate_simple_self_signed(["gofer.example.com".to_owned()]).unwrap();
+    let core = Core::builder()
+        .listen((Ipv4Addr::LOCALHOST, 0))
+        .tls(pair.cert.pem(), pair.signing_key.serialize_pem())
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(core.certificate(), pair.cert.pem());
+    // Trusted, and for another name than the one that is called.
+    let gofer = Gofer::builder(address(&core)).ca_certificate(pair.cert.pem()).build().unwrap();
+    let status = gofer.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
+    assert!(status.message().contains("not valid for name"), "{status}");
+    // What is inside this process goes by another name.
+    core.client().api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_is_unavailable() {
+    let nobody: SocketAddr = {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.local_addr().unwrap()
+    };
+    let gofer = Gofer::builder(nobody.to_string()).build().unwrap();
+    let status = gofer.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+}
+
+#[tokio::test]
+async fn another_service_is_called_over_the_same_connection() {
+    let core = Core::on_loopback().await.unwrap();
+    let gofer = Gofer::builder(address(&core)).skip_tls_verify(true).token(core.token());
+    let gofer = gofer.build().unwrap();
+    let request = ListExtensionStatesRequest::default();
+    match EmbeddedCoreClient::new(gofer.transport()).list_extension_states(request).await {
+        Ok(_) => {}
+        Err(status) => assert_eq!(status.code(), Code::Unimplemented, "{status}"),
+    }
+    core.stop().await;
+}
