@@ -1,13 +1,13 @@
-//! The one token that Gofer and the extension share: whoever knows it may call everything, and
-//! anybody may ask for health.
+//! Authentication by the one token that Gofer and the extension share. It allows every call; the
+//! health service needs no token.
 
-use gofer_net::auth::{Access, Authorize, OPEN, bearer, sha256};
+use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
 use http::{Extensions, HeaderMap};
 use subtle::ConstantTimeEq;
 use tonic::Status;
 
-/// Digests are compared, in constant time and of fixed length, so neither the time of a refusal nor
-/// its kind reveals anything about the token.
+/// Compares digests of fixed length in constant time, so neither the time that a rejection takes
+/// nor its message reveals anything about the token.
 pub(crate) struct SharedToken([u8; 32]);
 
 impl SharedToken {
@@ -22,12 +22,12 @@ impl Authorize for SharedToken {
         path: &str,
         headers: &HeaderMap,
         _: &mut Extensions,
-    ) -> Result<Access, Status> {
+    ) -> Result<Decision, Status> {
         if path.starts_with(OPEN) {
-            return Ok(Access::Open);
+            return Ok(Decision::Open);
         }
         match bearer(headers) {
-            Some(token) if bool::from(sha256(token).ct_eq(&self.0)) => Ok(Access::Granted),
+            Some(token) if bool::from(sha256(token).ct_eq(&self.0)) => Ok(Decision::Granted),
             Some(_) => Err(Status::unauthenticated("the token is not the one expected")),
             None => Err(Status::unauthenticated(
                 "send the token as metadata: `authorization: Bearer <token>`",

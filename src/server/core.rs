@@ -61,7 +61,7 @@ impl Core {
     /// on its clock.
     pub(crate) fn embedded(
         mut self,
-        listener: gofer_net::memory::Listener,
+        listener: gofer_net::memory::MemoryListener,
         gofer: gofer_net::memory::Network,
         trust: Trust,
         clock: Clock,

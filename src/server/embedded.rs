@@ -1,7 +1,7 @@
 //! Serving an extension inside the process of an embedded core.
 
 use gofer_net::Clock;
-use gofer_net::memory::{Listener, Network};
+use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::Trust;
 
 use super::{RunError, Server, SystemConfig};
@@ -14,7 +14,7 @@ use crate::extension::Extension;
 /// As for [`Server::serve`].
 pub async fn serve_embedded<E: Extension>(
     config: SystemConfig,
-    listener: Listener,
+    listener: MemoryListener,
     gofer: Network,
     trust: Trust,
     clock: Clock,

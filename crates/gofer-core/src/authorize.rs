@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::extensions::Extensions;
 use super::store::{Store, has_access, or_default};
-use gofer_net::auth::{Access, Authorize, OPEN, bearer, sha256};
+use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
 use gofer_proto::token::Kind;
@@ -105,14 +105,14 @@ impl Authorize for TokenTable {
         path: &str,
         headers: &HeaderMap,
         extensions: &mut http::Extensions,
-    ) -> Result<Access, Status> {
+    ) -> Result<Decision, Status> {
         if path.starts_with(OPEN) || WITHOUT_TOKEN.contains(&path) {
-            return Ok(Access::Open);
+            return Ok(Decision::Open);
         }
         let digest = digest(headers)?;
         let caller = self.caller_with(&digest)?;
         extensions.insert(Authenticated { caller, digest });
-        Ok(Access::Granted)
+        Ok(Decision::Granted)
     }
 }
 

@@ -1,43 +1,43 @@
-//! Who may call. Decided once for each call, by the server itself and before anything else looks
-//! at it, so no method, present or future, is reachable without.
+//! Authentication and authorization. The server decides once for each call, before any handler
+//! sees it, so no method can be left unprotected by mistake.
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};
 use ring::digest::{SHA256, digest};
 use tonic::Status;
 
-/// The health service is open: a load balancer has no token, and learns only whether the server is
-/// well.
+/// The health service needs no token: load balancers have none, and learn only whether the server
+/// is healthy.
 pub const OPEN: &str = "/grpc.health.v1.Health/";
 
-/// Why a call is let in.
+/// Why a call is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Anybody may make it; a token that came with it was not looked at.
+pub enum Decision {
+    /// It needs no token; if it carries one, that has not been checked.
     Open,
     /// Its token is valid.
     Granted,
 }
 
-/// Decides about a call by its path and headers.
+/// Decides whether a call is allowed, by its path and headers.
 pub trait Authorize: Send + Sync {
-    /// What is known of the caller goes into `extensions`, which the request carries from here on.
+    /// May describe the caller in `extensions`, which are those of the request.
     ///
     /// # Errors
     ///
-    /// The status that the caller gets instead of an answer.
+    /// The status to respond with.
     fn authorize(
         &self,
         path: &str,
         headers: &HeaderMap,
         extensions: &mut Extensions,
-    ) -> Result<Access, Status>;
+    ) -> Result<Decision, Status>;
 }
 
-/// The token of a request; the scheme is compared without regard to case.
+/// The bearer token of a request. The scheme is case-insensitive.
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
-    // Two of them would be ambiguous: which one did a proxy check?
+    // With two of them, a proxy may have checked the other one.
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)

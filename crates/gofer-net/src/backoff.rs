@@ -1,9 +1,9 @@
-//! Growing, jittered pauses between attempts.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
-/// Doubles from `first` to `most`. Each pause is shortened at random by up to
-/// half, so that what failed together does not come back together.
+/// Doubles from `first` to `most`. Each pause is shortened at random by up to half, so that
+/// clients that failed together don't retry together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
@@ -15,6 +15,7 @@ impl Backoff {
         Self { next: first, most }
     }
 
+    /// The next pause.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.most);
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_most_and_vary_within_a_half() {
+    fn pauses_grow_to_the_maximum_and_vary_by_up_to_half() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut nominal = 100;
         for _ in 0..50 {

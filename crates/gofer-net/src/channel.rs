@@ -1,10 +1,10 @@
-//! One HTTP/2 connection to one place, opened when it is first needed and
-//! again when it is lost.
+//! An HTTP/2 connection to one server, opened when it is first needed and reopened when it is
+//! lost.
 //!
-//! What this adds to a bare connection is knowledge: a request that certainly
-//! was not sent is reported as [`NotSent`], and may be sent again whatever it
-//! asks for; and a connection on which a deadline passed in silence is let go,
-//! so that a healed network is not answered with a wedged connection.
+//! Beyond what hyper's connection does, a request that was certainly not sent is reported as
+//! [`NotSent`], so even one that isn't idempotent may be retried; and a connection on which
+//! nothing arrives until a deadline passes is dropped, so that calls don't hang on a dead
+//! connection once the network has recovered.
 
 use std::fmt;
 use std::io;
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 
+use crate::BoxError;
 use crate::clock::Clock;
 use crate::connect::{Connector, Sender};
 
-/// The request did not leave: there is no connection.
+/// The request was not sent, because there is no connection.
 #[derive(Debug, Clone)]
 pub struct NotSent(Arc<io::Error>);
 
@@ -33,17 +34,15 @@ impl fmt::Display for NotSent {
 
 impl std::error::Error for NotSent {}
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 #[derive(Clone)]
 pub struct Channel(Arc<Inner>);
 
 struct Inner {
     connector: Connector,
     clock: Clock,
-    /// Held for the time of a clone.
+    /// Locked only to clone or replace it.
     current: Mutex<Option<Connection>>,
-    /// The newest attempt to connect; one serves all who wait.
+    /// The latest attempt to connect, shared by all calls that wait for it.
     connecting: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
     tasks: TaskTracker,
     closed: CancellationToken,
@@ -52,8 +51,8 @@ struct Inner {
 #[derive(Clone)]
 struct Connection {
     sender: Sender,
-    /// When it last brought an answer, in nanoseconds of the clock.
-    heard: Arc<AtomicI64>,
+    /// When the last response arrived, in nanoseconds of the clock.
+    last_response: Arc<AtomicI64>,
 }
 
 /// How an attempt to connect ended.
@@ -73,9 +72,9 @@ impl Channel {
 
     /// Sends one request and waits for the head of its response.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        // A connection may close between being handed out and being used; the
-        // request then comes back unsent, and goes out on a new connection. Not
-        // for ever: a peer that closes every connection would be hammered.
+        // A connection may close before it is used. The request then comes back unsent, and is
+        // sent on a new connection. Only so often: a peer that closes every connection must not
+        // be flooded with new ones.
         for _ in 0..3 {
             let mut connection = self.connection().await?;
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
@@ -83,7 +82,7 @@ impl Channel {
             watch.done();
             match outcome {
                 Ok(response) => {
-                    connection.heard.store(self.0.clock.monotonic(), Ordering::Relaxed);
+                    connection.last_response.store(self.0.clock.monotonic(), Ordering::Relaxed);
                     return Ok(response);
                 }
                 Err(mut failure) => match failure.take_message() {
@@ -99,12 +98,12 @@ impl Channel {
         Err(NotSent(Arc::new(closed)).into())
     }
 
-    /// Has the connection and every task of it end.
+    /// Makes the connection and its tasks end, without waiting for it.
     pub fn abandon(&self) {
         self.0.closed.cancel();
     }
 
-    /// Ends the connection and every task of it.
+    /// Ends the connection and waits for its tasks.
     pub async fn close(&self) {
         self.abandon();
         self.0.tasks.close();
@@ -127,7 +126,7 @@ impl Channel {
         }
     }
 
-    /// The connection, or the outcome of the attempt that is under way.
+    /// The connection; if there is none, waits for one attempt to open it.
     async fn connection(&self) -> Result<Connection, NotSent> {
         if let Some(connection) = self.usable() {
             return Ok(connection);
@@ -144,24 +143,23 @@ impl Channel {
         })
     }
 
-    /// The attempt that is under way, or a new one. It has a task of its own:
-    /// a caller whose deadline is short does not take it with him, and the next
-    /// one finds the connection.
+    /// The current attempt, or a new one. It runs in its own task, so it goes on if the deadline
+    /// of its caller passes, and the next caller finds the connection.
     fn attempt(&self) -> watch::Receiver<Option<Outcome>> {
         let mut connecting = self.0.connecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_of_use = |attempt: &&watch::Receiver<Option<Outcome>>| match &*attempt.borrow() {
-            // Without a sender its task is gone.
+        let is_usable = |attempt: &&watch::Receiver<Option<Outcome>>| match &*attempt.borrow() {
+            // An error if the task has ended without an outcome.
             None => attempt.has_changed().is_ok(),
             Some(_) => self.usable().is_some(),
         };
-        if let Some(attempt) = connecting.as_ref().filter(is_of_use) {
+        if let Some(attempt) = connecting.as_ref().filter(is_usable) {
             return attempt.clone();
         }
-        let (tell, attempt) = watch::channel(None);
+        let (outcome, attempt) = watch::channel(None);
         *connecting = Some(attempt.clone());
         let this = self.clone();
         self.0.tasks.spawn(async move {
-            tell.send_replace(Some(this.connect().await));
+            outcome.send_replace(Some(this.connect().await));
         });
         attempt
     }
@@ -177,27 +175,26 @@ impl Channel {
         let closed = self.0.closed.clone();
         self.0.tasks.spawn(async move {
             tokio::select! {
-                // How it ended is told to each call on it.
+                // Each call on it gets the error.
                 _ended = driver => {}
                 () = closed.cancelled() => {}
             }
         });
-        let heard = Arc::new(AtomicI64::new(self.0.clock.monotonic()));
-        self.set_current(Connection { sender, heard });
+        let last_response = Arc::new(AtomicI64::new(self.0.clock.monotonic()));
+        self.set_current(Connection { sender, last_response });
         Ok(())
     }
 }
 
-/// Notices that a call was given up. If its connection brought nothing at all
-/// since the call began, the connection is let go: whoever still waits on it
-/// goes on waiting, new calls open a new one.
+/// Detects calls that were given up. If no response has arrived on the connection since the call
+/// began, the connection is dropped: other calls on it keep waiting, but new calls open a new one.
 struct Watch<'a> {
     channel: &'a Channel,
     started: i64,
     done: bool,
 }
 
-/// A call that is given up sooner says nothing about its connection.
+/// A call that is given up sooner says nothing about its connection. In nanoseconds.
 const SILENCE: i64 = 1_000_000_000;
 
 impl Watch<'_> {
@@ -212,10 +209,9 @@ impl Drop for Watch<'_> {
             return;
         }
         let mut current = self.channel.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|connection| connection.heard.load(Ordering::Relaxed) < self.started)
-        {
+        if current.as_ref().is_some_and(|connection| {
+            connection.last_response.load(Ordering::Relaxed) < self.started
+        }) {
             *current = None;
         }
     }

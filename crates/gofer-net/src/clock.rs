@@ -1,10 +1,9 @@
-//! One clock for everything that compares its own time with Gofer's.
+//! One clock for all code that compares its own time with Gofer's.
 //!
-//! Timers run on tokio's clock, run records carry Unix time. In production the
-//! two are independent and the wall clock is asked each time, since it may be
-//! set. In a test with paused time the wall clock would stand still while days
-//! of timers pass, so the harness hands out a clock that derives Unix time from
-//! tokio's.
+//! Timers use tokio's clock, run records contain Unix time. In production the two are independent,
+//! and the system clock is read each time because it may be set. In a test with paused time the
+//! system clock would stand still while timers of days fire, so an embedded core derives Unix
+//! time from tokio's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,17 +12,17 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
-    /// Unix time at `origin` where Unix time is derived; `None` asks the system.
+    /// Unix time at `origin` if it is derived; `None` to read the system's.
     derived: Option<Duration>,
 }
 
 impl Clock {
-    /// Unix time is the system's.
+    /// With the system's Unix time.
     pub fn system() -> Self {
         Self { origin: Instant::now(), derived: None }
     }
 
-    /// Unix time passes as tokio's clock does, paused or not.
+    /// With Unix time derived from tokio's clock, paused or not.
     pub fn derived() -> Self {
         Self { origin: Instant::now(), derived: Some(system_unix()) }
     }
@@ -42,8 +41,8 @@ impl Clock {
         i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// The time in [`monotonic`](Self::monotonic) that a Unix time in the past
-    /// corresponds to. One in the future, by a clock that is ahead, is now.
+    /// Converts a Unix time in the past to [`monotonic`](Self::monotonic) time. One in the future,
+    /// which means that the other clock is ahead, becomes now.
     pub fn monotonic_at(&self, unix_millis: i64) -> i64 {
         let ago = self.unix_millis().saturating_sub(unix_millis).max(0);
         self.monotonic().saturating_sub(ago.saturating_mul(1_000_000))
@@ -51,7 +50,7 @@ impl Clock {
 }
 
 fn system_unix() -> Duration {
-    // A clock before 1970 is not worth an error path: it reads as 1970.
+    // A clock before 1970 reads as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Opening one connection: name resolution, TCP, TLS, HTTP/2.
+//! Opening a connection: name resolution, TCP, TLS, HTTP/2.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -22,23 +22,21 @@ use tower_service::Service;
 use crate::tls::{Trust, client_config};
 use crate::{BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
 
-/// How long a connection may take from the name to HTTP/2. Longer than one
-/// lost SYN takes to be sent again (1 s, then 3 s), shorter than a call's
-/// deadline, so that a call to a host that is gone is told so.
+/// The limit for all of it. Longer than retransmitting a lost SYN takes (1 s, then 3 s), and
+/// shorter than the deadline of a call, so that a call to a dead host fails with the reason.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one address may be silent before the next is tried beside it, as
-/// RFC 8305 has it.
+/// How long to wait for one address before also trying the next one (RFC 8305).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// HTTP/2 pings while a call is in flight. Not more often than every five
-/// minutes: gRPC servers in Go close connections that do. A peer that vanishes
-/// is noticed sooner by TCP (see `net::tune`) and by the deadlines of calls.
+/// HTTP/2 pings while a call is in flight. gRPC servers in Go close connections on which pings
+/// arrive more often than every five minutes. A peer that vanishes is detected sooner by TCP (see
+/// [`tune`](crate::tune)) and by the deadlines of calls.
 const PING_EVERY: Duration = Duration::from_secs(5 * 60 + 10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much may be on the way to us unread, for one call and for all: enough
-/// that an answer of some megabytes does not stop for every 64 KiB.
+/// Flow-control windows of one call and of all calls of a connection. Large enough that a response
+/// of some megabytes doesn't stall every 64 KiB.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
@@ -58,13 +56,13 @@ impl From<SocketAddr> for Dial {
 pub(crate) type Sender = http2::SendRequest<Body>;
 pub(crate) type Driver = http2::Connection<TokioIo<BoxStream>, Body, TokioExecutor>;
 
-/// Opens connections to one place.
+/// Opens connections to one server.
 pub struct Connector {
     dial: Dial,
     name: ServerName<'static>,
     trust: Trust,
-    /// Made at the first connection: reading the system's certificates costs
-    /// milliseconds that the start of the process does not have.
+    /// Created at the first connection: reading the system's certificates takes milliseconds,
+    /// which would delay the start of the process.
     tls: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -73,7 +71,7 @@ impl Connector {
         Self { dial, name, trust, tls: OnceCell::new() }
     }
 
-    /// One new connection, and the future that drives it.
+    /// A new connection, and the future that drives it.
     pub(crate) async fn connect(&self) -> io::Result<(Sender, Driver)> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.handshake()).await {
             Ok(outcome) => outcome,
@@ -117,8 +115,7 @@ impl Connector {
     }
 }
 
-/// Opens a TCP connection: name resolution, and if a name has several addresses the next one
-/// when one does not answer, as RFC 8305 has it.
+/// Opens a TCP connection. If a name has several addresses, they are tried as in RFC 8305.
 async fn dial_tcp(host: &str, port: u16) -> io::Result<BoxStream> {
     let authority =
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
@@ -136,7 +133,7 @@ async fn dial_tcp(host: &str, port: u16) -> io::Result<BoxStream> {
     Ok(Box::new(stream.into_inner()))
 }
 
-/// What the system said, without the words of the layers around it.
+/// The system's error, without the messages of the layers around it.
 fn system_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -148,7 +145,7 @@ fn system_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// Resolves names on a thread of their own; see [`detached`].
+/// Resolves names on separate threads; see [`detached`].
 #[derive(Clone)]
 struct Resolver;
 
@@ -168,9 +165,8 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// Runs something that blocks on a thread of its own. A runtime waits for its
-/// own blocking threads when it is dropped, and a name server that does not
-/// answer must not hold up the end of the process.
+/// Runs blocking work on a new thread. A runtime that is dropped waits for its own blocking
+/// threads, and a name server that doesn't respond must not delay the end of the process.
 async fn detached<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

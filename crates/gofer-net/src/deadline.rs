@@ -1,12 +1,10 @@
-//! The `grpc-timeout` header: at most eight digits and a unit, as the gRPC
-//! protocol specification defines it.
+//! The `grpc-timeout` header: at most eight digits and a unit, as specified by the gRPC protocol.
 
 use std::time::Duration;
 
 use http::HeaderValue;
 
-/// Reads the header; `None` where it does not follow the specification, and
-/// is then treated as absent.
+/// Parses the header. One that does not follow the specification is treated as absent.
 pub fn parse(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -25,7 +23,7 @@ pub fn parse(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// Writes the header, in the finest unit that fits.
+/// Formats the header, in the finest unit that fits.
 pub fn format(timeout: Duration) -> HeaderValue {
     const MOST: u128 = 99_999_999;
     let text = [
@@ -44,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn formatted_timeouts_are_parsed_back() {
         for timeout in [
             Duration::from_micros(1),
             Duration::from_secs(10),
@@ -57,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_specification_does_not_allow_is_absent() {
+    fn invalid_headers_are_treated_as_absent() {
         for text in ["", "S", "1", "1x", "-1S", "+1S", "123456789S", "1 S", "é", "1é"] {
             assert_eq!(parse(&HeaderValue::from_bytes(text.as_bytes()).unwrap()), None, "{text}");
         }

@@ -1,26 +1,25 @@
-//! What is known of a call that failed: whether it may have had an effect.
+//! Whether a call that failed may have had an effect.
 
 use tonic::{Code, Status};
 
 use crate::channel::NotSent;
 
-/// What is known about a call that failed.
+/// Whether a call that failed may have had an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It certainly had none: it was not sent. Calling again is safe, and may
-    /// help.
+    /// It had none, because it was not sent. Retrying is safe and may help.
     None,
-    /// The other side said that it is not available. Gofer says so before it
-    /// does anything; a proxy also where it lost Gofer in mid-call.
+    /// The peer responded that it is unavailable. Gofer does so before it does anything; a proxy
+    /// also does so if it loses Gofer in the middle of a call.
     Unavailable,
-    /// Gofer answered with a refusal. Calling again would not help.
+    /// Gofer rejected it. Retrying would not help.
     Refused,
-    /// The answer got lost: it may have had its effect.
+    /// The response was lost: the call may have had its effect.
     Unknown,
 }
 
 impl Effect {
-    /// Whether a call that asks for something once may simply be made again.
+    /// Whether a call that must not be executed twice may be retried.
     pub fn may_repeat(self) -> bool {
         matches!(self, Self::None | Self::Unavailable)
     }
@@ -30,7 +29,7 @@ pub fn effect(status: &Status) -> Effect {
     if not_sent(status).is_some() {
         return Effect::None;
     }
-    // A status with a source was made on this side, out of a broken transport.
+    // A status with a source was created on this side, from a transport error.
     let broken = sources(status).next().is_some();
     match status.code() {
         Code::DeadlineExceeded => Effect::Unknown,

@@ -3,8 +3,8 @@
 //! **Internal.** This crate is a part of [gofer-sdk](https://docs.rs/gofer-sdk), released together
 //! with it; its API may change in any release.
 //!
-//! The server ([`server`]) accepts [`Stream`]s and the client ([`Channel`]) connects them; whether
-//! one is a TCP connection or a pipe inside a test ([`memory`]) is decided here and nowhere else.
+//! The server ([`server`]) accepts [`Stream`]s and the client ([`Channel`]) connects them. Only
+//! this crate distinguishes TCP connections from in-memory pipes ([`memory`]).
 //!
 //! ```
 //! use std::time::Duration;
@@ -18,9 +18,10 @@
     missing_docs,
     clippy::must_use_candidate,
     clippy::missing_errors_doc,
-    reason = "internal: documented if there is something to say"
+    reason = "internal: documented only where needed"
 )]
 
+pub mod admission;
 pub mod auth;
 mod backoff;
 mod channel;
@@ -47,35 +48,36 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// A connection's bytes. Boxed, so that HTTP/2 and TLS are compiled once for
-/// all kinds of connections; the indirect call is nothing beside the system
-/// call or the encryption behind it.
+/// A byte stream. Boxed, so that HTTP/2 and TLS are compiled once for all kinds of connections;
+/// the cost of the indirect call is negligible next to the system call or the encryption behind
+/// it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub type BoxStream = Box<dyn Stream>;
 
-/// How long sent data may stay unacknowledged, and how long a silent peer may
-/// stay unprobed, before the kernel gives the connection up. HTTP/2 pings alone
-/// would do for a peer that allows them; many gRPC servers close a connection
-/// that pings more often than every five minutes, so a vanished peer has to be
-/// noticed below HTTP/2.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long sent data may stay unacknowledged before the kernel closes the connection, and when
+/// and how often it probes a silent peer. HTTP/2 pings would do if peers allowed them, but many
+/// gRPC servers close a connection that pings more often than every five minutes, so a peer that
+/// has vanished has to be detected below HTTP/2.
 const TCP_DEAD_AFTER: Duration = Duration::from_secs(20);
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(15);
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(5);
 
-/// Sets what every TCP connection of the SDK wants. A platform without one of
-/// the options still has a working connection, so refusals are only logged.
+/// Sets the TCP options of a connection. A connection works without them, so an option that the
+/// platform does not support is only logged.
 pub fn tune(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     let keepalive =
         socket2::TcpKeepalive::new().with_time(TCP_PROBE_AFTER).with_interval(TCP_PROBE_EVERY);
-    // Small messages are answers somebody waits for: never hold them back.
+    // Small messages are responses that a caller waits for: never delay them.
     let outcome = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive));
     #[cfg(target_os = "linux")]
     let outcome = outcome.and_then(|()| socket.set_tcp_user_timeout(Some(TCP_DEAD_AFTER)));
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a TCP option was refused");
+        tracing::debug!(%error, "cannot set a TCP option");
     }
 }

@@ -1,9 +1,9 @@
-//! The bounds of a server's connections.
+//! Limits of a server's connections.
 
 use std::time::Duration;
 
-/// The bounds within which [`serve`](crate::server::serve) holds connections; what each means is
-/// documented at `gofer_sdk::Limits`, with the defaults.
+/// The limits of [`serve`](crate::server::serve), documented with their defaults at
+/// `gofer_sdk::Limits`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections: usize,

@@ -1,17 +1,16 @@
-//! Accepting connections and serving HTTP/2 on them, hardened: every stage a
-//! connection goes through is bounded in time, their number is bounded, and a
-//! stop is bounded even where a peer holds its connection half-open.
+//! A hardened HTTP/2 server: each stage of a connection is bounded in time, the number of
+//! connections is bounded, and so is the time that a stop takes, even if a peer holds its
+//! connection half-open.
 //!
 //! The servers of an extension and of the embedded core both run on this.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +22,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -32,41 +30,38 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::Limits;
-use crate::auth::{Access, Authorize};
+use crate::admission::{Connections, Evictable};
+use crate::auth::{Authorize, Decision};
 use crate::{BoxStream, deadline, tune};
 
-/// Headers of one call; gRPC's own default is 8 KiB, tokens and tracing
-/// context fit many times over.
+/// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
+/// over.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// What one call, and all calls of a connection, may have on the way to us
-/// before we have read it: an external event of some megabytes does not stop
-/// for every 64 KiB.
+/// Flow-control windows of one call and of all calls of a connection. Large enough that an
+/// external event of some megabytes doesn't stall every 64 KiB.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Pings for a peer that says nothing: a server may send as many as it likes.
+/// Pings to a silent peer. Unlike a client, a server may ping as often as it likes.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a connection has for its last answers once the server stops.
+/// Time for a connection to finish its responses when the server stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// Before accepting again where the process is out of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Calls without a token that are under way at once: of one connection, more
-/// than a load balancer makes; of all, what takes some megabytes at most.
-const STRANGERS_OF_ONE: usize = 8;
-const STRANGERS: usize = 1024;
+/// Concurrent calls of unauthenticated peers. Per connection, more than a load balancer makes; in
+/// total, few enough to hold some megabytes at most.
+const UNAUTHENTICATED_CALLS_PER_CONNECTION: usize = 8;
+const UNAUTHENTICATED_CALLS: usize = 1024;
 
 pub enum Listener {
     Tcp(TcpListener),
-    Memory(crate::memory::Listener),
+    Memory(crate::memory::MemoryListener),
 }
 
 impl Listener {
-    async fn accept(&mut self) -> io::Result<BoxStream> {
+    pub(crate) async fn accept(&mut self) -> io::Result<BoxStream> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -80,8 +75,8 @@ impl Listener {
 
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// What answers the calls: a tower service behind one pointer, so that HTTP/2
-/// and TLS are compiled once, whatever is served.
+/// Handles the calls. A tower service behind a pointer, so that HTTP/2 and TLS are compiled once
+/// for all services.
 pub trait Handler: Send + Sync {
     fn handle(&self, request: Request<Incoming>) -> ResponseFuture;
 }
@@ -98,13 +93,13 @@ where
         + Sync,
 {
     fn handle(&self, request: Request<Incoming>) -> ResponseFuture {
-        // The services here are always ready, so none needs polling first.
+        // The services here are always ready, so `poll_ready` isn't needed.
         self.clone().call(request)
     }
 }
 
-/// Serves until `stop`, then gives open connections a second for their last
-/// answers, and returns once every task is joined.
+/// Serves until `stop`, then gives open connections a second to finish their responses, and
+/// returns once all tasks have ended.
 pub async fn serve(
     mut listener: Listener,
     tls: Arc<ServerConfig>,
@@ -115,56 +110,30 @@ pub async fn serve(
 ) {
     let calls = TaskTracker::new();
     let (stopping, _) = watch::channel(false);
-    let shared = Arc::new(Shared {
+    let mut connections = Connections::new(limits.connections);
+    let context = Arc::new(Context {
         acceptor: TlsAcceptor::from(tls),
         authorize,
         handler,
         http: http(&limits, calls.clone()),
         limits,
         stopping: stopping.clone(),
-        strangers: Arc::new(Semaphore::new(STRANGERS)),
+        unauthenticated_calls: Arc::new(Semaphore::new(UNAUTHENTICATED_CALLS)),
     });
-    let mut connections = Connections::default();
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => break,
-            Some(_ended) = connections.tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => connections.admit(stream, &shared),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    if !is_of_one_connection(&error) {
-                        connections.evict();
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            },
-        }
-    }
+    connections
+        .accept(&mut listener, stop, |stream| {
+            let peer = Arc::new(Peer::default());
+            (Arc::clone(&peer), connection(stream, Arc::clone(&context), peer))
+        })
+        .await;
     drop(listener);
     stopping.send_replace(true);
-    let until = Instant::now() + CLOSE_GRACE;
-    while let Ok(Some(_ended)) = tokio::time::timeout_at(until, connections.tasks.join_next()).await
-    {
-    }
-    connections.tasks.shutdown().await;
+    let deadline = Instant::now() + CLOSE_GRACE;
+    connections.close(deadline).await;
     calls.close();
-    // Without their connections the calls end by themselves; one that does not
-    // await is not worth the process's end.
-    let _ = tokio::time::timeout_at(until + CLOSE_GRACE, calls.wait()).await;
-}
-
-/// Errors that tell of the connection that was about to be accepted, not of
-/// the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
+    // Without their connections the calls end by themselves, except one that blocks its thread:
+    // the process doesn't wait for that.
+    let _ = tokio::time::timeout_at(deadline + CLOSE_GRACE, calls.wait()).await;
 }
 
 fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Tracked> {
@@ -179,7 +148,7 @@ fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Tracked> {
     http
 }
 
-/// Runs the calls of a connection where they can be joined.
+/// Spawns the calls of a connection so that they can be waited for.
 #[derive(Clone)]
 struct Tracked(TaskTracker);
 
@@ -193,34 +162,40 @@ where
     }
 }
 
-struct Shared {
+/// What the connections of a server share.
+struct Context {
     acceptor: TlsAcceptor,
     authorize: Arc<dyn Authorize>,
     handler: Arc<dyn Handler>,
     http: http2::Builder<Tracked>,
     limits: Limits,
     stopping: watch::Sender<bool>,
-    /// Places for calls without a token.
-    strangers: Arc<Semaphore>,
+    /// Permits for calls of unauthenticated peers.
+    unauthenticated_calls: Arc<Semaphore>,
 }
 
-/// The open connections, oldest first.
-#[derive(Default)]
-struct Connections {
-    tasks: JoinSet<()>,
-    open: VecDeque<(AbortHandle, Arc<Peer>)>,
-}
-
-/// What is known of the other side.
+/// The state of a connection.
 struct Peer {
-    /// It has made a call, of any kind.
+    /// The peer has made a call, authorized or not.
     called: AtomicBool,
-    /// Notified with the first call.
+    /// Notified at the first call.
     first_call: Notify,
-    /// It has shown a token that was not refused.
+    /// The peer has sent a valid token.
     authenticated: AtomicBool,
-    /// Places for its calls, as long as it has shown none.
-    places: Arc<Semaphore>,
+    /// Permits for its calls until it is authenticated.
+    calls: Arc<Semaphore>,
+}
+
+impl Evictable for Peer {
+    const PURPOSE: &'static str = "gRPC";
+    const FULL: &'static str = "too many connections with a valid token; refusing a new one";
+
+    type Rank = ();
+
+    /// The oldest unauthenticated connection is closed first.
+    fn rank(&self) -> Option<()> {
+        (!self.authenticated.load(Ordering::Relaxed)).then_some(())
+    }
 }
 
 impl Default for Peer {
@@ -229,67 +204,36 @@ impl Default for Peer {
             called: AtomicBool::default(),
             first_call: Notify::default(),
             authenticated: AtomicBool::default(),
-            places: Arc::new(Semaphore::new(STRANGERS_OF_ONE)),
+            calls: Arc::new(Semaphore::new(UNAUTHENTICATED_CALLS_PER_CONNECTION)),
         }
     }
 }
 
-impl Connections {
-    fn admit(&mut self, stream: BoxStream, shared: &Arc<Shared>) {
-        if self.tasks.len() >= shared.limits.connections && !self.evict() {
-            tracing::warn!("too many connections with a valid token; one more is refused");
-            return;
-        }
-        let peer = Arc::new(Peer::default());
-        let task = self.tasks.spawn(connection(stream, Arc::clone(shared), Arc::clone(&peer)));
-        self.open.push_back((task, peer));
-        // What has ended is let go now and then, at a cost that each admission
-        // has paid for.
-        if self.open.len() > 2 * self.tasks.len() + 16 {
-            self.open.retain(|(task, _)| !task.is_finished());
-        }
-    }
-
-    /// Closes the oldest connection that has not shown a valid token.
-    fn evict(&mut self) -> bool {
-        self.open.retain(|(task, _)| !task.is_finished());
-        let stranger =
-            self.open.iter().position(|(_, peer)| !peer.authenticated.load(Ordering::Relaxed));
-        match stranger.and_then(|at| self.open.remove(at)) {
-            Some((task, _)) => {
-                task.abort();
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-/// The life of one connection. However it ends, nobody is told but the peer:
-/// strangers must not be able to fill the log.
-async fn connection(stream: BoxStream, shared: Arc<Shared>, peer: Arc<Peer>) {
-    let mut stopping = shared.stopping.subscribe();
+/// Serves one connection. How it ends is logged for debugging only: unauthenticated peers must
+/// not be able to fill the log.
+async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
+    let mut stopping = context.stopping.subscribe();
     let handshake =
-        tokio::time::timeout(shared.limits.handshake_timeout, shared.acceptor.accept(stream));
+        tokio::time::timeout(context.limits.handshake_timeout, context.acceptor.accept(stream));
     let stream = tokio::select! {
         handshake = handshake => match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+            Err(_) => return tracing::debug!("a TLS handshake timed out"),
         },
         _ = stopping.wait_for(|stopping| *stopping) => return,
     };
     let stream: BoxStream = Box::new(stream);
     let service = {
-        let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-        service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&peer), request))
+        let (context, peer) = (Arc::clone(&context), Arc::clone(&peer));
+        service_fn(move |request| respond(Arc::clone(&context), Arc::clone(&peer), request))
     };
     let mut connection =
-        std::pin::pin!(shared.http.serve_connection(TokioIo::new(stream), service));
+        std::pin::pin!(context.http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = &mut connection => return log_end(ended),
-        () = silence(&peer, shared.limits.first_call_timeout) => {
-            return tracing::debug!("a connection made no call and is closed");
+        () = no_first_call(&peer, context.limits.first_call_timeout) => {
+            return tracing::debug!("closing a connection that has made no call");
         }
         _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
     }
@@ -302,8 +246,8 @@ fn log_end(ended: Result<(), hyper::Error>) {
     }
 }
 
-/// Completes where no call has arrived in time; never after one has.
-async fn silence(peer: &Peer, timeout: Duration) {
+/// Completes if no call arrives in time, and never if one does.
+async fn no_first_call(peer: &Peer, timeout: Duration) {
     if tokio::time::timeout(timeout, peer.first_call.notified()).await.is_ok()
         || peer.called.load(Ordering::Relaxed)
     {
@@ -311,8 +255,8 @@ async fn silence(peer: &Peer, timeout: Duration) {
     }
 }
 
-async fn answer(
-    shared: Arc<Shared>,
+async fn respond(
+    context: Arc<Context>,
     peer: Arc<Peer>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
@@ -320,23 +264,23 @@ async fn answer(
         peer.first_call.notify_one();
     }
     let timeout = request.headers().get("grpc-timeout").and_then(deadline::parse);
-    let mut known = std::mem::take(request.extensions_mut());
-    let access = shared.authorize.authorize(request.uri().path(), request.headers(), &mut known);
-    *request.extensions_mut() = known;
-    if matches!(access, Ok(Access::Granted)) {
+    let mut extensions = std::mem::take(request.extensions_mut());
+    let decision =
+        context.authorize.authorize(request.uri().path(), request.headers(), &mut extensions);
+    *request.extensions_mut() = extensions;
+    if matches!(decision, Ok(Decision::Granted)) {
         peer.authenticated.store(true, Ordering::Relaxed);
     }
-    let call = match access {
-        Ok(_) => shared.handler.handle(request),
+    let call = match decision {
+        Ok(_) => context.handler.handle(request),
         Err(status) => Box::pin(async move { Ok(status.into_http()) }),
     };
     if !peer.authenticated.load(Ordering::Relaxed) {
-        return Ok(answer_unauthenticated(&shared, &peer, call).await);
+        return Ok(respond_unauthenticated(&context, &peer, call).await);
     }
     let response = match timeout {
         None => call.await?,
-        // The caller's deadline holds here too: nobody reads an answer that
-        // comes later.
+        // The caller's deadline applies here too: nobody reads a later response.
         Some(timeout) => match tokio::time::timeout(timeout, call).await {
             Ok(response) => response?,
             Err(_) => Status::deadline_exceeded("the caller's deadline has passed").into_http(),
@@ -345,32 +289,33 @@ async fn answer(
     Ok(response)
 }
 
-/// A call of somebody who has shown no token. It may be made in earnest, for
-/// health; it may also be one of very many that never end. So there are places
-/// for a few on each connection and for some in all, and each has little time
-/// until it is answered. A place is held until the answer has been read.
-async fn answer_unauthenticated(
-    shared: &Shared,
+/// Responds to a call of an unauthenticated peer. It may be a health check, or one of very many
+/// calls that never end. So their number is limited, per connection and in total, and so is the
+/// time to respond to each. The permits are held until the response has been read.
+async fn respond_unauthenticated(
+    context: &Context,
     peer: &Peer,
     call: ResponseFuture,
 ) -> Response<Body> {
-    let place = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
-    let (Some(of_peer), Some(of_all)) = (place(&peer.places), place(&shared.strangers)) else {
-        let why = "too many calls without a token are under way";
+    let permit = |calls: &Arc<Semaphore>| Arc::clone(calls).try_acquire_owned().ok();
+    let (Some(of_peer), Some(of_all)) =
+        (permit(&peer.calls), permit(&context.unauthenticated_calls))
+    else {
+        let why = "too many calls without a token are in progress";
         return Status::resource_exhausted(why).into_http();
     };
-    match tokio::time::timeout(shared.limits.first_call_timeout, call).await {
+    match tokio::time::timeout(context.limits.first_call_timeout, call).await {
         Ok(Ok(response)) => {
-            response.map(|body| Body::new(Held { body, _places: (of_peer, of_all) }))
+            response.map(|body| Body::new(Held { body, _permits: (of_peer, of_all) }))
         }
-        Err(_) => Status::deadline_exceeded("the call was not complete in time").into_http(),
+        Err(_) => Status::deadline_exceeded("the call did not complete in time").into_http(),
     }
 }
 
-/// An answer that holds places until it has been read.
+/// A response body that holds permits until it has been read.
 struct Held {
     body: Body,
-    _places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl hyper::body::Body for Held {
@@ -379,9 +324,9 @@ impl hyper::body::Body for Held {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        task: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        Pin::new(&mut self.body).poll_frame(task)
     }
 
     fn is_end_stream(&self) -> bool {

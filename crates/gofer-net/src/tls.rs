@@ -1,7 +1,7 @@
-//! TLS for both directions, always HTTP/2 by ALPN.
+//! TLS for both sides, with HTTP/2 by ALPN.
 //!
-//! The cryptography provider is named here for every configuration, so a
-//! program in which another crate brings a second provider works all the same.
+//! The cryptography provider is passed to every configuration explicitly, because rustls does not
+//! choose a default in a program with two of them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +23,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What is wrong with a certificate or a key, as the end of a sentence; never
-/// any part of either.
+/// What is wrong with a certificate or a key, as the end of a sentence. Contains no part of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemProblem {
     Certificate,
@@ -47,7 +46,7 @@ impl fmt::Display for PemProblem {
     }
 }
 
-/// The server's side: the certificate chain and key that Gofer made for us.
+/// The server's side, with a certificate chain and its key as PEM.
 pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemProblem> {
     let chain = certificates(chain)?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| PemProblem::Key)?;
@@ -62,8 +61,7 @@ pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemPro
             _ => PemProblem::Key,
         })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // Two tickets to a client that keeps one connection are two too many; one
-    // lets it resume.
+    // A client needs only one ticket to resume; the default is two.
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
@@ -71,11 +69,11 @@ pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemPro
 /// What a client trusts.
 #[derive(Clone, Default)]
 pub struct Trust {
-    /// Certificates trusted beside the system's.
+    /// Certificates that are trusted in addition to the system's.
     pub extra: Vec<CertificateDer<'static>>,
-    /// Trust the extra certificates alone; the system's are not even read.
+    /// Trust only the extra certificates; the system's are not read.
     pub only_extra: bool,
-    /// Trust anyone: development.
+    /// Trust any certificate, for development.
     pub anyone: bool,
 }
 
@@ -87,8 +85,7 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemProble
     }
 }
 
-/// The client's side. Reads the system's certificates from disk, a few
-/// milliseconds: not for a latency-sensitive moment.
+/// The client's side. Reads the system's certificates from disk, which takes a few milliseconds.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -115,8 +112,7 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// `SKIP_TLS_VERIFY`: any certificate will do, but the handshake must still be
-/// signed by the key that belongs to it.
+/// `SKIP_TLS_VERIFY`: accepts any certificate, but the handshake must still be signed with its key.
 #[derive(Debug)]
 struct TrustAnyone(Arc<CryptoProvider>);
 

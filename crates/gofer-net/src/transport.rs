@@ -1,7 +1,7 @@
-//! What every call to Gofer carries: the token, the origin and a deadline.
+//! Adds the token, the origin and a deadline to each call to Gofer.
 //!
-//! A [`tower_service::Service`] between the generated clients and the
-//! [`Channel`], so that all 71 methods behave alike, named by the SDK or not.
+//! A [`tower_service::Service`] between the generated clients and the [`Channel`], so that all 71
+//! methods behave the same, including those that the SDK does not wrap.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,16 +16,17 @@ use http_body_util::{BodyExt, Limited};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::channel::{Channel, NotSent};
+use crate::BoxError;
+use crate::channel::{Channel, NotSent};
 
-/// The largest answer of a call that is not a stream; the limit that gRPC
-/// implementations share by default is 4 MiB, objects may be larger.
+/// The largest response of a call that is not a stream. The common default of gRPC
+/// implementations is 4 MiB; objects may be larger.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
-/// Methods whose answer is a stream: a deadline for the whole call would cut
-/// it, so they have one only where the caller sets it.
+/// Methods that respond with a stream. A deadline would cut it off, so they have one only if the
+/// caller sets it.
 const STREAMING: [&str; 7] = [
     "/proto.Gofer/ListEvents",
     "/proto.Gofer/GetTaskRunLogs",
@@ -36,8 +37,7 @@ const STREAMING: [&str; 7] = [
     "/proto.ExtensionService/RunPipelineConfigurator",
 ];
 
-/// Carries the calls of the generated clients to Gofer. See
-/// [`Gofer::api`](crate::Gofer::api).
+/// The transport of the generated clients. See `gofer_sdk::Gofer::api`.
 #[derive(Clone)]
 pub struct Transport {
     channel: Channel,
@@ -79,8 +79,6 @@ impl Transport {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 impl tower_service::Service<Request<Body>> for Transport {
     type Response = Response<Body>;
     type Error = BoxError;
@@ -94,9 +92,9 @@ impl tower_service::Service<Request<Body>> for Transport {
         self.address(&mut request);
         let channel = self.channel.clone();
         let streaming = STREAMING.contains(&request.uri().path());
-        let asked = request.headers().get(GRPC_TIMEOUT).and_then(crate::deadline::parse);
-        let deadline = match asked {
-            Some(asked) => asked,
+        let requested = request.headers().get(GRPC_TIMEOUT).and_then(crate::deadline::parse);
+        let deadline = match requested {
+            Some(deadline) => deadline,
             None if streaming => {
                 return Box::pin(async move {
                     let response = channel.send(request).await.map_err(unavailable)?;
@@ -115,8 +113,8 @@ impl tower_service::Service<Request<Body>> for Transport {
                 if streaming {
                     return Ok(response.map(Body::new));
                 }
-                // The deadline covers the whole answer, so the whole answer is
-                // read here; it is one message, decoded at once anyway.
+                // The deadline covers the whole response, so all of it is read here. It is one
+                // message, which would be decoded at once anyway.
                 let (head, body) = response.into_parts();
                 let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
                 Ok(Response::from_parts(head, Body::new(body)))
@@ -129,8 +127,8 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
-/// What was not sent is told as `UNAVAILABLE`, with the reason as its source,
-/// by which the SDK's own calls know that they may be made again.
+/// Reports a request that was not sent as `UNAVAILABLE`, with the reason as its source, so that
+/// the SDK's own calls can tell that retrying is safe.
 fn unavailable(error: BoxError) -> BoxError {
     match error.downcast::<NotSent>() {
         Ok(not_sent) => {

@@ -17,7 +17,7 @@ use gofer_sdk::SystemConfig;
 use gofer_sdk::internal::serve_embedded;
 
 type Serve = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Factory = dyn Fn(SystemConfig, gofer_net::memory::Listener) -> Serve + Send + Sync;
+type Factory = dyn Fn(SystemConfig, gofer_net::memory::MemoryListener) -> Serve + Send + Sync;
 
 /// Runs extensions as tasks of this process, connected by pipes.
 pub(crate) struct InProcess {
