@@ -40,7 +40,7 @@ pub struct CoreBuilder {
     pub(super) run_handler: Option<RunHandler>,
     pub(super) runs_at_a_time: usize,
     pub(super) run_grace: Duration,
-    pub(super) external: external::Setup,
+    pub(super) external: external::Options,
     /// Where the container engine is, if somebody said.
     pub(super) container_engine: Option<String>,
 }
@@ -71,7 +71,7 @@ impl CoreBuilder {
             run_handler: None,
             runs_at_a_time: RUNS_AT_A_TIME,
             run_grace: RUN_GRACE,
-            external: external::Setup::default(),
+            external: external::Options::default(),
             container_engine: None,
         }
     }

@@ -1,35 +1,33 @@
-//! The listener for external events: `POST /external/<extension>` over HTTP or
-//! HTTPS, handed to the extension of that name as the raw request.
+//! The listener for external events: `POST /external/<extension>` over HTTP or HTTPS, passed to
+//! the extension of that name as the raw request.
 //!
-//! Whoever sends is a stranger: no token is asked for, the extension itself
-//! knows whom it believes. So everything here is bounded, in time, in memory and
-//! in number, and what is short is shared in a way that neither slow senders nor
-//! an extension that hangs can keep the others' events out:
+//! Senders are unauthenticated: no token is needed, and the extension itself decides which
+//! requests to trust. So time, memory and numbers are all bounded, and neither slow senders nor an
+//! extension that hangs can keep out the events of others:
 //!
-//! - Of connections, the one that has kept the core waiting longest gives way to
-//!   a new one: [`guests`].
-//! - Of memory and of events under way, an extension has no more than it leaves
-//!   free: [`shares`].
-//! - A body has a slowest pace, and a brisker one while others wait: [`body`].
+//! - When there are too many connections, the one that has kept the core waiting longest is closed
+//!   in favor of a new one: [`state`].
+//! - Of the memory, and of the events in progress, an extension never holds more than it leaves
+//!   free: [`quota`].
+//! - A body must arrive at a minimum rate, which is higher while others wait for memory: [`body`].
 //!
-//! What an event looks like to the extension is made in [`payload`]; how the
-//! extension is called lies with [`extensions`](super::extensions).
+//! What an extension receives is made in [`payload`]; extensions are called by
+//! [`extensions`](super::extensions).
 
 mod answer;
 mod body;
 mod connection;
-mod guests;
-mod handover;
+mod delivery;
 mod limits;
+mod options;
 mod payload;
+mod quota;
 mod request;
-mod setup;
-mod shares;
+mod state;
 
 pub use limits::ExternalEventLimits;
-pub(super) use setup::Setup;
+pub(super) use options::Options;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,29 +42,26 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::extensions::Extensions;
+use delivery::Deliveries;
+use gofer_net::admission::Connections;
+use gofer_net::server::Listener;
 use gofer_net::tls::server_config;
-use gofer_net::{BoxStream, tune};
 use gofer_sdk::{Error, Result};
-use guests::Guests;
-use handover::Handover;
-use shares::Shares;
+use quota::Quota;
+use state::ConnectionState;
 
-/// The line and the headers of one request. Proxies in front of a server allow
-/// as much, and hyper reads bodies in pieces of this size.
+/// The request line and the headers of one request. As much as reverse proxies allow, and the size
+/// in which hyper reads bodies.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// One less than the extension's side reads: there may be one of our own.
+/// One less than the extension's side accepts: the core may add one.
 const MAX_HEADERS: usize = 255;
 
-/// What events that are with their extension have for their answers once the
-/// core stops. With the time that extensions have to stop, it is well within
-/// what a service manager waits.
+/// How long extensions may take to respond to events in progress when the core stops. Together
+/// with the time that extensions have to stop, well within what a service manager waits.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Before accepting again where the process is out of files or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The listener, while it is there.
+/// The listener, if external events are configured.
 pub(super) struct External {
     address: SocketAddr,
     begin: CancellationToken,
@@ -80,17 +75,20 @@ struct Shared {
     limits: ExternalEventLimits,
     http: http1::Builder,
     tls: Option<TlsAcceptor>,
-    /// For bodies that are more than small.
-    memory: Arc<Shares>,
-    handover: Arc<Handover>,
+    /// For bodies that are not small.
+    memory: Arc<Quota>,
+    deliveries: Arc<Deliveries>,
     stopping: CancellationToken,
     epoch: Instant,
 }
 
 impl External {
-    /// Listens, and takes nothing yet; nothing where no address was asked for.
-    pub(super) async fn open(setup: Setup, extensions: &Arc<Extensions>) -> Result<Option<Self>> {
-        let Setup { address: Some(address), tls, limits } = setup else { return Ok(None) };
+    /// Binds the address, if there is one, without accepting connections yet.
+    pub(super) async fn open(
+        options: Options,
+        extensions: &Arc<Extensions>,
+    ) -> Result<Option<Self>> {
+        let Options { address: Some(address), tls, limits } = options else { return Ok(None) };
         let tls = tls.map(|(chain, key)| acceptor(&chain, &key)).transpose()?;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -99,8 +97,8 @@ impl External {
             extensions: Arc::clone(extensions),
             http: http(&limits),
             tls,
-            memory: Shares::new(limits.memory_bytes()),
-            handover: Handover::new(limits.connections(), limits.calls_per_extension()),
+            memory: Quota::new(limits.memory_bytes()),
+            deliveries: Deliveries::new(limits.connections(), limits.calls_per_extension()),
             limits,
             stopping: stop.clone(),
             epoch: Instant::now(),
@@ -111,15 +109,15 @@ impl External {
             async move {
                 let stopped = shared.stopping.clone();
                 if stopped.run_until_cancelled(begin.cancelled()).await.is_some() {
-                    accept(listener, Arc::new(shared)).await;
+                    accept(Listener::Tcp(listener), Arc::new(shared)).await;
                 }
             }
         });
         Ok(Some(Self { address, begin, stop, task: tokio::sync::Mutex::new(Some(task)) }))
     }
 
-    /// Begins to take events: by now it is known which extensions there are, also
-    /// of those that have yet to start.
+    /// Starts to accept connections. Called once the installed extensions have been loaded, even
+    /// if they have yet to start.
     pub(super) fn begin(&self) {
         self.begin.cancel();
     }
@@ -128,12 +126,12 @@ impl External {
         self.address
     }
 
-    /// Takes no more, and gives events that are with their extension a little
-    /// time for their answers.
+    /// Stops accepting connections, and gives extensions a little time to respond to events in
+    /// progress.
     pub(super) async fn close(&self) {
         self.stop.cancel();
         if let Some(task) = self.task.lock().await.take() {
-            // A task of ours that panicked has nothing more to end.
+            // If the task has panicked, there is nothing left to wait for.
             let _ = task.await;
         }
     }
@@ -161,50 +159,22 @@ fn http(limits: &ExternalEventLimits) -> http1::Builder {
         .max_buf_size(MAX_HEAD_BYTES)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
-        // Who closes his side after sending still wants the answer.
+        // A sender that shuts down its side after the request still wants the response.
         .half_close(true);
     http
 }
 
-/// Accepts until the core stops, and returns once every task has ended.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut guests = Guests::new(shared.limits.connections());
-    loop {
-        tokio::select! {
-            () = shared.stopping.cancelled() => break,
-            () = guests.one_left() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    tune(&stream);
-                    let stream: BoxStream = Box::new(stream);
-                    guests.admit(shared.epoch, |guest| {
-                        connection::serve(stream, Arc::clone(&shared), guest)
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection for an external event");
-                    if !is_of_one_connection(&error) {
-                        guests.evict();
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            },
-        }
-    }
+/// Accepts connections until the core stops, and returns once all tasks have ended.
+async fn accept(mut listener: Listener, shared: Arc<Shared>) {
+    let mut connections = Connections::new(shared.limits.connections());
+    connections
+        .accept(&mut listener, shared.stopping.cancelled(), |stream| {
+            let state = ConnectionState::new(shared.epoch);
+            (Arc::clone(&state), connection::serve(stream, Arc::clone(&shared), state))
+        })
+        .await;
     drop(listener);
-    let until = Instant::now() + STOP_GRACE;
-    guests.leave(until).await;
-    shared.handover.end(until).await;
-}
-
-/// Errors that tell of the connection that was about to be accepted, not of
-/// the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
+    let deadline = Instant::now() + STOP_GRACE;
+    connections.close(deadline).await;
+    shared.deliveries.end(deadline).await;
 }

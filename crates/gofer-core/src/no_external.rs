@@ -1,4 +1,4 @@
-//! In place of the listener for external events, if the feature `webhooks` is off: there is none.
+//! Replaces the listener for external events if the feature `webhooks` is off.
 
 use std::sync::Arc;
 
@@ -7,13 +7,17 @@ use gofer_sdk::Result;
 use super::extensions::Extensions;
 
 #[derive(Clone, Default)]
-pub(super) struct Setup;
+pub(super) struct Options;
 
 pub(super) enum External {}
 
 impl External {
-    #[expect(clippy::unused_async, clippy::unnecessary_wraps, reason = "as with the feature")]
-    pub(super) async fn open(_: Setup, _: &Arc<Extensions>) -> Result<Option<Self>> {
+    #[expect(
+        clippy::unused_async,
+        clippy::unnecessary_wraps,
+        reason = "the signature is that of the feature"
+    )]
+    pub(super) async fn open(_: Options, _: &Arc<Extensions>) -> Result<Option<Self>> {
         Ok(None)
     }
 

@@ -1,5 +1,5 @@
-//! What senders are told: a status and a short sentence, never a word of what
-//! they sent or of what went wrong inside.
+//! Answers to senders: a status and a short sentence, which contain nothing of what was sent or
+//! of internal errors.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -9,19 +9,18 @@ use tonic::{Code, Status};
 
 use gofer_net::{Effect, effect};
 
-/// How long senders should wait where an extension is not ready: a start takes
-/// seconds.
-const AGAIN_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+/// How long senders should wait if an extension is not ready: starting one takes seconds.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// The largest message that gRPC implementations take by default.
+/// The largest message that gRPC implementations accept by default.
 const COMMON_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// One answer.
+/// An answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    Taken,
-    /// Cannot be an event: its line or headers are not what the extension's side
-    /// can read, or its body is broken.
+    Accepted,
+    /// Its request line or headers are not what the extension's side can parse, or its body is
+    /// broken.
     Malformed,
     UnknownCoding,
     NoSuchPath,
@@ -38,19 +37,18 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// What an extension's refusal means to the sender. `bytes` is the length of
-    /// what the extension was sent.
+    /// The answer for the status that an extension returned. `bytes` is the length of what was
+    /// sent to it.
     pub(super) fn of(status: &Status, bytes: usize) -> Self {
         match status.code() {
-            // It was not sent: nobody is there.
+            // It was not sent, because the extension cannot be reached.
             _ if effect(status) == Effect::None => Self::NotReady,
-            // It says itself that trying again may help.
+            // The extension itself says that retrying may help.
             Code::Unavailable => Self::NotReady,
-            // Not 503, which invites to send it again, and not 500: it may have
-            // been handled, or still be.
+            // Not 503, which invites a retry, and not 500: it may have been handled, or still be.
             Code::DeadlineExceeded => Self::Unanswered,
-            // What gRPC implementations say of a message that is too large:
-            // tonic the one, and Go's the other, which means many things more.
+            // For a message that is too large, tonic returns the former and Go's implementation the
+            // latter, which has other meanings as well.
             Code::OutOfRange => Self::TooLargeForExtension,
             Code::ResourceExhausted if bytes > COMMON_MESSAGE_BYTES => Self::TooLargeForExtension,
             _ => Self::Failed,
@@ -59,7 +57,7 @@ impl Answer {
 
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::Taken => StatusCode::OK,
+            Self::Accepted => StatusCode::OK,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
             Self::NoSuchPath | Self::UnknownExtension => StatusCode::NOT_FOUND,
@@ -74,24 +72,24 @@ impl Answer {
 
     fn text(self) -> &'static str {
         match self {
-            Self::Taken => "The event was taken.\n",
+            Self::Accepted => "The event was accepted.\n",
             Self::Malformed => "The request is malformed.\n",
-            Self::UnknownCoding => "The only transfer coding that is understood is chunked.\n",
+            Self::UnknownCoding => "The only supported transfer coding is chunked.\n",
             Self::NoSuchPath => "There is nothing here; events go to /external/<extension>.\n",
             Self::WrongMethod => "Events are sent with POST.\n",
             Self::UnknownExtension => "No extension of this name is installed.\n",
             Self::NotReady => "The extension is not ready; try again later.\n",
-            Self::Busy => "Too many events are under way; try again later.\n",
+            Self::Busy => "Too many events are in progress; try again later.\n",
             Self::Stopping => "Gofer is stopping; try again later.\n",
-            Self::TooLarge => "The body is larger than events may be here.\n",
-            Self::TooLargeForExtension => "The event is larger than the extension takes.\n",
+            Self::TooLarge => "The body is too large.\n",
+            Self::TooLargeForExtension => "The event is too large for the extension.\n",
             Self::TooSlow => "The request did not arrive in time.\n",
-            Self::Failed => "The extension did not take the event.\n",
+            Self::Failed => "The extension did not accept the event.\n",
             Self::Unanswered => "The extension did not answer in time.\n",
         }
     }
 
-    /// As a response, which says whether it is the last of its connection.
+    /// As a response; `last` if it is the last of its connection.
     pub(super) fn response(self, last: bool) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::from_static(self.text().as_bytes())));
         *response.status_mut() = self.status();
@@ -100,7 +98,7 @@ impl Answer {
         match self {
             Self::WrongMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
             Self::NotReady | Self::Busy | Self::Stopping => {
-                headers.insert(RETRY_AFTER, AGAIN_AFTER_SECONDS);
+                headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
             }
             _ => {}
         }
@@ -110,8 +108,8 @@ impl Answer {
         response
     }
 
-    /// As bytes, for a request that hyper gave up on.
-    pub(super) fn last_words(self) -> String {
+    /// As the bytes of a response, for a request that hyper has given up.
+    pub(super) fn raw_response(self) -> String {
         let (status, text) = (self.status(), self.text());
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
@@ -126,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_extensions_answer_has_its_counterpart() {
+    fn the_status_of_an_extension_becomes_an_http_status() {
         let of = |code, bytes| Answer::of(&Status::new(code, "hunter2"), bytes).status().as_u16();
         assert_eq!(of(Code::Unavailable, 1), 503);
         assert_eq!(of(Code::DeadlineExceeded, 1), 504);

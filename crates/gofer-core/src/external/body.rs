@@ -1,10 +1,8 @@
-//! Reading a request's body: as fast as it must be, and into memory that there
-//! is.
+//! Reads a request's body, at a minimum rate and within a memory quota.
 //!
-//! A body of up to [`SMALL`] bytes needs no room of its own, so that half-sent
-//! requests, however many, hold next to nothing. A longer one gets room for all
-//! of it before it goes on: bodies that hold a part and wait for the rest would
-//! wait for each other.
+//! A body of up to [`SMALL`] bytes needs no reservation, since the limit of connections bounds
+//! what half-sent requests hold. A longer one reserves memory for all of it before it is read on:
+//! bodies that hold a part and wait for the rest would deadlock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,57 +13,57 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::answer::Answer;
-use super::guests::Guest;
 use super::payload::Payload;
-use super::shares::Share;
+use super::quota::Reservation;
+use super::state::ConnectionState;
 
-/// What a connection's place pays for.
+/// Larger bodies need a reservation, in bytes.
 const SMALL: usize = 32 * 1024;
 
-/// The slowest pace, after the first [`body_timeout`]: a bad mobile network
-/// does better.
+/// The minimum rate after the first [`body_timeout`], in bytes per second: a bad mobile network
+/// is faster.
 ///
 /// [`body_timeout`]: super::ExternalEventLimits::body_timeout
-const PACE: u32 = 64 * 1024;
+const MIN_RATE: u32 = 64 * 1024;
 
-/// The slowest pace while others wait for room, after a start-up time.
-const BRISK_PACE: u32 = 256 * 1024;
-const BRISK_START: Duration = Duration::from_secs(2);
+/// The minimum rate while others wait for memory, in bytes per second, after a grace period.
+const CONTENDED_MIN_RATE: u32 = 256 * 1024;
+const CONTENDED_GRACE: Duration = Duration::from_secs(2);
 
-/// How often a body that holds room looks whether others wait.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a body that holds a reservation checks whether others wait.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// Reads the whole body. The share is what pays for it, where it is not small.
+/// Reads the whole body. Returns the reservation of its memory unless it is small.
 pub(super) async fn receive(
     shared: &Shared,
-    guest: &Guest,
+    state: &ConnectionState,
     extension: &Arc<str>,
     body: &mut Incoming,
     payload: &mut Payload,
-) -> Result<Option<Share>, Answer> {
+) -> Result<Option<Reservation>, Answer> {
     let limits = &shared.limits;
-    // Without a length it may become as long as any.
-    let most = match body.size_hint().exact() {
+    // Without a length it may become as long as allowed.
+    let limit = match body.size_hint().exact() {
         None => limits.body_bytes(),
         Some(length) => usize::try_from(length)
             .ok()
             .filter(|length| *length <= limits.body_bytes())
             .ok_or(Answer::TooLarge)?,
     };
-    let mut share: Option<Share> = None;
+    let mut reservation: Option<Reservation> = None;
     let mut since = Instant::now();
     loop {
         let arrived = payload.body_bytes();
-        let mut until = since + limits.body_timeout() + at_pace(arrived, PACE);
-        if share.is_some() && shared.memory.is_wanted_of(extension) {
-            until = until.min(since + BRISK_START + at_pace(arrived, BRISK_PACE));
+        let mut until = since + limits.body_timeout() + time_at_rate(arrived, MIN_RATE);
+        if reservation.is_some() && shared.memory.is_contended(extension) {
+            until = until.min(since + CONTENDED_GRACE + time_at_rate(arrived, CONTENDED_MIN_RATE));
         }
         let now = Instant::now();
         if now >= until {
             return Err(Answer::TooSlow);
         }
-        guest.keeps_waiting(since, at_pace(arrived, PACE));
-        let Ok(frame) = tokio::time::timeout_at(until.min(now + LOOK_EVERY), body.frame()).await
+        state.expect_body(since, time_at_rate(arrived, MIN_RATE));
+        let Ok(frame) = tokio::time::timeout_at(until.min(now + CHECK_EVERY), body.frame()).await
         else {
             continue;
         };
@@ -74,36 +72,36 @@ pub(super) async fn receive(
             Some(Err(_)) => return Err(Answer::Malformed),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => data,
-                // Trailers: nobody reads them.
+                // Trailers are ignored.
                 Err(_) => continue,
             },
         };
         let needed = arrived + data.len();
-        if needed > most {
+        if needed > limit {
             return Err(Answer::TooLarge);
         }
-        if needed > SMALL && share.is_none() {
-            let asked = Instant::now();
-            guest.waits();
-            let room = shared.memory.wait(extension, payload.bytes_with(most));
-            match tokio::time::timeout(limits.patience(), room).await {
-                Ok(room) => share = Some(room),
+        if needed > SMALL && reservation.is_none() {
+            let requested = Instant::now();
+            state.expect_nothing();
+            let memory = shared.memory.reserve(extension, payload.bytes_with(limit));
+            match tokio::time::timeout(limits.queue_timeout(), memory).await {
+                Ok(reserved) => reservation = Some(reserved),
                 Err(_) => return Err(Answer::Busy),
             }
-            // That time was not the sender's.
-            since += asked.elapsed();
+            // The sender did not cause this wait.
+            since += requested.elapsed();
         }
-        payload.push(&data, if share.is_some() { most } else { SMALL });
+        payload.push(&data, if reservation.is_some() { limit } else { SMALL });
     }
-    guest.waits();
-    if let Some(share) = &mut share {
-        share.shrink(payload.held());
+    state.expect_nothing();
+    if let Some(reservation) = &mut reservation {
+        reservation.shrink(payload.held());
     }
-    Ok(share)
+    Ok(reservation)
 }
 
-/// The time that so many bytes take at so many a second.
-fn at_pace(bytes: usize, per_second: u32) -> Duration {
+/// The time that so many bytes take at a rate.
+fn time_at_rate(bytes: usize, per_second: u32) -> Duration {
     let nanos = bytes as u128 * 1_000_000_000 / u128::from(per_second);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }

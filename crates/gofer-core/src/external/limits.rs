@@ -1,12 +1,11 @@
-//! Every bound of the listener for external events that may be changed, with
-//! its reason.
+//! The configurable limits of the listener for external events, with their reasons.
 
 use std::time::Duration;
 
-/// The bounds within which a core takes external events.
+/// The limits of external events.
 ///
-/// The defaults suit a core that takes webhooks from the internet, behind a
-/// reverse proxy or not:
+/// The defaults are made for a core that accepts webhooks from the internet, with or without a
+/// reverse proxy:
 ///
 /// ```
 /// use gofer_core::ExternalEventLimits;
@@ -22,7 +21,7 @@ pub struct ExternalEventLimits {
     calls_per_extension: usize,
     header_timeout: Duration,
     body_timeout: Duration,
-    patience: Duration,
+    queue_timeout: Duration,
 }
 
 impl Default for ExternalEventLimits {
@@ -34,25 +33,25 @@ impl Default for ExternalEventLimits {
             calls_per_extension: 128,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(20),
-            patience: Duration::from_secs(10),
+            queue_timeout: Duration::from_secs(10),
         }
     }
 }
 
 const MIB: usize = 1024 * 1024;
 
-/// Room beside a body, for its line and headers; more than is accepted of them.
-const BESIDE_A_BODY: usize = 64 * 1024;
+/// Memory for the request line and headers of a body; more than is accepted of them.
+const HEAD_BYTES: usize = 64 * 1024;
 
-/// Times longer than this are cut to it: the sum of two still is a time.
+/// Longer durations are cut to this, so that sums of two don't overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl ExternalEventLimits {
     /// The largest body, in bytes; default 32 MiB. A larger one is answered 413.
     ///
-    /// An extension that is written with this crate takes messages of
-    /// [40 MiB](gofer_sdk::Limits::message_bytes) unless it says otherwise; one that
-    /// finds an event too large makes its sender be told 413, too.
+    /// An extension that uses this SDK accepts messages of up to
+    /// [40 MiB](gofer_sdk::Limits::message_bytes) by default. If an event is too large for its
+    /// extension, the answer is 413, too.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.body_bytes
@@ -65,18 +64,17 @@ impl ExternalEventLimits {
         self
     }
 
-    /// What all bodies of more than 32 KiB may take together, in bytes, from
-    /// their arrival to their answers; default 256 MiB, and never less than four
-    /// of the largest bodies. The message that an extension is sent takes the
-    /// same again until it is sent.
+    /// The memory for all bodies of more than 32 KiB together, in bytes, from their arrival to
+    /// their answers; default 256 MiB, and never less than four of the largest bodies. The message
+    /// to the extension takes the same again until it is sent.
     ///
-    /// An extension's events have no more of it than they leave free, so that one
-    /// extension that hangs has half of it at most. A body that finds no room
-    /// waits for [`patience`](Self::patience).
+    /// The events of an extension never hold more of it than they leave free, so an extension that
+    /// hangs holds at most half of it. A body for which there is no memory waits for up to
+    /// [`queue_timeout`](Self::queue_timeout).
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        // An extension may have half of it, and then one body still fits twice.
-        self.memory_bytes.max(4 * (self.body_bytes + BESIDE_A_BODY))
+        // An extension may hold half of it, which then fits two bodies.
+        self.memory_bytes.max(4 * (self.body_bytes + HEAD_BYTES))
     }
 
     /// Sets [`memory_bytes`](Self::memory_bytes).
@@ -86,10 +84,9 @@ impl ExternalEventLimits {
         self
     }
 
-    /// Connections open at once; default 2048, and each takes some 64 KiB at
-    /// most. At the limit, or where the process has no more open files, the one
-    /// that has kept the core waiting longest for the rest of its request gives
-    /// way to the new one.
+    /// The number of open connections; default 2048, each of which takes about 64 KiB at most. At
+    /// the limit, or if the process has too many open files, the connection that has kept the core
+    /// waiting longest for the rest of its request is closed in favor of the new one.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections
@@ -102,9 +99,9 @@ impl ExternalEventLimits {
         self
     }
 
-    /// Events that are with one extension at once; default 128, half of the
-    /// calls that an extension takes on a connection, so that it can still be
-    /// subscribed to and watched. More wait for [`patience`](Self::patience).
+    /// The number of events that an extension handles at once; default 128, half of the calls that
+    /// an extension accepts on a connection, so that subscriptions and health checks still get
+    /// through. Further events wait for up to [`queue_timeout`](Self::queue_timeout).
     #[must_use]
     pub fn calls_per_extension(&self) -> usize {
         self.calls_per_extension
@@ -117,9 +114,8 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The time for a TLS handshake, and then for a request's line and headers,
-    /// counted from the end of the request before; default 30 s. A request that
-    /// has begun by then is answered 408.
+    /// The time for a TLS handshake, and then for the request line and headers, counted from the
+    /// end of the previous request; default 30 s. A request that has begun by then is answered 408.
     #[must_use]
     pub fn header_timeout(&self) -> Duration {
         self.header_timeout
@@ -132,11 +128,11 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The time for a body, to which each 64 KiB that have arrived add a second;
-    /// default 20 s. A slower one is answered 408.
+    /// The time for a body, extended by a second for each 64 KiB that have arrived; default 20 s.
+    /// A slower one is answered 408.
     ///
-    /// Where memory is short a body of more than 32 KiB has to keep a pace of
-    /// 256 KiB a second, or it gives way in the same manner.
+    /// While memory is short, a body of more than 32 KiB has to arrive at 256 KiB per second, or it
+    /// is answered 408 as well.
     #[must_use]
     pub fn body_timeout(&self) -> Duration {
         self.body_timeout
@@ -149,17 +145,17 @@ impl ExternalEventLimits {
         self
     }
 
-    /// How long an event waits for memory, and then for its turn with the
-    /// extension, before it is answered 503; default 10 s.
+    /// How long an event waits for memory, and then for a free call to the extension, before it is
+    /// answered 503; default 10 s.
     #[must_use]
-    pub fn patience(&self) -> Duration {
-        self.patience
+    pub fn queue_timeout(&self) -> Duration {
+        self.queue_timeout
     }
 
-    /// Sets [`patience`](Self::patience).
+    /// Sets [`queue_timeout`](Self::queue_timeout).
     #[must_use]
-    pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience.min(LONGEST);
+    pub fn with_queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = timeout.min(LONGEST);
         self
     }
 }

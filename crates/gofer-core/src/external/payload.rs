@@ -1,11 +1,10 @@
-//! The raw HTTP/1.1 request that an extension gets, from what hyper has read.
+//! The raw HTTP/1.1 request that an extension receives, rebuilt from what hyper has parsed.
 //!
-//! Made as a full Gofer makes it with Go's `httputil.DumpRequest`: the line as
-//! it was sent, and header names in their canonical form (`X-Github-Event`),
-//! since the case that they were sent in means nothing and is not kept. Values
-//! are what was sent, and so is the order of those of one name. The body is
-//! never in chunks here: `Transfer-Encoding` and `Trailer` are gone, trailers
-//! too, and `Content-Length` is always there and true.
+//! It has the form that a full Gofer makes with Go's `httputil.DumpRequest`: the request line as it
+//! was sent, and header names in their canonical form (`X-Github-Event`), since their case has no
+//! meaning and is not kept. Values are as they were sent, and so is the order of those with the
+//! same name. The body is not chunked: `Transfer-Encoding`, `Trailer` and trailers are removed, and
+//! there is always a correct `Content-Length`.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
@@ -13,22 +12,22 @@ use http::request::Parts;
 
 use gofer_sdk::ExternalEvent;
 
-/// As many digits as a length can have.
-const MOST_DIGITS: usize = 20;
+/// The number of digits that a length may have.
+const MAX_DIGITS: usize = 20;
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-/// A request that is being put together.
+/// A request that is being built.
 pub(super) struct Payload {
-    /// The line and the headers, up to the number of the last one: how long the
-    /// body is may be known only once it is there.
+    /// The request line and the headers, up to the value of `Content-Length`, which is known only
+    /// once the body has arrived.
     head: Vec<u8>,
-    /// Room for the head, so that nothing is moved for it, then the body.
+    /// Space for the head, so that the body need not be moved, and then the body.
     buffer: Vec<u8>,
-    room: usize,
+    head_space: usize,
 }
 
-/// The extension's side could not read it.
+/// The extension's side could not parse it.
 #[derive(Debug)]
 pub(super) struct Unreadable;
 
@@ -36,37 +35,36 @@ impl Payload {
     /// A request without its body.
     pub(super) fn new(parts: &Parts) -> Result<Self, Unreadable> {
         let head = head(parts);
-        // What the extension would refuse for its line or headers is refused
-        // before its body is read.
+        // A request line or headers that the extension would reject are rejected before the body
+        // is read.
         let probe = [&head[..], b"0", END_OF_HEAD].concat();
         ExternalEvent::new(probe).map_err(|_| Unreadable)?;
-        let room = head.len() + MOST_DIGITS + END_OF_HEAD.len();
-        Ok(Self { head, buffer: vec![0; room], room })
+        let head_space = head.len() + MAX_DIGITS + END_OF_HEAD.len();
+        Ok(Self { head, buffer: vec![0; head_space], head_space })
     }
 
-    /// How much of the body is there, in bytes.
+    /// How much of the body has arrived, in bytes.
     pub(super) fn body_bytes(&self) -> usize {
-        self.buffer.len() - self.room
+        self.buffer.len() - self.head_space
     }
 
-    /// What this takes in memory with a body of that length, in bytes.
+    /// The memory that this takes with a body of that length, in bytes.
     pub(super) fn bytes_with(&self, body: usize) -> usize {
-        self.room.saturating_add(body)
+        self.head_space.saturating_add(body)
     }
 
-    /// What this takes in memory now, in bytes.
+    /// The memory that this takes now, in bytes.
     pub(super) fn held(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// Adds to the body. Memory for more than is there is taken in steps, up to
-    /// `most` for the body as a whole.
-    pub(super) fn push(&mut self, data: &[u8], most: usize) {
+    /// Appends to the body. The buffer grows in steps, to at most `limit` bytes for the body.
+    pub(super) fn push(&mut self, data: &[u8], limit: usize) {
         let needed = self.buffer.len() + data.len();
         if needed > self.buffer.capacity() {
-            // Doubled, so that bytes are moved once each on average.
-            let wanted = (2 * self.buffer.capacity()).min(self.bytes_with(most)).max(needed);
-            self.buffer.reserve_exact(wanted - self.buffer.len());
+            // Doubled, so that each byte is moved about once on average.
+            let capacity = (2 * self.buffer.capacity()).min(self.bytes_with(limit)).max(needed);
+            self.buffer.reserve_exact(capacity - self.buffer.len());
         }
         self.buffer.extend_from_slice(data);
     }
@@ -75,8 +73,8 @@ impl Payload {
     pub(super) fn finish(mut self) -> Bytes {
         self.head.extend_from_slice(self.body_bytes().to_string().as_bytes());
         self.head.extend_from_slice(END_OF_HEAD);
-        let start = self.room - self.head.len();
-        self.buffer[start..self.room].copy_from_slice(&self.head);
+        let start = self.head_space - self.head.len();
+        self.buffer[start..self.head_space].copy_from_slice(&self.head);
         Bytes::from(self.buffer).slice(start..)
     }
 }
@@ -97,11 +95,11 @@ fn head(parts: &Parts) -> Vec<u8> {
     head
 }
 
-/// Each word of a header's name with a capital.
-fn canonical(name: &str, into: &mut Vec<u8>) {
+/// Appends a header name with each word capitalized.
+fn canonical(name: &str, output: &mut Vec<u8>) {
     let mut begins = true;
     for byte in name.bytes() {
-        into.push(if begins { byte.to_ascii_uppercase() } else { byte });
+        output.push(if begins { byte.to_ascii_uppercase() } else { byte });
         begins = byte == b'-';
     }
 }
@@ -123,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_was_sent_with_a_true_length() {
+    fn it_is_what_was_sent_with_a_correct_length() {
         let request = Request::post("/external/a%20b?x=%2F&x=")
             .header("host", "example.com")
             .header("x-github-event", "push")
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_side_cannot_read_is_refused() {
+    fn what_the_extension_cannot_parse_is_rejected() {
         let (parts, ()) = Request::post("*").body(()).unwrap().into_parts();
         assert!(Payload::new(&parts).is_err());
         let mut many = Request::post("/external/a");
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_with_a_host_is_its_path() {
+    fn an_absolute_target_becomes_its_path() {
         let raw = payload(Request::post("http://example.com/external/a?b"), &[]);
         assert!(raw.starts_with(b"POST /external/a?b HTTP/1.1\r\n"));
     }

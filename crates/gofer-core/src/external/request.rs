@@ -1,4 +1,4 @@
-//! One request: where it goes, whether it may, and what its sender is told.
+//! Handles one request: routes it, checks it, and answers its sender.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -11,45 +11,46 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
+use percent_encoding::percent_decode_str;
 
 use super::Shared;
 use super::answer::Answer;
 use super::body::receive;
-use super::guests::Guest;
-use super::handover::{Event, check};
+use super::delivery::{Event, check};
 use super::payload::Payload;
+use super::state::ConnectionState;
 
 const PREFIX: &str = "/external/";
 
 pub(super) async fn answer(
     shared: Arc<Shared>,
-    guest: Arc<Guest>,
+    state: Arc<ConnectionState>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    guest.begins();
+    state.request_begun();
     let (parts, mut body) = request.into_parts();
     let outcome = tokio::select! {
-        outcome = take(&shared, &guest, &parts, &mut body) => outcome,
-        // Nothing has happened yet, and nothing will.
+        outcome = read(&shared, &state, &parts, &mut body) => outcome,
+        // Nothing has been delivered yet, and nothing will be.
         () = shared.stopping.cancelled() => Err(Answer::Stopping),
     };
     let (answer, read) = match outcome {
         Ok(event) => {
-            let patience = shared.limits.patience();
-            (shared.handover.hand_on(&shared.extensions, event, patience).await, true)
+            let queue_timeout = shared.limits.queue_timeout();
+            (shared.deliveries.deliver(&shared.extensions, event, queue_timeout).await, true)
         }
         Err(answer) => (answer, body.is_end_stream()),
     };
-    // What is left of a body would have to be read before the next request.
-    guest.cut_off.store(!read, Ordering::Relaxed);
-    guest.between_requests();
+    // The rest of a body would have to be read before the next request.
+    state.cut_off.store(!read, Ordering::Relaxed);
+    state.expect_request();
     Ok(answer.response(!read || shared.stopping.is_cancelled()))
 }
 
-/// Takes a request in, with all of its body, or says why not.
-async fn take(
+/// Reads a request with all of its body, or says why not.
+async fn read(
     shared: &Shared,
-    guest: &Guest,
+    state: &ConnectionState,
     parts: &Parts,
     body: &mut Incoming,
 ) -> Result<Event, Answer> {
@@ -63,32 +64,18 @@ async fn take(
         return Err(Answer::UnknownCoding);
     }
     let mut payload = Payload::new(parts).map_err(|_| Answer::Malformed)?;
-    let memory = receive(shared, guest, &extension, body, &mut payload).await?;
+    let memory = receive(shared, state, &extension, body, &mut payload).await?;
     Ok(Event { extension, payload: payload.finish(), memory })
 }
 
-/// Whom a path is for.
+/// The extension that a path is for.
 fn extension(path: &str) -> Option<Cow<'_, str>> {
     let name = path.strip_prefix(PREFIX)?;
     (!name.is_empty() && !name.contains('/')).then_some(())?;
-    percent_decoded(name)
-}
-
-/// The text that is meant; `None` where it is none.
-fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        decoded.push(match byte {
-            b'%' => u8::try_from(16 * digit(bytes.next()?)? + digit(bytes.next()?)?).ok()?,
-            _ => byte,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
+    // `percent_encoding` leaves invalid escapes as they are; no extension is reached by one.
+    let valid = |escape: &str| escape.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    name.split('%').skip(1).all(valid).then_some(())?;
+    percent_decode_str(name).decode_utf8().ok()
 }
 
 #[cfg(test)]
@@ -109,6 +96,8 @@ mod tests {
             ("/external/%2", None),
             ("/external/%zz", None),
             ("/external/%ff", None),
+            ("/external/%%32", None),
+            ("/external/a%20%", None),
             ("/", None),
         ] {
             assert_eq!(extension(path).as_deref(), name, "{path}");

@@ -1,4 +1,4 @@
-//! An extension that keeps what it is sent, and does what the query asks for.
+//! An extension that records the events it receives, and does what their queries say.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -8,28 +8,28 @@ use gofer_sdk::{Error, ErrorKind, Extension, ExternalEvent, Gofer, NoParams, Res
 use ring::digest::{SHA256, digest};
 use tokio::sync::{Notify, Semaphore};
 
-/// The inboxes of this process's tests.
+/// The inboxes of all tests of this process.
 static ALL: LazyLock<Mutex<HashMap<String, Arc<Inbox>>>> = LazyLock::new(Mutex::default);
 
-/// What has arrived at one extension.
+/// What an extension has received.
 pub struct Inbox {
-    /// Raw requests, where they are small.
+    /// Raw requests, if they are small.
     raw: Mutex<Vec<Vec<u8>>>,
-    /// How often each `X-Id` came, in full: with the digest that it should have.
-    whole: Mutex<HashMap<String, usize>>,
+    /// How often each `X-Id` arrived with the right digest.
+    complete: Mutex<HashMap<String, usize>>,
     begun: Mutex<usize>,
     arrived: Notify,
-    go_on: Semaphore,
+    released: Semaphore,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
         Self {
             raw: Mutex::default(),
-            whole: Mutex::default(),
+            complete: Mutex::default(),
             begun: Mutex::default(),
             arrived: Notify::new(),
-            go_on: Semaphore::new(0),
+            released: Semaphore::new(0),
         }
     }
 }
@@ -40,11 +40,11 @@ impl Inbox {
         raw.iter().map(|raw| String::from_utf8_lossy(raw).into_owned()).collect()
     }
 
-    pub fn whole(&self) -> HashMap<String, usize> {
-        self.whole.lock().unwrap().clone()
+    pub fn complete(&self) -> HashMap<String, usize> {
+        self.complete.lock().unwrap().clone()
     }
 
-    /// Waits until so many events have begun.
+    /// Waits until that many events have been received.
     pub async fn begun(&self, count: usize) {
         loop {
             let mut arrived = std::pin::pin!(self.arrived.notified());
@@ -56,15 +56,15 @@ impl Inbox {
         }
     }
 
-    /// Lets so many events go on that were asked to hang.
+    /// Releases that many events whose queries made them hang.
     pub fn release(&self, count: usize) {
-        self.go_on.add_permits(count);
+        self.released.add_permits(count);
     }
 }
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 pub struct Config {
-    /// Where this extension keeps what it is sent.
+    /// The name of the inbox of this extension.
     inbox: String,
 }
 
@@ -82,7 +82,7 @@ impl Extension for Recorder {
         *self.0.begun.lock().unwrap() += 1;
         self.0.arrived.notify_waiters();
         match event.query() {
-            Some("hang") => self.0.go_on.acquire().await?.forget(),
+            Some("hang") => self.0.released.acquire().await?.forget(),
             Some("panic") => panic!("on purpose, with hunter2"),
             Some("refuse") => return Err(Error::invalid_parameter("hunter2", "is not right")),
             Some("fail") => return Err(Error::internal("hunter2")),
@@ -96,19 +96,19 @@ impl Extension for Recorder {
         }
         if let Some(id) = event.header("x-id") {
             let is = hex(event.body());
-            assert_eq!(event.header("x-digest"), Some(&*is), "the body of {id} is another one");
-            *self.0.whole.lock().unwrap().entry(id.to_owned()).or_default() += 1;
+            assert_eq!(event.header("x-digest"), Some(&*is), "the body of {id} has been changed");
+            *self.0.complete.lock().unwrap().entry(id.to_owned()).or_default() += 1;
         }
         Ok(())
     }
 }
 
-/// The digest of a body, as text.
+/// The SHA-256 digest of a body, as text.
 pub fn hex(bytes: &[u8]) -> String {
     format!("{:?}", digest(&SHA256, bytes))
 }
 
-/// A core that takes external events, with extensions that record them.
+/// A core that accepts external events, with extensions that record them.
 pub struct Setup {
     pub core: Core,
     pub address: std::net::SocketAddr,
@@ -125,7 +125,7 @@ impl Setup {
         Self { core, address }
     }
 
-    /// Installs an extension; its inbox is its own, whatever other tests do.
+    /// Installs an extension with an inbox of its own.
     pub async fn install(&self, name: &str) -> (Installed, Arc<Inbox>) {
         let own = format!("{}/{name}", self.address);
         let installed = self.core.install::<Recorder>(name, [("inbox", own.as_str())]).await;

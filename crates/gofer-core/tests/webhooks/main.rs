@@ -1,19 +1,18 @@
-//! External events over real sockets: what senders outside are answered, and
-//! what reaches the extension. What senders and extensions can do to each other
-//! is in `siege.rs`, the great load in `storm.rs`.
+//! External events over real sockets: the answers to senders, and what reaches the extension.
+//! Slow senders and extensions that hang are in `abuse.rs`, a high load is in `load.rs`.
 
 #![allow(unreachable_pub, reason = "the parts are modules of this test")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "what fails in a helper fails a test"
+    reason = "a helper that fails fails the test"
 )]
 
+mod abuse;
 mod inbox;
+mod load;
 mod sender;
-mod siege;
-mod storm;
 
 use std::sync::Arc;
 
@@ -43,7 +42,7 @@ async fn the_request_arrives_as_it_was_sent() {
     let answer = sender
         .post("/external/my%20hook?a=%2F&a=", "x-gitHub-event: push\r\nX-B: 1\r\nx-b: 2\r\n", b"{}")
         .await;
-    assert_eq!((answer.status, &*answer.body), (200, "The event was taken.\n"));
+    assert_eq!((answer.status, &*answer.body), (200, "The event was accepted.\n"));
     assert_eq!(
         inbox.raw(),
         ["POST /external/my%20hook?a=%2F&a= HTTP/1.1\r\nHost: localhost\r\n\
@@ -74,7 +73,7 @@ async fn a_body_in_chunks_arrives_in_one_piece() {
 }
 
 #[tokio::test]
-async fn who_asks_first_is_told_to_go_on_or_not_to() {
+async fn expect_100_continue_is_answered() {
     let setup = Setup::start(limits().with_body_bytes(1000)).await;
     let (_hook, inbox) = setup.install("hook").await;
     let asks = |name: &str, length: usize| {
@@ -99,7 +98,7 @@ async fn who_asks_first_is_told_to_go_on_or_not_to() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused_by_its_status() {
+async fn what_is_not_an_event_is_rejected_with_a_status() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
     let head =
@@ -133,11 +132,11 @@ async fn what_is_no_event_is_refused_by_its_status() {
 }
 
 #[tokio::test]
-async fn what_the_extension_makes_of_it_is_told_without_its_words() {
+async fn the_outcome_is_reported_without_the_error_message() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
     let mut sender = Sender::to(setup.address).await;
-    for (wish, status) in [
+    for (query, status) in [
         ("accept", 200),
         ("refuse", 500),
         ("fail", 500),
@@ -147,8 +146,8 @@ async fn what_the_extension_makes_of_it_is_told_without_its_words() {
         ("later", 503),
         ("accept", 200),
     ] {
-        let answer = sender.post(&format!("/external/hook?{wish}"), "", b"").await;
-        assert_eq!(answer.status, status, "{wish}");
+        let answer = sender.post(&format!("/external/hook?{query}"), "", b"").await;
+        assert_eq!(answer.status, status, "{query}");
         assert!(!answer.body.contains("hunter2"), "{answer:?}");
         assert_eq!(answer.header("retry-after").is_some(), status == 503);
     }
@@ -156,7 +155,7 @@ async fn what_the_extension_makes_of_it_is_told_without_its_words() {
 }
 
 #[tokio::test]
-async fn an_extension_that_is_not_there_now_is_told_apart_from_one_that_never_was() {
+async fn unavailable_and_unknown_extensions_are_distinguished() {
     let setup = Setup::start(limits()).await;
     let (hook, _inbox) = setup.install("hook").await;
     let mut sender = Sender::to(setup.address).await;
@@ -174,22 +173,22 @@ async fn an_extension_that_is_not_there_now_is_told_apart_from_one_that_never_wa
 }
 
 #[tokio::test]
-async fn a_body_of_32_mib_arrives_and_one_byte_more_is_too_large() {
+async fn a_body_of_32_mib_arrives_and_one_byte_more_is_rejected() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
     let mut body = vec![b'x'; 32 * MIB];
     let headers = format!("X-Id: big\r\nX-Digest: {}\r\n", hex(&body));
     let mut sender = Sender::to(setup.address).await;
     assert_eq!(sender.post("/external/hook", &headers, &body).await.status, 200);
-    assert_eq!(inbox.whole(), [("big".to_owned(), 1)].into());
-    // Its sender hears so though he says all that he has to say first.
+    assert_eq!(inbox.complete(), [("big".to_owned(), 1)].into());
+    // The sender gets the answer although it sends the whole body first.
     body.push(b'x');
     let answer = sender.post("/external/hook", "", &body).await;
     assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
 }
 
 #[tokio::test]
-async fn chunks_that_add_up_to_too_much_are_too_large() {
+async fn chunks_that_exceed_the_limit_together_are_rejected() {
     let setup = Setup::start(limits().with_body_bytes(100_000)).await;
     let (_hook, inbox) = setup.install("hook").await;
     for (chunks, status) in [(10, 200), (11, 413)] {
@@ -209,17 +208,17 @@ async fn chunks_that_add_up_to_too_much_are_too_large() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_for_the_extension_is_too_large() {
+async fn an_event_that_is_too_large_for_the_extension_is_rejected() {
     let setup = Setup::start(limits().with_body_bytes(48 * MIB)).await;
     let (_hook, _inbox) = setup.install("hook").await;
     let mut sender = Sender::to(setup.address).await;
     assert_eq!(sender.post("/external/hook", "", &vec![0; 41 * MIB]).await.status, 413);
-    // Refused by the extension, it has been read to its end.
+    // The core has read the whole body, so the connection stays open.
     assert_eq!(sender.post("/external/hook", "", b"").await.status, 200);
 }
 
 #[tokio::test]
-async fn an_event_is_handed_on_though_its_sender_does_not_wait() {
+async fn an_event_is_delivered_even_if_its_sender_does_not_wait() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
     let mut sender = Sender::to(setup.address).await;
@@ -238,7 +237,7 @@ async fn an_event_is_handed_on_though_its_sender_does_not_wait() {
 }
 
 #[tokio::test]
-async fn who_closes_his_side_after_sending_is_answered() {
+async fn a_sender_that_shuts_down_its_side_is_answered() {
     let setup = Setup::start(limits()).await;
     let (_hook, _inbox) = setup.install("hook").await;
     let mut sender = Sender::to(setup.address).await;
@@ -248,7 +247,7 @@ async fn who_closes_his_side_after_sending_is_answered() {
 }
 
 #[tokio::test]
-async fn with_a_certificate_it_is_https_and_nothing_else() {
+async fn with_a_certificate_only_https_is_served() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let setup = Setup::of(Core::builder().external_events_tls(&certificate, key)).await;
@@ -273,7 +272,7 @@ async fn with_a_certificate_it_is_https_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_none_is_refused_at_the_start() {
+async fn an_invalid_certificate_is_rejected_at_the_start() {
     let builder = Core::builder()
         .external_events(([127, 0, 0, 1], 0))
         .external_events_tls("hunter2", "hunter2");
@@ -284,14 +283,14 @@ async fn a_certificate_that_is_none_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn it_stays_when_the_api_goes_away_and_ends_with_the_core() {
+async fn the_listener_stays_when_the_api_goes_away_and_ends_with_the_core() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
     setup.core.go_away().await;
     let mut sender = Sender::to(setup.address).await;
     assert_eq!(sender.post("/external/hook", "", b"").await.status, 200);
     setup.core.come_back().await.unwrap();
-    // Idle, half a request, half a body, and one that is with the extension.
+    // One that is idle, half a request, half a body, and one that the extension handles.
     let mut half = Sender::to(setup.address).await;
     half.send("POST /external/hook HTT").await;
     let mut body = Sender::to(setup.address).await;
@@ -305,10 +304,10 @@ async fn it_stays_when_the_api_goes_away_and_ends_with_the_core() {
     });
     sender.closed().await;
     half.closed().await;
-    let told = within(body.next_answer()).await.map(|answer| answer.status);
-    assert!(matches!(told, None | Some(503)), "{told:?}");
+    let status = within(body.next_answer()).await.map(|answer| answer.status);
+    assert!(matches!(status, None | Some(503)), "{status:?}");
     inbox.release(1);
-    assert_eq!(busy.answer().await.status, 200, "it has a little time for its answer");
+    assert_eq!(busy.answer().await.status, 200, "it is not given time for its answer");
     within(stop).await.unwrap();
     assert!(TcpStream::connect(setup.address).await.is_err());
 }

@@ -1,5 +1,4 @@
-//! A sender of webhooks that is nothing but a socket, so that it can be as odd
-//! as it likes.
+//! A sender of webhooks that is only a socket, so that it can send anything.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,12 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// Longer than anything here takes on a busy machine, so that what hangs fails
-/// by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here takes on a busy machine, so that only what hangs fails.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 pub async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+    tokio::time::timeout(TIMEOUT, future).await.expect("it hangs")
 }
 
 pub struct Sender<S = TcpStream>(pub BufReader<S>);
@@ -25,7 +23,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header, in lower case.
+    /// The value of a header, in lowercase.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
@@ -58,12 +56,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
         self.answer().await
     }
 
-    /// The next answer; those with a status of 1xx are answers, too.
+    /// The next answer, including those with a status of 1xx.
     pub async fn answer(&mut self) -> Answer {
         within(self.next_answer()).await.expect("the connection is closed without an answer")
     }
 
-    /// The next answer, where there is one.
+    /// The next answer, if there is one.
     pub async fn next_answer(&mut self) -> Option<Answer> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -80,7 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sender<S> {
         Some(answer)
     }
 
-    /// Waits until the other side hangs up, having said nothing.
+    /// Waits until the core closes the connection, and asserts that it has sent nothing more.
     pub async fn closed(&mut self) {
         let mut rest = Vec::new();
         // A reset closes it as well.

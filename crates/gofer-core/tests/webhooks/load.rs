@@ -1,5 +1,5 @@
-//! Ten thousand webhooks of mixed sizes from 64 connections, while an attacker
-//! holds a thousand half-sent requests open: each arrives once, in full.
+//! Ten thousand webhooks of mixed sizes on 64 connections, while an attacker keeps a thousand
+//! half-sent requests open: each arrives once and complete.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ const HALF_SENT: usize = 1_000;
 /// Both ends of each connection are in this process.
 const OPEN_FILES: u64 = 2 * (CONNECTIONS + HALF_SENT) as u64 + 500;
 
-/// What bodies are cut out of, each somewhere else.
+/// Bodies are slices of this, each at a different offset.
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
     let states = std::iter::successors(Some(1), next);
@@ -47,16 +47,16 @@ async fn ten_thousand_webhooks_arrive_once_each_beside_a_thousand_half_sent_ones
     while let Some(sent) = senders.join_next().await {
         sent.unwrap();
     }
-    assert!(attack.try_join_next().is_none(), "the attacker has given up");
-    let whole = inbox.whole();
+    assert!(attack.try_join_next().is_none(), "the attacker has failed");
+    let complete = inbox.complete();
     for id in 0..WEBHOOKS {
-        assert_eq!(whole.get(&id.to_string()), Some(&1), "the webhook {id}");
+        assert_eq!(complete.get(&id.to_string()), Some(&1), "the webhook {id}");
     }
-    assert_eq!(whole.len(), WEBHOOKS);
+    assert_eq!(complete.len(), WEBHOOKS);
     setup.core.stop().await;
 }
 
-/// Many systems allow fewer than this test needs, until one asks for more.
+/// The soft limit of many systems is lower than what this test needs.
 fn allow_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.current.map(|now| now.max(OPEN_FILES));
@@ -68,7 +68,7 @@ fn allow_open_files() {
     setrlimit(Resource::Nofile, Rlimit { current: allowed, ..limit }).unwrap();
 }
 
-/// Sends one webhook after the other on one connection.
+/// Sends webhooks one after another on one connection.
 async fn send(address: SocketAddr, next: Arc<AtomicUsize>) {
     let mut sender = Sender::to(address).await;
     loop {
@@ -97,7 +97,7 @@ async fn send(address: SocketAddr, next: Arc<AtomicUsize>) {
     }
 }
 
-/// From nothing to some MiB, mostly small: some 130 MB together.
+/// From 0 to 3 MB, mostly small: about 130 MB in total.
 fn size(id: usize) -> usize {
     match id {
         _ if id.is_multiple_of(1_000) => 3_000_000 + id,
@@ -107,7 +107,7 @@ fn size(id: usize) -> usize {
     }
 }
 
-/// Holds a half-sent request open, and begins another one when it is hung up on.
+/// Keeps a half-sent request open, and begins another one if its connection is closed.
 async fn hold(address: SocketAddr, n: usize, held: Arc<AtomicUsize>) {
     let line = "POST /external/hook HTTP/1.1\r\nHost: localhost\r\n";
     let begun = match n % 5 {
@@ -121,7 +121,7 @@ async fn hold(address: SocketAddr, n: usize, held: Arc<AtomicUsize>) {
         let mut sender = Sender::to(address).await;
         sender.send(&begun).await;
         held.fetch_add(1, Ordering::Relaxed);
-        // Until it is answered or hung up on.
+        // Until it is answered or closed.
         let _ = sender.0.read_to_end(&mut Vec::new()).await;
         held.fetch_sub(1, Ordering::Relaxed);
     }

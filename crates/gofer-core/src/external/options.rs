@@ -1,4 +1,4 @@
-//! What is asked of the listener before anything is opened: the builder's part.
+//! The builder's options for the listener.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use super::limits::ExternalEventLimits;
 use crate::builder::CoreBuilder;
 
 #[derive(Clone, Default)]
-pub(crate) struct Setup {
+pub(crate) struct Options {
     pub(super) address: Option<SocketAddr>,
     /// Certificate chain and key, as PEM.
     pub(super) tls: Option<(String, String)>,
@@ -16,31 +16,30 @@ pub(crate) struct Setup {
 /// External events.
 #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
 impl CoreBuilder {
-    /// Takes external events on this address; port 0 is any that is free. What is
-    /// sent to `POST /external/<extension>`, a webhook say, reaches
-    /// [`Extension::external_event`](gofer_sdk::Extension::external_event) of the
-    /// extension that is installed under that name.
+    /// Accepts external events on this address; port 0 chooses a free one. A request to
+    /// `POST /external/<extension>`, such as a webhook, is passed to
+    /// [`Extension::external_event`](gofer_sdk::Extension::external_event) of the extension that is
+    /// installed under that name.
     ///
-    /// Who sends needs no token: an extension checks a signature or a token in the
-    /// headers itself. It is plain HTTP, for a reverse proxy in front or for
-    /// development, unless [`external_events_tls`](Self::external_events_tls)
-    /// makes it HTTPS. The sender is answered
+    /// Senders need no token: the extension checks a signature or a token in the headers itself.
+    /// The listener uses plain HTTP, for development or behind a reverse proxy, unless
+    /// [`external_events_tls`](Self::external_events_tls) makes it HTTPS. The answer is
     ///
     /// | | |
     /// | --- | --- |
-    /// | 200 | when the extension has accepted the event |
-    /// | 500 | when it has not, for whatever reason |
-    /// | 503 | when it is starting, stopping, disabled or gone, when it says so itself, or when too much is under way; with `Retry-After` |
-    /// | 504 | when it does not answer within 30 s: it may have handled it |
+    /// | 200 | if the extension has accepted the event |
+    /// | 500 | if it has not, for whatever reason |
+    /// | 503 | if it is starting, stopping, disabled or gone, if it returns `UNAVAILABLE`, or if too many events are in progress; with `Retry-After` |
+    /// | 504 | if it does not answer within 30 s; it may have handled the event |
     /// | 404, 405 | for an unknown extension or path, and for other methods |
-    /// | 413, 431 | when the body, or the line and the headers, are too large |
-    /// | 408 | when the request takes too long to arrive |
-    /// | 400, 501 | when it is malformed, or in an unknown transfer coding |
+    /// | 413, 431 | if the body, or the request line and headers, are too large |
+    /// | 408 | if the request takes too long to arrive |
+    /// | 400, 501 | if it is malformed, or has an unknown transfer coding |
     ///
-    /// An event that has arrived in full is handed on even where its sender does
-    /// not wait for the answer. The listener is no part of the API: it stays
-    /// through [`Core::go_away`](crate::Core::go_away), and [`Core::stop`](crate::Core::stop) ends it first, giving events
-    /// that are with their extension 5 s.
+    /// An event that has arrived in full is delivered even if its sender does not wait for the
+    /// answer. The listener is not part of the API: [`Core::go_away`](crate::Core::go_away) does
+    /// not close it, and [`Core::stop`](crate::Core::stop) closes it first, giving extensions 5 s
+    /// to answer the events in progress.
     ///
     /// ```
     /// use gofer_core::{Core, NO_SETTINGS};
@@ -88,8 +87,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Takes external events over HTTPS alone, with this certificate chain and
-    /// its key, both as PEM.
+    /// Accepts external events only over HTTPS, with this certificate chain and its key, both as
+    /// PEM.
     pub fn external_events_tls(
         mut self,
         certificate: impl Into<String>,
@@ -99,7 +98,7 @@ impl CoreBuilder {
         self
     }
 
-    /// The bounds within which external events are taken.
+    /// Sets the limits of external events.
     pub fn external_event_limits(mut self, limits: ExternalEventLimits) -> Self {
         self.external.limits = limits;
         self
