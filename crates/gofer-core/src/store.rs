@@ -38,8 +38,6 @@ mod tokens;
 mod turns;
 
 pub(super) use events::EventKind;
-#[cfg(feature = "store")]
-pub(super) use file::beside;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use queue::Job;

@@ -1,15 +1,13 @@
 //! Encrypts what must not be read off a disk: AES-256-GCM, with a key that is
 //! given or kept in a file beside the store, for its owner alone.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind::NotFound, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::file::{beside, publish};
+use crate::files;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 pub(super) struct Seal {
@@ -63,12 +61,9 @@ impl Seal {
 fn make(path: &Path) -> Result<String> {
     let key = super::super::certificates::secret()
         .map_err(|status| Error::internal(status.message().to_owned()))?;
-    let new = beside(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(format!("{key}\n").as_bytes())?;
-    file.sync_all()?;
-    // Where somebody else was faster, it is theirs that counts.
-    if publish(&new, path)? { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
+    let created = files::create(path, format!("{key}\n").as_bytes(), 0o600)?;
+    // If another process was faster, its key is the one that counts.
+    if created { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
 }
 
 /// 64 hexadecimal digits as a key.
