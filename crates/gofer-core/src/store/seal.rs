@@ -28,7 +28,7 @@ impl Seal {
             Err(error) if error.kind() == NotFound => make(path)?,
             text => text?,
         };
-        let key = unhex(text.trim()).ok_or_else(|| {
+        let key = key_from_hex(text.trim()).ok_or_else(|| {
             let why = format!("`{}` must hold a key: 64 hexadecimal digits", path.display());
             Error::new(ErrorKind::FailedPrecondition, why)
         })?;
@@ -59,7 +59,7 @@ impl Seal {
 
 /// Makes a key and keeps it, whole or not at all.
 fn make(path: &Path) -> Result<String> {
-    let key = super::super::certificates::secret()
+    let key = super::super::certificates::random_key()
         .map_err(|status| Error::internal(status.message().to_owned()))?;
     let created = files::create(path, format!("{key}\n").as_bytes(), 0o600)?;
     // If another process was faster, its key is the one that counts.
@@ -67,13 +67,8 @@ fn make(path: &Path) -> Result<String> {
 }
 
 /// 64 hexadecimal digits as a key.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn key_from_hex(text: &str) -> Option<[u8; 32]> {
     let mut key = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut key).ok()?;
     Some(key)
 }
