@@ -1,13 +1,13 @@
 //! Where the address, the token and the rest come from: a flag comes before the
 //! environment, the environment before the configuration file.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use gofer_core::internal::files;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -147,18 +147,7 @@ impl File {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory)?;
             }
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{}.new", std::process::id()));
-            let new = PathBuf::from(name);
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-            let published = written.and_then(|()| fs::rename(&new, path));
-            if published.is_err() {
-                // What is left of it is of no use; the error that counts is told.
-                let _ = fs::remove_file(&new);
-            }
-            published
+            files::replace(path, text.as_bytes(), 0o600)
         };
         write().map_err(|error| Failure::file("write", path, &error))
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::extensions::Extensions;
-use super::store::{Store, has_access, or_default};
+use super::store::{Store, StoredToken, or_default};
 use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
@@ -86,7 +86,7 @@ impl Lease {
     pub(super) fn doubt(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut changes = self.changes.clone();
         let store = &self.tokens.store;
-        let expires = store.token_of(&self.digest).map_or(0, |token| token.expires);
+        let expires = store.token_of(&self.digest).map_or(0, |it| it.token.expires);
         let left = expires.saturating_sub(store.clock().unix_millis());
         // Not less than the clock tells apart.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
@@ -136,11 +136,12 @@ pub(super) enum Caller {
     /// May do everything.
     Manager,
     /// May work in the namespaces that the token's patterns match.
-    Client(Arc<proto::Token>),
+    Client(Arc<StoredToken>),
 }
 
 impl Caller {
-    fn with(token: Arc<proto::Token>, now: i64) -> Result<Self, Status> {
+    fn with(stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
+        let token = &stored.token;
         if token.disabled {
             return Err(Status::unauthenticated("the token is disabled"));
         }
@@ -149,7 +150,7 @@ impl Caller {
         }
         match token.kind() {
             Kind::Management => Ok(Self::Manager),
-            Kind::Client => Ok(Self::Client(token)),
+            Kind::Client => Ok(Self::Client(stored)),
             Kind::Unknown => Err(Status::unauthenticated("the token is of no known kind")),
         }
     }
@@ -177,7 +178,7 @@ impl Caller {
     pub(super) fn may_enter(&self, namespace: &str) -> bool {
         match self {
             Self::Manager => true,
-            Self::Client(token) => has_access(token, namespace),
+            Self::Client(token) => token.has_access(namespace),
         }
     }
 

@@ -51,16 +51,11 @@ impl Identity {
 }
 
 /// A fresh secret: 32 random bytes in hexadecimal.
-pub(super) fn secret() -> Result<String, Status> {
+pub(super) fn random_key() -> Result<String, Status> {
     use ring::rand::{SecureRandom, SystemRandom};
-    use std::fmt::Write as _;
     let mut bytes = [0; 32];
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Status::internal("the system gives no random numbers"))?;
-    Ok(bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    }))
+    Ok(hex::encode(bytes))
 }

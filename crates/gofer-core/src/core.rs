@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::api::Api;
 use super::authorize::TokenTable;
 use super::builder::CoreBuilder;
-use super::certificates::{Identity, SERVER_NAME, secret};
+use super::certificates::{Identity, SERVER_NAME, random_key};
 use super::contact::Token;
 use super::conversations::{Conversation, Heard};
 use super::executor::Executor;
@@ -185,7 +185,7 @@ impl Core {
         };
         let serving = Serving::new(network.clone(), address, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
-        let token = secret().map_err(|status| error(&status))?;
+        let token = random_key().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
             Arc::clone(&store),
             clock,

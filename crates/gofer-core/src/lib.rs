@@ -82,6 +82,7 @@ mod executor;
 mod extensions;
 #[cfg_attr(not(feature = "webhooks"), path = "no_external.rs")]
 mod external;
+mod files;
 mod handler;
 mod identity;
 mod installed;
@@ -90,6 +91,15 @@ mod router;
 mod serving;
 mod state;
 mod store;
+
+/// What the members of this workspace share: internal, without any promise of
+/// stability. It may change or go with any version.
+#[doc(hidden)]
+pub mod internal {
+    pub mod files {
+        pub use crate::files::*;
+    }
+}
 
 pub use self::core::Core;
 pub use builder::CoreBuilder;

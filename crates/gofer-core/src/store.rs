@@ -38,8 +38,6 @@ mod tokens;
 mod turns;
 
 pub(super) use events::EventKind;
-#[cfg(feature = "store")]
-pub(super) use file::beside;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use queue::Job;
@@ -47,7 +45,7 @@ pub(super) use runs::Ending;
 pub(super) use secrets::Holder;
 pub(super) use setup::Setup;
 pub(super) use subscriptions::status_reason;
-pub(super) use tokens::has_access;
+pub(super) use tokens::StoredToken;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
@@ -105,7 +103,7 @@ struct Tables {
     namespaces: BTreeMap<String, NamespaceTable>,
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
     /// By the SHA-256 of the token.
-    tokens: HashMap<[u8; 32], Arc<proto::Token>>,
+    tokens: HashMap<[u8; 32], Arc<StoredToken>>,
     /// Of the whole core.
     secrets: Secrets,
     /// Digests of the keys that child processes were started with.
@@ -288,7 +286,7 @@ impl Tables {
                 self.registrations.insert(it.name.clone(), it);
             }
             Record::Token(digest, it) => {
-                self.tokens.insert(digest, Arc::new(it));
+                self.tokens.insert(digest, Arc::new(StoredToken::restore(it)));
             }
             Record::Start(digest) => {
                 self.starts.insert(digest);

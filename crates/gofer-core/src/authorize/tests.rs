@@ -15,7 +15,11 @@ fn token(kind: Kind, namespaces: &[&str]) -> proto::Token {
 }
 
 fn client(namespaces: &[&str]) -> Caller {
-    Caller::with(Arc::new(token(Kind::Client, namespaces)), 0).unwrap_or(Caller::Manager)
+    with(token(Kind::Client, namespaces), 0).unwrap_or(Caller::Manager)
+}
+
+fn with(token: proto::Token, now: i64) -> Result<Caller, Status> {
+    Caller::with(Arc::new(StoredToken::new(token).unwrap()), now)
 }
 
 fn event(details: &str) -> proto::Event {
@@ -28,7 +32,7 @@ fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
     let expired = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
     let strange = token(Kind::Unknown, &[".*"]);
     for (token, telling) in [(disabled, "disabled"), (expired, "expired"), (strange, "kind")] {
-        let status = Caller::with(Arc::new(token), 1000).err().unwrap();
+        let status = with(token, 1000).err().unwrap();
         assert_eq!(status.code(), Code::Unauthenticated);
         assert!(status.message().contains(telling), "{status}");
     }
@@ -36,9 +40,9 @@ fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
 
 #[test]
 fn a_token_is_valid_until_it_expires() {
-    let token = Arc::new(proto::Token { expires: 1000, ..token(Kind::Management, &[]) });
-    assert!(Caller::with(Arc::clone(&token), 999).is_ok());
-    assert!(Caller::with(token, 1000).is_err());
+    let token = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
+    assert!(with(token.clone(), 999).is_ok());
+    assert!(with(token, 1000).is_err());
 }
 
 #[test]
@@ -55,7 +59,7 @@ fn a_client_enters_what_its_patterns_match_and_manages_nothing() {
 
 #[test]
 fn management_enters_and_manages_everything() {
-    let manager = Caller::with(Arc::new(token(Kind::Management, &[])), 0).unwrap();
+    let manager = with(token(Kind::Management, &[]), 0).unwrap();
     assert_eq!(manager.enter("").unwrap(), "default");
     assert_eq!(manager.enter("anything").unwrap(), "anything");
     manager.manage().unwrap();

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::{Extensions, Running};
-use crate::certificates::{Identity, secret};
+use crate::certificates::{Identity, random_key};
 use crate::contact::Contact;
 use crate::launcher::{ChildProcess, IN_PROCESS, Launcher, PROGRAM, Progress, Start};
 use crate::store::Store;
@@ -107,7 +107,7 @@ impl Extensions {
         };
         let start = Start {
             name: name.clone(),
-            key: secret()?,
+            key: random_key()?,
             identity: Identity::new()?,
             log_level: self.common.log_level.clone(),
             gofer_host: self.common.gofer_host.clone(),

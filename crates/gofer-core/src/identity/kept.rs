@@ -1,8 +1,6 @@
 //! The certificate and key that are kept beside a store.
 
-use std::fs::OpenOptions;
-use std::io::{self, ErrorKind::NotFound, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, ErrorKind::NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +13,7 @@ use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 
 use crate::certificates::Identity;
+use crate::files;
 
 /// A certificate with less time left is made anew at the start: a core that is
 /// left running is started again within that time, for an update at the latest.
@@ -27,14 +26,14 @@ const KEY_MODE: u32 = 0o600;
 
 /// The file beside a store that holds its core's certificate.
 fn certificate_path(store: &Path) -> PathBuf {
-    beside(store, ".crt")
+    with_suffix(store, ".crt")
 }
 
 fn key_path(store: &Path) -> PathBuf {
-    beside(store, ".crt.key")
+    with_suffix(store, ".crt.key")
 }
 
-fn beside(store: &Path, suffix: &str) -> PathBuf {
+fn with_suffix(store: &Path, suffix: &str) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
     path.push(suffix);
     path.into()
@@ -65,8 +64,9 @@ pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
     let identity = Identity::for_names(names)
         .map_err(|status| Error::internal(status.message().to_owned()))?;
     // The key first: a certificate without its key is of no use to anyone.
-    write(&key_path, &identity.key, KEY_MODE).map_err(|e| refused(&key_path, e))?;
-    write(&certificate_path, &identity.certificate, CERTIFICATE_MODE)
+    files::replace(&key_path, identity.key.as_bytes(), KEY_MODE)
+        .map_err(|e| refused(&key_path, e))?;
+    files::replace(&certificate_path, identity.certificate.as_bytes(), CERTIFICATE_MODE)
         .map_err(|e| refused(&certificate_path, e))?;
     Ok(identity)
 }
@@ -76,20 +76,6 @@ fn read(path: &Path) -> io::Result<Option<String>> {
         Err(error) if error.kind() == NotFound => Ok(None),
         text => text.map(Some),
     }
-}
-
-/// Puts a file in the place of another, whole or not at all, with its mode from
-/// the beginning.
-fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let new = crate::store::beside(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let published = written.and_then(|()| std::fs::rename(&new, path));
-    if published.is_err() {
-        // What is left of it is of no use; the error that counts is told.
-        let _ = std::fs::remove_file(&new);
-    }
-    published
 }
 
 /// Whether a client that trusts this certificate and nothing else accepts it at

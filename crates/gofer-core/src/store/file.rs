@@ -1,16 +1,14 @@
 //! The file that a store is kept in: made whole, opened only where it is whole
 //! and known, and written a transaction at a time.
 
-use std::io::{
-    self,
-    ErrorKind::{AlreadyExists, NotFound},
-};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind::NotFound;
+use std::path::Path;
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend as _, TableDefinition};
 
 use super::journal::{Kind, Write};
+use crate::files::NewFile;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// One table: a record's kind is the first byte of its key.
@@ -63,30 +61,12 @@ fn copy(path: &Path) -> Result<Database, DatabaseError> {
 /// Makes a file where there is none, whole or not at all: killed half-way, it
 /// leaves one beside it that nobody reads.
 fn make(path: &Path) -> Result<(), redb::Error> {
-    let new = beside(path);
-    let database = Database::create(&new)?;
+    let new = NewFile::new(path)?;
+    let database = Database::create(new.path())?;
     begin(&database)?;
     database.close()?;
-    publish(&new, path)?;
+    new.create()?;
     Ok(())
-}
-
-/// A name that nobody else has, for a file on its way to be `path`.
-pub(crate) fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{:08x}.new", fastrand::u32(..)));
-    path.with_file_name(name)
-}
-
-/// Gives a finished file its name. Where somebody else was faster it is theirs
-/// that stays, and this is false.
-pub(super) fn publish(new: &Path, path: &Path) -> io::Result<bool> {
-    let linked = std::fs::hard_link(new, path);
-    std::fs::remove_file(new)?;
-    match linked {
-        Err(error) if error.kind() == AlreadyExists => Ok(false),
-        linked => linked.map(|()| true),
-    }
 }
 
 fn begin(database: &Database) -> Result<(), redb::Error> {

@@ -1,43 +1,67 @@
-//! Which namespaces a client token's patterns name.
-//!
-//! Gofer has regular expressions here. What this core understands of them are
-//! names as they are and `.*` for anything, with `^` and `$` around them where
-//! somebody is used to writing those; a pattern always has to match the whole
-//! name. Anything else is refused when the token is made, rather than taken for
-//! something that it does not mean.
+//! The namespaces that a client token or a global secret is for, as regular
+//! expressions. Each has to match a name as a whole.
 
+use regex_lite::{Regex, RegexBuilder};
 use tonic::Status;
 
-pub(super) fn check(patterns: &[String]) -> Result<(), Status> {
-    for (index, pattern) in patterns.iter().enumerate() {
-        let literal = bare(pattern).replace(".*", "");
-        if pattern.is_empty() || literal.contains(|it: char| r"\.+*?()|[]{}^$".contains(it)) {
+/// Bounds on what one caller can make the core compile, and match on every call with
+/// such a token. Names of namespaces are a good deal shorter.
+const MAX_PATTERNS: usize = 100;
+const MAX_PATTERN_BYTES: usize = 500;
+const MAX_COMPILED_BYTES: usize = 32 * 1024;
+
+/// Patterns, compiled once.
+#[derive(Clone, Debug)]
+pub(crate) struct Patterns(Vec<Regex>);
+
+impl Patterns {
+    pub(crate) fn new(patterns: &[String]) -> Result<Self, Status> {
+        if patterns.len() > MAX_PATTERNS {
             return Err(Status::invalid_argument(format!(
-                "`namespaces[{index}]`: this core understands a namespace's name, with `.*` for \
-                 any characters, and no other regular expressions"
+                "`namespaces` has {} patterns; at most {MAX_PATTERNS} are accepted",
+                patterns.len()
             )));
         }
+        let compiled = patterns.iter().enumerate().map(|(index, pattern)| {
+            check(pattern).map_err(|problem| {
+                Status::invalid_argument(format!("`namespaces[{index}]` {problem}"))
+            })
+        });
+        compiled.collect::<Result<_, _>>().map(Self)
     }
-    Ok(())
+
+    /// Patterns that were accepted when they were stored, perhaps by another version:
+    /// without bounds. One that does not compile matches nothing.
+    #[cfg(feature = "store")]
+    pub(super) fn restore(patterns: &[String]) -> Self {
+        let compiled = patterns.iter().filter_map(|pattern| {
+            compile(pattern, usize::MAX)
+                .inspect_err(|error| tracing::warn!(pattern, %error, "a pattern matches nothing"))
+                .ok()
+        });
+        Self(compiled.collect())
+    }
+
+    pub(crate) fn matches(&self, namespace: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.is_match(namespace))
+    }
 }
 
-/// Whether a pattern that passed [`check`] matches.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    let Some((pattern, end)) = bare(pattern).rsplit_once(".*") else {
-        return bare(pattern) == name;
-    };
-    let mut parts = pattern.split(".*");
-    let start = parts.next().unwrap_or_default();
-    let middle = name.strip_suffix(end).and_then(|name| name.strip_prefix(start));
-    // The first place is as good as any: it leaves the most for the others.
-    let rest = parts.try_fold(middle, |rest, part| {
-        let rest = rest?;
-        Some(rest.find(part).map(|at| &rest[at + part.len()..]))
-    });
-    rest.flatten().is_some()
+fn check(pattern: &str) -> Result<Regex, String> {
+    if pattern.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    if pattern.len() > MAX_PATTERN_BYTES {
+        let length = pattern.len();
+        return Err(format!("has {length} bytes; at most {MAX_PATTERN_BYTES} are accepted"));
+    }
+    compile(pattern, MAX_COMPILED_BYTES)
+        .map_err(|error| format!("is not a regular expression that can be used: {error}"))
 }
 
-fn bare(pattern: &str) -> &str {
-    let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
-    pattern.strip_suffix('$').unwrap_or(pattern)
+fn compile(pattern: &str, limit: usize) -> Result<Regex, regex_lite::Error> {
+    let build = |pattern: &str| RegexBuilder::new(pattern).size_limit(limit).build();
+    // Alone first: `a)|(?:b` must not break out of the group around it.
+    build(pattern)?;
+    build(&format!("^(?:{pattern})$"))
 }

@@ -1,15 +1,13 @@
 //! Encrypts what must not be read off a disk: AES-256-GCM, with a key that is
 //! given or kept in a file beside the store, for its owner alone.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind::NotFound, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::file::{beside, publish};
+use crate::files;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 pub(super) struct Seal {
@@ -30,7 +28,7 @@ impl Seal {
             Err(error) if error.kind() == NotFound => make(path)?,
             text => text?,
         };
-        let key = unhex(text.trim()).ok_or_else(|| {
+        let key = key_from_hex(text.trim()).ok_or_else(|| {
             let why = format!("`{}` must hold a key: 64 hexadecimal digits", path.display());
             Error::new(ErrorKind::FailedPrecondition, why)
         })?;
@@ -61,24 +59,16 @@ impl Seal {
 
 /// Makes a key and keeps it, whole or not at all.
 fn make(path: &Path) -> Result<String> {
-    let key = super::super::certificates::secret()
+    let key = super::super::certificates::random_key()
         .map_err(|status| Error::internal(status.message().to_owned()))?;
-    let new = beside(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(format!("{key}\n").as_bytes())?;
-    file.sync_all()?;
-    // Where somebody else was faster, it is theirs that counts.
-    if publish(&new, path)? { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
+    let created = files::create(path, format!("{key}\n").as_bytes(), 0o600)?;
+    // If another process was faster, its key is the one that counts.
+    if created { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
 }
 
 /// 64 hexadecimal digits as a key.
-pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn key_from_hex(text: &str) -> Option<[u8; 32]> {
     let mut key = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut key).ok()?;
     Some(key)
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use tonic::Status;
 
-use super::{Store, Tables, check_name, or_default, patterns};
+use super::patterns::Patterns;
+use super::{Store, Tables, check_name, or_default};
 use gofer_proto::SecretStoreKey;
 
 /// Whose secrets.
@@ -28,6 +29,8 @@ pub(super) struct Secret {
     pub(super) key: String,
     /// Patterns of those who may use a global one.
     pub(super) namespaces: Vec<String>,
+    /// The same, compiled.
+    pub(super) patterns: Patterns,
     pub(super) created: i64,
     pub(super) content: String,
 }
@@ -81,7 +84,7 @@ impl Store {
         force: bool,
     ) -> Result<(), Status> {
         check_name("secret's key", &key)?;
-        patterns::check(&namespaces)?;
+        let patterns = Patterns::new(&namespaces)?;
         let created = self.clock.unix_millis();
         let (namespace, pipeline) = match of {
             Holder::Pipeline { namespace, pipeline } => (or_default(namespace), pipeline),
@@ -98,6 +101,7 @@ impl Store {
             pipeline: pipeline.to_owned(),
             key: key.clone(),
             namespaces,
+            patterns,
             created,
             content,
         };
@@ -118,8 +122,7 @@ impl Store {
     pub(crate) fn global_secret_for(&self, namespace: &str, key: &str) -> Option<String> {
         let tables = self.tables();
         let secret = tables.secrets.get(key)?;
-        let may = secret.namespaces.iter().any(|it| patterns::matches(it, or_default(namespace)));
-        may.then(|| secret.content.clone())
+        secret.patterns.matches(or_default(namespace)).then(|| secret.content.clone())
     }
 }
 

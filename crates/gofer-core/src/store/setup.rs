@@ -13,7 +13,7 @@ use gofer_sdk::Result;
 
 use super::Store;
 #[cfg(feature = "store")]
-use super::seal::unhex;
+use super::seal::key_from_hex;
 #[cfg(feature = "store")]
 use crate::CoreBuilder;
 
@@ -51,7 +51,7 @@ impl Setup {
         {
             let key = match &self.key {
                 None => None,
-                Some(text) => Some(unhex(text).ok_or_else(|| {
+                Some(text) => Some(key_from_hex(text).ok_or_else(|| {
                     let why = "must be 64 hexadecimal digits";
                     Error::invalid_configuration("encryption_key", why)
                 })?),

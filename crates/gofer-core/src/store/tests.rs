@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use super::patterns::Patterns;
 use super::*;
 use gofer_proto::extension_registration::ExtensionStatus;
 use gofer_proto::initiator::Type;
@@ -437,7 +438,8 @@ async fn tokens_are_listed_by_the_namespace_that_they_give_access_to() {
     assert_eq!(store.tokens("team-a").len(), 2);
     assert_eq!(store.tokens("").len(), 3);
     refused(client(&[]), Code::InvalidArgument, "`namespaces`");
-    refused(client(&["ops", "o[pq]s"]), Code::InvalidArgument, "`namespaces[1]`");
+    refused(client(&["ops", "o[pq"]), Code::InvalidArgument, "`namespaces[1]`");
+    refused(client(&[""]), Code::InvalidArgument, "`namespaces[0]` must not be empty");
     let unknown = store.create_token(Kind::Unknown, Vec::new(), HashMap::new(), None);
     refused(unknown, Code::InvalidArgument, "`kind`");
 }
@@ -459,10 +461,44 @@ fn patterns_match_whole_names() {
         ("a.*b.*c", "axxbyybzzc", true),
         ("a.*b.*c", "acb", false),
         ("aa.*aa", "aaa", false),
-        ("", "", true),
+        ("o[pq]s", "oqs", true),
+        ("o[pq]s", "devoqs", false),
+        ("dev|ops", "ops2", false),
+        (r"team-\d{2}", "team-07", true),
+        ("a.c", "abc", true),
     ] {
-        assert_eq!(patterns::matches(pattern, name), matched, "{pattern} {name}");
+        let patterns = Patterns::new(&[pattern.to_owned()]).unwrap();
+        assert_eq!(patterns.matches(name), matched, "{pattern} {name}");
     }
+}
+
+#[test]
+fn patterns_that_cannot_be_used_are_refused() {
+    let long = "a".repeat(501);
+    for (pattern, problem) in [
+        ("a)|(?:b", "regular expression"),
+        ("[a", "regular expression"),
+        ("a\\", "regular expression"),
+        ("((a{100}){100}){100}", "regular expression"),
+        (&long, "has 501 bytes"),
+    ] {
+        let status = Patterns::new(&[".*".to_owned(), pattern.to_owned()]).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let message = status.message();
+        assert!(message.contains("`namespaces[1]`") && message.contains(problem), "{message}");
+    }
+    let many = vec!["a".to_owned(); 101];
+    refused(Patterns::new(&many), Code::InvalidArgument, "at most 100");
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn stored_patterns_are_used_however_long_they_are() {
+    let long = format!("{}.*", "a".repeat(600));
+    let patterns = Patterns::restore(&[long, "(".to_owned(), "^ops$".to_owned()]);
+    assert!(patterns.matches(&"a".repeat(601)));
+    assert!(patterns.matches("ops"));
+    assert!(!patterns.matches("("));
 }
 
 #[tokio::test]

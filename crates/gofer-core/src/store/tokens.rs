@@ -8,11 +8,42 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::super::certificates::secret;
-use super::{Store, Tables, patterns};
+use super::super::certificates::random_key;
+use super::patterns::Patterns;
+use super::{Store, Tables};
 use gofer_net::auth::sha256;
 use gofer_proto::Token;
 use gofer_proto::token::Kind;
+
+/// A token's details, without the token itself.
+#[derive(Clone)]
+pub(crate) struct StoredToken {
+    pub(crate) token: Token,
+    /// Those in the token, compiled.
+    patterns: Patterns,
+}
+
+impl StoredToken {
+    #[cfg(feature = "store")]
+    pub(super) fn restore(token: Token) -> Self {
+        Self { patterns: Patterns::restore(&token.namespaces), token }
+    }
+
+    /// For tests of what a token gives access to.
+    #[cfg(test)]
+    pub(crate) fn new(token: Token) -> Result<Self, Status> {
+        Ok(Self { patterns: Patterns::new(&token.namespaces)?, token })
+    }
+
+    /// Whether the token's kind and patterns give access to a namespace.
+    pub(crate) fn has_access(&self, namespace: &str) -> bool {
+        match self.token.kind() {
+            Kind::Management => true,
+            Kind::Client => self.patterns.matches(namespace),
+            Kind::Unknown => false,
+        }
+    }
+}
 
 impl Store {
     /// Makes a token; the token itself is the second half. Without a time for
@@ -25,8 +56,8 @@ impl Store {
         valid_for: Option<Duration>,
     ) -> Result<(Token, String), Status> {
         let (details, token) = self.new_token(kind, namespaces, metadata, valid_for)?;
-        self.tables().let_in(&token, &details);
-        Ok((details, token))
+        self.tables().insert_token(&token, &details);
+        Ok((details.token, token))
     }
 
     fn new_token(
@@ -35,7 +66,7 @@ impl Store {
         namespaces: Vec<String>,
         metadata: HashMap<String, String>,
         valid_for: Option<Duration>,
-    ) -> Result<(Token, String), Status> {
+    ) -> Result<(StoredToken, String), Status> {
         if kind == Kind::Unknown {
             return Err(Status::invalid_argument("`kind` must be MANAGEMENT or CLIENT"));
         }
@@ -44,12 +75,12 @@ impl Store {
                 "`namespaces` must name what a client token has access to",
             ));
         }
-        patterns::check(&namespaces)?;
+        let patterns = Patterns::new(&namespaces)?;
         let now = self.clock.unix_millis();
         let expires = valid_for.map_or(0, |time| {
             now.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)).max(1)
         });
-        let details = Token {
+        let token = Token {
             created: now,
             kind: kind.into(),
             namespaces,
@@ -57,7 +88,7 @@ impl Store {
             expires,
             disabled: false,
         };
-        Ok((details, secret()?))
+        Ok((StoredToken { token, patterns }, random_key()?))
     }
 
     /// Makes the first management token, once.
@@ -72,8 +103,8 @@ impl Store {
         }
         let flags = tables.flags;
         tables.journal.put_flags(flags);
-        tables.let_in(&token, &details);
-        Ok((details, token))
+        tables.insert_token(&token, &details);
+        Ok((details.token, token))
     }
 
     pub(crate) fn awaits_first_token(&self) -> bool {
@@ -87,18 +118,18 @@ impl Store {
             .tables()
             .tokens
             .values()
-            .filter(|token| namespace.is_empty() || has_access(token, namespace))
-            .map(|token| Token::clone(token))
+            .filter(|it| namespace.is_empty() || it.has_access(namespace))
+            .map(|it| it.token.clone())
             .collect();
         found.sort_by_key(|token| token.created);
         found
     }
 
     pub(crate) fn token(&self, token: &str) -> Result<Token, Status> {
-        self.token_of(&sha256(token.as_bytes())).map(|it| Token::clone(&it)).ok_or_else(no_token)
+        self.token_of(&sha256(token.as_bytes())).map(|it| it.token.clone()).ok_or_else(no_token)
     }
 
-    pub(crate) fn token_of(&self, digest: &[u8; 32]) -> Option<Arc<Token>> {
+    pub(crate) fn token_of(&self, digest: &[u8; 32]) -> Option<Arc<StoredToken>> {
         self.tables().tokens.get(digest).cloned()
     }
 
@@ -107,8 +138,8 @@ impl Store {
         let mut tables = self.tables();
         let Tables { tokens, journal, .. } = &mut *tables;
         let found = Arc::make_mut(tokens.get_mut(&digest).ok_or_else(no_token)?);
-        found.disabled = disabled;
-        journal.put_token(&digest, found);
+        found.token.disabled = disabled;
+        journal.put_token(&digest, &found.token);
         self.tokens_changed.send_replace(());
         Ok(())
     }
@@ -130,21 +161,10 @@ impl Store {
 }
 
 impl Tables {
-    fn let_in(&mut self, token: &str, details: &Token) {
+    fn insert_token(&mut self, token: &str, details: &StoredToken) {
         let digest = sha256(token.as_bytes());
-        self.journal.put_token(&digest, details);
+        self.journal.put_token(&digest, &details.token);
         self.tokens.insert(digest, Arc::new(details.clone()));
-    }
-}
-
-/// Whether a token's kind and patterns give access to a namespace.
-pub(crate) fn has_access(token: &Token, namespace: &str) -> bool {
-    match token.kind() {
-        Kind::Management => true,
-        Kind::Client => {
-            token.namespaces.iter().any(|pattern| patterns::matches(pattern, namespace))
-        }
-        Kind::Unknown => false,
     }
 }
 

@@ -222,7 +222,8 @@ async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
     let other = Store::open(Clock::system(), &directory.file(), Some([7; 32]));
     let why = other.err().unwrap().to_string();
     assert!(why.contains("encrypted with another key"), "{why}");
-    let own = super::super::seal::unhex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
+    let own =
+        super::super::seal::key_from_hex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
     let store = Store::open(Clock::system(), &directory.file(), Some(own)).unwrap();
     assert_eq!(store.secret(Holder::Global, "it").unwrap().1, secret);
     assert_eq!(store.registration("it"), Some(registration));

@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::{Flags, Kind, SealedSecret};
 use crate::store::objects::Object;
+use crate::store::patterns::Patterns;
 use crate::store::seal::Seal;
 use crate::store::secrets::Secret;
 
@@ -80,6 +81,7 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
                 namespace: it.namespace,
                 pipeline: it.pipeline,
                 key: it.key,
+                patterns: Patterns::restore(&it.namespaces),
                 namespaces: it.namespaces,
                 created: it.created,
             })

@@ -1,0 +1,129 @@
+//! Files that appear under their name whole or not at all.
+//!
+//! Each is written under a name of its own in the same directory, flushed, and only
+//! then given its name. A symlink stays a symlink: the file that it points to is the
+//! one that is replaced or created, and the temporary file is beside that one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{
+    self,
+    ErrorKind::{AlreadyExists, InvalidInput, NotFound},
+    Write as _,
+};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// As many as Linux follows.
+const MAX_SYMLINKS: usize = 40;
+
+/// Replaces a file, or creates it, with this mode (less the umask). On an error the
+/// old content is still there.
+///
+/// # Errors
+///
+/// If the file cannot be written or given its name.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let new = NewFile::new(path)?;
+    new.write(content, mode)?;
+    new.replace()
+}
+
+/// Creates a file with this mode (less the umask) and returns true, or returns false
+/// if there is one already, which is left alone.
+///
+/// # Errors
+///
+/// If the file cannot be written or given its name.
+pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
+    let new = NewFile::new(path)?;
+    new.write(content, mode)?;
+    new.create()
+}
+
+/// A file under its temporary name. Dropping it removes the file.
+pub struct NewFile {
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl NewFile {
+    /// Chooses a temporary name; the caller creates the file.
+    ///
+    /// # Errors
+    ///
+    /// If `path` cannot be the name of a file, or its symlinks cannot be followed.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let target = follow(path)?;
+        let mut name = target.file_name().ok_or(InvalidInput)?.to_owned();
+        name.push(format!(".{:08x}.new", fastrand::u32(..)));
+        Ok(Self { temporary: target.with_file_name(name), target })
+    }
+
+    /// The temporary name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    fn write(&self, content: &[u8], mode: u32) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(mode).open(&self.temporary)?;
+        file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn replace(self) -> io::Result<()> {
+        let directory = self.directory()?;
+        fs::rename(&self.temporary, &self.target)?;
+        directory.sync_all()
+    }
+
+    /// Gives the file its name and returns true, or returns false if another file has
+    /// that name. The caller has flushed the content.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be given its name.
+    pub fn create(self) -> io::Result<bool> {
+        let directory = self.directory()?;
+        match fs::hard_link(&self.temporary, &self.target) {
+            Err(error) if error.kind() == AlreadyExists => return Ok(false),
+            linked => linked?,
+        }
+        fs::remove_file(&self.temporary)?;
+        directory.sync_all()?;
+        Ok(true)
+    }
+
+    /// Opened before anything changes, so that an error leaves everything as it was.
+    fn directory(&self) -> io::Result<File> {
+        let parent = self.target.parent().filter(|it| !it.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // Usually there is none any more. Otherwise another error is being returned.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Where a path leads once all symlinks in its last part are followed, whether there is
+/// a file or not.
+fn follow(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..=MAX_SYMLINKS {
+        match fs::read_link(&path) {
+            // Relative to the directory that the link is in.
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            // Not a link, or nothing at all.
+            Err(error) if matches!(error.kind(), InvalidInput | NotFound) => return Ok(path),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("too many levels of symbolic links"))
+}
+
+#[cfg(test)]
+mod tests;
