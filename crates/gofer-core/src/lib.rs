@@ -74,7 +74,6 @@ mod authorize;
 mod builder;
 mod certificates;
 mod command;
-mod contact;
 mod conversations;
 mod core;
 mod demo;
@@ -82,6 +81,7 @@ mod executor;
 mod extensions;
 #[cfg_attr(not(feature = "webhooks"), path = "no_external.rs")]
 mod external;
+mod handle;
 mod handler;
 mod identity;
 mod installed;
@@ -90,6 +90,7 @@ mod router;
 mod serving;
 mod state;
 mod store;
+mod sync;
 
 pub use self::core::Core;
 pub use builder::CoreBuilder;

@@ -18,8 +18,8 @@ use tonic::Code;
 
 use super::answer::Answer;
 use super::shares::{Share, Shares};
-use crate::contact::lock;
 use crate::extensions::Extensions;
+use crate::sync::lock;
 use gofer_proto as proto;
 
 pub(super) struct Handover {

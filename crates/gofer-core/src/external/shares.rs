@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use crate::contact::lock;
+use crate::sync::lock;
 
 pub(super) struct Shares {
     /// Held to look at it and to change it; never across an await.
