@@ -125,7 +125,7 @@ impl Extensions {
             processes: self.processes.clone(),
         };
         let key = self.keys.accept(&spec.key);
-        progress.report("being extension");
+        progress.report("being launched");
         let digest = sha256(spec.key.as_bytes());
         let may_outlive_core = !image.starts_with(IN_PROCESS);
         let record = LaunchRecord { store: Arc::clone(&self.store), digest };
@@ -157,7 +157,7 @@ impl Drop for LaunchRecord {
     }
 }
 
-/// An extension that was extension for one installer conversation.
+/// An extension that was launched for one installer conversation.
 pub(crate) struct Installer(ExtensionHandle);
 
 impl Installer {

@@ -18,12 +18,11 @@ impl CoreBuilder {
     ///
     /// let core = Core::builder().container_engine("unix:///nonexistent").start().await?;
     /// let refused = core.install_image("interval", "interval:1.0", NO_SETTINGS).await;
-    /// assert!(refused.unwrap_err().message().contains("no container engine answers"));
+    /// assert!(refused.unwrap_err().to_string().contains("no container engine answers"));
     /// # Ok(())
     /// # }
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(example())
-    /// #     .map_err(std::io::Error::other)?;
-    /// # Ok::<(), std::io::Error>(())
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().build().unwrap().block_on(example()).unwrap();
     /// ```
     pub fn container_engine(mut self, address: impl Into<String>) -> Self {
         self.container_engine = Some(address.into());
