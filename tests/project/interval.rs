@@ -250,15 +250,15 @@ async fn the_conversations_ask_what_the_structs_declare() -> Result<()> {
     assert!(!talk.is_complete, "it asks again, and nobody answers");
     let talk = core.converse_with_installer::<Interval>(["soon", "30s"]).await?;
     assert!(talk.is_complete);
-    assert!(talk.asked[0].contains("The shortest interval that a pipeline may ask for."));
-    assert!(talk.asked[0].contains("1m0s"), "shows the default: {:?}", talk.asked);
-    assert_eq!(talk.asked.len(), 2, "asked again: {talk:?}");
+    assert!(talk.questions[0].contains("The shortest interval that a pipeline may ask for."));
+    assert!(talk.questions[0].contains("1m0s"), "shows the default: {:?}", talk.questions);
+    assert_eq!(talk.questions.len(), 2, "asked again: {talk:?}");
     assert_eq!(talk.settings["min_interval"], "30s");
 
     let interval = core.install::<Interval>("interval", talk.settings).await?;
     // Too short for the administrator, then right; no jitter.
     let talk = interval.converse_with_configurator(["5s", "", "5m"]).await?;
-    assert!(talk.said.iter().any(|said| said.contains("at least 30s")), "{talk:?}");
+    assert!(talk.messages.iter().any(|message| message.contains("at least 30s")), "{talk:?}");
     assert_eq!(talk.settings["every"], "5m");
     interval.subscribe(NIGHTLY, "l", talk.settings).await?;
 

@@ -46,7 +46,7 @@ impl TokenTable {
     }
 
     fn caller_with(&self, digest: &[u8; 32]) -> Result<Caller, Status> {
-        if self.extensions.knows_token(digest) {
+        if self.extensions.accepts_token(digest) {
             return Ok(Caller::Manager);
         }
         let Some(token) = self.store.token_of(digest) else {

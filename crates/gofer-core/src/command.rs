@@ -1,5 +1,5 @@
-//! A command that executes runs: started once for each, with the run's variables
-//! in its environment, and its exit code for the outcome.
+//! A command that executes runs: started once for each run, with the run's
+//! variables in its environment. Its exit code is the outcome.
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
@@ -11,19 +11,18 @@ use super::store::Ending;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::RunInfo;
 
-/// What a command sees of the core's own environment: what programs need to find
-/// each other and to speak to people, and none of the core's own secrets.
+/// The variables that a command inherits from the core: those that programs need to
+/// find each other and to choose a language, and none with secrets of the core.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
-/// What the names of our own variables begin with.
-const OURS: &str = "GOFER_";
+/// Prefix of the variables that the core sets.
+const RESERVED_PREFIX: &str = "GOFER_";
 
-/// What the names of variables begin with that say which code a program loads, or
-/// a shell executes.
-const LOADERS: [&str; 3] = ["LD_", "DYLD_", "BASH_"];
+/// Prefixes of variables that decide which code a program loads or a shell executes.
+const LOADER_PREFIXES: [&str; 3] = ["LD_", "DYLD_", "BASH_"];
 
-/// Others of that kind.
-const HEEDED: [&str; 5] = ["ENV", "BASHOPTS", "SHELLOPTS", "PS4", "GCONV_PATH"];
+/// Other variables of that kind.
+const LOADER_NAMES: [&str; 5] = ["ENV", "BASHOPTS", "SHELLOPTS", "PS4", "GCONV_PATH"];
 
 pub(super) struct RunCommand {
     pub(super) program: OsString,
@@ -31,7 +30,8 @@ pub(super) struct RunCommand {
 }
 
 impl RunCommand {
-    /// Runs the command. Dropped, it kills it with all that it started.
+    /// Runs the command. If the future is dropped, the command is killed with its
+    /// children.
     pub(super) async fn execute(&self, run: &RunInfo) -> Ending {
         for (name, value) in run.variables() {
             if let Some(why) = refusal(name, value) {
@@ -44,16 +44,17 @@ impl RunCommand {
             .env_clear()
             .envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .envs(run.variables())
-            .envs(ours(run))
+            .envs(run_variables(run))
             .stdin(Stdio::null())
-            // This process's own output may be for a program to read.
+            // The core's own standard output may be read by a program.
             .stdout(std::io::stderr())
-            // A group of its own, to be killed as one; and Ctrl-C is for the core.
+            // In its own process group, to be killed with its children, and so that
+            // Ctrl-C only reaches the core.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let mut group = match started {
-            Ok(child) => Group(child),
+            Ok(child) => ProcessGroup(child),
             Err(error) => {
                 let what = format!("the command cannot be started: {error}");
                 return Ending::failure(Reason::SchedulerError, &what);
@@ -61,7 +62,7 @@ impl RunCommand {
         };
         match group.0.wait().await {
             Ok(status) if status.success() => Ending::success(),
-            Ok(status) => Ending::failure(Reason::AbnormalExit, &told(status)),
+            Ok(status) => Ending::failure(Reason::AbnormalExit, &describe(status)),
             Err(error) => {
                 let what = format!("the command cannot be watched: {error}");
                 Ending::failure(Reason::SchedulerError, &what)
@@ -70,25 +71,27 @@ impl RunCommand {
     }
 }
 
-/// Why a run must not set a variable. Runs are started by others than the one
-/// who chose the command: they give it values, and no other code to execute.
+/// Why a run must not set a variable. A caller that starts a run is not the one that
+/// chose the command: it may pass values, but not other code to execute.
 fn refusal(name: &str, value: &str) -> Option<&'static str> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        Some("has a name that no environment can hold")
+        Some("has a name that is not possible in an environment")
     } else if value.contains('\0') {
-        Some("has a NUL character in its value, which no environment can hold")
-    } else if name.starts_with(OURS) || INHERITED.contains(&name) {
-        Some("is one that the core sets; choose another name")
-    } else if LOADERS.iter().any(|prefix| name.starts_with(prefix)) || HEEDED.contains(&name) {
-        Some("says which code is loaded, which a run may not; choose another name")
+        Some("has a NUL character in its value, which is not possible in an environment")
+    } else if name.starts_with(RESERVED_PREFIX) || INHERITED.contains(&name) {
+        Some("is set by the core; choose another name")
+    } else if LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || LOADER_NAMES.contains(&name)
+    {
+        Some("decides which code is loaded, which a run must not change; choose another name")
     } else {
         None
     }
 }
 
-fn ours(run: &RunInfo) -> [(&'static str, String); 5] {
+fn run_variables(run: &RunInfo) -> [(&'static str, String); 5] {
     let pipeline = run.pipeline();
-    // Texts of others, which an environment holds up to a NUL.
+    // Chosen by callers; a NUL is not possible in an environment.
     let text = |text: &str| text.replace('\0', "");
     [
         ("GOFER_NAMESPACE", pipeline.namespace().to_owned()),
@@ -99,7 +102,7 @@ fn ours(run: &RunInfo) -> [(&'static str, String); 5] {
     ]
 }
 
-fn told(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("the command ended with the exit code {code}"),
@@ -108,23 +111,23 @@ fn told(status: ExitStatus) -> String {
     }
 }
 
-/// A process that leads a group of its own, with all that it started. Dropped,
-/// it is killed with them.
-pub(super) struct Group(pub(super) Child);
+/// A process that leads its own process group. It is killed with its group when this
+/// is dropped.
+pub(super) struct ProcessGroup(pub(super) Child);
 
-impl Group {
-    /// Kills all of them; nothing where the leader has been waited for.
+impl ProcessGroup {
+    /// Kills the group; does nothing if its leader has been waited for.
     pub(super) fn kill(&self) {
-        // `None` once it has been waited for: its number may be another's then.
+        // `None` once it has been waited for: its ID may have been reused by then.
         let id = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(id) = id {
-            // Fails where all of them have just ended.
+            // Fails if all of them have just ended.
             let _ = kill_process_group(id, Signal::KILL);
         }
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }

@@ -1,5 +1,4 @@
-//! The two conversations, carried between a caller of the core and an
-//! extension.
+//! The two conversations, forwarded between a caller of the core and an extension.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,19 +13,19 @@ use super::extensions::{Extensions, Installer};
 use gofer_proto as proto;
 use gofer_sdk::internal::error;
 
-/// Messages of the extension's that the caller has not read yet; more wait.
-const UNREAD: usize = 16;
+/// How many messages of an extension are buffered for the caller.
+const BUFFERED: usize = 16;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Extensions {
-    /// Starts an extension's image for one conversation and stops it after.
+    /// Launches an extension for one installer conversation and stops it afterwards.
     pub(super) async fn installer(
         &self,
         init: proto::run_extension_installer_client_message::Init,
         answers: mpsc::Receiver<String>,
     ) -> Result<Messages<proto::RunExtensionInstallerExtensionMessage>, Status> {
-        let installer = self.start_for_installer(init).await?;
+        let installer = self.launch_installer(init).await?;
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunExtensionInstallerClientMessage { msg });
         match installer.client().run_extension_installer(answers).await {
@@ -42,7 +41,7 @@ impl Extensions {
         }
     }
 
-    /// Talks with an installed extension about a subscription.
+    /// Holds a configurator conversation with an installed extension.
     pub(super) async fn configurator(
         &self,
         name: &str,
@@ -56,7 +55,8 @@ impl Extensions {
     }
 }
 
-/// Forwards until either side ends or the core stops, then stops what was started for it.
+/// Forwards messages until either side ends the conversation or the core stops, and
+/// then stops the installer.
 fn forward<From, To>(
     mut messages: Streaming<From>,
     stopping: CancellationToken,
@@ -67,7 +67,7 @@ where
     From: Send + 'static,
     To: Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(UNREAD);
+    let (sender, receiver) = mpsc::channel(BUFFERED);
     tokio::spawn(async move {
         loop {
             let message = tokio::select! {
@@ -80,14 +80,14 @@ where
                 Ok(None) => break,
                 Err(status) => (Err(status), true),
             };
-            // A caller may have stopped reading.
+            // The caller may have stopped reading.
             let sent = stopping.run_until_cancelled(sender.send(message)).await;
             if !matches!(sent, Some(Ok(()))) || last {
                 break;
             }
         }
-        // Hung up before the extension is stopped, so that it does not wait
-        // for an answer that will not come.
+        // Both streams are closed before the extension is stopped, so that it does not
+        // wait for an answer.
         drop(messages);
         drop(sender);
         if let Some(installer) = installer {
@@ -100,13 +100,13 @@ where
 fn installer_message(
     message: proto::ExtensionRunExtensionInstallerExtensionMessage,
 ) -> proto::RunExtensionInstallerExtensionMessage {
-    use proto::extension_run_extension_installer_extension_message::MessageType as Said;
+    use proto::extension_run_extension_installer_extension_message::MessageType as Sent;
     use proto::run_extension_installer_extension_message::{ConfigSetting, MessageType};
     proto::RunExtensionInstallerExtensionMessage {
-        message_type: message.message_type.map(|said| match said {
-            Said::Msg(text) => MessageType::Msg(text),
-            Said::Query(text) => MessageType::Query(text),
-            Said::ConfigSetting(it) => {
+        message_type: message.message_type.map(|sent| match sent {
+            Sent::Msg(text) => MessageType::Msg(text),
+            Sent::Query(text) => MessageType::Query(text),
+            Sent::ConfigSetting(it) => {
                 MessageType::ConfigSetting(ConfigSetting { config: it.config, value: it.value })
             }
         }),
@@ -116,56 +116,83 @@ fn installer_message(
 fn configurator_message(
     message: proto::ExtensionRunPipelineConfiguratorExtensionMessage,
 ) -> proto::RunPipelineConfiguratorExtensionMessage {
-    use proto::extension_run_pipeline_configurator_extension_message::MessageType as Said;
+    use proto::extension_run_pipeline_configurator_extension_message::MessageType as Sent;
     use proto::run_pipeline_configurator_extension_message::{MessageType, ParamSetting};
     proto::RunPipelineConfiguratorExtensionMessage {
-        message_type: message.message_type.map(|said| match said {
-            Said::Msg(text) => MessageType::Msg(text),
-            Said::Query(text) => MessageType::Query(text),
-            Said::ParamSetting(it) => {
+        message_type: message.message_type.map(|sent| match sent {
+            Sent::Msg(text) => MessageType::Msg(text),
+            Sent::Query(text) => MessageType::Query(text),
+            Sent::ParamSetting(it) => {
                 MessageType::ParamSetting(ParamSetting { param: it.param, value: it.value })
             }
         }),
     }
 }
 
-/// What was said in a conversation.
+/// The outcome of a conversation with an extension.
+///
+/// ```
+/// use gofer_core::Core;
+/// # use gofer_sdk::{Extension, GoDuration, Gofer, NoParams, Result};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// # struct Config {
+/// #     /// The shortest interval.
+/// #     min_interval: GoDuration,
+/// # }
+/// # struct Interval;
+/// # impl Extension for Interval {
+/// #     type Config = Config;
+/// #     type Params = NoParams;
+/// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
+/// # }
+///
+/// # async fn example() -> Result<()> {
+/// let core = Core::in_memory().await?;
+/// let conversation = core.converse_with_installer::<Interval>(["30s"]).await?;
+/// assert!(conversation.is_complete);
+/// assert!(conversation.questions[0].contains("The shortest interval."));
+/// assert_eq!(conversation.settings["min_interval"], "30s");
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread()
+/// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Conversation {
-    /// What the extension showed.
-    pub said: Vec<String>,
-    /// What it asked, in order.
-    pub asked: Vec<String>,
-    /// What it concluded.
+    /// The messages that the extension showed.
+    pub messages: Vec<String>,
+    /// The questions that it asked, in order.
+    pub questions: Vec<String>,
+    /// The settings that it chose.
     pub settings: BTreeMap<String, String>,
-    /// The extension came to an end by itself; false where it asked once more
-    /// than there were answers.
+    /// Whether the extension ended the conversation; false if it asked another
+    /// question when there were no answers left.
     pub is_complete: bool,
 }
 
-/// One message of an extension's, of either conversation.
-pub(super) enum Heard {
-    Said(String),
-    Asked(String),
-    Set(String, String),
+/// A message of an extension in either conversation.
+pub(super) enum Reply {
+    Message(String),
+    Question(String),
+    Setting(String, String),
 }
 
 impl Conversation {
-    /// Listens to the end.
-    pub(super) async fn hear<M>(
+    /// Collects the messages of a conversation until it ends.
+    pub(super) async fn collect<M>(
         mut messages: Streaming<M>,
-        meaning: impl Fn(M) -> Option<Heard>,
+        reply: impl Fn(M) -> Option<Reply>,
     ) -> gofer_sdk::Result<Self> {
         let mut conversation = Self { is_complete: true, ..Self::default() };
         while let Some(message) = messages.message().await.map_err(|status| error(&status))? {
-            let meaning = meaning(message);
-            // Unless something follows, it was not answered.
-            conversation.is_complete = !matches!(meaning, Some(Heard::Asked(_)));
-            match meaning {
-                Some(Heard::Said(text)) => conversation.said.push(text),
-                Some(Heard::Asked(text)) => conversation.asked.push(text),
-                Some(Heard::Set(key, value)) => {
+            let reply = reply(message);
+            // A question that nothing follows was not answered.
+            conversation.is_complete = !matches!(reply, Some(Reply::Question(_)));
+            match reply {
+                Some(Reply::Message(text)) => conversation.messages.push(text),
+                Some(Reply::Question(text)) => conversation.questions.push(text),
+                Some(Reply::Setting(key, value)) => {
                     conversation.settings.insert(key, value);
                 }
                 None => {}

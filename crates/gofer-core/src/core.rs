@@ -17,11 +17,11 @@ use super::api::Api;
 use super::authorize::TokenTable;
 use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, random_key};
-use super::contact::Token;
-use super::conversations::{Conversation, Heard};
+use super::conversations::{Conversation, Reply};
 use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::external::External;
+use super::handle::KeyGuard;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
@@ -97,7 +97,7 @@ pub(super) struct Inner {
     certificate: String,
     token: String,
     /// Of this process alone, so it is not stored.
-    _own: Token,
+    _own: KeyGuard,
     pub(super) client: Gofer,
     /// Where `elapse` has come to.
     now: Mutex<Instant>,
@@ -199,7 +199,7 @@ impl Core {
             },
         );
         let external = External::open(external, &extensions).await?;
-        let own = extensions.let_in(&token);
+        let own = extensions.accept_token(&token);
         let client = new_client(Access {
             dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
@@ -226,9 +226,9 @@ impl Core {
             }),
         };
         let extensions = &core.inner.extensions;
-        let stored = extensions.claim_stored();
+        let stored = extensions.reserve_stored();
         core.serve(listener).await?;
-        extensions.end_left_behind().await;
+        extensions.end_orphans().await;
         extensions.restore_all(stored);
         if let Some(external) = &core.inner.external {
             external.begin();
@@ -360,7 +360,7 @@ impl Core {
         answers: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Conversation> {
         use proto::run_extension_installer_client_message::{Init, MessageType};
-        use proto::run_extension_installer_extension_message::MessageType as Said;
+        use proto::run_extension_installer_extension_message::MessageType as Sent;
         let image = self.inner.extensions.in_process.register::<E>();
         let first = MessageType::Init(Init { image, ..Default::default() });
         let messages = std::iter::once(first)
@@ -372,11 +372,11 @@ impl Core {
         let stream = tonic::codegen::tokio_stream::iter(messages);
         let response = self.inner.client.api().run_extension_installer(stream).await;
         let messages = response.map_err(|status| error(&status))?.into_inner();
-        Conversation::hear(messages, |message| {
+        Conversation::collect(messages, |message| {
             Some(match message.message_type? {
-                Said::Msg(text) => Heard::Said(text),
-                Said::Query(text) => Heard::Asked(text),
-                Said::ConfigSetting(it) => Heard::Set(it.config, it.value),
+                Sent::Msg(text) => Reply::Message(text),
+                Sent::Query(text) => Reply::Question(text),
+                Sent::ConfigSetting(it) => Reply::Setting(it.config, it.value),
             })
         })
         .await

@@ -1,7 +1,7 @@
 //! The demo: what an extension's program does when a person starts it.
 //!
-//! An embedded core on loopback, this same program as an extension in a process
-//! of its own, a demo pipeline that is subscribed, and a line for each run.
+//! It runs an embedded core on loopback, installs this program as an extension in
+//! its own process, subscribes a demo pipeline and prints a line for each run.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,8 +17,19 @@ use gofer_sdk::{Error, Extension, GoDuration, Result};
 use gofer_sdk::{LogLevel, RunError, SystemConfig};
 use gofer_sdk::{PipelineId, RunInfo};
 
-/// What the demo shows: how the extension is configured and how a demo
-/// pipeline is subscribed to it. See [`run_or_demo`].
+/// What the demo shows: the extension's configuration and the parameters of the demo
+/// pipeline's subscription. See [`run_or_demo`].
+///
+/// ```
+/// use gofer_core::Demo;
+///
+/// // Runs are due every 5 s; each line says how late the run was.
+/// let demo = Demo::new("interval")
+///     .config("min_interval", "1s")
+///     .param("every", "5s")
+///     .cadence("every");
+/// assert!(format!("{demo:?}").contains("min_interval"));
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Demo {
@@ -30,7 +41,7 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// A demo of an extension that is installed under a name.
+    /// A demo that installs the extension under this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -41,7 +52,7 @@ impl Demo {
         }
     }
 
-    /// Sets a setting of the extension's configuration.
+    /// Sets a field of the extension's configuration.
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         set(&mut self.config, &key.into(), value.into());
         self
@@ -53,22 +64,22 @@ impl Demo {
         self
     }
 
-    /// Names the parameter that holds the time between two runs, so that each
-    /// run's line can say how late it was.
+    /// Names the parameter that is the time between two runs, so that each line can
+    /// say how late the run was.
     pub fn cadence(mut self, key: impl Into<String>) -> Self {
         self.cadence = Some(key.into());
         self
     }
 
-    /// How much the extension logs, to standard error; default
+    /// The extension's log level; it logs to standard error. Default:
     /// [`LogLevel::Warn`].
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
         self
     }
 
-    /// Takes `--key value` and `--key=value` for every parameter and every
-    /// setting of the configuration; false where help was asked for.
+    /// Accepts `--key value` and `--key=value` for every parameter and every field of
+    /// the configuration. Returns false if help was requested.
     fn read_args(
         &mut self,
         args: impl IntoIterator<Item = OsString>,
@@ -94,7 +105,7 @@ impl Demo {
             let Some(value) = value else {
                 return Err(usage(format!("`--{key}` needs a value")));
             };
-            // What people type has dashes where Rust has underscores.
+            // Rust's underscores may be typed as dashes.
             let key = key.replace('-', "_");
             if let Some(field) = named(params, &key) {
                 set(&mut self.params, &field.name, value);
@@ -127,15 +138,15 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(gofer_sdk::ErrorKind::InvalidParameter, message)
 }
 
-/// Runs an extension as Gofer starts it, or, where a person starts it, shows it.
+/// Runs the extension if Gofer has started this program, or else a demo of it.
 ///
-/// With any of Gofer's variables in the environment this is
-/// [`run`](gofer_sdk::run): an incomplete environment is an error there and never
-/// falls back to the demo. With none of them it is the demo: an
-/// embedded core on loopback, this program as an extension in a process of its
-/// own, a demo pipeline that is subscribed, a line for each run as it starts,
-/// and on Ctrl-C a clean stop and a summary. Parameters and configuration are
-/// chosen on the command line (`-- --every 2s`; `-- --help` lists them).
+/// If any of Gofer's variables is in the environment, this is
+/// [`run`](gofer_sdk::run): an incomplete environment is an error and never falls
+/// back to the demo. Otherwise it is the demo: an embedded core on loopback with this
+/// program as an extension in its own process and one subscribed pipeline. It prints
+/// a line for each run, and on Ctrl-C it stops everything and prints a summary.
+/// Parameters and configuration can be set on the command line (`-- --every 2s`;
+/// `-- --help` lists them).
 ///
 /// ```no_run
 /// use gofer_core::{Demo, run_or_demo};
@@ -155,23 +166,23 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 ///
 /// # Errors
 ///
-/// [`DemoError::Run`] as for [`run`](gofer_sdk::run), [`DemoError::Demo`] if the demo cannot be set
-/// up.
+/// [`DemoError::Run`] as for [`run`](gofer_sdk::run), [`DemoError::Demo`] if the demo
+/// fails.
 pub async fn run_or_demo<E: Extension>(demo: Demo) -> Result<(), DemoError> {
     if SystemConfig::is_in_env() {
         return gofer_sdk::run::<E>().await.map_err(DemoError::Run);
     }
-    show::<E>(demo, std::env::args_os().skip(1)).await.map_err(DemoError::Demo)
+    run_demo::<E>(demo, std::env::args_os().skip(1)).await.map_err(DemoError::Demo)
 }
 
-/// Why an extension could not run, or its demo could not be shown.
+/// Why the extension or its demo failed.
 ///
-/// Its `Debug` is its `Display`, since that is what `main` prints.
+/// Its `Debug` output is that of `Display`, since `main` prints errors with `Debug`.
 #[non_exhaustive]
 pub enum DemoError {
-    /// The extension, started by Gofer, could not run.
+    /// The extension, started by Gofer, failed.
     Run(RunError),
-    /// The demo could not be shown.
+    /// The demo failed.
     Demo(Error),
 }
 
@@ -195,7 +206,7 @@ impl std::error::Error for DemoError {}
 const PIPELINE: &str = "default/demo";
 const LABEL: &str = "demo";
 
-async fn show<E: Extension>(
+async fn run_demo<E: Extension>(
     mut demo: Demo,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<()> {
@@ -209,7 +220,7 @@ async fn show<E: Extension>(
     let mut signals = Signals::watch()?;
     let core =
         Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level).start().await?;
-    let shown = async {
+    let demo_run = async {
         let mut runs = core.store().run_started();
         let extension = core
             .install_program(&demo.name, &std::env::current_exe()?, demo.config.clone())
@@ -234,7 +245,7 @@ async fn show<E: Extension>(
         }
         report.summary()
     };
-    let outcome = shown.await;
+    let outcome = demo_run.await;
     core.stop().await;
     outcome
 }
@@ -263,7 +274,7 @@ fn help(demo: &Demo, config: &[Setting], params: &[Setting]) -> Result<()> {
         }
         writeln!(out)?;
     }
-    writeln!(out, "Started with Gofer's environment ({}*), it is", PREFIX)?;
+    writeln!(out, "Started with Gofer's environment ({PREFIX}*), it is")?;
     writeln!(out, "the extension itself.")?;
     Ok(())
 }
@@ -284,19 +295,19 @@ fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Prints a line for each run, and keeps what the summary tells.
+/// Prints a line for each run and collects what the summary needs.
 struct Report {
     clock: Clock,
     period_millis: Option<i64>,
-    /// Unix milliseconds, just before the pipeline was subscribed.
+    /// In Unix milliseconds, just before the pipeline was subscribed.
     subscribed: i64,
     runs: u64,
     lateness: Vec<i64>,
 }
 
-/// Enough for a day of runs, five seconds apart; then the summary is about
-/// those.
-const MOST_REMEMBERED: usize = 20_000;
+/// How many runs the summary's lateness is computed from: more than a day of runs
+/// that are five seconds apart.
+const MAX_LATENESS: usize = 20_000;
 
 impl Report {
     fn new(demo: &Demo, clock: Clock) -> Self {
@@ -314,7 +325,7 @@ impl Report {
             if since < period { since - period } else { since % period }
         });
         if let Some(late) = late
-            && self.lateness.len() < MOST_REMEMBERED
+            && self.lateness.len() < MAX_LATENESS
         {
             self.lateness.push(late);
         }
@@ -334,7 +345,7 @@ impl Report {
     fn restarted(&self, problem: &str) -> Result<()> {
         let now = self.clock.unix_millis();
         let mut out = io::stdout().lock();
-        writeln!(out, "{}  the extension is started again: {problem}", clock_time(now))?;
+        writeln!(out, "{}  restarting the extension: {problem}", clock_time(now))?;
         Ok(out.flush()?)
     }
 
@@ -359,7 +370,7 @@ impl Report {
     }
 }
 
-/// `12:34:56.789`, the time of day in UTC.
+/// The time of day in UTC, as `12:34:56.789`.
 fn clock_time(unix_millis: i64) -> String {
     let of_day = unix_millis.rem_euclid(24 * 60 * 60 * 1000);
     let (seconds, millis) = (of_day / 1000, of_day % 1000);

@@ -1,13 +1,12 @@
 //! The extensions of a core: installed, updated, enabled, disabled, uninstalled,
 //! and called.
 //!
-//! How one is started is the [`launcher`](super::launcher)'s business; what is
-//! remembered of them, the store's; who watches them and starts them again, the
-//! [`supervisor`]'s. Which there are in this process, and who may change one, is
-//! in [`slots`].
+//! The [`launcher`](super::launcher) starts what they run in, the store keeps their
+//! registrations, [`supervisor`] restarts them, and [`slots`] has their status and
+//! decides who may change one.
 
+mod launch;
 mod slots;
-mod start;
 mod supervisor;
 mod update;
 
@@ -21,23 +20,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::contact::{Contact, Token, Tokens, lock};
-use super::launcher::{Containers, InProcess, check_image, end_left_behind};
+use super::handle::{ExtensionHandle, KeyGuard, Keys};
+use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Store};
+use super::sync::lock;
 use gofer_net::Clock;
 use gofer_net::{Effect, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
-use slots::{Claim, Slots, not_installed};
-pub(super) use start::Installer;
+pub(super) use launch::Installer;
+use slots::{SlotGuard, Slots, not_installed};
 
-/// How long what runs extensions may take to end once all were asked to stop,
-/// those included that were on their way up.
+/// How long all processes may take to end once every extension was stopped,
+/// including those that were still being brought up.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What all extensions of a core have in common.
+/// The same for all extensions of a core.
 pub(super) struct Common {
     /// Where child processes find the core's API.
     pub(super) gofer_host: String,
@@ -47,7 +47,7 @@ pub(super) struct Common {
 }
 
 pub(super) struct Extensions {
-    /// For the tasks that it starts, which must not keep it.
+    /// For the tasks that it spawns, which must not keep it alive.
     this: Weak<Self>,
     store: Arc<Store>,
     clock: Clock,
@@ -55,36 +55,36 @@ pub(super) struct Extensions {
     containers: Containers,
     common: Common,
     slots: Slots,
-    tokens: Tokens,
-    /// What runs extensions, until it has ended.
-    lives: TaskTracker,
-    /// Cancelled when the core stops: nothing comes up from then on, and
-    /// conversations with installers end.
+    keys: Keys,
+    /// What extensions run in, until it has ended.
+    processes: TaskTracker,
+    /// Cancelled when the core stops: from then on nothing comes up, and
+    /// conversations end.
     pub(super) stopping: CancellationToken,
-    /// When a subscription was last begun.
+    /// When an extension last accepted a subscription.
     subscribed: Mutex<Instant>,
 }
 
 /// An extension that has answered Init and Info.
 struct Running {
-    contact: Contact,
+    handle: ExtensionHandle,
     documentation: String,
     started: i64,
-    /// Whether subscriptions are its business: during an update, not before the
-    /// one that it replaces has let go of them.
-    in_charge: watch::Sender<bool>,
+    /// False during an update, until the extension that it replaces has stopped and
+    /// so ended its subscriptions.
+    owns_subscriptions: watch::Sender<bool>,
 }
 
 impl Running {
-    async fn in_charge(&self) {
-        // The sender is this very value's.
-        let _ = self.in_charge.subscribe().wait_for(|in_charge| *in_charge).await;
+    async fn subscriptions_owned(&self) {
+        // Never closed: `self` has the sender.
+        let _ = self.owns_subscriptions.subscribe().wait_for(|owned| *owned).await;
     }
 }
 
-/// An extension that was stored, and is neither started nor stopped so far.
+/// A stored extension that is not launched yet.
 pub(super) struct Stored<'a> {
-    claim: Claim<'a>,
+    guard: SlotGuard<'a>,
     registration: proto::ExtensionRegistration,
 }
 
@@ -104,23 +104,23 @@ impl Extensions {
             containers,
             common,
             slots: Slots::new(clock),
-            tokens: Tokens::default(),
-            lives: TaskTracker::new(),
+            keys: Keys::default(),
+            processes: TaskTracker::new(),
             stopping: CancellationToken::new(),
             subscribed: Mutex::new(Instant::now()),
         })
     }
 
-    /// Lets a token do everything, for as long as what comes back lives.
-    pub(super) fn let_in(&self, token: &str) -> Token {
-        self.tokens.let_in(token)
+    /// Accepts a token, with all permissions, until the guard is dropped.
+    pub(super) fn accept_token(&self, token: &str) -> KeyGuard {
+        self.keys.accept(token)
     }
 
-    pub(super) fn knows_token(&self, digest: &[u8; 32]) -> bool {
-        self.tokens.contains(digest)
+    pub(super) fn accepts_token(&self, digest: &[u8; 32]) -> bool {
+        self.keys.contains(digest)
     }
 
-    /// Starts an extension under a free name, and remembers it once it runs.
+    /// Launches an extension under a free name, and stores it once it is running.
     pub(super) async fn install(
         &self,
         request: proto::InstallExtensionRequest,
@@ -130,7 +130,7 @@ impl Extensions {
             return Err(Status::invalid_argument("`name` and `image` must not be empty"));
         }
         check_image(&image)?;
-        let claim = self.slots.claim_free(&name)?;
+        let guard = self.slots.reserve(&name)?;
         let registration = proto::ExtensionRegistration {
             name,
             image,
@@ -140,20 +140,20 @@ impl Extensions {
             created: self.clock.unix_millis(),
             status: Registered::Enabled.into(),
         };
-        let running = self.start(&registration, &claim.progress).await?;
+        let running = self.start(&registration, &guard.progress).await?;
         self.store.put_registration(registration.clone())?;
-        claim.supervised(Some(&running), "", |charge| self.supervise(charge, Some(&running)));
+        guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
         self.publish(EventKind::ExtensionInstalled, &registration.name);
         Ok(())
     }
 
-    /// Stops an extension and forgets it and its subscriptions.
+    /// Stops an extension and removes it and its subscriptions.
     pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
-        let claim = self.slots.claim(name, ExtensionState::Stopping)?;
-        claim.stop().await;
+        let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
+        guard.stop().await;
         self.store.remove_subscriptions_of_extension(name);
         self.store.remove_registration(name)?;
-        claim.gone();
+        guard.finish_removed();
         self.publish(EventKind::ExtensionUninstalled, name);
         Ok(())
     }
@@ -163,105 +163,102 @@ impl Extensions {
         if runs && self.registration(name)?.status() == Registered::Enabled {
             return Ok(());
         }
-        self.start_afresh(name, true).await
+        self.relaunch(name, true).await
     }
 
     pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
-        let claim = self.slots.claim(name, ExtensionState::Stopping)?;
-        claim.stop().await;
+        let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
+        guard.stop().await;
         self.store.set_registration_status(name, Registered::Disabled)?;
-        claim.stopped();
+        guard.finish_stopped();
         self.publish(EventKind::ExtensionDisabled, name);
         Ok(())
     }
 
-    /// Stops an extension, starts it afresh and restores its subscriptions.
+    /// Stops an extension, launches it anew and restores its subscriptions.
     pub(super) async fn restart(&self, name: &str) -> Result<(), Status> {
-        self.start_afresh(name, false).await
+        self.relaunch(name, false).await
     }
 
-    async fn start_afresh(&self, name: &str, enable: bool) -> Result<(), Status> {
-        let claim = self.slots.claim(name, ExtensionState::Starting)?;
-        // Looked up now that nobody else changes it.
+    async fn relaunch(&self, name: &str, enable: bool) -> Result<(), Status> {
+        let guard = self.slots.acquire(name, ExtensionState::Starting)?;
+        // Looked up only now that nothing else can change it.
         let registration = self.registration(name)?;
-        claim.stop().await;
-        match self.start(&registration, &claim.progress).await {
+        guard.stop().await;
+        match self.start(&registration, &guard.progress).await {
             Ok(running) => {
-                // Before the name is let go: who disables it after that has the
-                // last word.
+                // Before the guard is released, so that a later `disable` wins.
                 if enable && registration.status() != Registered::Enabled {
                     self.store.set_registration_status(name, Registered::Enabled)?;
                     self.publish(EventKind::ExtensionEnabled, name);
                 }
-                claim.supervised(Some(&running), "", |charge| {
-                    self.supervise(charge, Some(&running))
+                guard.finish_supervised(Some(&running), "", |lease| {
+                    self.supervise(lease, Some(&running))
                 });
                 self.restore_subscriptions(name, &running).await;
                 Ok(())
             }
             Err(status) => {
                 if registration.status() == Registered::Enabled {
-                    // It goes on being tried.
+                    // The supervisor keeps trying.
                     let problem = status.message();
-                    claim.supervised(None, problem, |charge| self.supervise(charge, None));
+                    guard.finish_supervised(None, problem, |lease| self.supervise(lease, None));
                 } else {
-                    claim.stopped();
+                    guard.finish_stopped();
                 }
                 Err(status)
             }
         }
     }
 
-    /// Ends what an earlier core, which was killed, left behind of what it had
-    /// started.
-    pub(super) async fn end_left_behind(&self) {
-        let starts = self.store.starts();
-        if starts.is_empty() {
+    /// Ends the processes and containers that an earlier core, which was killed, left
+    /// behind.
+    pub(super) async fn end_orphans(&self) {
+        let launches = self.store.starts();
+        if launches.is_empty() {
             return;
         }
-        end_left_behind(starts.clone()).await;
-        for digest in &starts {
+        end_orphans(launches.clone()).await;
+        for digest in &launches {
             self.store.end_start(digest);
         }
         let Some(this) = self.this.upgrade() else { return };
-        // In the background: there may be no engine, or a slow one.
-        self.lives.spawn(async move { this.containers.remove_left_behind(starts).await });
+        // In the background: the engine may be slow, or there may be none.
+        self.processes.spawn(async move { this.containers.remove_orphans(launches).await });
     }
 
-    /// Takes the names of all extensions that are stored, before anybody can ask
-    /// for them.
-    pub(super) fn claim_stored(&self) -> Vec<Stored<'_>> {
+    /// Reserves the names of all stored extensions, before any caller can use them.
+    pub(super) fn reserve_stored(&self) -> Vec<Stored<'_>> {
         let registrations = self.store.registrations().into_iter();
         registrations
-            .map(|it| Stored { claim: self.slots.claim_stored(&it.name), registration: it })
+            .map(|it| Stored { guard: self.slots.reserve_stored(&it.name), registration: it })
             .collect()
     }
 
-    /// Starts those that are enabled, side by side, and restores their
-    /// subscriptions, in the background. One that does not come up delays no
-    /// other.
+    /// Launches the enabled ones concurrently in the background, and restores their
+    /// subscriptions. One that does not come up does not delay the others.
     pub(super) fn restore_all(&self, stored: Vec<Stored<'_>>) {
-        for Stored { claim, registration } in stored {
+        for Stored { guard, registration } in stored {
             if registration.status() == Registered::Enabled {
-                claim.supervised(None, "", |charge| self.supervise(charge, None));
+                guard.finish_supervised(None, "", |lease| self.supervise(lease, None));
             } else {
-                claim.stopped();
+                guard.finish_stopped();
             }
         }
     }
 
-    /// Stops all extensions, side by side, those on their way up included.
+    /// Stops all extensions concurrently, including those that are being brought up.
     pub(super) async fn stop_all(&self) {
         self.containers.close();
         self.stopping.cancel();
         let mut stops = JoinSet::new();
         for running in self.slots.close() {
-            stops.spawn(async move { running.contact.stop().await });
+            stops.spawn(async move { running.handle.stop().await });
         }
         while stops.join_next().await.is_some() {}
-        self.lives.close();
-        if tokio::time::timeout(END_TIMEOUT, self.lives.wait()).await.is_err() {
-            tracing::warn!("what runs an extension has not ended");
+        self.processes.close();
+        if tokio::time::timeout(END_TIMEOUT, self.processes.wait()).await.is_err() {
+            tracing::warn!("an extension's process or container has not ended");
         }
     }
 
@@ -278,19 +275,19 @@ impl Extensions {
         self.slots.status(name)
     }
 
-    /// Of all, by their names.
+    /// Of all extensions, sorted by name.
     pub(super) fn statuses(&self) -> Vec<(String, ExtensionStatus)> {
         self.slots.statuses()
     }
 
-    /// Woken at each change of any extension's status.
+    /// Notified at each change of any extension's status.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.slots.changes()
     }
 
-    /// The number of the process that an extension runs in, where it has one.
+    /// The ID of the process that an extension runs in, if it has its own.
     pub(super) fn process_id(&self, name: &str) -> Option<u32> {
-        self.slots.running(name).ok()?.contact.process.id()
+        self.slots.running(name).ok()?.handle.process.id()
     }
 
     fn describe(&self, registration: proto::ExtensionRegistration) -> proto::Extension {
@@ -318,27 +315,27 @@ impl Extensions {
         }
     }
 
-    /// Subscribes a pipeline; the extension's refusal comes back as it is.
+    /// Subscribes a pipeline; an error of the extension is returned unchanged.
     pub(super) async fn subscribe(
         &self,
         subscription: &proto::PipelineExtensionSubscription,
-    ) -> Result<Agreed, Status> {
+    ) -> Result<Accepted, Status> {
         let running = self.slots.running(&subscription.name)?;
-        running.in_charge().await;
-        answered(&subscription.name, self.subscribe_to(&running, subscription).await)?;
-        Ok(Agreed(running))
+        running.subscriptions_owned().await;
+        named(&subscription.name, self.subscribe_to(&running, subscription).await)?;
+        Ok(Accepted(running))
     }
 
-    /// Sees to it that a subscription that has just been stored is in effect:
-    /// another one may have taken the place of who agreed to it, and have been
-    /// told what was stored before it was.
+    /// Makes sure that a subscription that has just been stored is active: the
+    /// extension that accepted it may have been replaced, and its successor been
+    /// given the stored subscriptions before this one was stored.
     pub(super) async fn confirm(
         &self,
         subscription: &proto::PipelineExtensionSubscription,
-        Agreed(running): Agreed,
+        Accepted(running): Accepted,
     ) {
-        if !self.slots.is_answered_by(&subscription.name, &running) {
-            // Where nobody answers now, whoever comes up is told of it.
+        if !self.slots.is_current(&subscription.name, &running) {
+            // If this fails, it is restored when the extension comes up.
             let _ = self.subscribe(subscription).await;
         }
     }
@@ -355,12 +352,12 @@ impl Extensions {
             pipeline_extension_label: subscription.label.clone(),
             config,
         };
-        running.contact.client.clone().subscribe(request).await?;
+        running.handle.client.clone().subscribe(request).await?;
         *lock(&self.subscribed) = Instant::now();
         Ok(())
     }
 
-    /// When a subscription was last begun: by then, its time was running.
+    /// When an extension last accepted a subscription, and its timers were started.
     pub(super) fn last_subscribed(&self) -> Instant {
         *lock(&self.subscribed)
     }
@@ -374,9 +371,9 @@ impl Extensions {
         label: &str,
     ) -> Result<(), Status> {
         let running = self.slots.running(extension)?;
-        running.in_charge().await;
+        running.subscriptions_owned().await;
         let answer = running
-            .contact
+            .handle
             .client
             .clone()
             .unsubscribe(proto::ExtensionUnsubscribeRequest {
@@ -385,11 +382,11 @@ impl Extensions {
                 pipeline_extension_label: label.to_owned(),
             })
             .await;
-        answered(extension, answer)?;
+        named(extension, answer)?;
         Ok(())
     }
 
-    /// Hands a raw HTTP request to an extension.
+    /// Passes a raw HTTP request to an extension.
     pub(super) async fn external_event(
         &self,
         name: &str,
@@ -397,7 +394,7 @@ impl Extensions {
     ) -> Result<(), Status> {
         let mut client = self.running_client(name)?;
         let request = proto::ExtensionExternalEventRequest { payload };
-        answered(name, client.external_event(request).await)?;
+        named(name, client.external_event(request).await)?;
         Ok(())
     }
 
@@ -405,7 +402,7 @@ impl Extensions {
         &self,
         name: &str,
     ) -> Result<ExtensionServiceClient<Transport>, Status> {
-        Ok(self.slots.running(name)?.contact.client.clone())
+        Ok(self.slots.running(name)?.handle.client.clone())
     }
 
     fn registration(&self, name: &str) -> Result<proto::ExtensionRegistration, Status> {
@@ -417,13 +414,12 @@ impl Extensions {
     }
 }
 
-/// Who agreed to a subscription.
-pub(super) struct Agreed(Arc<Running>);
+/// The extension that accepted a subscription.
+pub(super) struct Accepted(Arc<Running>);
 
-/// What an extension answered. That it cannot be reached is told in words that
-/// say who.
-fn answered<T>(name: &str, answer: Result<T, Status>) -> Result<T, Status> {
-    answer.map_err(|status| match effect(&status) {
+/// Adds the extension's name to the error if it cannot be reached.
+fn named<T>(name: &str, outcome: Result<T, Status>) -> Result<T, Status> {
+    outcome.map_err(|status| match effect(&status) {
         Effect::None => Status::unavailable(format!(
             "the extension `{name}` cannot be reached: {}",
             status.message()

@@ -1,4 +1,4 @@
-//! What happens in a run: a function of the embedder's, or a command.
+//! What a run executes: a function of the embedder, or a command.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -35,7 +35,7 @@ impl RunHandler {
         let handle = Arc::new(handle);
         Self(Arc::new(move |run| {
             let handle = Arc::clone(&handle);
-            // Called inside, so that a panic before the future is made counts too.
+            // Called inside the future, so that a panic of the call itself is caught too.
             Box::pin(async move {
                 match handle(run).await {
                     Ok(()) => Ending::success(),
@@ -53,11 +53,11 @@ impl RunHandler {
         }))
     }
 
-    /// Executes a run; a panic fails it, and nothing else.
+    /// Executes a run. A panic fails the run and affects nothing else.
     pub(super) async fn execute(&self, run: RunInfo) -> Ending {
         let mut execution = (self.0)(run);
         poll_fn(|context| {
-            // After a panic it is only dropped.
+            // Not polled again after a panic.
             let polled = catch_unwind(AssertUnwindSafe(|| execution.as_mut().poll(context)));
             polled.unwrap_or_else(|payload| {
                 let what = format!("the run's handler panicked: {}", panic_message(&*payload));

@@ -1,6 +1,6 @@
-//! An extension that is installed in a core, as a test works with it.
+//! An extension that is installed in a core, as tests and embedders use it.
 
-use super::conversations::{Conversation, Heard};
+use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
 use super::state::ExtensionStatus;
 use gofer_proto as proto;
@@ -9,7 +9,7 @@ use gofer_sdk::PipelineId;
 use gofer_sdk::internal::error;
 use gofer_sdk::{Error, ErrorKind, Result};
 
-/// What an extension tells of itself.
+/// What an extension reports about itself; see [`Installed::info`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExtensionInfo {
@@ -17,11 +17,52 @@ pub struct ExtensionInfo {
     pub name: String,
     /// Its documentation, in Markdown.
     pub documentation: String,
-    /// One `namespace/pipeline` for each subscription.
+    /// The `namespace/pipeline` of each subscription.
     pub registered: Vec<String>,
 }
 
-/// An extension that is installed in a [`Core`].
+/// An extension that is installed in a [`Core`]. A cheap clone.
+///
+/// ```
+/// use gofer_core::{Core, ExtensionState, NO_SETTINGS, minutes};
+/// # use gofer_sdk::{ErrorKind, Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// # struct Params {
+/// #     every: GoDuration,
+/// # }
+/// # struct Interval;
+/// # impl Extension for Interval {
+/// #     type Config = NoConfig;
+/// #     type Params = Params;
+/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+/// #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+/// #         let mut ticks = subscription.every(subscription.params().every)?;
+/// #         while ticks.next().await {
+/// #             subscription.start_run(Run::because("the interval elapsed")).await?;
+/// #         }
+/// #         Ok(())
+/// #     }
+/// # }
+///
+/// # async fn example() -> Result<()> {
+/// let core = Core::in_memory().await?;
+/// let interval = core.install::<Interval>("interval", NO_SETTINGS).await?;
+/// assert_eq!(interval.status()?.state, ExtensionState::Running);
+///
+/// interval.subscribe("default/nightly", "often", [("every", "5m")]).await?;
+/// assert_eq!(interval.info().await?.registered, ["default/nightly"]);
+/// interval.restart().await?;
+/// core.elapse(minutes(10)).await;
+/// assert_eq!(core.runs("default/nightly").len(), 2);
+///
+/// interval.unsubscribe("default/nightly", "often").await?;
+/// interval.uninstall().await?;
+/// assert_eq!(interval.status().unwrap_err().kind(), ErrorKind::NotFound);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread()
+/// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Installed {
     core: Core,
@@ -33,13 +74,13 @@ impl Installed {
         Self { core, name }
     }
 
-    /// Subscribes a pipeline under a label, with these parameters. The pipeline
-    /// is made where there is none of its name.
+    /// Subscribes a pipeline under a label. The pipeline is created if it does not
+    /// exist.
     ///
     /// # Errors
     ///
     /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the
-    /// extension's own sentence where it refuses the parameters.
+    /// extension's message if it refuses the parameters.
     pub async fn subscribe(
         &self,
         pipeline: impl Into<PipelineId>,
@@ -67,7 +108,7 @@ impl Installed {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) where there is none.
+    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if there is none.
     pub async fn unsubscribe(&self, pipeline: impl Into<PipelineId>, label: &str) -> Result<()> {
         let pipeline = pipeline.into();
         let request = proto::DeletePipelineExtensionSubscriptionRequest {
@@ -81,11 +122,11 @@ impl Installed {
         outcome.map(drop).map_err(|status| error(&status))
     }
 
-    /// What the extension tells of itself now.
+    /// Asks the extension for its documentation and subscriptions.
     ///
     /// # Errors
     ///
-    /// Where it does not answer.
+    /// If it does not answer.
     pub async fn info(&self) -> Result<ExtensionInfo> {
         let client = self.core.inner.extensions.running_client(&self.name);
         let mut client = client.map_err(|status| error(&status))?;
@@ -98,28 +139,74 @@ impl Installed {
         })
     }
 
-    /// Sends the extension an HTTP request from outside, as raw HTTP/1.1.
+    /// Sends the extension an external event: a raw HTTP/1.1 request.
+    ///
+    /// ```
+    /// # use gofer_core::{Core, NO_SETTINGS};
+    /// # use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result};
+    /// # struct Silent;
+    /// # impl Extension for Silent {
+    /// #     type Config = NoConfig;
+    /// #     type Params = NoParams;
+    /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+    /// # }
+    /// # async fn example() -> Result<()> {
+    /// # let core = Core::in_memory().await?;
+    /// # let extension = core.install::<Silent>("silent", NO_SETTINGS).await?;
+    /// let request = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
+    /// // This extension does not implement `Extension::external_event`.
+    /// let refused = extension.external_event(request).await.unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::Unimplemented);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
-    /// Where the extension refuses it or fails.
+    /// If the extension refuses it or fails.
     pub async fn external_event(&self, request: impl Into<bytes::Bytes>) -> Result<()> {
         let outcome = self.core.inner.extensions.external_event(&self.name, request.into()).await;
         outcome.map_err(|status| error(&status))
     }
 
-    /// Talks with the extension about a subscription, giving the answers one
-    /// after the other and hanging up after the last.
+    /// Holds a configurator conversation with the extension: gives the answers in
+    /// order and ends the conversation after the last.
+    ///
+    /// ```
+    /// # use gofer_core::{Core, NO_SETTINGS};
+    /// # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result};
+    /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// # struct Params {
+    /// #     every: GoDuration,
+    /// # }
+    /// # struct Interval;
+    /// # impl Extension for Interval {
+    /// #     type Config = NoConfig;
+    /// #     type Params = Params;
+    /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+    /// # }
+    /// # async fn example() -> Result<()> {
+    /// # let core = Core::in_memory().await?;
+    /// # let interval = core.install::<Interval>("interval", NO_SETTINGS).await?;
+    /// let conversation = interval.converse_with_configurator(["5s"]).await?;
+    /// assert_eq!(conversation.settings["every"], "5s");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
-    /// What the conversation ends with.
+    /// The error that the conversation ends with.
     pub async fn converse_with_configurator(
         &self,
         answers: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Conversation> {
         use proto::run_pipeline_configurator_client_message::{Init, MessageType};
-        use proto::run_pipeline_configurator_extension_message::MessageType as Said;
+        use proto::run_pipeline_configurator_extension_message::MessageType as Sent;
         let messages = std::iter::once(MessageType::Init(Init { name: self.name.clone() }))
             .chain(answers.into_iter().map(|answer| MessageType::Msg(answer.into())))
             .map(|it| proto::RunPipelineConfiguratorClientMessage { message_type: Some(it) })
@@ -127,43 +214,43 @@ impl Installed {
         let stream = tonic::codegen::tokio_stream::iter(messages);
         let response = self.core.inner.client.api().run_pipeline_configurator(stream).await;
         let messages = response.map_err(|status| error(&status))?.into_inner();
-        Conversation::hear(messages, |message| {
+        Conversation::collect(messages, |message| {
             Some(match message.message_type? {
-                Said::Msg(text) => Heard::Said(text),
-                Said::Query(text) => Heard::Asked(text),
-                Said::ParamSetting(it) => Heard::Set(it.param, it.value),
+                Sent::Msg(text) => Reply::Message(text),
+                Sent::Query(text) => Reply::Question(text),
+                Sent::ParamSetting(it) => Reply::Setting(it.param, it.value),
             })
         })
         .await
     }
 
-    /// Stops the extension, starts it afresh and restores its subscriptions, as
-    /// when Gofer restarts.
+    /// Stops the extension, launches it anew and restores its subscriptions, as when
+    /// Gofer restarts.
     ///
     /// # Errors
     ///
-    /// Where it does not come up again.
+    /// If it does not come up again.
     pub async fn restart(&self) -> Result<()> {
         let outcome = self.core.inner.extensions.restart(&self.name).await;
         outcome.map_err(|status| error(&status))
     }
 
-    /// Stops the extension and forgets it and its subscriptions.
+    /// Stops the extension and removes it and its subscriptions.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) where it already is.
+    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if it is not installed any more.
     pub async fn uninstall(&self) -> Result<()> {
         let request = proto::UninstallExtensionRequest { name: self.name.clone() };
         let outcome = self.core.inner.client.api().uninstall_extension(timed(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
 
-    /// How it fares.
+    /// Its current status.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) where it was uninstalled.
+    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if it was uninstalled.
     pub fn status(&self) -> Result<ExtensionStatus> {
         self.core.inner.extensions.status(&self.name).ok_or_else(|| {
             Error::new(
@@ -173,8 +260,8 @@ impl Installed {
         })
     }
 
-    /// Waits until it fares so, and gives how it fares then. Never returns where
-    /// it never does.
+    /// Waits until its status fulfils the condition, and returns that status. See
+    /// [`ExtensionStatus`] for an example.
     pub async fn wait_for(
         &self,
         mut condition: impl FnMut(&ExtensionStatus) -> bool,
@@ -187,20 +274,44 @@ impl Installed {
                 return status;
             }
             if changes.changed().await.is_err() {
-                // The sender lives as long as the core, which this holds.
+                // Unreachable: `self` keeps the core and so the sender alive.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Puts another configuration in the place of the present one, or another
-    /// program: keys that are given here are set, all others stay as they are.
-    /// Subscriptions are kept; the old extension serves until the new one is
-    /// ready, and goes on where the new one does not come up.
+    /// Updates the configuration: sets the given keys and leaves all others as they
+    /// are. The extension is replaced by a new instance with the same subscriptions.
+    /// The old one takes calls until the new one is up, and stays if it does not come
+    /// up.
+    ///
+    /// ```
+    /// # use gofer_core::{Core, NO_SETTINGS};
+    /// # use gofer_sdk::{Extension, GoDuration, Gofer, NoParams, Result};
+    /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// # struct Config {
+    /// #     min_interval: GoDuration,
+    /// # }
+    /// # struct Interval;
+    /// # impl Extension for Interval {
+    /// #     type Config = Config;
+    /// #     type Params = NoParams;
+    /// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
+    /// # }
+    /// # async fn example() -> Result<()> {
+    /// # let core = Core::in_memory().await?;
+    /// let interval = core.install::<Interval>("interval", [("min_interval", "30s")]).await?;
+    /// interval.update([("min_interval", "10s")]).await?;
+    /// assert!(interval.update([("min_interval", "soon")]).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
-    /// What keeps the new one from coming up.
+    /// The reason why the new one does not come up.
     pub async fn update(
         &self,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
@@ -221,7 +332,7 @@ impl Installed {
         &self.name
     }
 
-    /// The number of its process, where it has one of its own.
+    /// The ID of its process, if it has its own.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         self.core.inner.extensions.process_id(&self.name)

@@ -74,7 +74,6 @@ mod authorize;
 mod builder;
 mod certificates;
 mod command;
-mod contact;
 mod conversations;
 mod core;
 mod demo;
@@ -83,6 +82,7 @@ mod extensions;
 #[cfg_attr(not(feature = "webhooks"), path = "no_external.rs")]
 mod external;
 mod files;
+mod handle;
 mod handler;
 mod identity;
 mod installed;
@@ -91,6 +91,7 @@ mod router;
 mod serving;
 mod state;
 mod store;
+mod sync;
 
 /// What the members of this workspace share: internal, without any promise of
 /// stability. It may change or go with any version.

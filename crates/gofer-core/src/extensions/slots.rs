@@ -1,9 +1,9 @@
-//! Which extensions there are in this process, and what is being done to each.
+//! The extensions in this process and what is being done to each.
 //!
-//! Changes of one name exclude each other: who makes one takes a [`Claim`], and
-//! what supervised the extension until then does so no longer. A supervisor
-//! that has not noticed yet changes nothing: it holds the number of the claim
-//! that it was begun under.
+//! Changes of one name exclude each other: whoever changes an extension holds a
+//! [`SlotGuard`], and the previous supervisor is aborted. A supervisor that has not
+//! noticed yet can change nothing: its [`Lease`] has the generation of the guard
+//! that it was started under.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,57 +13,58 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::Running;
-use crate::contact::lock;
 use crate::launcher::Progress;
 use crate::state::{ExtensionState, ExtensionStatus};
+use crate::sync::lock;
 use gofer_net::Clock;
 
 pub(super) struct Slots {
     clock: Clock,
     table: Mutex<Table>,
-    /// Wakes those who wait for a change.
+    /// Notified at each change.
     changed: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct Table {
     slots: HashMap<String, Slot>,
-    claims: u64,
-    /// The core is being stopped: nothing comes up any more.
+    /// Of the newest guard.
+    generation: u64,
+    /// The core is stopping: nothing comes up any more.
     closed: bool,
 }
 
 struct Slot {
     state: ExtensionState,
-    /// Who answers; during an update, the old one.
+    /// The one that takes calls; during an update, the old one.
     running: Option<Arc<Running>>,
     supervisor: Option<AbortOnDropHandle<()>>,
-    /// Of the last claim.
-    claim: u64,
+    /// Of the last guard.
+    generation: u64,
     restarts: u32,
-    /// What went wrong last.
+    /// The most recent problem.
     problem: String,
     progress: Progress,
     since: i64,
 }
 
-/// A supervisor's right to tell how its extension fares.
+/// A supervisor's right to change the status of its extension.
 #[derive(Clone)]
-pub(super) struct Charge {
+pub(super) struct Lease {
     pub(super) name: String,
-    claim: u64,
+    generation: u64,
 }
 
-/// Somebody else is in charge by now.
-pub(super) struct Dismissed;
+/// The lease is no longer valid: the extension is being changed, or is gone.
+pub(super) struct Superseded;
 
 impl Slots {
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, table: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    /// Takes a free name.
-    pub(super) fn claim_free(&self, name: &str) -> Result<Claim<'_>, Status> {
+    /// Reserves a free name for an installation.
+    pub(super) fn reserve(&self, name: &str) -> Result<SlotGuard<'_>, Status> {
         let table = lock(&self.table);
         if table.slots.contains_key(name) {
             return Err(Status::already_exists(format!(
@@ -71,18 +72,22 @@ impl Slots {
             )));
         }
         let slot = self.slot(ExtensionState::Starting);
-        Ok(self.begin(table, name, slot, true))
+        Ok(self.insert(table, name, slot, true))
     }
 
-    /// Takes the name of an extension that was stored, when the core starts.
-    pub(super) fn claim_stored(&self, name: &str) -> Claim<'_> {
+    /// Reserves the name of a stored extension when the core starts.
+    pub(super) fn reserve_stored(&self, name: &str) -> SlotGuard<'_> {
         let slot = self.slot(ExtensionState::Starting);
-        self.begin(lock(&self.table), name, slot, false)
+        self.insert(lock(&self.table), name, slot, false)
     }
 
-    /// Takes the name of an installed extension for a change that takes time.
-    /// Who answers goes on answering only during an update.
-    pub(super) fn claim(&self, name: &str, state: ExtensionState) -> Result<Claim<'_>, Status> {
+    /// Acquires an installed extension for a change. Only during an update does it
+    /// go on taking calls.
+    pub(super) fn acquire(
+        &self,
+        name: &str,
+        state: ExtensionState,
+    ) -> Result<SlotGuard<'_>, Status> {
         use ExtensionState::{Restarting, Running, Stopped, Updating};
         let mut table = lock(&self.table);
         let slot = table.slots.get(name).ok_or_else(|| not_installed(name))?;
@@ -91,36 +96,37 @@ impl Slots {
             return Err(Status::aborted(format!("the extension `{name}` is {doing}; try again")));
         }
         let mut slot = self.slot(state);
-        let mut dismissed = None;
+        let mut supervisor = None;
         let mut before = None;
         if let Some(old) = table.slots.remove(name) {
             if state == Updating {
                 slot.running.clone_from(&old.running);
             }
-            (before, dismissed) = (old.running, old.supervisor);
+            (before, supervisor) = (old.running, old.supervisor);
         }
-        let mut claim = self.begin(table, name, slot, false);
-        claim.before = before;
-        // Not while the table is locked, which it may be about to lock itself.
-        drop(dismissed);
-        Ok(claim)
+        let mut guard = self.insert(table, name, slot, false);
+        guard.before = before;
+        // After the table has been unlocked: the supervisor may hold the last
+        // reference to something that locks it.
+        drop(supervisor);
+        Ok(guard)
     }
 
-    fn begin(
+    fn insert(
         &self,
         mut table: MutexGuard<'_, Table>,
         name: &str,
         mut slot: Slot,
-        fresh: bool,
-    ) -> Claim<'_> {
-        table.claims += 1;
-        slot.claim = table.claims;
-        let charge = Charge { name: name.to_owned(), claim: slot.claim };
+        is_new: bool,
+    ) -> SlotGuard<'_> {
+        table.generation += 1;
+        slot.generation = table.generation;
+        let lease = Lease { name: name.to_owned(), generation: slot.generation };
         let progress = slot.progress.clone();
         table.slots.insert(name.to_owned(), slot);
         drop(table);
         self.changed.send_replace(());
-        Claim { slots: self, charge, before: None, progress, fresh, concluded: false }
+        SlotGuard { slots: self, lease, before: None, progress, is_new, finished: false }
     }
 
     fn slot(&self, state: ExtensionState) -> Slot {
@@ -128,7 +134,7 @@ impl Slots {
             state,
             running: None,
             supervisor: None,
-            claim: 0,
+            generation: 0,
             restarts: 0,
             problem: String::new(),
             progress: Progress::default(),
@@ -136,7 +142,7 @@ impl Slots {
         }
     }
 
-    /// Who answers for a name.
+    /// The extension that takes calls under a name.
     pub(super) fn running(&self, name: &str) -> Result<Arc<Running>, Status> {
         let table = lock(&self.table);
         let slot = table.slots.get(name).ok_or_else(|| not_installed(name))?;
@@ -151,18 +157,18 @@ impl Slots {
         Err(Status::unavailable(format!("the extension `{name}` is {doing}{because}; try again")))
     }
 
-    /// Whether it is this one that answers for a name.
-    pub(super) fn is_answered_by(&self, name: &str, running: &Arc<Running>) -> bool {
+    /// Whether calls to a name still go to this one.
+    pub(super) fn is_current(&self, name: &str, running: &Arc<Running>) -> bool {
         let table = lock(&self.table);
-        let answers = table.slots.get(name).and_then(|slot| slot.running.as_ref());
-        answers.is_some_and(|it| Arc::ptr_eq(it, running))
+        let current = table.slots.get(name).and_then(|slot| slot.running.as_ref());
+        current.is_some_and(|it| Arc::ptr_eq(it, running))
     }
 
     pub(super) fn status(&self, name: &str) -> Option<ExtensionStatus> {
         lock(&self.table).slots.get(name).map(Slot::status)
     }
 
-    /// Of all, by their names.
+    /// Of all extensions, sorted by name.
     pub(super) fn statuses(&self) -> Vec<(String, ExtensionStatus)> {
         let table = lock(&self.table);
         let mut all: Vec<_> =
@@ -172,12 +178,12 @@ impl Slots {
         all
     }
 
-    /// Woken at each change from now on.
+    /// Notified at each change from now on.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Lets nothing come up any more, and gives all that runs.
+    /// Lets nothing come up any more, and returns all that are running.
     pub(super) fn close(&self) -> Vec<Arc<Running>> {
         let slots = {
             let mut table = lock(&self.table);
@@ -187,10 +193,10 @@ impl Slots {
         slots.into_values().filter_map(|slot| slot.running).collect()
     }
 
-    /// It does not answer any more, or did not come up, and is going to be started
-    /// again.
-    pub(super) fn fell(&self, charge: &Charge, problem: &str) -> Result<(), Dismissed> {
-        self.supervised(charge, |slot| {
+    /// The extension has ended, hangs or did not come up, and is going to be
+    /// restarted.
+    pub(super) fn mark_failed(&self, lease: &Lease, problem: &str) -> Result<(), Superseded> {
+        self.update(lease, |slot| {
             slot.running = None;
             slot.state = ExtensionState::Restarting;
             slot.restarts = slot.restarts.saturating_add(1);
@@ -199,29 +205,32 @@ impl Slots {
         })
     }
 
-    /// It answers again.
-    pub(super) fn rose(&self, charge: &Charge, running: &Arc<Running>) -> Result<(), Dismissed> {
-        self.supervised(charge, |slot| {
+    pub(super) fn mark_running(
+        &self,
+        lease: &Lease,
+        running: &Arc<Running>,
+    ) -> Result<(), Superseded> {
+        self.update(lease, |slot| {
             slot.running = Some(Arc::clone(running));
             slot.state = ExtensionState::Running;
             slot.since = self.clock.unix_millis();
         })
     }
 
-    /// Where whoever is in charge tells what is being done.
-    pub(super) fn progress(&self, charge: &Charge) -> Result<Progress, Dismissed> {
+    /// Where the holder of the lease reports its progress.
+    pub(super) fn progress(&self, lease: &Lease) -> Result<Progress, Superseded> {
         let mut progress = Progress::default();
-        self.supervised(charge, |slot| progress = slot.progress.clone())?;
+        self.update(lease, |slot| progress = slot.progress.clone())?;
         Ok(progress)
     }
 
-    fn supervised(&self, charge: &Charge, tell: impl FnOnce(&mut Slot)) -> Result<(), Dismissed> {
+    fn update(&self, lease: &Lease, change: impl FnOnce(&mut Slot)) -> Result<(), Superseded> {
         let mut table = lock(&self.table);
-        let slot = table.slots.get_mut(&charge.name).ok_or(Dismissed)?;
-        if slot.claim != charge.claim {
-            return Err(Dismissed);
+        let slot = table.slots.get_mut(&lease.name).ok_or(Superseded)?;
+        if slot.generation != lease.generation {
+            return Err(Superseded);
         }
-        tell(slot);
+        change(slot);
         drop(table);
         self.changed.send_replace(());
         Ok(())
@@ -230,9 +239,9 @@ impl Slots {
 
 impl Slot {
     fn reason(&self) -> String {
-        let told = self.progress.told();
+        let progress = self.progress.message();
         match self.state {
-            ExtensionState::Starting | ExtensionState::Updating if !told.is_empty() => told,
+            ExtensionState::Starting | ExtensionState::Updating if !progress.is_empty() => progress,
             _ => self.problem.clone(),
         }
     }
@@ -251,47 +260,47 @@ pub(super) fn not_installed(name: &str) -> Status {
     Status::not_found(format!("no extension named `{name}` is installed"))
 }
 
-/// A name that is being worked on. Dropped without a conclusion, because the
-/// one who worked on it is gone, it leaves what can be left: an installation
-/// that did not finish is gone, everything else is stopped.
-pub(super) struct Claim<'a> {
+/// Exclusive access to an extension while it is being changed. If it is dropped
+/// before one of the `finish` methods was called, because the caller is gone, an
+/// unfinished installation is removed and any other extension is stopped.
+pub(super) struct SlotGuard<'a> {
     slots: &'a Slots,
-    charge: Charge,
-    /// Who answered until now.
+    lease: Lease,
+    /// The one that took calls until now.
     pub(super) before: Option<Arc<Running>>,
     pub(super) progress: Progress,
     /// The name was free before.
-    fresh: bool,
-    concluded: bool,
+    is_new: bool,
+    finished: bool,
 }
 
-impl Claim<'_> {
-    /// Stops who answered until now.
+impl SlotGuard<'_> {
+    /// Stops the one that took calls until now.
     pub(super) async fn stop(&self) {
         if let Some(running) = &self.before {
-            running.contact.stop().await;
+            running.handle.stop().await;
         }
     }
 
-    /// Somebody answers from now on, but is not supervised yet.
+    /// From now on calls go to this one, which is not supervised yet.
     pub(super) fn take_over(&self, running: &Arc<Running>) {
         self.change(|slot| slot.running = Some(Arc::clone(running)));
     }
 
-    /// In the charge of a supervisor: running, or on its way up. Nothing comes
-    /// up in a core that is being stopped.
-    pub(super) fn supervised(
+    /// Hands the extension to a supervisor, running or to be brought up. In a core
+    /// that is stopping nothing comes up.
+    pub(super) fn finish_supervised(
         mut self,
         running: Option<&Arc<Running>>,
         problem: &str,
-        supervise: impl FnOnce(Charge) -> AbortOnDropHandle<()>,
+        supervise: impl FnOnce(Lease) -> AbortOnDropHandle<()>,
     ) {
         use ExtensionState::{Restarting, Running, Starting};
         if lock(&self.slots.table).closed {
             return;
         }
-        self.concluded = true;
-        let supervisor = supervise(self.charge.clone());
+        self.finished = true;
+        let supervisor = supervise(self.lease.clone());
         let now = self.slots.clock.unix_millis();
         self.change(|slot| {
             slot.state = match running {
@@ -307,13 +316,13 @@ impl Claim<'_> {
         });
     }
 
-    pub(super) fn stopped(mut self) {
-        self.concluded = true;
+    pub(super) fn finish_stopped(mut self) {
+        self.finished = true;
         self.set_stopped();
     }
 
-    pub(super) fn gone(mut self) {
-        self.concluded = true;
+    pub(super) fn finish_removed(mut self) {
+        self.finished = true;
         self.remove();
     }
 
@@ -330,23 +339,25 @@ impl Claim<'_> {
 
     fn remove(&self) {
         let mut table = lock(&self.slots.table);
-        // It may be another's by now: a stored one's, when the core starts.
-        if table.slots.get(&self.charge.name).is_some_and(|it| it.claim == self.charge.claim) {
-            table.slots.remove(&self.charge.name);
+        // The name may belong to another guard by now: that of a stored extension,
+        // when the core starts.
+        let slot = table.slots.get(&self.lease.name);
+        if slot.is_some_and(|slot| slot.generation == self.lease.generation) {
+            table.slots.remove(&self.lease.name);
         }
         drop(table);
         self.slots.changed.send_replace(());
     }
 
     fn change(&self, change: impl FnOnce(&mut Slot)) {
-        // Only gone where the core is being stopped.
-        let _ = self.slots.supervised(&self.charge, change);
+        // The slot is gone only if the core is stopping.
+        let _ = self.slots.update(&self.lease, change);
     }
 }
 
-impl Drop for Claim<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        match (self.concluded, self.fresh) {
+        match (self.finished, self.is_new) {
             (true, _) => {}
             (false, true) => self.remove(),
             (false, false) => self.set_stopped(),

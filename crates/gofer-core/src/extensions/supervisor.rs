@@ -1,8 +1,8 @@
-//! Keeps an extension up: watches it, starts it again when it ends or stops
-//! answering, and restores its subscriptions.
+//! Keeps an extension up: restarts it when it ends or becomes unhealthy, and
+//! restores its subscriptions.
 //!
-//! Each extension has a supervisor of its own, so that one that never comes up
-//! delays no other.
+//! Each extension has its own supervisor, so one that never comes up does not delay
+//! the others.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,81 +13,82 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
-use super::slots::{Charge, Dismissed};
+use super::slots::{Lease, Superseded};
 use super::{Extensions, Running};
 use gofer_net::{Backoff, Effect, effect};
 use gofer_proto as proto;
 
-/// Between an extension's end and its next start. The first is short: most that
-/// end have met something that is over by then.
+/// Between an extension's end and its next launch. The first pause is short: most
+/// failures are transient.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
 
-/// For how long an extension must run so that its next end counts as its first.
+/// After an extension has run this long, the backoff starts over.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// Subscriptions of one extension that are being restored at once: as many as
-/// keep it busy.
+/// Subscriptions of one extension that are restored concurrently: enough to keep it
+/// busy.
 const RESTORES_IN_FLIGHT: usize = 16;
 
-/// Between attempts to restore a subscription whose answer got lost, or whose
-/// extension is not available at the moment.
+/// Between attempts to restore a subscription if the response was lost or the
+/// extension is temporarily unavailable.
 const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Attempts to restore it while the extension lives: for longer than one that has
-/// been told to stop by somebody else takes to end, and refuses meanwhile.
+/// Attempts to restore a subscription while the extension is up. Together they take
+/// longer than an extension that was told to stop by someone else takes to end,
+/// refusing calls meanwhile.
 const RESTORE_ATTEMPTS: u32 = 10;
 
-/// What became of a subscription that was stored.
+/// The outcome for a stored subscription.
 enum Restored {
-    /// In effect, or not meant to be.
-    AsItShouldBe,
+    /// Active, or not to be restored.
+    Done,
     /// Marked as refused.
     Refused,
 }
 
 impl Extensions {
-    /// Watches who runs, or else brings somebody up, and goes on so until what
-    /// comes back is dropped.
+    /// Supervises the running extension, or brings it up first, until the returned
+    /// handle is dropped.
     pub(super) fn supervise(
         &self,
-        charge: Charge,
+        lease: Lease,
         running: Option<&Arc<Running>>,
     ) -> AbortOnDropHandle<()> {
         let (this, running) = (Weak::clone(&self.this), running.map(Arc::clone));
         AbortOnDropHandle::new(tokio::spawn(async move {
-            // Dismissed, or the core is gone: nothing is left to be done.
-            let _ = supervise(this, charge, running).await;
+            // Superseded, or the core is gone: nothing left to do.
+            let _ = supervise(this, lease, running).await;
         }))
     }
 
-    /// Starts it; it is seen by others once it answers.
-    async fn raise(&self, charge: &Charge) -> Result<Option<Arc<Running>>, Dismissed> {
-        let name = &charge.name;
-        let progress = self.slots.progress(charge)?;
+    /// Launches the extension; it takes calls once it is up.
+    async fn bring_up_supervised(&self, lease: &Lease) -> Result<Option<Arc<Running>>, Superseded> {
+        let name = &lease.name;
+        let progress = self.slots.progress(lease)?;
         let outcome = match self.registration(name) {
             Ok(registration) => self.start(&registration, &progress).await,
             Err(status) => Err(status),
         };
         match outcome {
             Ok(running) => {
-                self.slots.rose(charge, &running)?;
+                self.slots.mark_running(lease, &running)?;
                 Ok(Some(running))
             }
             Err(status) => {
                 tracing::error!(extension = name, %status, "an extension did not come up");
-                self.slots.fell(charge, status.message())?;
+                self.slots.mark_failed(lease, status.message())?;
                 Ok(None)
             }
         }
     }
 
-    /// Subscribes what is stored for an extension, side by side. What cannot be
-    /// restored is marked and does not stop the others; gives how many were.
+    /// Restores an extension's stored subscriptions concurrently. One that is refused
+    /// is marked and does not affect the others; returns how many were refused.
     pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) -> usize {
         let in_flight = Arc::new(Semaphore::new(RESTORES_IN_FLIGHT));
         let mut restores = JoinSet::new();
         for subscription in self.store.subscriptions_of_extension(name) {
-            let (Some(this), Ok(place)) =
+            let (Some(this), Ok(permit)) =
                 (self.this.upgrade(), Arc::clone(&in_flight).acquire_owned().await)
             else {
                 return 0;
@@ -95,7 +96,7 @@ impl Extensions {
             let running = Arc::clone(running);
             restores.spawn(async move {
                 let outcome = this.restore(&running, &subscription).await;
-                drop(place);
+                drop(permit);
                 outcome
             });
         }
@@ -106,8 +107,8 @@ impl Extensions {
         refused
     }
 
-    /// Subscribes what was stored, where it is still there and neither disabled
-    /// nor refused before.
+    /// Restores a stored subscription if it still exists and is neither disabled nor
+    /// marked as refused.
     async fn restore(
         &self,
         running: &Arc<Running>,
@@ -117,24 +118,22 @@ impl Extensions {
         let _turn = self.store.turn(stored).await;
         let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
         let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else {
-            return Restored::AsItShouldBe;
+            return Restored::Done;
         };
         if current.status() != State::Active {
-            return Restored::AsItShouldBe;
+            return Restored::Done;
         }
         let mut backoff = RESTORE_BACKOFF;
         for attempt in 1.. {
             let Err(refusal) = self.subscribe_to(running, &current).await else { break };
-            // What one says that is being stopped or does not answer at all is no
-            // refusal: it is restored when somebody is up again.
-            if !self.slots.is_answered_by(name, running)
-                || running.contact.process.ended().is_some()
-            {
+            // An error from an extension that is being stopped or is gone is not a
+            // refusal: the subscription is restored when the next one is up.
+            if !self.slots.is_current(name, running) || running.handle.process.ended().is_some() {
                 break;
             }
-            let may_pass = match effect(&refusal) {
+            let is_transient = match effect(&refusal) {
                 Effect::Unknown if refusal.code() == Code::DeadlineExceeded => {
-                    if !running.contact.is_well().await {
+                    if !running.handle.is_healthy().await {
                         break;
                     }
                     false
@@ -142,37 +141,36 @@ impl Extensions {
                 Effect::None | Effect::Unavailable | Effect::Unknown => true,
                 Effect::Refused => false,
             };
-            if !may_pass || attempt == RESTORE_ATTEMPTS {
+            if !is_transient || attempt == RESTORE_ATTEMPTS {
                 let (state, reason) = (State::Error, refusal.message());
-                // Gone where its pipeline was deleted meanwhile, and then there
-                // is nothing to mark.
+                // Fails if its pipeline was deleted meanwhile: nothing to mark then.
                 let _ = self
                     .store
                     .set_subscription_status(namespace, pipeline, name, label, state, reason);
                 tracing::warn!(
                     extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
-                    code = ?refusal.code(), "an extension refused a subscription that was stored"
+                    code = ?refusal.code(), "an extension refused a stored subscription"
                 );
                 return Restored::Refused;
             }
             tokio::time::sleep(backoff.pause()).await;
         }
-        Restored::AsItShouldBe
+        Restored::Done
     }
 }
 
 async fn supervise(
     extensions: Weak<Extensions>,
-    charge: Charge,
+    lease: Lease,
     running: Option<Arc<Running>>,
-) -> Result<(), Dismissed> {
-    let upgrade = || extensions.upgrade().ok_or(Dismissed);
+) -> Result<(), Superseded> {
+    let upgrade = || extensions.upgrade().ok_or(Superseded);
     let mut backoff = BACKOFF;
-    // Who was up before has been restored, or is being so.
+    // The caller restores the subscriptions of an extension that is already up.
     let mut to_restore = running.is_none();
     let mut watched = running;
     if watched.is_none() {
-        watched = upgrade()?.raise(&charge).await?;
+        watched = upgrade()?.bring_up_supervised(&lease).await?;
     }
     loop {
         if let Some(running) = watched.take() {
@@ -180,25 +178,25 @@ async fn supervise(
             let period = upgrade()?.common.health_check_period;
             let restored = async {
                 if to_restore && let Some(extensions) = extensions.upgrade() {
-                    extensions.restore_subscriptions(&charge.name, &running).await;
+                    extensions.restore_subscriptions(&lease.name, &running).await;
                 }
-                // Not to hold the core while it is merely watched.
+                // Must not keep the core alive while it only watches.
                 std::future::pending().await
             };
-            // Watched from the first: it may hang over a subscription.
+            // Watched from the start: it may hang while it restores.
             let problem = tokio::select! {
-                problem = running.contact.unwell(period) => problem,
+                problem = running.handle.unhealthy(period) => problem,
                 never = restored => never,
             };
-            tracing::warn!(extension = charge.name, %problem, "an extension is started again");
-            upgrade()?.slots.fell(&charge, &problem)?;
-            running.contact.kill().await;
+            tracing::warn!(extension = lease.name, %problem, "restarting an extension");
+            upgrade()?.slots.mark_failed(&lease, &problem)?;
+            running.handle.kill().await;
             if since.elapsed() >= RECOVERED {
                 backoff = BACKOFF;
             }
         }
         tokio::time::sleep(backoff.pause()).await;
-        watched = upgrade()?.raise(&charge).await?;
+        watched = upgrade()?.bring_up_supervised(&lease).await?;
         to_restore = true;
     }
 }

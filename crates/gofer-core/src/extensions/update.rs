@@ -1,11 +1,11 @@
-//! Another image or configuration in the place of an installed extension's.
+//! Replacing the image or configuration of an installed extension.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tonic::Status;
 
-use super::slots::Claim;
+use super::slots::SlotGuard;
 use super::{Extensions, Running};
 use crate::launcher::check_image;
 use crate::state::ExtensionState;
@@ -14,44 +14,44 @@ use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Extensions {
-    /// Starts another one beside the one that serves, and lets it take over once
-    /// it is ready. Where it does not come up, everything stays as it was.
+    /// Launches the changed extension beside the old one, which it replaces once it
+    /// is up. If it does not come up, nothing changes.
     ///
-    /// A disabled extension is changed and not started. Gives how many
+    /// A disabled extension is changed but not launched. Returns how many
     /// subscriptions the new one refused.
     pub(crate) async fn update(&self, request: UpdateExtensionRequest) -> Result<usize, Status> {
         let name = request.name.clone();
-        let claim = self.slots.claim(&name, ExtensionState::Updating)?;
-        // Nobody else changes it from here on.
-        match self.replace(&claim, request).await {
+        let guard = self.slots.acquire(&name, ExtensionState::Updating)?;
+        // Nothing else can change it from here on.
+        match self.replace(&guard, request).await {
             Ok(None) => {
-                claim.stopped();
+                guard.finish_stopped();
                 Ok(0)
             }
             Ok(Some(new)) => {
-                claim.supervised(Some(&new), "", |charge| self.supervise(charge, Some(&new)));
+                guard.finish_supervised(Some(&new), "", |lease| self.supervise(lease, Some(&new)));
                 Ok(self.restore_subscriptions(&name, &new).await)
             }
             Err(status) => {
                 let enabled = self.registration(&name)?.status() == Registered::Enabled;
                 if enabled {
-                    let old = claim.before.clone();
+                    let old = guard.before.clone();
                     let problem = format!("the update failed: {}", status.message());
-                    claim.supervised(old.as_ref(), &problem, |charge| {
-                        self.supervise(charge, old.as_ref())
+                    guard.finish_supervised(old.as_ref(), &problem, |lease| {
+                        self.supervise(lease, old.as_ref())
                     });
                 } else {
-                    claim.stopped();
+                    guard.finish_stopped();
                 }
                 Err(status)
             }
         }
     }
 
-    /// Who answers from now on; nobody where the extension is disabled.
+    /// Returns the extension that takes calls from now on; `None` if it is disabled.
     async fn replace(
         &self,
-        claim: &Claim<'_>,
+        guard: &SlotGuard<'_>,
         request: UpdateExtensionRequest,
     ) -> Result<Option<Arc<Running>>, Status> {
         let after = changed(self.registration(&request.name)?, request)?;
@@ -59,20 +59,20 @@ impl Extensions {
             self.store.replace_registration(after)?;
             return Ok(None);
         }
-        let new = self.start(&after, &claim.progress).await?;
+        let new = self.start(&after, &guard.progress).await?;
         self.store.replace_registration(after)?;
-        // Whoever begins or ends a subscription waits from here on until the old
-        // one has let go of all of them, so that none is ever held by both.
-        new.in_charge.send_replace(false);
-        claim.take_over(&new);
-        claim.progress.tell("waiting for the old one to stop");
-        claim.stop().await;
-        new.in_charge.send_replace(true);
+        // From here on, calls that begin or end a subscription wait until the old
+        // extension has stopped, so that no subscription is ever held by both.
+        new.owns_subscriptions.send_replace(false);
+        guard.take_over(&new);
+        guard.progress.report("waiting for the old one to stop");
+        guard.stop().await;
+        new.owns_subscriptions.send_replace(true);
         Ok(Some(new))
     }
 }
 
-/// The registration as it is to be.
+/// The registration after the update.
 fn changed(
     mut registration: ExtensionRegistration,
     request: UpdateExtensionRequest,
@@ -93,15 +93,14 @@ fn changed(
         }
     }
     for (key, value) in variables {
-        // Extensions match keys without regard to case: `Every` takes the place
-        // of `every`.
+        // Extensions ignore the case of keys: `Every` replaces `every`.
         remove(&mut registration.variables, &key);
         registration.variables.insert(key, value);
     }
     Ok(registration)
 }
 
-/// Without regard to case: whether there was one.
+/// Ignores case; returns whether the key was there.
 fn remove(variables: &mut HashMap<String, String>, key: &str) -> bool {
     let before = variables.len();
     variables.retain(|other, _| !other.eq_ignore_ascii_case(key));

@@ -17,7 +17,7 @@ use tonic::Code;
 
 use super::answer::Answer;
 use super::quota::{Quota, Reservation};
-use crate::contact::lock;
+use crate::sync::lock;
 use crate::extensions::Extensions;
 use gofer_proto as proto;
 

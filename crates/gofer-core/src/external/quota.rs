@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-use crate::contact::lock;
+use crate::sync::lock;
 
 pub(super) struct Quota {
     /// Locked briefly; never across an await.

@@ -1,16 +1,16 @@
 //! Extensions as containers of Docker or Podman on this machine.
 //!
-//! Port 8082 of each is mapped to a free one of loopback, what it writes becomes
-//! log events of this process, and it is removed when it has ended. Containers
-//! that a killed core left behind are removed when the engine is first used.
-//! Starting one again that ended is the supervisor's business, not the engine's.
+//! Port 8082 of each is mapped to a free loopback port, its output becomes log
+//! events of this process, and it is removed when it has ended. Orphans of a killed
+//! core are removed when the engine is first used. The supervisor restarts a
+//! container that has ended, not the engine.
 
 mod builder;
 mod engine;
 mod image;
-mod left_behind;
 mod life;
 mod logs;
+mod orphans;
 mod owner;
 mod plan;
 mod pull;
@@ -25,24 +25,24 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Launched, Launcher, Process, Start};
-use crate::contact::lock;
+use super::{LaunchSpec, Launched, Launcher, Process};
 use crate::serving::Serving;
+use crate::sync::lock;
 use engine::Engine;
 use image::ImageName;
 use plan::Plan;
 
-/// Runs extensions as containers.
+/// Launches extensions as containers.
 pub(crate) struct Containers {
-    /// Where the engine is, where somebody said.
+    /// The engine's address, if one was configured.
     address: Option<String>,
-    /// The core's API, which holds this.
+    /// The core's API, which owns this.
     serving: Weak<Serving>,
-    /// Once one has been found. What is left behind has been removed by then.
+    /// Set once one has been found and orphans have been removed.
     engine: OnceCell<Engine>,
-    /// Digests of the keys that an earlier core started extensions with.
-    left_behind: Mutex<Vec<[u8; 32]>>,
-    /// Nothing is started any more.
+    /// Digests of the keys that an earlier core launched extensions with.
+    orphans: Mutex<Vec<[u8; 32]>>,
+    /// Cancelled when nothing is to be launched any more.
     stopping: CancellationToken,
 }
 
@@ -52,22 +52,22 @@ impl Containers {
             address,
             serving,
             engine: OnceCell::new(),
-            left_behind: Mutex::default(),
+            orphans: Mutex::default(),
             stopping: CancellationToken::new(),
         }
     }
 
-    /// Removes the containers that were started with keys of these digests, now
-    /// or as soon as there is an engine.
-    pub(crate) async fn remove_left_behind(&self, digests: Vec<[u8; 32]>) {
-        *lock(&self.left_behind) = digests;
+    /// Removes the containers that were launched with keys of these digests, now or
+    /// as soon as there is an engine.
+    pub(crate) async fn remove_orphans(&self, digests: Vec<[u8; 32]>) {
+        *lock(&self.orphans) = digests;
         if let Some(Err(status)) = self.stopping.run_until_cancelled(self.engine()).await {
-            // There may never have been one.
-            tracing::debug!(%status, "no containers of a killed core are looked for");
+            // There may never have been any containers.
+            tracing::debug!(%status, "cannot look for orphaned containers of a killed core");
         }
     }
 
-    /// Lets nothing be started any more. What has been started is not touched.
+    /// Prevents further launches. Running containers are not affected.
     pub(crate) fn close(&self) {
         self.stopping.cancel();
     }
@@ -76,47 +76,51 @@ impl Containers {
         self.engine
             .get_or_try_init(|| async {
                 let engine = Engine::find(self.address.as_deref()).await?;
-                let starts = lock(&self.left_behind).clone();
-                left_behind::remove_left_behind(&engine, &starts).await;
+                let launches = lock(&self.orphans).clone();
+                orphans::remove(&engine, &launches).await;
                 Ok(engine)
             })
             .await
     }
 
-    async fn plan(&self, image: &ImageName, start: &Start) -> Result<(Engine, Plan), Status> {
-        start.progress.tell("looking for the container engine");
+    async fn prepare(
+        &self,
+        image: &ImageName,
+        spec: &LaunchSpec,
+    ) -> Result<(Engine, Plan), Status> {
+        spec.progress.report("looking for the container engine");
         let engine = self.engine().await?;
-        pull::ensure(engine, image, start).await?;
-        start.progress.tell("starting the container");
-        // Gone only with the core.
-        let serving = self.serving.upgrade().ok_or_else(stopping)?;
+        pull::ensure(engine, image, spec).await?;
+        spec.progress.report("starting the container");
+        // Gone only if the core is.
+        let serving = self.serving.upgrade().ok_or_else(launch_aborted)?;
         let route = route::to_core(engine, &serving).await?;
-        Ok((engine.clone(), Plan::new(image, start, route)))
+        Ok((engine.clone(), Plan::new(image, spec, route)))
     }
 }
 
 #[async_trait]
 impl Launcher for Containers {
-    async fn launch(&self, image: &str, start: &Start) -> Result<Launched, Status> {
+    async fn launch(&self, image: &str, spec: &LaunchSpec) -> Result<Launched, Status> {
         let image = ImageName::parse(image)?;
-        let planned = self.stopping.run_until_cancelled(self.plan(&image, start)).await;
-        let (engine, plan) = planned.ok_or_else(stopping)??;
-        let (tell, ready) = oneshot::channel();
-        let process = Process::new(None, &start.lives, |kill| life::live(engine, plan, kill, tell));
-        // Where this is given up, the process is dropped, and so the container
-        // removed.
-        let address = ready.await.map_err(|_| stopping())??;
+        let prepared = self.stopping.run_until_cancelled(self.prepare(&image, spec)).await;
+        let (engine, plan) = prepared.ok_or_else(launch_aborted)??;
+        let (sender, ready) = oneshot::channel();
+        let process =
+            Process::new(None, &spec.processes, |kill| life::run(engine, plan, kill, sender));
+        // If this is cancelled, the process is dropped, which removes the container.
+        let address = ready.await.map_err(|_| launch_aborted())??;
         Ok(Launched { dial: address.into(), process })
     }
 }
 
 /// # Errors
 ///
-/// Where it is no image's name.
-pub(super) fn check(image: &str) -> Result<(), Status> {
+/// If it is not a valid image name.
+pub(super) fn check_name(image: &str) -> Result<(), Status> {
     ImageName::parse(image).map(drop)
 }
 
-fn stopping() -> Status {
-    Status::aborted("the core is being stopped")
+fn launch_aborted() -> Status {
+    Status::aborted("the core is stopping")
 }

@@ -1,13 +1,14 @@
-//! Extensions as tasks of this process, connected by pipes.
+//! Extensions as tasks of this process, connected by in-memory pipes.
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tonic::Status;
 
-use super::{IN_PROCESS, Launched, Launcher, Process, Start};
+use super::{IN_PROCESS, LaunchSpec, Launched, Launcher, Process};
+use crate::sync::lock;
 use gofer_net::Clock;
 use gofer_net::Dial;
 use gofer_net::memory::Network;
@@ -19,7 +20,7 @@ use gofer_sdk::internal::serve_embedded;
 type Serve = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Factory = dyn Fn(SystemConfig, gofer_net::memory::MemoryListener) -> Serve + Send + Sync;
 
-/// Runs extensions as tasks of this process, connected by pipes.
+/// Launches extensions as tasks of this process.
 pub(crate) struct InProcess {
     gofer: Network,
     trust: Trust,
@@ -32,7 +33,7 @@ impl InProcess {
         Self { gofer, trust, clock, factories: Mutex::default() }
     }
 
-    /// Makes a type known, and gives the image that starts it.
+    /// Registers a type and returns its image.
     pub(crate) fn register<E: Extension>(&self) -> String {
         let image = format!("{IN_PROCESS}{}", std::any::type_name::<E>());
         let (gofer, trust, clock) = (self.gofer.clone(), self.trust.clone(), self.clock);
@@ -45,31 +46,26 @@ impl InProcess {
                 }
             })
         };
-        let mut factories = self.factories.lock().unwrap_or_else(PoisonError::into_inner);
-        factories.insert(image.clone(), Arc::new(factory));
+        lock(&self.factories).insert(image.clone(), Arc::new(factory));
         image
     }
 }
 
 #[async_trait]
 impl Launcher for InProcess {
-    async fn launch(&self, image: &str, start: &Start) -> Result<Launched, Status> {
-        let factory = {
-            let factories = self.factories.lock().unwrap_or_else(PoisonError::into_inner);
-            factories.get(image).map(Arc::clone)
-        };
+    async fn launch(&self, image: &str, spec: &LaunchSpec) -> Result<Launched, Status> {
+        let factory = lock(&self.factories).get(image).map(Arc::clone);
         let factory = factory.ok_or_else(|| {
             Status::not_found("this process has no such extension; install it by its Rust type")
         })?;
-        let config =
-            SystemConfig::from_vars(start.environment("localhost:8082", &start.gofer_host))
-                .map_err(|error| Status::internal(error.to_string()))?;
+        let config = SystemConfig::from_vars(spec.environment("localhost:8082", &spec.gofer_host))
+            .map_err(|error| Status::internal(error.to_string()))?;
         let network = Network::default();
         let serving = factory(config, network.listen());
-        let process = Process::new(None, &start.lives, |kill| async move {
+        let process = Process::new(None, &spec.processes, |kill| async move {
             match kill.run_until_cancelled(serving).await {
                 Some(()) => "its task has ended".to_owned(),
-                None => "its task was ended".to_owned(),
+                None => "its task was cancelled".to_owned(),
             }
         });
         Ok(Launched { dial: Dial::Memory(network), process })

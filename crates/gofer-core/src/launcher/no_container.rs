@@ -1,11 +1,11 @@
-//! In place of containers, if the feature `containers` is off: their images are refused.
+//! Replaces `container` if the feature `containers` is off: rejects container images.
 
 use std::sync::Weak;
 
 use async_trait::async_trait;
 use tonic::Status;
 
-use super::{Launched, Launcher, Start};
+use super::{LaunchSpec, Launched, Launcher};
 use crate::serving::Serving;
 
 pub(crate) struct Containers;
@@ -16,7 +16,7 @@ impl Containers {
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(crate) async fn remove_left_behind(&self, _: Vec<[u8; 32]>) {}
+    pub(crate) async fn remove_orphans(&self, _: Vec<[u8; 32]>) {}
 
     #[expect(clippy::unused_self, reason = "as with the feature")]
     pub(crate) fn close(&self) {}
@@ -24,19 +24,19 @@ impl Containers {
 
 #[async_trait]
 impl Launcher for Containers {
-    async fn launch(&self, image: &str, _: &Start) -> Result<Launched, Status> {
-        check(image)?;
+    async fn launch(&self, image: &str, _: &LaunchSpec) -> Result<Launched, Status> {
+        check_name(image)?;
         Err(unsupported())
     }
 }
 
-pub(super) fn check(_: &str) -> Result<(), Status> {
+pub(super) fn check_name(_: &str) -> Result<(), Status> {
     Err(unsupported())
 }
 
 fn unsupported() -> Status {
     Status::failed_precondition(
         "this core cannot run container images: it was built without the feature `containers` of \
-         gofer-core; a program of this machine is installed as `exec:<path>`",
+         gofer-core; install a program on this machine as `exec:<path>`",
     )
 }

@@ -1,16 +1,29 @@
-//! Where the engine is: the builder's part.
+//! The builder's option for the engine's address.
 
 use crate::CoreBuilder;
 
 /// Containers.
 #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
 impl CoreBuilder {
-    /// Where Docker or Podman is: `unix:///path` of its socket, or
+    /// The address of Docker or Podman: `unix:///path` of its socket, or
     /// `tcp://127.0.0.1:port`. It must be on this machine.
     ///
-    /// Without it, the first that answers is taken of `DOCKER_HOST`, or where that
-    /// is not set, of the usual sockets of Docker and then Podman. It is looked for
-    /// when the first container is to be started.
+    /// By default the core uses `DOCKER_HOST` or, if that is not set, the first of the
+    /// usual sockets of Docker and then Podman that answers. It connects when it
+    /// launches the first container.
+    ///
+    /// ```
+    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// use gofer_core::{Core, NO_SETTINGS};
+    ///
+    /// let core = Core::builder().container_engine("unix:///nonexistent").start().await?;
+    /// let refused = core.install_image("interval", "interval:1.0", NO_SETTINGS).await;
+    /// assert!(refused.unwrap_err().to_string().contains("no container engine answers"));
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread()
+    /// #     .enable_all().build().unwrap().block_on(example()).unwrap();
+    /// ```
     pub fn container_engine(mut self, address: impl Into<String>) -> Self {
         self.container_engine = Some(address.into());
         self

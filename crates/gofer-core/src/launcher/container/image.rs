@@ -4,16 +4,16 @@ use std::fmt;
 
 use tonic::Status;
 
-/// Far above any name there is.
+/// Far longer than any real name.
 const MAX_BYTES: usize = 512;
 
-/// What a name without a tag means.
+/// The tag of a name without one.
 const LATEST: &str = "latest";
 
-/// A name that is one.
+/// A valid image name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ImageName {
-    /// With the registry.
+    /// Including the registry.
     repository: String,
     tag: Option<String>,
     digest: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct ImageName {
 impl ImageName {
     /// # Errors
     ///
-    /// Where it is none, in a sentence that says what is wrong with it.
+    /// If the name is not valid; the message says why.
     pub(super) fn parse(text: &str) -> Result<Self, Status> {
         let refused = |why: &str| {
             Status::invalid_argument(format!(
@@ -41,28 +41,28 @@ impl ImageName {
             Some((rest, digest)) => (rest, Some(digest)),
             None => (text, None),
         };
-        // A colon before the last slash is of a registry's port.
+        // A colon before the last slash belongs to the registry's port.
         let path_at = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (repository, tag) = match rest[path_at..].split_once(':') {
             Some((name, tag)) => (&rest[..path_at + name.len()], Some(tag)),
             None => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(refused("the tag has letters, digits, `_`, `.` and `-`, at most 128"));
+            return Err(refused("a tag has at most 128 letters, digits, `_`, `.` and `-`"));
         }
         if digest.is_some_and(|digest| !is_digest(digest)) {
-            return Err(refused("the digest is `sha256:` and 64 hexadecimal digits"));
+            return Err(refused("a digest is `sha256:` and 64 hexadecimal digits"));
         }
         let (registry, path) = match repository.split_once('/') {
             Some((first, path)) if is_registry(first) => (Some(first), path),
             _ => (None, repository),
         };
         if registry.is_some_and(|registry| !is_host(registry)) {
-            return Err(refused("the registry is a host name, with a port or without"));
+            return Err(refused("a registry is a host name with an optional port"));
         }
         if path.split('/').any(|component| !is_component(component)) {
             return Err(refused(
-                "its parts have lower-case letters and digits, and `.`, `_` or `-` between them",
+                "its parts have lower-case letters and digits, with `.`, `_` or `-` between them",
             ));
         }
         Ok(Self {
@@ -76,12 +76,12 @@ impl ImageName {
         &self.repository
     }
 
-    /// Which one of the repository; all of them would be pulled without.
+    /// The digest or tag. Without one, the engine would pull all tags of the repository.
     pub(super) fn version(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or(LATEST)
     }
 
-    /// The host that it is pulled from, where the name says.
+    /// The host that it is pulled from, if the name has one.
     pub(super) fn registry(&self) -> Option<&str> {
         self.repository.split_once('/').map(|(first, _)| first).filter(|first| is_registry(first))
     }
@@ -100,7 +100,7 @@ impl fmt::Display for ImageName {
     }
 }
 
-/// Short and printable, whatever it is.
+/// Makes any text short and printable.
 fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
     if text.chars().nth(80).is_some() {
@@ -109,7 +109,7 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// Whether a first part is a host, and not the first part of a path.
+/// Whether the first part of a name is a registry rather than part of the path.
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }

@@ -1,7 +1,7 @@
-//! The life of one container: made, started, watched, removed.
+//! The life of one container: created, started, watched, removed.
 //!
-//! It is a task of its own, and what it has begun it sees through: an engine may
-//! have made what the one who asked for it did not wait for.
+//! It runs as a task of its own that always completes: an engine may have created a
+//! container even if the caller stopped waiting for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,28 +17,28 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
-use super::engine::{Engine, Trouble};
+use super::engine::{Engine, EngineError};
 use super::logs::{LastLines, follow};
 use super::plan::{Plan, published};
 use gofer_net::Backoff;
 
-/// Between two questions whether a container runs, where the engine does not
-/// tell of its end by itself. Engines that are restarted forget who waited.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Between two checks whether a container is running, in case the engine does not
+/// report its end. An engine that is restarted forgets pending waits.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Between attempts to reach an engine that went away.
+/// Between attempts to call an engine that is unavailable.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// How long the last lines of a container that has ended may take to arrive.
+/// How long the last log lines of a container that has ended may take to arrive.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For how long a container that has to go is tried to be removed. What is left
-/// is removed by the next core.
+/// How long removing a container is retried. After that, it is left to the next
+/// core.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Lives it, and gives how it ended, as a sentence. Where the extension listens
-/// is told through `ready`.
-pub(super) async fn live(
+/// Runs a container until it has ended and been removed, and returns how it ended, as
+/// a sentence. Sends the extension's address to `ready`.
+pub(super) async fn run(
     engine: Engine,
     plan: Plan,
     kill: CancellationToken,
@@ -48,27 +48,27 @@ pub(super) async fn live(
     let last = LastLines::default();
     let end = match bring_up(&engine, &name, body).await {
         Ok(address) => {
-            let over = CancellationToken::new();
+            let ended = CancellationToken::new();
             let logs = {
                 let (engine, name, last) = (engine.clone(), name.clone(), last.clone());
-                let over = over.clone();
-                tokio::spawn(async move { follow(&engine, &name, &extension, &last, &over).await })
+                let ended = ended.clone();
+                tokio::spawn(async move { follow(&engine, &name, &extension, &last, &ended).await })
             };
             let mut logs = AbortOnDropHandle::new(logs);
-            // Nobody may be waiting any more, and then it is killed.
+            // If the receiver is gone, the container is killed.
             let _ = ready.send(Ok(address));
-            match kill.run_until_cancelled(ended(&engine, &name)).await {
+            match kill.run_until_cancelled(wait(&engine, &name)).await {
                 Some(end) => {
-                    // Its last lines say why.
-                    over.cancel();
+                    // Its last lines explain why.
+                    ended.cancel();
                     let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, &mut logs).await;
-                    end.told(&last)
+                    end.describe(&last)
                 }
                 None => "the container was killed".to_owned(),
             }
         }
         Err(problem) => {
-            // Whoever is told finds nothing of it any more.
+            // Before the error is reported, so that nothing of it is left by then.
             remove(&engine, &name).await;
             let end = problem.message().to_owned();
             let _ = ready.send(Err(problem));
@@ -79,7 +79,7 @@ pub(super) async fn live(
     end
 }
 
-/// Gives where the extension is reached.
+/// Creates and starts the container, and returns the extension's address.
 async fn bring_up(
     engine: &Engine,
     name: &str,
@@ -90,15 +90,15 @@ async fn bring_up(
     engine
         .call(docker.create_container(Some(options), body))
         .await
-        .map_err(|trouble| trouble.status("the container cannot be made"))?;
+        .map_err(|error| error.status("the container cannot be created"))?;
     engine
         .call(docker.start_container(name, None))
         .await
-        .map_err(|trouble| trouble.status("the container cannot be started"))?;
+        .map_err(|error| error.status("the container cannot be started"))?;
     let inspected = engine
         .call(docker.inspect_container(name, None))
         .await
-        .map_err(|trouble| trouble.status("the container cannot be inspected"))?;
+        .map_err(|error| error.status("the container cannot be inspected"))?;
     let ports = inspected.network_settings.and_then(|network| network.ports);
     if let Some(port) = ports.as_ref().and_then(published) {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
@@ -110,11 +110,11 @@ async fn bring_up(
         ));
     }
     let last = LastLines::default();
-    let over = CancellationToken::new();
-    over.cancel();
-    let logs = follow(engine, name, name, &last, &over);
+    let ended = CancellationToken::new();
+    ended.cancel();
+    let logs = follow(engine, name, name, &last, &ended);
     let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, logs).await;
-    let end = End::Ended(state).told(&last);
+    let end = End::Ended(state).describe(&last);
     Err(Status::failed_precondition(format!("the extension ended before it answered: {end}")))
 }
 
@@ -126,9 +126,9 @@ enum End {
 
 impl End {
     /// As a sentence.
-    fn told(&self, last: &LastLines) -> String {
+    fn describe(&self, last: &LastLines) -> String {
         let Self::Ended(state) = self else {
-            return "the container was removed by somebody else".to_owned();
+            return "the container was removed by something other than this core".to_owned();
         };
         let code = state.exit_code.unwrap_or_default();
         let how = match (state.oom_killed, code) {
@@ -139,51 +139,52 @@ impl End {
         };
         let problem = state.error.as_deref().unwrap_or_default();
         let problem = if problem.is_empty() { String::new() } else { format!(" ({problem})") };
-        format!("{how}{problem}{}", last.told())
+        format!("{how}{problem}{}", last.describe())
     }
 }
 
-/// Waits for the end of a container. That the engine went away is not one.
-async fn ended(engine: &Engine, name: &str) -> End {
+/// Waits until a container has ended. An unavailable engine does not count as an
+/// end.
+async fn wait(engine: &Engine, name: &str) -> End {
     let mut backoff = BACKOFF;
     loop {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
         let mut waiting = engine.docker.wait_container(name, Some(options));
-        let told = tokio::time::timeout(LOOK_EVERY, waiting.next()).await;
-        // Whatever was told: what counts is how the container is.
+        let reported = tokio::time::timeout(POLL_INTERVAL, waiting.next()).await;
+        // Whatever was reported, only the container's state counts.
         match engine.call(engine.docker.inspect_container(name, None)).await {
             Ok(inspected) => {
                 let state = inspected.state.unwrap_or_default();
                 if state.running == Some(false) {
                     return End::Ended(state);
                 }
-                backoff = if told.is_err() { BACKOFF } else { backoff };
+                backoff = if reported.is_err() { BACKOFF } else { backoff };
             }
-            Err(Trouble::Missing(_)) => return End::Removed,
-            Err(trouble) => {
-                let why = trouble.said();
-                tracing::warn!(container = name, why, "a container cannot be watched for now");
+            Err(EngineError::Missing(_)) => return End::Removed,
+            Err(error) => {
+                let error = error.message();
+                tracing::warn!(container = name, error, "cannot watch a container at the moment");
             }
         }
-        if told.is_ok() {
+        if reported.is_ok() {
             tokio::time::sleep(backoff.pause()).await;
         }
     }
 }
 
-/// Removes a container, running or not, and what it kept.
+/// Removes a container, running or not, and its volumes.
 pub(super) async fn remove(engine: &Engine, name: &str) {
     let until = Instant::now() + REMOVE_TIMEOUT;
     let mut backoff = BACKOFF;
     loop {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let why = match engine.call(engine.docker.remove_container(name, Some(options))).await {
-            Ok(()) | Err(Trouble::Missing(_)) => return,
-            // Somebody else is at it.
-            Err(Trouble::Conflict(why) | Trouble::Refused(why) | Trouble::Broken(why)) => why,
+        let error = match engine.call(engine.docker.remove_container(name, Some(options))).await {
+            Ok(()) | Err(EngineError::Missing(_)) => return,
+            // A conflict: it is already being removed.
+            Err(error) => error.message().to_owned(),
         };
         if Instant::now() >= until {
-            tracing::warn!(container = name, why, "a container cannot be removed");
+            tracing::warn!(container = name, error, "cannot remove a container");
             return;
         }
         tokio::time::sleep(backoff.pause()).await;

@@ -1,35 +1,34 @@
-//! Whose a container is: the process of the core that made it, so that another
-//! core can tell whether that process has ended.
+//! The owner of a container: the process of the core that created it, so that
+//! another core can tell whether that process has ended.
 //!
-//! A process is known by the boot of its machine, the namespace that its number
-//! counts in, its number, and when it was started. Where a system does not show
-//! these, no owner is told, and nobody's is ever taken for dead.
+//! A process is identified by the boot ID of its machine, its PID namespace, its PID
+//! and its start time. On systems that do not provide these, containers have no
+//! owner, and no owner counts as dead.
 
-/// This process, as a container's label tells it.
+/// This process, as the value of a container's label.
 pub(super) fn this() -> Option<String> {
     let id = std::process::id();
     Some(format!("{}.{}.{id}.{}", boot()?, namespace()?, started(id)?))
 }
 
-/// Whether it is known for certain that the owner has ended.
+/// Whether the owner has certainly ended.
 ///
-/// One of another boot has, where its container does not run either: containers
-/// are not started again by the engine. Of processes in another namespace nothing
-/// is known.
+/// An owner from another boot has if its container is not running: the engine does
+/// not restart these containers. An owner in another namespace may be alive.
 pub(super) fn is_dead(owner: &str, container_runs: bool) -> bool {
-    let told = Told { boot: boot(), namespace: namespace(), started: &started };
-    judge(owner, container_runs, &told)
+    let system = System { boot: boot(), namespace: namespace(), started: &started };
+    judge(owner, container_runs, &system)
 }
 
-/// What the system tells.
-pub(super) struct Told<'a> {
+/// What the system reports.
+pub(super) struct System<'a> {
     pub(super) boot: Option<String>,
     pub(super) namespace: Option<String>,
-    /// When a process was started, where there is one of the number.
+    /// The start time of the process with a PID, if there is one.
     pub(super) started: &'a dyn Fn(u32) -> Option<u64>,
 }
 
-pub(super) fn judge(owner: &str, container_runs: bool, told: &Told<'_>) -> bool {
+pub(super) fn judge(owner: &str, container_runs: bool, system: &System<'_>) -> bool {
     let mut parts = owner.split('.');
     let (Some(boot), Some(namespace), Some(id), Some(started), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -37,11 +36,13 @@ pub(super) fn judge(owner: &str, container_runs: bool, told: &Told<'_>) -> bool 
         return false;
     };
     let (Ok(id), Ok(started)) = (id.parse(), started.parse::<u64>()) else { return false };
-    let (Some(boot_now), Some(namespace_now)) = (&told.boot, &told.namespace) else { return false };
+    let (Some(boot_now), Some(namespace_now)) = (&system.boot, &system.namespace) else {
+        return false;
+    };
     if boot != boot_now {
         return !container_runs;
     }
-    namespace == namespace_now && (told.started)(id) != Some(started)
+    namespace == namespace_now && (system.started)(id) != Some(started)
 }
 
 fn boot() -> Option<String> {
@@ -49,18 +50,18 @@ fn boot() -> Option<String> {
     Some(boot.trim().to_owned())
 }
 
-/// The number of the namespace, out of `pid:[4026531836]`.
+/// The number in a link such as `pid:[4026531836]`.
 fn namespace() -> Option<String> {
     let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let digits: String = link.to_str()?.chars().filter(char::is_ascii_digit).collect();
     Some(digits).filter(|digits| !digits.is_empty())
 }
 
-/// When a process was started, in ticks since the boot.
+/// The start time of a process, in clock ticks since boot.
 fn started(id: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The second field is the program's name, which may hold anything; the
-    // twenty-second is the time, the third the first one after the name.
+    // The second field is the program's name, which may contain anything. The third
+    // is the first one after it, and the start time is the twenty-second.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What a container is made of.
+//! The definition of an extension's container.
 
 use std::collections::HashMap;
 
@@ -10,38 +10,39 @@ use bollard::models::{
 use super::image::ImageName;
 use super::owner;
 use super::route::Route;
-use crate::launcher::Start;
+use crate::launcher::LaunchSpec;
 use gofer_net::auth::sha256;
 
 /// The port that every extension listens on in its container.
 const PORT: &str = "8082/tcp";
 
-/// Where it listens: on all addresses of its container.
+/// The address that it listens on: all addresses of its container.
 const HOST: &str = "0.0.0.0:8082";
 
-/// Whose a container is: the digest of the key that it was started with.
-pub(super) const START: &str = "gofer-sdk.start";
+/// Label: the digest of the key that the container was launched with.
+pub(super) const LAUNCH: &str = "gofer-sdk.start";
 
-/// The process of the core that made it.
+/// Label: the process of the core that created it.
 pub(super) const OWNER: &str = "gofer-sdk.owner";
 
-/// The name of the extension, for people.
+/// Label: the extension's name, for people.
 pub(super) const EXTENSION: &str = "gofer-sdk.extension";
 
-/// What engines do without, of what they allow to programs that run as root; to
-/// others they allow none of it. It leaves what a program needs to give up root.
+/// Capabilities that are dropped from those that engines give to programs that run as
+/// root (programs of other users have none). What is left is enough to give up root.
 const DROPPED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
 
-/// What the engine keeps of the log; the core has read it by then.
+/// The size of the log that the engine keeps. The core has read it by then.
 const LOG_SIZE: &str = "1m";
 
-/// Seconds that others who stop the container give it. The core asks by Shutdown.
+/// Seconds that an engine waits if someone else stops the container. The core stops
+/// it by Shutdown.
 const STOP_SECONDS: i64 = 10;
 
-/// Characters of an extension's name in its container's.
+/// How many characters of the extension's name are in the container's name.
 const NAME_CHARS: usize = 40;
 
-/// A container that is to be made.
+/// A container to be created.
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) extension: String,
@@ -49,12 +50,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(image: &ImageName, start: &Start, route: Route) -> Self {
-        let digest = sha256(start.key.as_bytes());
-        let variables = start.environment(HOST, &route.gofer_host);
+    pub(super) fn new(image: &ImageName, spec: &LaunchSpec, route: Route) -> Self {
+        let digest = sha256(spec.key.as_bytes());
+        let variables = spec.environment(HOST, &route.gofer_host);
         let mut labels = HashMap::from([
-            (START.to_owned(), start_label(&digest)),
-            (EXTENSION.to_owned(), start.name.clone()),
+            (LAUNCH.to_owned(), launch_label(&digest)),
+            (EXTENSION.to_owned(), spec.name.clone()),
         ]);
         if let Some(owner) = owner::this() {
             labels.insert(OWNER.to_owned(), owner);
@@ -63,7 +64,7 @@ impl Plan {
             PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
         let host_config = HostConfig {
             port_bindings: Some(HashMap::from([(PORT.to_owned(), Some(vec![loopback]))])),
-            // The core starts it again, with another key.
+            // The core restarts it, with another key.
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
@@ -86,17 +87,17 @@ impl Plan {
             host_config: Some(host_config),
             ..Default::default()
         };
-        Self { name: name(&start.name, &digest), extension: start.name.clone(), body }
+        Self { name: container_name(&spec.name, &digest), extension: spec.name.clone(), body }
     }
 }
 
-/// The port of loopback that the engine has chosen, of an inspected container's.
+/// The loopback port that the engine has chosen, from an inspected container.
 pub(super) fn published(ports: &bollard::models::PortMap) -> Option<u16> {
     let bindings = ports.get(PORT)?.as_ref()?;
     bindings.iter().find_map(|binding| binding.host_port.as_ref()?.parse().ok())
 }
 
-pub(super) fn start_label(digest: &[u8; 32]) -> String {
+pub(super) fn launch_label(digest: &[u8; 32]) -> String {
     use std::fmt::Write as _;
     digest.iter().fold(String::with_capacity(64), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -105,13 +106,13 @@ pub(super) fn start_label(digest: &[u8; 32]) -> String {
     })
 }
 
-/// Readable, allowed, and nobody else's.
-fn name(extension: &str, digest: &[u8; 32]) -> String {
+/// A readable, valid and unique name.
+fn container_name(extension: &str, digest: &[u8; 32]) -> String {
     let readable: String = extension
         .chars()
         .map(|it| if it.is_ascii_alphanumeric() { it } else { '-' })
         .take(NAME_CHARS)
         .collect();
-    let start = start_label(digest);
-    format!("gofer-{readable}-{}", &start[..12])
+    let launch = launch_label(digest);
+    format!("gofer-{readable}-{}", &launch[..12])
 }

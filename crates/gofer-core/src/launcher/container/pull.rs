@@ -1,4 +1,4 @@
-//! Getting an image: the one that is there, or else from its registry.
+//! Getting an image: the local one or, if there is none, from its registry.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,112 +9,111 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use tonic::Status;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
-use super::engine::{Engine, Trouble};
+use super::engine::{Engine, EngineError};
 use super::image::ImageName;
-use crate::launcher::{Progress, Start};
+use crate::launcher::{LaunchSpec, Progress};
 
-/// How long a registry may give nothing at all. Engines tell of every piece
-/// that arrives.
+/// How long a pull may make no progress. Engines report every chunk that arrives.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Layers that are counted; images have a few dozen at most.
+/// How many layers are counted at most; images have a few dozen.
 const MAX_LAYERS: usize = 1000;
 
-/// Sees to it that the engine has the image.
+/// Makes sure that the engine has the image.
 ///
 /// # Errors
 ///
-/// Why it cannot be had, in a sentence.
+/// If the image is missing and cannot be pulled.
 pub(super) async fn ensure(
     engine: &Engine,
     image: &ImageName,
-    start: &Start,
+    spec: &LaunchSpec,
 ) -> Result<(), Status> {
     match engine.call(engine.docker.inspect_image(&image.to_string())).await {
         Ok(_) => Ok(()),
-        Err(Trouble::Missing(_)) => {
-            pull(engine, image, start).await.map_err(|trouble| refusal(image, start, &trouble))
+        Err(EngineError::Missing(_)) => {
+            pull(engine, image, spec).await.map_err(|error| refusal(image, spec, &error))
         }
-        Err(trouble) => Err(trouble.status(&format!("the image `{image}` cannot be looked up"))),
+        Err(error) => Err(error.status(&format!("the image `{image}` cannot be looked up"))),
     }
 }
 
-async fn pull(engine: &Engine, image: &ImageName, start: &Start) -> Result<(), Trouble> {
-    start.progress.tell(format!("pulling the image `{image}`"));
+async fn pull(engine: &Engine, image: &ImageName, spec: &LaunchSpec) -> Result<(), EngineError> {
+    spec.progress.report(format!("pulling the image `{image}`"));
     let options = CreateImageOptionsBuilder::default()
         .from_image(image.repository())
         .tag(image.version())
         .build();
-    let mut told = engine.docker.create_image(Some(options), None, credentials(image, start));
+    let mut reports = engine.docker.create_image(Some(options), None, credentials(image, spec));
     let mut layers = Layers::default();
     loop {
-        match tokio::time::timeout(STALL_TIMEOUT, told.next()).await {
-            Ok(Some(news)) => {
-                layers.note(&news?);
-                layers.tell(image, &start.progress);
+        match tokio::time::timeout(STALL_TIMEOUT, reports.next()).await {
+            Ok(Some(report)) => {
+                layers.add(&report?);
+                layers.report(image, &spec.progress);
             }
             Ok(None) => break,
             Err(_) => {
-                return Err(Trouble::Broken(format!(
-                    "nothing arrived for {} s",
+                return Err(EngineError::Broken(format!(
+                    "no progress for {} s",
                     STALL_TIMEOUT.as_secs()
                 )));
             }
         }
     }
-    // Some errors are told in words of the stream that are no error to it.
+    // Some errors are only reported as text of the stream.
     engine.call(engine.docker.inspect_image(&image.to_string())).await.map(drop)
 }
 
-fn credentials(image: &ImageName, start: &Start) -> Option<DockerCredentials> {
-    if start.user.is_empty() && start.pass.is_empty() {
+fn credentials(image: &ImageName, spec: &LaunchSpec) -> Option<DockerCredentials> {
+    if spec.user.is_empty() && spec.pass.is_empty() {
         return None;
     }
     Some(DockerCredentials {
-        username: Some(start.user.clone()),
-        password: Some(start.pass.clone()),
+        username: Some(spec.user.clone()),
+        password: Some(spec.pass.clone()),
         serveraddress: image.registry().map(str::to_owned),
         ..Default::default()
     })
 }
 
-fn refusal(image: &ImageName, start: &Start, trouble: &Trouble) -> Status {
-    let mut said = trouble.said().to_owned();
-    // A registry may repeat what it was sent.
-    if !start.pass.is_empty() {
-        said = said.replace(&start.pass, "…");
+fn refusal(image: &ImageName, spec: &LaunchSpec, error: &EngineError) -> Status {
+    let mut message = error.message().to_owned();
+    // A registry may echo the password.
+    if !spec.pass.is_empty() {
+        message = message.replace(&spec.pass, "…");
     }
-    let lower = said.to_lowercase();
+    let lower = message.to_lowercase();
     let is = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let advice = if is(&["unauthorized", "denied", "authentication required", "no basic auth"]) {
-        if start.user.is_empty() && start.pass.is_empty() {
-            "it does not exist, or its registry wants a user and a password"
+        if spec.user.is_empty() && spec.pass.is_empty() {
+            "it does not exist, or its registry requires a user and a password"
         } else {
             "it does not exist, or its registry does not accept the user and the password"
         }
     } else if is(&["not found", "manifest unknown", "does not exist"]) {
-        "its registry has none of this name and tag"
+        "its registry has no image with this name and tag"
     } else {
-        "its registry cannot be reached, or does not answer as registries do"
+        "its registry cannot be reached, or is not a registry"
     };
     Status::failed_precondition(format!(
         "the image `{image}` is not on this machine and cannot be pulled: {advice} (the container \
-         engine says: {said})"
+         engine reports: {message})"
     ))
 }
 
-/// How far the layers of an image are.
+/// The progress of an image's layers.
 #[derive(Default)]
 pub(super) struct Layers(HashMap<String, bool>);
 
 impl Layers {
-    pub(super) fn note(&mut self, news: &CreateImageInfo) {
-        let (Some(layer), Some(status)) = (&news.id, &news.status) else { return };
+    pub(super) fn add(&mut self, report: &CreateImageInfo) {
+        let (Some(layer), Some(status)) = (&report.id, &report.status) else { return };
         let complete = match &**status {
             "Pull complete" | "Already exists" => true,
             "Pulling fs layer" | "Waiting" | "Downloading" | "Verifying Checksum"
             | "Download complete" | "Extracting" => false,
-            // Of the image as a whole.
+            // Not about a layer.
             _ => return,
         };
         if self.0.len() < MAX_LAYERS || self.0.contains_key(layer) {
@@ -126,10 +125,10 @@ impl Layers {
         (self.0.values().filter(|complete| **complete).count(), self.0.len())
     }
 
-    fn tell(&self, image: &ImageName, progress: &Progress) {
+    fn report(&self, image: &ImageName, progress: &Progress) {
         let (complete, all) = self.count();
         if all > 0 {
-            progress.tell(format!("pulling the image `{image}`: {complete} of {all} layers"));
+            progress.report(format!("pulling the image `{image}`: {complete} of {all} layers"));
         }
     }
 }

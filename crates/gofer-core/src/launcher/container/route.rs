@@ -1,68 +1,67 @@
-//! The way from a container to the core's API.
+//! How a container reaches the core's API.
 //!
-//! The API usually listens on loopback, which is another one inside a container.
-//! So the core also listens on an address of this machine that containers reach:
-//! of their own network's, where the engine runs beside the core; of the
-//! machine's own towards the outside, where the engine has a network that this
-//! machine does not see. Where the engine runs in a virtual machine, it brings
-//! containers to loopback under a name.
+//! The API usually listens on loopback, and a container has its own loopback. So the
+//! core also listens on an address of this machine that containers can reach: this
+//! machine's address in the containers' network or, if that network is not visible
+//! from this machine, the address of its default route. An engine in a virtual
+//! machine forwards a host name to this machine's loopback.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use bollard::models::NetworkInspect;
 use tonic::Status;
 
-use super::engine::{Engine, Kind};
+use super::engine::{Engine, EngineKind};
 use crate::serving::Serving;
 
-/// What a name for this machine stands for in a container's list of hosts.
+/// Stands for this machine in a container's list of hosts.
 const HOST_GATEWAY: &str = "host-gateway";
 
-/// What Docker Desktop and its like call this machine.
+/// This machine's name in containers of Docker Desktop and similar engines.
 const DESKTOP_HOST: &str = "host.docker.internal";
 
-/// What Podman calls this machine, in containers of users other than root.
+/// This machine's name in containers of rootless Podman.
 const PODMAN_HOST: &str = "host.containers.internal";
 
-/// An address of documentation, behind whatever leads to the outside.
+/// An address reserved for documentation, to find the default route.
 const OUTSIDE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// How a container reaches the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) gofer_host: String,
-    /// For the container's list of hosts.
+    /// Entries for the container's list of hosts.
     pub(super) extra_hosts: Vec<String>,
 }
 
-/// What the kind of engine asks for.
+/// How containers reach this machine, which depends on the kind of engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The address that this machine has in the network of the containers.
+pub(super) enum RouteKind {
+    /// Through this machine's address in the containers' network.
     Gateway,
-    /// The address that this machine has towards the outside, under a name where
-    /// that very address means the container itself.
-    Outward(Option<&'static str>),
-    /// Loopback of this machine, under a name.
+    /// Through the address of this machine's default route; under a name if that
+    /// address means the container itself.
+    DefaultRoute(Option<&'static str>),
+    /// Through this machine's loopback, under a name.
     Loopback,
 }
 
-pub(super) fn way(kind: Kind, linux: bool) -> Way {
+pub(super) fn route_kind(kind: EngineKind, linux: bool) -> RouteKind {
     if kind.desktop || !linux {
-        Way::Loopback
+        RouteKind::Loopback
     } else if kind.podman && kind.rootless {
-        Way::Outward(Some(PODMAN_HOST))
+        RouteKind::DefaultRoute(Some(PODMAN_HOST))
     } else if kind.podman || kind.rootless {
-        // Podman's network is only there while a container uses it.
-        Way::Outward(None)
+        // Podman's network only exists while a container uses it.
+        RouteKind::DefaultRoute(None)
     } else {
-        Way::Gateway
+        RouteKind::Gateway
     }
 }
 
 /// # Errors
 ///
-/// Where the core does not listen, or no address serves.
+/// If the core does not listen, or containers can reach no address of this machine.
 pub(super) async fn to_core(engine: &Engine, serving: &Serving) -> Result<Route, Status> {
     let Some(address) = serving.address() else {
         return Err(Status::failed_precondition(
@@ -73,21 +72,21 @@ pub(super) async fn to_core(engine: &Engine, serving: &Serving) -> Result<Route,
     if !address.ip().is_loopback() && !address.ip().is_unspecified() {
         return Ok(plain(address));
     }
-    match way(engine.kind, cfg!(target_os = "linux")) {
-        Way::Loopback => Ok(Route {
+    match route_kind(engine.kind, cfg!(target_os = "linux")) {
+        RouteKind::Loopback => Ok(Route {
             gofer_host: format!("{DESKTOP_HOST}:{}", address.port()),
             extra_hosts: vec![format!("{DESKTOP_HOST}:{HOST_GATEWAY}")],
         }),
-        Way::Gateway => {
+        RouteKind::Gateway => {
             let network = engine.call(engine.docker.inspect_network("bridge", None)).await.ok();
             if let Some(gateway) = network.as_ref().and_then(gateway)
                 && let Ok(address) = serving.also_on(gateway).await
             {
                 return Ok(plain(address));
             }
-            outward(serving, None).await
+            default_route(serving, None).await
         }
-        Way::Outward(name) => outward(serving, name).await,
+        RouteKind::DefaultRoute(name) => default_route(serving, name).await,
     }
 }
 
@@ -95,17 +94,17 @@ fn plain(address: SocketAddr) -> Route {
     Route { gofer_host: address.to_string(), extra_hosts: Vec::new() }
 }
 
-async fn outward(serving: &Serving, name: Option<&str>) -> Result<Route, Status> {
+async fn default_route(serving: &Serving, name: Option<&str>) -> Result<Route, Status> {
     let found = async {
-        // Sends nothing: it only asks for the way.
+        // Sends nothing: connecting a UDP socket only selects a route.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.connect(OUTSIDE)?;
         serving.also_on(socket.local_addr()?.ip()).await
     };
     let address = found.await.map_err(|error| {
         Status::failed_precondition(format!(
-            "containers do not reach this core: no address of this machine serves ({error}); let \
-             the core listen on one that they reach, with `CoreBuilder::listen`"
+            "containers cannot reach this core: it cannot listen on an address of this machine \
+             other than loopback ({error}); use `CoreBuilder::listen` with one that they can reach"
         ))
     })?;
     Ok(match name {
@@ -116,8 +115,8 @@ async fn outward(serving: &Serving, name: Option<&str>) -> Result<Route, Status>
     })
 }
 
-/// The address that this machine has in a network. Engines leave out what they
-/// have chosen by themselves, which is the network's first.
+/// This machine's address in a network. Engines omit it if they have chosen it
+/// themselves; it is then the network's first address.
 pub(super) fn gateway(network: &NetworkInspect) -> Option<IpAddr> {
     let configs = network.ipam.as_ref()?.config.as_ref()?;
     configs.iter().find_map(|config| {

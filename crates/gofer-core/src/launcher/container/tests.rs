@@ -1,4 +1,4 @@
-//! What needs no engine: names, places, ways, owners, lines.
+//! What can be tested without an engine: names, addresses, routes, owners, lines.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -7,15 +7,15 @@ use bollard::container::LogOutput;
 use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect};
 use tonic::Code;
 
-use super::engine::{Kind, places};
+use super::engine::{EngineKind, addresses};
 use super::image::ImageName;
 use super::logs::Lines;
-use super::owner::{self, Told, judge};
+use super::owner::{self, System, judge};
 use super::pull::Layers;
-use super::route::{Way, gateway, way};
+use super::route::{RouteKind, gateway, route_kind};
 
 #[test]
-fn names_of_images_are_read_as_engines_read_them() {
+fn image_names_are_parsed_as_engines_parse_them() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let pinned = format!("a/b@{digest}");
     for (text, repository, version, registry) in [
@@ -36,7 +36,7 @@ fn names_of_images_are_read_as_engines_read_them() {
 }
 
 #[test]
-fn what_is_no_name_of_an_image_is_refused_with_what_would_be_one() {
+fn invalid_image_names_are_refused_with_what_to_write_instead() {
     let long = "a".repeat(10_000);
     for text in [
         "",
@@ -70,9 +70,9 @@ fn what_is_no_name_of_an_image_is_refused_with_what_would_be_one() {
 }
 
 #[test]
-fn an_engine_is_looked_for_where_somebody_said_and_else_at_the_usual_sockets() {
+fn an_engine_is_found_at_the_configured_address_or_else_at_the_usual_sockets() {
     let variables = HashMap::from([("HOME", "/home/me"), ("XDG_RUNTIME_DIR", "/run/user/1")]);
-    let usual = places(None, |name| variables.get(name).map(|&value| value.to_owned()));
+    let usual = addresses(None, |name| variables.get(name).map(|&value| value.to_owned()));
     assert_eq!(
         usual,
         [
@@ -84,21 +84,21 @@ fn an_engine_is_looked_for_where_somebody_said_and_else_at_the_usual_sockets() {
             "unix:///run/podman/podman.sock",
         ]
     );
-    let said = |name: &str| (name == "DOCKER_HOST").then(|| "tcp://127.0.0.1:1".to_owned());
-    assert_eq!(places(None, said), ["tcp://127.0.0.1:1"]);
-    assert_eq!(places(Some("unix:///a"), said), ["unix:///a"]);
+    let set = |name: &str| (name == "DOCKER_HOST").then(|| "tcp://127.0.0.1:1".to_owned());
+    assert_eq!(addresses(None, set), ["tcp://127.0.0.1:1"]);
+    assert_eq!(addresses(Some("unix:///a"), set), ["unix:///a"]);
 }
 
 #[test]
-fn the_way_to_the_core_depends_on_where_the_engine_runs() {
-    let kind = |podman, rootless, desktop| Kind { podman, rootless, desktop };
-    assert_eq!(way(kind(false, false, false), true), Way::Gateway);
-    assert_eq!(way(kind(false, true, false), true), Way::Outward(None));
-    assert_eq!(way(kind(true, false, false), true), Way::Outward(None));
-    let podman = Way::Outward(Some("host.containers.internal"));
-    assert_eq!(way(kind(true, true, false), true), podman);
-    assert_eq!(way(kind(false, false, true), true), Way::Loopback);
-    assert_eq!(way(kind(true, true, false), false), Way::Loopback);
+fn the_route_to_the_core_depends_on_where_the_engine_runs() {
+    let kind = |podman, rootless, desktop| EngineKind { podman, rootless, desktop };
+    assert_eq!(route_kind(kind(false, false, false), true), RouteKind::Gateway);
+    assert_eq!(route_kind(kind(false, true, false), true), RouteKind::DefaultRoute(None));
+    assert_eq!(route_kind(kind(true, false, false), true), RouteKind::DefaultRoute(None));
+    let podman = RouteKind::DefaultRoute(Some("host.containers.internal"));
+    assert_eq!(route_kind(kind(true, true, false), true), podman);
+    assert_eq!(route_kind(kind(false, false, true), true), RouteKind::Loopback);
+    assert_eq!(route_kind(kind(true, true, false), false), RouteKind::Loopback);
 }
 
 #[test]
@@ -127,14 +127,14 @@ fn a_network_without_a_gateway_has_its_first_address() {
 #[test]
 fn only_an_owner_that_has_certainly_ended_is_dead() {
     let started = |id| (id == 7).then_some(100);
-    let told =
-        Told { boot: Some("now".to_owned()), namespace: Some("1".to_owned()), started: &started };
+    let system =
+        System { boot: Some("now".to_owned()), namespace: Some("1".to_owned()), started: &started };
     for (owner, container_runs, dead) in [
         ("now.1.7.100", true, false),
-        // Its number belongs to another process, or to none.
+        // Its PID belongs to another process, or to none.
         ("now.1.7.99", true, true),
         ("now.1.8.100", true, true),
-        // Of another namespace nothing is known.
+        // A process in another namespace may be alive.
         ("now.2.8.100", true, false),
         ("before.1.8.100", false, true),
         ("before.1.8.100", true, false),
@@ -143,22 +143,22 @@ fn only_an_owner_that_has_certainly_ended_is_dead() {
         ("now.1.8.100.1", false, false),
         ("now.1.eight.100", false, false),
     ] {
-        assert_eq!(judge(owner, container_runs, &told), dead, "{owner}");
+        assert_eq!(judge(owner, container_runs, &system), dead, "{owner}");
     }
-    let blind = Told { boot: None, namespace: None, started: &|_| None };
+    let blind = System { boot: None, namespace: None, started: &|_| None };
     assert!(!judge("now.1.8.100", false, &blind));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn this_process_lives() {
+fn this_process_is_alive() {
     assert!(!owner::is_dead(&owner::this().unwrap(), false));
 }
 
 #[test]
-fn what_a_container_writes_is_cut_into_lines_of_bounded_length() {
+fn the_output_of_a_container_is_split_into_lines_of_bounded_length() {
     let mut lines = Lines::default();
-    let mut heard = Vec::new();
+    let mut logged = Vec::new();
     let out = |text: &str| LogOutput::StdOut { message: text.to_owned().into() };
     let err = |text: &str| LogOutput::StdErr { message: text.to_owned().into() };
     let long = "x".repeat(100_000);
@@ -170,12 +170,12 @@ fn what_a_container_writes_is_cut_into_lines_of_bounded_length() {
         out("\n\u{1b}[2J!\n"),
         out("end"),
     ] {
-        lines.add(&output, |line| heard.push(line.to_owned()));
+        lines.add(&output, |line| logged.push(line.to_owned()));
     }
-    lines.finish(|line| heard.push(line.to_owned()));
-    let shown: Vec<_> = heard.iter().map(|line| &line[..line.len().min(5)]).collect();
+    lines.finish(|line| logged.push(line.to_owned()));
+    let shown: Vec<_> = logged.iter().map(|line| &line[..line.len().min(5)]).collect();
     assert_eq!(shown, ["one", "other", "two", "xxxxx", " [2J!", "end"]);
-    assert!(heard.iter().all(|line| line.len() <= 8192));
+    assert!(logged.iter().all(|line| line.len() <= 8192));
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn layers_are_counted_once_each() {
         ("a", "Pull complete"),
         ("c", "Waiting"),
     ] {
-        layers.note(&CreateImageInfo {
+        layers.add(&CreateImageInfo {
             id: Some(id.to_owned()),
             status: Some(status.to_owned()),
             ..Default::default()

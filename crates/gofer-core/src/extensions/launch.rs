@@ -1,4 +1,4 @@
-//! Bringing an extension up: launched, then Init, then Info.
+//! Bringing an extension up: launch, Init, Info.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use tonic::Status;
 
 use super::{Extensions, Running};
 use crate::certificates::{Identity, random_key};
-use crate::contact::Contact;
-use crate::launcher::{ChildProcess, IN_PROCESS, Launcher, PROGRAM, Progress, Start};
+use crate::handle::ExtensionHandle;
+use crate::launcher::{ChildProcess, IN_PROCESS, LaunchSpec, Launcher, PROGRAM, Progress};
 use crate::store::Store;
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
@@ -16,15 +16,14 @@ use gofer_proto as proto;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
 impl Extensions {
-    /// Launches, initializes and asks for its documentation. What has not come up
-    /// when the core stops is ended at once.
+    /// Launches and initializes an extension and gets its documentation. One that
+    /// has not come up when the core stops is killed.
     pub(super) async fn start(
         &self,
         registration: &proto::ExtensionRegistration,
         progress: &Progress,
     ) -> Result<Arc<Running>, Status> {
-        let running = self.bring_up(registration, progress);
-        self.stopping.run_until_cancelled(running).await.unwrap_or_else(|| Err(stopping()))
+        self.unless_stopping(self.bring_up(registration, progress)).await
     }
 
     async fn bring_up(
@@ -32,43 +31,50 @@ impl Extensions {
         registration: &proto::ExtensionRegistration,
         progress: &Progress,
     ) -> Result<Arc<Running>, Status> {
-        let contact = self.launch(registration, progress).await?;
+        let handle = self.launch(registration, progress).await?;
         let started = self.clock.unix_millis();
-        progress.tell("waiting for it to answer");
+        progress.report("waiting for it to answer");
         let ready = async {
-            contact
-                .reach(|mut client| {
+            handle
+                .first_call(|mut client| {
                     let config = registration.variables.clone();
                     let request = proto::ExtensionInitRequest { config };
                     async move { client.init(request).await }
                 })
                 .await?;
-            Ok(contact.client.clone().info(proto::ExtensionInfoRequest {}).await?.into_inner())
+            Ok(handle.client.clone().info(proto::ExtensionInfoRequest {}).await?.into_inner())
         };
         match ready.await {
             Ok(info) => Ok(Arc::new(Running {
-                contact,
+                handle,
                 documentation: info.documentation,
                 started,
-                in_charge: watch::Sender::new(true),
+                owns_subscriptions: watch::Sender::new(true),
             })),
             Err(status) => {
-                contact.stop().await;
+                handle.stop().await;
                 Err(status)
             }
         }
     }
 
-    /// Starts an extension for one installer conversation, without Init.
-    pub(crate) async fn start_for_installer(
+    /// Launches an extension for one installer conversation, without Init.
+    pub(crate) async fn launch_installer(
         &self,
         init: proto::run_extension_installer_client_message::Init,
     ) -> Result<Installer, Status> {
-        let installer = self.bring_up_for_installer(init);
-        self.stopping.run_until_cancelled(installer).await.unwrap_or_else(|| Err(stopping()))
+        self.unless_stopping(self.bring_up_installer(init)).await
     }
 
-    async fn bring_up_for_installer(
+    async fn unless_stopping<T>(
+        &self,
+        launch: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let outcome = self.stopping.run_until_cancelled(launch).await;
+        outcome.unwrap_or_else(|| Err(Status::unavailable("the core is stopping")))
+    }
+
+    async fn bring_up_installer(
         &self,
         init: proto::run_extension_installer_client_message::Init,
     ) -> Result<Installer, Status> {
@@ -79,14 +85,16 @@ impl Extensions {
             pass: init.pass,
             ..Default::default()
         };
-        let contact = self.launch(&registration, &Progress::default()).await?;
-        match contact
-            .reach(|mut client| async move { client.info(proto::ExtensionInfoRequest {}).await })
+        let handle = self.launch(&registration, &Progress::default()).await?;
+        match handle
+            .first_call(
+                |mut client| async move { client.info(proto::ExtensionInfoRequest {}).await },
+            )
             .await
         {
-            Ok(_info) => Ok(Installer(contact)),
+            Ok(_info) => Ok(Installer(handle)),
             Err(status) => {
-                contact.stop().await;
+                handle.stop().await;
                 Err(status)
             }
         }
@@ -96,7 +104,7 @@ impl Extensions {
         &self,
         registration: &proto::ExtensionRegistration,
         progress: &Progress,
-    ) -> Result<Contact, Status> {
+    ) -> Result<ExtensionHandle, Status> {
         let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
         let launcher: &dyn Launcher = if image.starts_with(IN_PROCESS) {
             &self.in_process
@@ -105,7 +113,7 @@ impl Extensions {
         } else {
             &self.containers
         };
-        let start = Start {
+        let spec = LaunchSpec {
             name: name.clone(),
             key: random_key()?,
             identity: Identity::new()?,
@@ -114,47 +122,43 @@ impl Extensions {
             user: user.clone(),
             pass: pass.clone(),
             progress: progress.clone(),
-            lives: self.lives.clone(),
+            processes: self.processes.clone(),
         };
-        let token = self.tokens.let_in(&start.key);
-        progress.tell("being launched");
-        let digest = sha256(start.key.as_bytes());
-        let outlives = !image.starts_with(IN_PROCESS);
-        let begun = Begun { store: Arc::clone(&self.store), digest };
-        if outlives {
+        let key = self.keys.accept(&spec.key);
+        progress.report("being launched");
+        let digest = sha256(spec.key.as_bytes());
+        let may_outlive_core = !image.starts_with(IN_PROCESS);
+        let record = LaunchRecord { store: Arc::clone(&self.store), digest };
+        if may_outlive_core {
             self.store.begin_start(&digest).await?;
         }
-        let extension = launcher.launch(image, &start).await?;
-        if outlives {
+        let extension = launcher.launch(image, &spec).await?;
+        if may_outlive_core {
             let end = extension.process.watch();
-            self.lives.spawn(async move {
+            self.processes.spawn(async move {
                 end.await;
-                drop(begun);
+                drop(record);
             });
         }
-        Contact::new(extension, &start, self.clock, token)
+        ExtensionHandle::new(extension, &spec, self.clock, key)
     }
 }
 
-/// A start that has not ended. Where it comes to nothing, or is given up, it ends
-/// with this.
-struct Begun {
+/// The store's record of a launch, removed when this is dropped: after the process
+/// has ended, or if the launch failed or was cancelled.
+struct LaunchRecord {
     store: Arc<Store>,
     digest: [u8; 32],
 }
 
-impl Drop for Begun {
+impl Drop for LaunchRecord {
     fn drop(&mut self) {
         self.store.end_start(&self.digest);
     }
 }
 
-fn stopping() -> Status {
-    Status::unavailable("the core is stopping")
-}
-
-/// An extension that was started to hold one conversation.
-pub(crate) struct Installer(Contact);
+/// An extension that was launched for one installer conversation.
+pub(crate) struct Installer(ExtensionHandle);
 
 impl Installer {
     pub(crate) fn client(&self) -> ExtensionServiceClient<Transport> {

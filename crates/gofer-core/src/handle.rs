@@ -1,7 +1,7 @@
-//! One started extension: how it is called, watched and stopped, whatever it
-//! runs in.
+//! A handle to a launched extension, whatever it runs in: calls, health checks,
+//! stopping.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -14,7 +14,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::certificates::{Identity, SERVER_NAME};
-use super::launcher::{Launched, Process, Start};
+use super::launcher::{LaunchSpec, Launched, Process};
+use super::sync::lock;
 use gofer_net::Clock;
 use gofer_net::auth::sha256;
 use gofer_net::tls::{Trust, certificates};
@@ -22,49 +23,49 @@ use gofer_net::{Backoff, Channel, Connector, Dial, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
-/// How long an extension may take from its start to its first answer. A cold
+/// How long an extension may take from its launch to its first response. A cold
 /// container on a busy machine takes seconds.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long one call to an extension may take; ending a subscription that
-/// ignores its cancellation takes some seconds.
+/// How long one call to an extension may take. Ending a subscription that ignores
+/// its cancellation takes a few seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long an extension may take from Shutdown to the end of its process.
+/// How long an extension may take from Shutdown to the exit of its process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an extension may take to say how it is. One that is merely busy has
-/// that much time.
+/// How long a health check may take: long enough for an extension that is merely
+/// busy.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Health checks that fail in a row before an extension is taken for ill; one
-/// may get lost.
+/// How many health checks must fail in a row before an extension counts as
+/// unhealthy. A single check may get lost.
 const HEALTH_FAILURES: u32 = 3;
 
-/// Between attempts to reach an extension that is not listening yet.
+/// Between attempts to call an extension that is not listening yet.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
 
-/// A started extension, initialized or not.
-pub(super) struct Contact {
+/// A launched extension, initialized or not.
+pub(super) struct ExtensionHandle {
     pub(super) client: ExtensionServiceClient<Transport>,
     channel: Channel,
     health: HealthClient<Transport>,
     pub(super) process: Process,
-    /// Whether it is reached over a network, and not inside this process.
+    /// Whether it is reached over the network rather than inside this process.
     remote: bool,
-    _token: Token,
+    _key: KeyGuard,
 }
 
-/// Digests of the keys of all extensions that run or are being started.
+/// Digests of the keys of all extensions that are running or being launched.
 #[derive(Clone, Default)]
-pub(super) struct Tokens(Arc<Mutex<Vec<[u8; 32]>>>);
+pub(super) struct Keys(Arc<Mutex<Vec<[u8; 32]>>>);
 
-impl Tokens {
-    /// Lets a key in for as long as the token lives.
-    pub(super) fn let_in(&self, key: &str) -> Token {
+impl Keys {
+    /// Accepts a key until the guard is dropped.
+    pub(super) fn accept(&self, key: &str) -> KeyGuard {
         let digest = sha256(key.as_bytes());
         lock(&self.0).push(digest);
-        Token { digest, all: self.clone() }
+        KeyGuard { digest, all: self.clone() }
     }
 
     pub(super) fn contains(&self, digest: &[u8; 32]) -> bool {
@@ -72,46 +73,42 @@ impl Tokens {
     }
 }
 
-/// An extension's key, while it is let in.
-pub(super) struct Token {
+/// The core accepts the key until this is dropped.
+pub(super) struct KeyGuard {
     digest: [u8; 32],
-    all: Tokens,
+    all: Keys,
 }
 
-impl Drop for Token {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
         lock(&self.all.0).retain(|digest| *digest != self.digest);
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of these is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Status> {
-    // The extension must show the very certificate that was made for it.
+    // The extension must present exactly the certificate that was made for it.
     let extra = certificates(&identity.certificate)
         .map_err(|problem| Status::internal(problem.to_string()))?;
     let trust = Trust { extra, only_extra: true, anyone: false };
     let name = ServerName::try_from(SERVER_NAME)
-        .map_err(|_| Status::internal("the server's name is not one"))?;
+        .map_err(|_| Status::internal("the server name is not valid"))?;
     Ok(Channel::new(Connector::new(dial, name, trust), clock))
 }
 
-impl Contact {
-    /// Whoever was launched, trusted by its certificate and known by its key.
+impl ExtensionHandle {
+    /// Connects to what was launched: trusted by its certificate, authenticated by
+    /// its key.
     pub(super) fn new(
         launched: Launched,
-        start: &Start,
+        spec: &LaunchSpec,
         clock: Clock,
-        token: Token,
+        key: KeyGuard,
     ) -> Result<Self, Status> {
         let Launched { dial, process } = launched;
         let remote = !matches!(dial, Dial::Memory(_));
-        let channel = channel(dial, &start.identity, clock)?;
-        let authorization = HeaderValue::try_from(format!("Bearer {}", start.key))
-            .map_err(|_| Status::internal("a key is not printable"))?;
+        let channel = channel(dial, &spec.identity, clock)?;
+        let authorization = HeaderValue::try_from(format!("Bearer {}", spec.key))
+            .map_err(|_| Status::internal("the key is not a valid header value"))?;
         let transport = Transport::new(
             channel.clone(),
             Some(authorization),
@@ -124,17 +121,17 @@ impl Contact {
             health: HealthClient::new(transport),
             process,
             remote,
-            _token: token,
+            _key: key,
         })
     }
 
-    /// Makes the first call, again until somebody listens.
-    pub(super) async fn reach<T, F, Fut>(&self, call: F) -> Result<T, Status>
+    /// Makes the first call, repeating it until the extension listens.
+    pub(super) async fn first_call<T, F, Fut>(&self, call: F) -> Result<T, Status>
     where
         F: Fn(ExtensionServiceClient<Transport>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let until = Instant::now() + START_TIMEOUT;
+        let until = Instant::now() + LAUNCH_TIMEOUT;
         let mut backoff = BACKOFF;
         loop {
             let status = match call(self.client.clone()).await {
@@ -150,7 +147,7 @@ impl Contact {
                 )));
             }
             if Instant::now() >= until {
-                let seconds = START_TIMEOUT.as_secs();
+                let seconds = LAUNCH_TIMEOUT.as_secs();
                 return Err(Status::deadline_exceeded(format!(
                     "the extension did not answer within {seconds} s: {}",
                     status.message()
@@ -160,14 +157,15 @@ impl Contact {
         }
     }
 
-    /// Asks it to stop, and sees to it that it does, within [`STOP_TIMEOUT`].
+    /// Calls Shutdown, and kills the extension if it has not ended within
+    /// [`STOP_TIMEOUT`].
     pub(super) async fn stop(&self) {
         let until = Instant::now() + STOP_TIMEOUT;
         let mut client = self.client.clone();
-        let asked = client.shutdown(proto::ExtensionShutdownRequest {});
-        match tokio::time::timeout_at(until, asked).await {
+        let shutdown = client.shutdown(proto::ExtensionShutdownRequest {});
+        match tokio::time::timeout_at(until, shutdown).await {
             Ok(Ok(_)) => {}
-            // It may have been asked already, and be gone before it answers.
+            // It may have been shut down already and be gone before it answers.
             Ok(Err(status)) if status.code() == Code::Unavailable => {}
             Ok(Err(status)) => tracing::warn!(%status, "an extension did not answer Shutdown"),
             Err(_) => tracing::warn!("an extension did not answer Shutdown in time"),
@@ -176,34 +174,36 @@ impl Contact {
         self.process.reap(until.saturating_duration_since(Instant::now())).await;
     }
 
-    /// Ends it at once.
+    /// Ends it immediately.
     pub(super) async fn kill(&self) {
         self.process.kill().await;
         self.channel.close().await;
     }
 
-    /// Waits until it is not well: what is wrong, as a sentence.
+    /// Waits until it ends or becomes unhealthy, and returns the problem as a
+    /// sentence.
     ///
-    /// What ends is noticed at once. What hangs is noticed by asking for its
-    /// health every `period`; not where it lives inside this process, which
-    /// hangs with it, and whose paused time must not be moved.
-    pub(super) async fn unwell(&self, period: Duration) -> Arc<str> {
-        let sick = async {
-            if self.remote { self.sick(period).await } else { std::future::pending().await }
+    /// An exit is noticed immediately, a hang by a health check every `period`.
+    /// Extensions inside this process are not checked: the process hangs with them,
+    /// and checks would advance its paused time.
+    pub(super) async fn unhealthy(&self, period: Duration) -> Arc<str> {
+        let unhealthy = async {
+            if self.remote { self.poll_health(period).await } else { std::future::pending().await }
         };
         tokio::select! {
-            // Whoever has ended does not answer either.
+            // An extension that has ended fails its health checks too.
             biased;
             end = self.process.end() => end,
-            sick = sick => sick,
+            problem = unhealthy => problem,
         }
     }
 
-    async fn sick(&self, period: Duration) -> Arc<str> {
+    /// Checks until [`HEALTH_FAILURES`] checks have failed in a row.
+    async fn poll_health(&self, period: Duration) -> Arc<str> {
         let mut failures = 0;
         loop {
             tokio::time::sleep(period).await;
-            let Some(problem) = self.ask_health().await else {
+            let Some(problem) = self.check_health().await else {
                 failures = 0;
                 continue;
             };
@@ -214,21 +214,21 @@ impl Contact {
         }
     }
 
-    /// Whether it answers at all.
-    pub(super) async fn is_well(&self) -> bool {
-        self.ask_health().await.is_none()
+    /// Whether it passes a health check now.
+    pub(super) async fn is_healthy(&self) -> bool {
+        self.check_health().await.is_none()
     }
 
-    /// What is wrong with it, as far as it can be asked.
-    async fn ask_health(&self) -> Option<Arc<str>> {
+    /// One health check: the problem, if there is one.
+    async fn check_health(&self) -> Option<Arc<str>> {
         let mut request = tonic::Request::new(HealthCheckRequest::default());
         request.set_timeout(HEALTH_DEADLINE);
         match self.health.clone().check(request).await {
             Ok(answer) if answer.get_ref().status() == ServingStatus::NotServing => {
-                Some("it says that it is not serving".into())
+                Some("it reports that it is not serving".into())
             }
             Ok(_) => None,
-            // Extensions need not have health; whoever says so is there.
+            // Extensions need not implement health checks; one that answers so is up.
             Err(status) if status.code() == Code::Unimplemented => None,
             Err(status) => {
                 Some(format!("it does not answer health checks: {}", status.message()).into())
