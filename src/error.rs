@@ -1,47 +1,49 @@
-//! The one error type of the author's side.
+//! The one error type that authors use.
 //!
-//! An [`Error`] says what kind of thing went wrong, so that the server can
-//! choose what the caller on the other side of the wire may see: a mistake of
-//! the caller is told in full, a failure of the extension itself is told as a
-//! generic sentence and logged in full. Authors never handle gRPC codes; the
-//! mapping lives in `server::service` on the way out and in `client::status`
-//! on the way in.
+//! An [`Error`] has a kind, which decides what the caller on the other side of
+//! the wire may see: a mistake of the caller is described in full; a failure of
+//! the extension itself is reported as a generic sentence and logged in full.
+//! Authors never handle gRPC codes; `server::service` maps kinds to codes on the
+//! way out, and `client::status` maps codes to kinds on the way in.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use tonic::Code;
+
 /// What the author's methods return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of thing went wrong; decides what the caller is told.
+/// What kind of thing went wrong; decides what the caller sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// A pipeline's parameter is missing, unknown or not acceptable. The
-    /// caller is told which one and why (`INVALID_ARGUMENT`).
+    /// caller sees which one and why (`INVALID_ARGUMENT`).
     InvalidParameter,
     /// The administrator's configuration is missing something or not
-    /// acceptable. The caller is told what and why (`INVALID_ARGUMENT`).
+    /// acceptable. The caller sees what and why (`INVALID_ARGUMENT`).
     InvalidConfiguration,
-    /// Something that is needed is not there now and may be later. The caller
-    /// is told why and may try again (`UNAVAILABLE`).
+    /// Something that is needed is not available now but may be later. The
+    /// caller sees why and may try again (`UNAVAILABLE`).
     Unavailable,
-    /// Anything else. The caller gets a generic sentence (`INTERNAL`), the log
+    /// Anything else. The caller gets a generic sentence (`INTERNAL`); the log
     /// gets all of it.
     Internal,
-    /// The thing asked for is not there. The caller is told so, as with all
-    /// kinds that follow.
+    /// The thing asked for does not exist. The caller sees the message, as with
+    /// all kinds that follow.
     NotFound,
-    /// There already is a thing of that name.
+    /// Something of that name already exists.
     AlreadyExists,
-    /// Refused for the state that something is in: the pipeline is disabled, say.
+    /// Refused because of the state that something is in: the pipeline is
+    /// disabled, for example.
     FailedPrecondition,
     /// The token has no access, to the namespace for example. Also what an
-    /// extension answers to an external event that is not signed as it should be.
+    /// extension answers to an external event whose signature is wrong.
     PermissionDenied,
     /// The token is not accepted at all.
     Unauthenticated,
-    /// The call was not answered in time; whether it took effect is not known.
+    /// The call was not answered in time; it may or may not have taken effect.
     DeadlineExceeded,
     /// Gofer refuses because something is full.
     ResourceExhausted,
@@ -51,39 +53,64 @@ pub enum ErrorKind {
     Cancelled,
 }
 
+impl ErrorKind {
+    pub(crate) fn from_code(code: Code) -> Self {
+        match code {
+            Code::InvalidArgument | Code::OutOfRange => Self::InvalidParameter,
+            Code::Unavailable => Self::Unavailable,
+            Code::NotFound => Self::NotFound,
+            Code::AlreadyExists => Self::AlreadyExists,
+            Code::FailedPrecondition | Code::Aborted => Self::FailedPrecondition,
+            Code::PermissionDenied => Self::PermissionDenied,
+            Code::Unauthenticated => Self::Unauthenticated,
+            Code::DeadlineExceeded => Self::DeadlineExceeded,
+            Code::ResourceExhausted => Self::ResourceExhausted,
+            Code::Unimplemented => Self::Unimplemented,
+            Code::Cancelled => Self::Cancelled,
+            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => Self::Internal,
+        }
+    }
+}
+
 /// One thing that is wrong with one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// The setting's name; `None` where the settings as a whole are wrong.
+    /// The setting's name; `None` if the settings as a whole are wrong.
     pub(crate) key: Option<String>,
     /// What is wrong with it and what would be right. Never holds a value.
     pub(crate) message: String,
+    /// What the setting is: a parameter or part of the configuration.
+    noun: &'static str,
 }
+
+const PARAMETER: &str = "parameter";
+const CONFIGURATION: &str = "configuration";
 
 impl Problem {
     pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: Some(key.into()), message: message.into() }
+        Self { key: Some(key.into()), message: message.into(), noun: PARAMETER }
     }
 
     pub(crate) fn general(message: impl Into<String>) -> Self {
-        Self { key: None, message: message.into() }
+        Self { key: None, message: message.into(), noun: PARAMETER }
     }
 }
 
-type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+type StdError = dyn std::error::Error + Send + Sync + 'static;
 
 struct Repr {
     kind: ErrorKind,
     message: Cow<'static, str>,
     problems: Vec<Problem>,
-    source: Option<Source>,
+    source: Option<Box<StdError>>,
 }
 
-/// An error with a kind, a sentence for the one who must act, and a cause.
+/// An error with a kind, a sentence for the person who has to act, and a cause.
 ///
 /// Any [`std::error::Error`] converts into one of kind
-/// [`Internal`](ErrorKind::Internal), so `?` works on everything. For the same
-/// reason `Error` does not implement [`std::error::Error`] itself.
+/// [`Internal`](ErrorKind::Internal), so `?` works on everything and callers
+/// see nothing of it. For the same reason `Error` does not implement
+/// [`std::error::Error`] itself; it converts into a boxed one.
 ///
 /// ```
 /// use gofer_sdk::{Error, ErrorKind};
@@ -101,11 +128,17 @@ struct Repr {
 ///     "parameter `every`: must be at least 1m; \
 ///      parameter `jitter`: must not be longer than `every`",
 /// );
+///
+/// fn program() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     port("http")?; // and so does this one
+///     Ok(())
+/// }
+/// assert!(program().is_err());
 /// ```
 pub struct Error(Box<Repr>);
 
 impl Error {
-    /// An error of the given kind with a sentence for the one who must act.
+    /// An error of the given kind with a sentence for the person who has to act.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Repr { kind, message: message.into(), problems: Vec::new(), source: None }))
     }
@@ -115,7 +148,7 @@ impl Error {
     /// `message` completes "parameter `key`: …"; say what would be right, and
     /// do not repeat the value, which may be a secret.
     pub fn invalid_parameter(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::invalid(ErrorKind::InvalidParameter, vec![Problem::new(key, message)])
+        Self::invalid(ErrorKind::InvalidParameter, Vec::new()).and_parameter(key, message)
     }
 
     /// A setting of the extension's configuration is not acceptable.
@@ -123,10 +156,10 @@ impl Error {
     /// `message` completes "configuration `key`: …"; say what would be right,
     /// and do not repeat the value, which may be a secret.
     pub fn invalid_configuration(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::invalid(ErrorKind::InvalidConfiguration, vec![Problem::new(key, message)])
+        Self::invalid(ErrorKind::InvalidConfiguration, Vec::new()).and_configuration(key, message)
     }
 
-    /// Something that is needed is not there now; trying again may help.
+    /// Something that is needed is not available now; trying again may help.
     pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
@@ -136,10 +169,52 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// Reports one more setting in the same error, so that all are told at once.
+    /// The answer of another gRPC service, passed on to Gofer's caller: the
+    /// code becomes the kind, and the message stays as it is.
+    ///
+    /// Only for a service whose messages that caller may see. `?` on a
+    /// [`Status`](tonic::Status) gives an [`Internal`](ErrorKind::Internal)
+    /// error, as it does on every other error.
+    ///
+    /// ```
+    /// use gofer_sdk::api::tonic::Status;
+    /// use gofer_sdk::{Error, ErrorKind};
+    ///
+    /// let error = Error::from_status(Status::not_found("there is no such channel"));
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// assert_eq!(error.to_string(), "there is no such channel");
+    /// ```
+    #[cfg(feature = "api")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
+    #[must_use]
+    pub fn from_status(status: tonic::Status) -> Self {
+        let kind = ErrorKind::from_code(status.code());
+        Self::new(kind, status.message().to_owned()).with_source(status)
+    }
+
+    /// Adds a parameter, so that everything wrong is reported at once.
     #[must_use]
     pub fn and_parameter(mut self, key: impl Into<String>, message: impl Into<String>) -> Self {
         self.0.problems.push(Problem::new(key, message));
+        self
+    }
+
+    /// Adds a setting of the configuration, so that everything wrong is reported
+    /// at once.
+    ///
+    /// ```
+    /// use gofer_sdk::Error;
+    ///
+    /// let error = Error::invalid_configuration("url", "must begin with https://")
+    ///     .and_configuration("token", "is required");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "configuration `url`: must begin with https://; configuration `token`: is required",
+    /// );
+    /// ```
+    #[must_use]
+    pub fn and_configuration(mut self, key: impl Into<String>, message: impl Into<String>) -> Self {
+        self.0.problems.push(Problem { noun: CONFIGURATION, ..Problem::new(key, message) });
         self
     }
 
@@ -159,14 +234,23 @@ impl Error {
         self.0.kind
     }
 
-    /// The cause, where there is one.
+    /// The cause, if there is one.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }
 
-    pub(crate) fn invalid(kind: ErrorKind, problems: Vec<Problem>) -> Self {
+    /// An error about settings, all of them parameters or all of them
+    /// configuration, as the kind says.
+    pub(crate) fn invalid(kind: ErrorKind, mut problems: Vec<Problem>) -> Self {
+        if kind == ErrorKind::InvalidConfiguration {
+            problems.iter_mut().for_each(|problem| problem.noun = CONFIGURATION);
+        }
         Self(Box::new(Repr { kind, message: Cow::Borrowed(""), problems, source: None }))
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::unavailable("the extension is shutting down")
     }
 
     pub(crate) fn problems(&self) -> &[Problem] {
@@ -177,16 +261,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        let noun = match self.0.kind {
-            ErrorKind::InvalidConfiguration => "configuration",
-            _ => "parameter",
-        };
         for (n, problem) in self.0.problems.iter().enumerate() {
             if n > 0 || !self.0.message.is_empty() {
                 f.write_str("; ")?;
             }
             match &problem.key {
-                Some(key) => write!(f, "{noun} `{key}`: {}", problem.message)?,
+                Some(key) => write!(f, "{} `{key}`: {}", problem.noun, problem.message)?,
                 None => f.write_str(&problem.message)?,
             }
         }
@@ -222,6 +302,39 @@ where
     }
 }
 
+/// An [`Error`] as one of the standard library's.
+struct Boxed(Error);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Boxed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<Error> for Box<dyn std::error::Error + Send + Sync + 'static> {
+    fn from(error: Error) -> Self {
+        Box::new(Boxed(error))
+    }
+}
+
+impl From<Error> for Box<dyn std::error::Error + 'static> {
+    fn from(error: Error) -> Self {
+        Box::new(Boxed(error))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +358,36 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert_eq!(error.to_string(), "cannot read the port");
         assert!(format!("{error:?}").contains("invalid digit"), "{error:?}");
+    }
+
+    #[test]
+    fn a_boxed_error_keeps_its_sentence_and_its_causes() {
+        let error = || Error::unavailable("try later").with_source("x".parse::<u16>().unwrap_err());
+        let shared: Box<dyn std::error::Error + Send + Sync> = error().into();
+        let local: Box<dyn std::error::Error> = error().into();
+        assert_eq!(
+            (shared.to_string(), local.to_string()),
+            ("try later".into(), "try later".into())
+        );
+        assert!(local.source().unwrap().to_string().contains("invalid digit"));
+        assert_eq!(format!("{shared:?}"), format!("{:?}", error()));
+    }
+
+    #[test]
+    fn parameters_and_configuration_are_named_as_what_they_are() {
+        let error = Error::invalid_parameter("every", "must be at least `least`")
+            .and_configuration("least", "must be positive");
+        assert_eq!(
+            error.to_string(),
+            "parameter `every`: must be at least `least`; configuration `least`: must be positive"
+        );
+        let problems = vec![Problem::new("least", "is required"), Problem::general("and more")];
+        let error = Error::invalid(ErrorKind::InvalidConfiguration, problems)
+            .and_parameter("every", "is required");
+        assert_eq!(
+            error.to_string(),
+            "configuration `least`: is required; and more; parameter `every`: is required"
+        );
     }
 
     #[test]

@@ -83,6 +83,7 @@
 //! | `harness` | an embedded Gofer core, for developing and testing extensions |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // The library neither panics, prints nor ends the process. Said here and not in
 // Cargo.toml, since tests, examples and benchmarks may.
 #![cfg_attr(
@@ -108,6 +109,7 @@ pub mod guide {
 }
 
 #[cfg(feature = "api")]
+#[cfg_attr(docsrs, doc(cfg(feature = "api")))]
 pub mod api;
 mod client;
 mod error;
@@ -116,6 +118,7 @@ mod extension;
 pub mod internal;
 mod server;
 
+pub use bytes::Bytes;
 pub use client::{
     Event, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
     RunInfo, RunState, RunStatus, Secrets,
@@ -125,4 +128,5 @@ pub use extension::{
     Declared, Dialogue, Extension, ExternalEvent, GoDuration, GoDurationRangeError, NoConfig,
     NoParams, ParseGoDurationError, Subscription, Ticks,
 };
+pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

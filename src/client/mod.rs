@@ -149,6 +149,7 @@ impl Gofer {
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
     #[must_use]
     pub fn api(&self) -> GoferClient<Transport> {
         self.raw()
@@ -169,6 +170,7 @@ impl Gofer {
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.inner.transport.clone()
@@ -263,13 +265,26 @@ impl Gofer {
         Secrets::new(self, None)
     }
 
-    /// What happened in Gofer, oldest first; with `follow` it goes on with what
-    /// happens from now on, without end.
+    /// What has happened in Gofer, oldest first.
     ///
     /// # Errors
     ///
     /// As for every call.
-    pub async fn events(&self, follow: bool) -> Result<Events> {
+    pub async fn events(&self) -> Result<Events> {
+        self.list_events(false).await
+    }
+
+    /// What has happened in Gofer, oldest first, and then what happens, as it
+    /// happens: the stream does not end by itself.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn follow_events(&self) -> Result<Events> {
+        self.list_events(true).await
+    }
+
+    async fn list_events(&self, follow: bool) -> Result<Events> {
         let response = self
             .call(|mut api| async move {
                 api.list_events(proto::ListEventsRequest { reverse: false, follow }).await

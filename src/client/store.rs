@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use prost::bytes::Bytes;
+use bytes::Bytes;
 use tonic::Streaming;
 
 use super::{Event, Gofer, PipelineId, error};
@@ -14,7 +14,7 @@ use gofer_proto as proto;
 /// ```
 /// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
 /// let objects = gofer.pipeline_objects("ops/nightly");
-/// objects.put("cursor", "42", true).await?;
+/// objects.replace("cursor", "42").await?;
 /// assert_eq!(objects.get("cursor").await?, "42");
 /// assert_eq!(objects.list().await?, ["cursor"]);
 /// objects.delete("cursor").await?;
@@ -50,8 +50,8 @@ impl<'a> Objects<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none under the
-    /// key, and as for every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key,
+    /// and as for every call.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
         let (namespace_id, pipeline_id) = self.names();
         let key = key.to_owned();
@@ -64,15 +64,28 @@ impl<'a> Objects<'a> {
         })
     }
 
-    /// Writes an object; with `force` over one that is there.
+    /// Writes a new object.
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) without `force` where
-    /// there is one under the key, and as for every call.
-    pub async fn put(&self, key: &str, content: impl Into<Bytes>, force: bool) -> Result<()> {
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under
+    /// the key, and as for every call.
+    pub async fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
+        self.write(key, content.into(), false).await
+    }
+
+    /// Writes an object, over the one under the key if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn replace(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
+        self.write(key, content.into(), true).await
+    }
+
+    async fn write(&self, key: &str, content: Bytes, force: bool) -> Result<()> {
         let (namespace_id, pipeline_id) = self.names();
-        let (key, content) = (key.to_owned(), content.into());
+        let key = key.to_owned();
         if let Some(run_id) = self.run {
             let request = proto::PutRunObjectRequest {
                 namespace_id,
@@ -132,7 +145,7 @@ impl<'a> Objects<'a> {
 /// ```
 /// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
 /// let secrets = gofer.pipeline_secrets("ops/nightly");
-/// secrets.put("token", "hunter2", false).await?;
+/// secrets.put("token", "hunter2").await?;
 /// assert_eq!(secrets.get("token").await?, "hunter2");
 /// # Ok(()) }
 /// ```
@@ -152,8 +165,8 @@ impl<'a> Secrets<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) where there is none under the
-    /// key, and as for every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key,
+    /// and as for every call.
     pub async fn get(&self, key: &str) -> Result<String> {
         let key = key.to_owned();
         Ok(if let Some(pipeline) = &self.pipeline {
@@ -170,14 +183,28 @@ impl<'a> Secrets<'a> {
         })
     }
 
-    /// Writes a secret of the pipeline; with `force` over one that is there. A
-    /// global secret written like this is for all namespaces.
+    /// Writes a new secret. A global secret written like this is for all
+    /// namespaces.
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) without `force` where
-    /// there is one under the key, and as for every call.
-    pub async fn put(&self, key: &str, secret: &str, force: bool) -> Result<()> {
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under
+    /// the key, and as for every call.
+    pub async fn put(&self, key: &str, secret: &str) -> Result<()> {
+        self.write(key, secret, false).await
+    }
+
+    /// Writes a secret, over the one under the key if there is one. A global
+    /// secret written like this is for all namespaces.
+    ///
+    /// # Errors
+    ///
+    /// As for every call.
+    pub async fn replace(&self, key: &str, secret: &str) -> Result<()> {
+        self.write(key, secret, true).await
+    }
+
+    async fn write(&self, key: &str, secret: &str, force: bool) -> Result<()> {
         let (key, content) = (key.to_owned(), secret.to_owned());
         if let Some(pipeline) = &self.pipeline {
             let request = proto::PutPipelineSecretRequest {
@@ -237,11 +264,11 @@ impl<'a> Secrets<'a> {
     }
 }
 
-/// A stream of events; made by [`Gofer::events`].
+/// A stream of events; made by [`Gofer::events`] and [`Gofer::follow_events`].
 ///
 /// ```
 /// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
-/// let mut events = gofer.events(true).await?;
+/// let mut events = gofer.follow_events().await?;
 /// while let Some(event) = events.next().await? {
 ///     println!("{}: {}", event.kind, event.details);
 /// }
@@ -254,19 +281,20 @@ impl Events {
         Self(stream)
     }
 
-    /// The next event; `None` at the end of a stream that does not follow.
+    /// The next event; `None` at the end of the history, unless the stream
+    /// follows.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) where the connection is
-    /// lost, and whatever Gofer ends the stream with.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the connection is lost,
+    /// and whatever error Gofer ends the stream with.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         loop {
             match self.0.message().await {
                 Ok(Some(proto::ListEventsResponse { event: Some(event) })) => {
                     return Ok(Some(event.into()));
                 }
-                // A message without an event says nothing.
+                // A message without an event is empty.
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 Err(status) => return Err(error(&status)),

@@ -183,12 +183,10 @@ impl RunInfo {
     /// When it started, by Gofer's clock, to the millisecond.
     #[must_use]
     pub fn started(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.started.unsigned_abs())
+        time(self.0.started)
     }
 
-    /// When it started, in Unix milliseconds by Gofer's clock.
-    #[must_use]
-    pub fn started_unix_millis(&self) -> i64 {
+    pub(crate) fn started_unix_millis(&self) -> i64 {
         self.0.started
     }
 
@@ -196,7 +194,7 @@ impl RunInfo {
     #[must_use]
     pub fn ended(&self) -> Option<SystemTime> {
         let ended = self.0.ended;
-        (ended > 0).then(|| UNIX_EPOCH + Duration::from_millis(ended.unsigned_abs()))
+        (ended > 0).then(|| time(ended))
     }
 
     /// How far it is.
@@ -287,8 +285,8 @@ pub struct Event {
     pub kind: String,
     /// What exactly, as JSON.
     pub details: String,
-    /// When, in Unix milliseconds by Gofer's clock.
-    pub emitted_unix_millis: i64,
+    /// When, by Gofer's clock, to the millisecond.
+    pub emitted: SystemTime,
 }
 
 impl From<proto::Event> for Event {
@@ -297,9 +295,13 @@ impl From<proto::Event> for Event {
             id: event.id,
             kind: event.r#type,
             details: event.details,
-            emitted_unix_millis: event.emitted,
+            emitted: time(event.emitted),
         }
     }
+}
+
+fn time(unix_millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(unix_millis.unsigned_abs())
 }
 
 pub(crate) fn start_request(

@@ -132,7 +132,7 @@ where
             outcome = talk => outcome,
             () = gone.closed() => return,
             () = draining.cancelled() => {
-                Err(crate::error::Error::unavailable("the extension is shutting down"))
+                Err(crate::error::Error::shutting_down())
             }
         };
         match outcome {

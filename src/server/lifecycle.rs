@@ -106,7 +106,7 @@ impl Lifecycle {
             State::Uninitialized | State::Initializing { .. } => {
                 Err(Error::unavailable("the extension is not initialized yet; call Init first"))
             }
-            State::Ended => Err(stopping()),
+            State::Ended => Err(Error::shutting_down()),
         }
     }
 
@@ -127,7 +127,7 @@ impl Lifecycle {
                          restart it to change its configuration",
                     )));
                 }
-                State::Ended => return Err(Arc::new(stopping())),
+                State::Ended => return Err(Arc::new(Error::shutting_down())),
                 State::Uninitialized => self.begin(&mut state, config),
             }
         };
@@ -135,7 +135,7 @@ impl Lifecycle {
         match outcome.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // The attempt was dropped: the extension is ending.
-            _ => Err(Arc::new(stopping())),
+            _ => Err(Arc::new(Error::shutting_down())),
         }
     }
 
@@ -152,7 +152,7 @@ impl Lifecycle {
             ));
             let attempt = tokio::select! {
                 attempt = attempt => attempt,
-                () = this.draining.cancelled() => Err(stopping()),
+                () = this.draining.cancelled() => Err(Error::shutting_down()),
             };
             let _ = done.send(Some(this.conclude(config, attempt).map_err(Arc::new)));
         });
@@ -162,7 +162,7 @@ impl Lifecycle {
     fn conclude(&self, config: Settings, attempt: Result<Arc<dyn Instance>>) -> Result<()> {
         let mut state = self.state();
         if matches!(*state, State::Ended) {
-            return Err(stopping());
+            return Err(Error::shutting_down());
         }
         match attempt {
             Ok(instance) => {
@@ -254,8 +254,4 @@ impl Drop for Stopped<'_> {
     fn drop(&mut self) {
         self.0.advance(Phase::Stopped);
     }
-}
-
-fn stopping() -> Error {
-    Error::unavailable("the extension is shutting down")
 }

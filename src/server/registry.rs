@@ -131,7 +131,7 @@ impl Registry {
         // The author's code: outside the lock, and contained.
         let prepared = contain_call(|| instance.prepare(key, settings, context))?;
         let Some(outcome) = self.accept(prepared)? else { return Ok(()) };
-        outcome.await.unwrap_or_else(|_| Err(stopping()))
+        outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 
     /// Ends a subscription and answers once it has ended; one that is not there
@@ -148,7 +148,7 @@ impl Registry {
             self.change(&mut slot.entry, Command::Unsubscribe(reply));
             outcome
         };
-        outcome.await.unwrap_or_else(|_| Err(stopping()))
+        outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 
     /// What Info lists.
@@ -245,7 +245,7 @@ impl Registry {
         let mut state = self.state();
         let State { entries, roster, closed } = &mut *state;
         if *closed {
-            return Err(stopping());
+            return Err(Error::shutting_down());
         }
         let hash = self.hasher.hash_one(&prepared.live.key);
         let key = &prepared.live.key;
@@ -350,7 +350,7 @@ impl Registry {
         let hash = self.hasher.hash_one(key);
         let slot = entries.find_mut(hash, |slot| slot.is(hash, key));
         let Some(Slot { entry: Entry::Changing(changing), .. }) = slot else {
-            return Err(stopping());
+            return Err(Error::shutting_down());
         };
         match (&changing.current, &next) {
             (None, Some(_)) => roster.add(key),
@@ -421,8 +421,4 @@ fn let_go<T>(held: T) {
     }) {
         tracing::error!(?error, "parameters panicked when they were dropped");
     }
-}
-
-fn stopping() -> Error {
-    Error::unavailable("the extension is shutting down")
 }

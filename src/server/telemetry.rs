@@ -1,28 +1,48 @@
-//! Logs as JSON lines on standard error, in Gofer's levels, with the
-//! extension's name on each line.
+//! Logs as JSON lines on standard error, with Gofer's levels and the extension's
+//! name on each line.
 //!
 //! Installed by [`run`](crate::run) alone. The library itself only emits
-//! `tracing` events; an author with a subscriber of his own uses
-//! [`Server`](crate::Server) and never meets this.
+//! `tracing` events; an author that brings a subscriber uses
+//! [`Server`](crate::Server), which installs none.
 
 use std::fmt;
-use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Registry;
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::fmt::format::{FormatEvent, JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatFields as _, FormattedFields, MakeWriter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
 use super::system_config::LogLevel;
 
-/// Logs for the rest of the process, unless somebody already does.
+/// Logs for the rest of the process, unless a subscriber is installed already.
 pub(crate) fn install(level: LogLevel, extension: &str) {
-    let lines = JsonLines { extension: extension.to_owned(), level: filter(level) };
     // A subscriber that is already there is the author's, and is kept.
-    let _ = tracing::subscriber::set_global_default(Registry::default().with(lines));
+    let _ = tracing::subscriber::set_global_default(subscriber(level, extension, std::io::stderr));
+}
+
+fn subscriber<W>(level: LogLevel, extension: &str, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let level = filter(level);
+    let transport = level.min(LevelFilter::WARN);
+    let quiet = filter_fn(move |metadata| {
+        *metadata.level() <= if is_transport(metadata) { transport } else { level }
+    });
+    // The layer writes each line with one call, so that lines of several threads
+    // do not mix. A line that cannot be written is lost: to report that would be
+    // another write to the same place, and one that panics.
+    let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(JsonFields::new())
+        .event_format(JsonLines { extension: extension.to_owned() })
+        .log_internal_errors(false)
+        .with_writer(writer);
+    Registry::default().with(lines.with_filter(level.and(quiet)))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -35,54 +55,57 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Crates that tell of each frame and each record at level `debug`: an author
-/// who looks for what an extension does would not find it among them.
-fn is_transport(target: &str) -> bool {
-    let of = target.split("::").next().unwrap_or_default();
+/// Crates that log each frame and each record at level `debug`, among which an
+/// author would not find what the extension logs.
+fn is_transport(metadata: &Metadata<'_>) -> bool {
+    let of = metadata.target().split("::").next().unwrap_or_default();
     matches!(of, "h2" | "hyper" | "hyper_util" | "mio" | "rustls" | "tonic" | "tower")
 }
 
+/// One object for each event: its fields, those of the spans it is in (the inner
+/// ones win), and the keys of every line.
 struct JsonLines {
     extension: String,
-    level: LevelFilter,
 }
 
-impl<S: Subscriber> Layer<S> for JsonLines {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
-        let most = if is_transport(metadata.target()) {
-            self.level.min(LevelFilter::WARN)
-        } else {
-            self.level
-        };
-        *metadata.level() <= most
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
-    }
-
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let line = self.line(event, SystemTime::now());
-        // One write for one line: lines of several threads do not mix. Where
-        // standard error is gone there is nobody left to tell.
-        let _ = std::io::stderr().write_all(line.as_bytes());
-    }
-}
-
-impl JsonLines {
-    fn line(&self, event: &Event<'_>, now: SystemTime) -> String {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for JsonLines {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = Map::new();
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        line.insert("level".to_owned(), name(*event.metadata().level()).into());
-        line.insert("time".to_owned(), millis.into());
-        line.insert("extension".to_owned(), self.extension.as_str().into());
-        event.record(&mut Fields(&mut line));
-        line.insert("target".to_owned(), event.metadata().target().into());
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
-        text
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            if let Some(fields) = span.extensions().get::<FormattedFields<JsonFields>>() {
+                add(&mut line, fields);
+            }
+        }
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        add(&mut line, &fields);
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let metadata = event.metadata();
+        for (key, value) in [
+            ("level", name(*metadata.level())),
+            ("time", &time),
+            ("extension", &self.extension),
+            ("target", metadata.target()),
+        ] {
+            line.insert(key.to_owned(), value.into());
+        }
+        writeln!(writer, "{}", Value::Object(line))
     }
+}
+
+/// Adds an object's fields. The keys of every line are not theirs to set.
+fn add(line: &mut Map<String, Value>, fields: &str) {
+    let fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
+    line.extend(fields.into_iter().map(|(name, value)| match &*name {
+        "level" | "time" | "extension" | "target" => (format!("field_{name}"), value),
+        _ => (name, value),
+    }));
 }
 
 fn name(level: Level) -> &'static str {
@@ -94,84 +117,78 @@ fn name(level: Level) -> &'static str {
     }
 }
 
-struct Fields<'a>(&'a mut Map<String, Value>);
-
-impl Fields<'_> {
-    fn put(&mut self, field: &Field, value: impl Into<Value>) {
-        // The line's own fields are not an event's to change.
-        let name = match field.name() {
-            taken @ ("level" | "time" | "extension" | "target") => format!("field_{taken}"),
-            name => name.to_owned(),
-        };
-        self.0.insert(name, value.into());
-    }
-}
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format!("{value:?}"));
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use super::*;
 
-    /// Keeps the lines instead of writing them.
-    struct Kept(JsonLines, Arc<Mutex<Vec<String>>>);
+    /// Keeps what is written, call by call.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<String>>>);
 
-    impl<S: Subscriber> Layer<S> for Kept {
-        fn enabled(&self, metadata: &tracing::Metadata<'_>, context: Context<'_, S>) -> bool {
-            self.0.enabled(metadata, context)
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(bytes.len())
         }
 
-        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            let now = UNIX_EPOCH + Duration::from_millis(1_234);
-            self.1.lock().unwrap().push(self.0.line(event, now));
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
+    }
+
+    fn logged(level: LogLevel, log: impl FnOnce()) -> Vec<Value> {
+        let writes = Writes::default();
+        let writer = writes.clone();
+        let subscriber = subscriber(level, "interval", move || writer.clone());
+        tracing::subscriber::with_default(subscriber, log);
+        let lines = std::mem::take(&mut *writes.0.lock().unwrap());
+        let parse = |line: &String| {
+            assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
+            serde_json::from_str(line).unwrap()
+        };
+        lines.iter().map(parse).collect()
     }
 
     #[test]
     fn a_line_is_json_with_gofers_level_and_the_extensions_name() {
-        let lines = Arc::default();
-        let json = JsonLines { extension: "interval".to_owned(), level: filter(LogLevel::Info) };
-        let subscriber = Registry::default().with(Kept(json, Arc::clone(&lines)));
-        tracing::subscriber::with_default(subscriber, || {
+        let lines = logged(LogLevel::Info, || {
             tracing::debug!("too much detail");
-            tracing::warn!(pipeline = "a/b", runs = 3, "a \"quoted\"\nmessage");
+            tracing::warn!(pipeline = "a/b", runs = 3, level = 7, "a \"quoted\"\nmessage");
         });
-        let lines = lines.lock().unwrap();
         let [line] = &lines[..] else { panic!("{lines:?}") };
-        assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
-        let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["level"], "warn");
-        assert_eq!(line["time"], 1_234);
+        assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
         assert_eq!(line["extension"], "interval");
         assert_eq!(line["message"], "a \"quoted\"\nmessage");
         assert_eq!((&line["pipeline"], &line["runs"]), (&"a/b".into(), &3.into()));
+        assert_eq!(line["field_level"], 7);
+        assert!(line["target"].as_str().unwrap().starts_with("gofer_sdk"), "{line}");
+    }
+
+    #[test]
+    fn a_line_has_the_fields_of_its_spans() {
+        let lines = logged(LogLevel::Info, || {
+            let _outer = tracing::info_span!("outer", pipeline = "a/b", attempt = 1).entered();
+            let _inner = tracing::info_span!("inner", attempt = 2).entered();
+            tracing::info!("started");
+        });
+        assert_eq!((&lines[0]["pipeline"], &lines[0]["attempt"]), (&"a/b".into(), &2.into()));
+    }
+
+    #[test]
+    fn transport_crates_log_warnings_and_nothing_below() {
+        let lines = logged(LogLevel::Debug, || {
+            tracing::debug!(target: "h2::codec", "a frame");
+            tracing::info!(target: "hyper", "a connection");
+            tracing::warn!(target: "rustls::conn", "an alert");
+            tracing::debug!(target: "tower_defense", "a detail");
+            tracing::trace!("even more");
+        });
+        let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+        assert_eq!(messages, ["an alert", "a detail"]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The interval extension's promises, on a paused clock: days pass in
 //! milliseconds, over real TLS and gRPC inside one process.
 
+use std::time::SystemTime;
+
 use crate::interval_extension::Interval;
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
-use gofer_sdk::{ErrorKind, Result};
+use gofer_sdk::{ErrorKind, Result, RunInfo};
 
 const NIGHTLY: &str = "default/nightly";
 
@@ -15,16 +17,10 @@ async fn core() -> Result<(Core, Installed)> {
 
 /// When each run of a pipeline started, oldest first, in milliseconds since
 /// `origin`.
-fn starts(core: &Core, pipeline: &str, origin: i64) -> Vec<i64> {
-    let mut starts: Vec<_> =
-        core.runs(pipeline).iter().map(|run| run.started_unix_millis() - origin).collect();
-    starts.reverse();
-    starts
-}
-
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_millis()).unwrap()
+fn starts(core: &Core, pipeline: &str, origin: SystemTime) -> Vec<i64> {
+    let since = |run: &RunInfo| run.started().duration_since(origin).unwrap().as_millis();
+    let runs = core.runs(pipeline);
+    runs.iter().rev().map(|run| i64::try_from(since(run)).unwrap()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +44,7 @@ async fn a_day_of_five_minute_ticks_does_not_drift() -> Result<()> {
     let (core, interval) = core().await?;
     interval.subscribe(NIGHTLY, "often", [("every", "5m")]).await?;
     core.elapse(hours(24)).await;
-    let first = core.runs(NIGHTLY).last().unwrap().started_unix_millis();
+    let first = core.runs(NIGHTLY).last().unwrap().started();
     let starts = starts(&core, NIGHTLY, first);
     assert_eq!(starts.len(), 288);
     for (n, start) in starts.iter().enumerate() {
@@ -59,7 +55,7 @@ async fn a_day_of_five_minute_ticks_does_not_drift() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pipeline_mistypes_is_told_with_what_would_be_right() -> Result<()> {
+async fn what_a_pipeline_mistypes_is_reported_with_what_would_be_right() -> Result<()> {
     let (core, interval) = core().await?;
     for (params, expected) in [
         (vec![("every", "30s")], "parameter `every`: must be at least 1m0s"),
@@ -206,7 +202,7 @@ async fn labels_of_one_pipeline_tick_on_their_own() -> Result<()> {
 #[tokio::test(start_paused = true)]
 async fn jitter_spreads_subscriptions_and_keeps_each_at_its_place() -> Result<()> {
     let (core, interval) = core().await?;
-    let before = now();
+    let before = SystemTime::now();
     let pipelines: Vec<_> = (0..20).map(|n| format!("default/p{n}")).collect();
     for pipeline in &pipelines {
         let params = [("every", "10m"), ("jitter", "10m")];

@@ -243,13 +243,14 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
         assert!(before.elapsed() < Duration::from_secs(30), "no run came");
         wait(0.01).await;
     }
-    let late = core.runs("default/nightly")[0].started_unix_millis();
+    let late = core.runs("default/nightly")[0].started();
     wait(3.1).await;
     let runs = core.runs("default/nightly");
     let after: Vec<_> = runs
         .iter()
-        .filter(|run| run.started_unix_millis() > late)
-        .map(|run| run.started_unix_millis() - runs[runs.len() - 1].started_unix_millis())
+        .filter(|run| run.started() > late)
+        .map(|run| run.started().duration_since(runs[runs.len() - 1].started()).unwrap())
+        .map(|since| i64::try_from(since.as_millis()).unwrap())
         .collect();
     assert_eq!(after.len(), 3, "one run for all that was missed, then the cadence: {after:?}");
     for start in after {

@@ -4,7 +4,7 @@
 use crate::support::probe::probe;
 use crate::support::{EVENT, Setup};
 use gofer_sdk::{Error, Extension, Gofer, NoConfig, NoParams, Result};
-use tonic::Code;
+use tonic::{Code, Status};
 
 #[tokio::test]
 async fn method_path_headers_and_body_arrive() {
@@ -92,6 +92,24 @@ async fn what_the_extension_refuses_is_told_and_its_own_failure_is_not() {
     let failed = client.external_event("GET / HTTP/1.1\r\n\r\n").await.unwrap_err();
     assert_eq!(failed.code(), Code::Internal);
     assert_eq!(failed.message(), "the extension failed; its log says why");
+}
+
+#[tokio::test]
+async fn the_status_of_another_service_is_shown_only_if_the_author_asks_for_it() {
+    let extension = probe().event(|_, event| async move {
+        let answer = Err(Status::not_found("there is no channel hunter2"));
+        match event.path() {
+            "/passed-on" => answer.map_err(Error::from_status),
+            _ => Ok(answer?),
+        }
+    });
+    let (_, _started, client) = extension.start(Setup::default()).await;
+    let shown = client.external_event("GET /passed-on HTTP/1.1\r\n\r\n").await.unwrap_err();
+    assert_eq!(shown.code(), Code::NotFound);
+    assert_eq!(shown.message(), "there is no channel hunter2");
+    let hidden = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(hidden.code(), Code::Internal);
+    assert_eq!(hidden.message(), "the extension failed; its log says why");
 }
 
 /// An extension that leaves everything to the defaults.

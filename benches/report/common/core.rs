@@ -80,7 +80,8 @@ impl RealCore {
             let arrival = |run: gofer_sdk::RunInfo| {
                 let due = due(run.reason())?;
                 // Any moment of that millisecond: the last.
-                let at = run.started_unix_millis() * 1_000_000 + 999_999;
+                let started = run.started().duration_since(std::time::UNIX_EPOCH).ok()?;
+                let at = i64::try_from(started.as_nanos()).ok()? + 999_999;
                 Some(Arrival { pipeline: run.pipeline().pipeline().to_owned(), due, at })
             };
             runs.filter_map(arrival).collect()

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast::error::RecvError;
 
@@ -318,7 +319,7 @@ impl Report {
 
     fn run(&mut self, run: &RunInfo) -> Result<()> {
         self.runs += 1;
-        let started = run.started_unix_millis();
+        let started = unix_millis(run.started());
         let late = self.period_millis.map(|period| {
             // The first tick comes one period after subscribing.
             let since = started - self.subscribed;
@@ -368,6 +369,11 @@ impl Report {
         writeln!(out, ".")?;
         Ok(out.flush()?)
     }
+}
+
+fn unix_millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The time of day in UTC, as `12:34:56.789`.

@@ -27,7 +27,7 @@ fn wrong<T: de::DeserializeOwned + JsonSchema + Debug>(pairs: &[(&str, &str)]) -
 /// What is wrong with `value` for a single setting of type `T`.
 fn refused<T: de::DeserializeOwned + JsonSchema + Debug>(value: &str) -> String {
     let problems = read::<One<T>>(&[("it", value)]).unwrap_err();
-    let [Problem { key: Some(key), message }] = problems.as_slice() else {
+    let [Problem { key: Some(key), message, .. }] = problems.as_slice() else {
         panic!("{problems:?}");
     };
     assert_eq!(key, "it");

@@ -335,12 +335,12 @@ async fn nothing_is_subscribed_that_does_not_exist() {
 async fn an_extension_keeps_objects_and_reads_secrets() {
     let (core, metronome) = with_metronome().await;
     let objects = core.client().pipeline_objects("nightly");
-    objects.put("cursor", "41", false).await.unwrap();
-    objects.put("cursor", "42", true).await.unwrap();
+    objects.put("cursor", "41").await.unwrap();
+    objects.replace("cursor", "42").await.unwrap();
     assert_eq!(objects.get("cursor").await.unwrap(), "42");
     assert_eq!(objects.list().await.unwrap(), ["cursor"]);
     let secrets = core.client().pipeline_secrets("nightly");
-    secrets.put("pace", "10m", false).await.unwrap();
+    secrets.put("pace", "10m").await.unwrap();
     assert_eq!(secrets.get("pace").await.unwrap(), "10m");
     // The extension gets what the setting refers to; what is stored refers to it.
     let mut api = core.client().api();
@@ -350,7 +350,7 @@ async fn an_extension_keeps_objects_and_reads_secrets() {
     core.elapse(hours(1)).await;
     assert_eq!(core.runs("nightly").len(), 6);
     let of_run = core.client().run_objects("nightly", 6);
-    of_run.put("log", "all is well", false).await.unwrap();
+    of_run.put("log", "all is well").await.unwrap();
     assert_eq!(of_run.get("log").await.unwrap(), "all is well");
     metronome.restart().await.unwrap();
     assert_eq!(metronome.info().await.unwrap().registered, ["default/nightly"]);

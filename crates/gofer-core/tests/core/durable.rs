@@ -64,7 +64,7 @@ async fn core_under_test() {
     }
     let follower = core.clone();
     loads.spawn(async move {
-        let mut events = follower.client().events(true).await.unwrap();
+        let mut events = follower.client().follow_events().await.unwrap();
         while let Some(event) = events.next().await.unwrap() {
             acknowledge(&format!("event {} {}", event.id, event.details));
         }
@@ -233,7 +233,7 @@ impl Acknowledged {
         }
         // Nothing by halves: events without a gap, and each run with both of its
         // own, once.
-        let mut events = core.client().events(false).await.unwrap();
+        let mut events = core.client().events().await.unwrap();
         let (mut last, mut started, mut completed) = (0, BTreeSet::new(), BTreeSet::new());
         let mut namespaces = BTreeSet::new();
         while let Some(event) = events.next().await.unwrap() {

@@ -38,7 +38,7 @@ async fn follow(caller: &Caller) -> Result<Streaming<proto::ListEventsResponse>,
 
 /// The number of the newest event.
 async fn newest(core: &Core) -> i64 {
-    let mut events = core.client().events(false).await.unwrap();
+    let mut events = core.client().events().await.unwrap();
     let mut last = 0;
     while let Some(event) = events.next().await.unwrap() {
         last = event.id;
@@ -162,7 +162,7 @@ async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_onc
     let all = async {
         while !starters.is_empty() {
             // Over the core's own client, which finds the way back by itself.
-            let Ok(mut events) = core.client().events(true).await else { continue };
+            let Ok(mut events) = core.client().follow_events().await else { continue };
             let mut before = 0;
             loop {
                 tokio::select! {

@@ -491,7 +491,7 @@ async fn killed_while_runs_were_executed_it_fails_those_and_executes_what_waited
     assert_eq!(lost.description(), "the core ended while the run was being executed");
     assert_eq!((hears.recv().await, hears.recv().await), (Some(4), Some(5)));
     // Each ended once.
-    let mut events = core.client().events(false).await.unwrap();
+    let mut events = core.client().events().await.unwrap();
     let mut completed = Vec::new();
     while let Some(event) = events.next().await.unwrap() {
         if event.kind == "RUN_COMPLETED" {
