@@ -1,5 +1,5 @@
-//! The harness's core, on a thread and a runtime of its own, so that the
-//! measuring process may be busy with other things.
+//! An embedded core on a thread and a runtime of its own, so that the measuring
+//! process may be busy with other things.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ impl RealCore {
             let runs = (0..count).flat_map(|n| core.runs(pipeline(n)));
             let arrival = |run: gofer_sdk::RunInfo| {
                 let due = due(run.reason())?;
-                // Any moment of that millisecond: the last.
+                // At any moment of that millisecond; the last is assumed.
                 let at = run.started_unix_millis() * 1_000_000 + 999_999;
                 Some(Arrival { pipeline: run.pipeline().pipeline().to_owned(), due, at })
             };
