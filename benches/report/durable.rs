@@ -1,5 +1,5 @@
-//! Runs that a core with a store in a file starts, each on disk before it is
-//! answered, beside plain commits of the same records in groups of as many.
+//! Runs that a core with a store in a file starts, each on disk before the call is
+//! answered, compared with plain commits of as many of the same records.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 
 use crate::common::core::RealCore;
 use crate::common::report::Table;
-use crate::common::{Options, Result, median, number};
+use crate::common::{Options, Result, median, number, spread};
 
 const IN_FLIGHT: usize = 64;
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// What a run leaves: itself, and that it started and completed. In bytes, of
-/// keys and values.
+/// The records of a run: itself, and the events of its start and end. Bytes of keys
+/// and values.
 const SIZES: [(usize, usize); 3] = [(39, 130), (9, 180), (9, 210)];
 
 /// On the disk that the build is on: a temporary directory may be in memory.
@@ -39,18 +39,17 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
         plains.push(plain(&file("plain")?, count)?);
     }
     std::fs::remove_dir_all(file("")?.parent().unwrap_or(Path::new("")))?;
-    let seen = median(&cores);
     table.promise(
         format!("StartRun, durable, {IN_FLIGHT} in flight"),
         "≥ 5,000/s",
-        format!("{seen:.0}/s"),
-        format!("{:.0}/s (plain commits, {IN_FLIGHT} runs in each)", median(&plains)),
-        seen >= 5_000.0,
+        spread(&cores, 0, "/s"),
+        format!("{} (plain commits, {IN_FLIGHT} runs in each)", spread(&plains, 0, "/s")),
+        median(&cores) >= 5_000.0,
     );
     Ok(())
 }
 
-/// Runs in a second.
+/// Runs per second.
 async fn core(file: &Path, count: usize) -> Result<f64> {
     let core = RealCore::with(Core::builder().store(file)).await?;
     let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
@@ -87,7 +86,7 @@ async fn core(file: &Path, count: usize) -> Result<f64> {
     Ok(number(count / IN_FLIGHT * IN_FLIGHT) / took)
 }
 
-/// Runs in a second, of commits that hold as many as are in flight.
+/// Runs per second, with as many in each commit as are in flight.
 fn plain(file: &Path, count: usize) -> Result<f64> {
     let database = Database::create(file)?;
     let start = Instant::now();

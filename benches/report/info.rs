@@ -1,5 +1,5 @@
-//! Info with very many subscriptions: how long it takes, and that it never
-//! grows beyond what Gofer's client accepts.
+//! Info with very many subscriptions: how long it takes, and that it never becomes
+//! larger than Gofer's client accepts.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::common::gofer::Gofer;
 use crate::common::process::Process;
 use crate::common::report::Table;
 use crate::common::roles::Role;
-use crate::common::{Options, Result, median, number};
+use crate::common::{Options, Result, median, number, spread};
 
 /// What gRPC clients, Gofer's among them, accept as one message.
 const MOST: usize = 4 * 1024 * 1024;
@@ -28,16 +28,15 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             sdks.push(timed_info(&mut sdk, count).await?);
             bares.push(timed_info(&mut bare, count).await?);
         }
-        let seen = median(&sdks);
         table.promise(
             format!("Info with {count} subscriptions, client with {which} windows"),
             "≤ 15 ms",
-            format!("{seen:.1} ms"),
-            format!("{:.1} ms", median(&bares)),
-            seen <= 15.0,
+            spread(&sdks, 1, " ms"),
+            spread(&bares, 1, " ms"),
+            median(&sdks) <= 15.0,
         );
     }
-    // What the list costs where it has to be made anew.
+    // The cost of a list that has to be made anew.
     let (mut client, mut took) = (Client::connect(sdk.port, Windows::Default).await?, Vec::new());
     for n in 0..options.pick(10, 2) {
         client.unsubscribe(n).await?;
@@ -45,7 +44,7 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
         client.subscribe(n, "24h").await?;
     }
     let what = format!("Info with {count} subscriptions, the first after an Unsubscribe");
-    table.note(what, format!("{:.1} ms", median(&took)), "");
+    table.note(what, spread(&took, 1, " ms"), "");
     drop((sdk, bare));
     let count = options.pick(1_000_000, 250_000);
     let sdk = subscribed(Role::Sdk, &gofer, count).await?;
@@ -54,17 +53,17 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
     let info = client.info().await?;
     let took = start.elapsed().as_secs_f64() * 1e3;
     let (bytes, listed) = (info.encoded_len(), info.registered.len());
-    let says_so = info.documentation.contains(&format!("it shows {listed} of {count}"));
+    let is_noted = info.documentation.contains(&format!("it shows {listed} of {count}"));
     table.promise(
         format!("Info with {count} subscriptions: size"),
-        "≤ 4 MiB, and says that it was cut",
+        "≤ 4 MiB, with a note that it is cut",
         format!(
             "{:.2} MiB, {listed} listed, {}, {took:.0} ms",
             number(bytes) / number(1024_u64 * 1024),
-            if says_so { "says so" } else { "does not say so" },
+            if is_noted { "with a note" } else { "without a note" },
         ),
         "",
-        bytes <= MOST && says_so,
+        bytes <= MOST && is_noted,
     );
     Ok(())
 }
@@ -76,7 +75,7 @@ async fn subscribed(role: Role, gofer: &Gofer, count: usize) -> Result<Process> 
     client.init().await?;
     client.subscribe_all(0..count, 64, "24h").await?;
     if let Role::Sdk = role {
-        // What starts in the background has ended.
+        // Until all that is started in the background has ended.
         while gofer.asked() < asked + count {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }

@@ -1,5 +1,5 @@
-//! Resident memory of each live interval subscription, all included, once
-//! everything that starts with it has come to rest.
+//! Resident memory of a live interval subscription, everything included, once all
+//! that it starts has come to rest.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,13 +31,13 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
     Ok(())
 }
 
-/// Bytes for each: at rest, and right after the last Subscribe.
+/// Bytes per subscription: at rest, and right after the last Subscribe.
 async fn subscriptions(count: usize) -> Result<(f64, f64)> {
     let gofer = Gofer::start()?;
     let server = Process::start(Role::Sdk, gofer.port)?;
     let mut client = Client::connect(server.port, Windows::Default).await?;
     client.init().await?;
-    // The first one pays for what all share: the connection to Gofer.
+    // The first one also opens the connection to Gofer, which all share.
     client.subscribe(0, "24h").await?;
     quiet(&server, &gofer, 1).await?;
     let before = server.rss()?;
@@ -48,7 +48,7 @@ async fn subscriptions(count: usize) -> Result<(f64, f64)> {
     Ok((each(server.rss()?), each(busy)))
 }
 
-/// Waits until Gofer has been asked about so many, and the server rests.
+/// Waits until Gofer has been asked for the runs of so many, and the server is idle.
 async fn quiet(server: &Process, gofer: &Gofer, asked: usize) -> Result<()> {
     let mut cpu = server.cpu()?;
     loop {
@@ -61,7 +61,7 @@ async fn quiet(server: &Process, gofer: &Gofer, asked: usize) -> Result<()> {
     }
 }
 
-/// Bytes for each of so many tasks that only sleep, by their process's word.
+/// Bytes for each of so many tasks that only sleep, as reported by their process.
 fn bare_task(count: usize) -> Result<u64> {
     let output = Command::new(std::env::current_exe()?)
         .arg(Role::Tasks.argument())

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::common::report::Table;
 use crate::common::roles::{Role, named};
-use crate::common::{Options, Result, median};
+use crate::common::{Options, Result, median, spread};
 
 /// Where the core under test keeps its store.
 const STORE: &str = "BENCH_STORE";
@@ -25,7 +25,7 @@ const EXTENSIONS: &str = "BENCH_EXTENSIONS";
 /// Subscriptions of each.
 const SUBSCRIPTIONS: usize = 100;
 
-/// What lets a pipeline run every second.
+/// Allows pipelines to run every second.
 const EVERY_SECOND: [(&str, &str); 1] = [("min_interval", "1s")];
 
 /// The pipeline that the extension that is killed runs every second.
@@ -49,7 +49,6 @@ pub(crate) fn measure(options: &Options, table: &mut Table) -> Result<()> {
         second.ends()?;
         std::fs::remove_dir_all(&directory)?;
     }
-    let (all, one) = (median(&all), median(&one));
     table.promise(
         format!(
             "{extensions} extensions, {} subscriptions and one that never comes up, killed: all \
@@ -57,16 +56,16 @@ pub(crate) fn measure(options: &Options, table: &mut Table) -> Result<()> {
             extensions * SUBSCRIPTIONS
         ),
         "≤ 10 s",
-        format!("{all:.2} s"),
-        String::new(),
-        all <= 10.0,
+        spread(&all, 2, " s"),
+        "",
+        median(&all) <= 10.0,
     );
     table.promise(
         "one extension killed: it fires again, every second",
         "≤ 2 s",
-        format!("{one:.2} s"),
-        String::new(),
-        one <= 2.0,
+        spread(&one, 2, " s"),
+        "",
+        median(&one) <= 2.0,
     );
     Ok(())
 }
@@ -114,13 +113,13 @@ impl CoreProcess {
         }
     }
 
-    /// By itself, with its extensions.
+    /// Waits until it ends by itself, with its extensions.
     fn ends(mut self) -> Result<()> {
         let status = self.0.wait()?;
         if status.success() { Ok(()) } else { Err(format!("the core ended: {status}").into()) }
     }
 
-    /// Its extensions are left behind, as by any core that is killed.
+    /// Its extensions become orphans, as those of any core that is killed.
     fn kill(mut self) -> Result<()> {
         self.0.kill()?;
         self.0.wait()?;
@@ -139,8 +138,8 @@ fn name(n: usize) -> String {
     format!("extension-{n}")
 }
 
-/// The core under test: says when all are back. Where it was killed before, it then
-/// kills its first extension, says how many seconds passed until that started a
+/// The core under test: reports when all are back. If it was killed before, it then
+/// kills its first extension, reports how many seconds passed until that started a
 /// run, and stops.
 pub(crate) async fn core() -> gofer_sdk::Result<()> {
     let store = PathBuf::from(std::env::var(STORE)?);
@@ -160,7 +159,7 @@ pub(crate) async fn core() -> gofer_sdk::Result<()> {
     }
     println!("back");
     if fresh {
-        // Killed like this.
+        // Until it is killed.
         return std::future::pending().await;
     }
     println!("{}", fires_again(&core).await?);

@@ -1,5 +1,5 @@
-//! The size of the program that is put into an image: static and stripped,
-//! without the harness.
+//! The size of the program that is put into an image: static and stripped, without
+//! the core.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::common::{Result, number};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Apart from the usual builds, which have other flags.
+/// Not that of the usual builds, which have other flags.
 fn target_directory() -> PathBuf {
     let this = std::env::current_exe().unwrap_or_default();
     // target/release/deps/report-…
@@ -21,7 +21,7 @@ fn program() -> PathBuf {
     target_directory().join(TARGET).join("image/interval")
 }
 
-/// The program, where an earlier run has built it.
+/// The program, if an earlier run has built it.
 #[must_use]
 pub(crate) fn built() -> Option<PathBuf> {
     Some(program()).filter(|program| program.exists())
@@ -29,7 +29,7 @@ pub(crate) fn built() -> Option<PathBuf> {
 
 pub(crate) fn measure(table: &mut Table) -> Result<()> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
-        .args(["build", "--profile", "image", "-p", "interval", "--no-default-features"])
+        .args(["build", "--profile", "image", "-p", "interval"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(target_directory())
         .current_dir(env!("CARGO_MANIFEST_DIR"))

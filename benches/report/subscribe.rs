@@ -7,7 +7,7 @@ use crate::common::gofer::Gofer;
 use crate::common::process::Process;
 use crate::common::report::Table;
 use crate::common::roles::Role;
-use crate::common::{Options, Result, median};
+use crate::common::{Options, Result, median, spread};
 
 pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> {
     let count = options.pick(100_000, 2_000);
@@ -25,8 +25,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
         table.promise(
             format!("{count} subscriptions, {how}"),
             "≤ 1.2×",
-            format!("{ratio:.2}× ({:.2} s)", median(&sdks)),
-            format!("{:.2} s", median(&bares)),
+            format!("{}, {}", spread(&ratios, 2, "×"), spread(&sdks, 2, " s")),
+            spread(&bares, 2, " s"),
             ratio <= 1.2,
         );
     }

@@ -1,5 +1,5 @@
-//! Info and Subscribe, one and sixty-four at once on one connection, against
-//! bare tonic: calls in a second and the server's processor time for each.
+//! Info and Subscribe, one and sixty-four at once on one connection, compared with
+//! bare tonic: calls per second, and the server's processor time per call.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::common::gofer::Gofer;
 use crate::common::process::Process;
 use crate::common::report::Table;
 use crate::common::roles::Role;
-use crate::common::{Options, Result, median, number};
+use crate::common::{Options, Result, median, number, spread};
 
 #[derive(Clone, Copy)]
 enum Method {
@@ -25,8 +25,8 @@ struct Side {
     subscribed: usize,
 }
 
-/// What one turn took, for each call.
-struct Turn {
+/// What a batch of calls took.
+struct Batch {
     wall: Duration,
     cpu: Duration,
 }
@@ -40,7 +40,7 @@ impl Side {
         Ok(Self { server, client, subscribed: 0 })
     }
 
-    async fn turn(&mut self, method: Method, calls: usize, in_flight: usize) -> Result<Turn> {
+    async fn batch(&mut self, method: Method, calls: usize, in_flight: usize) -> Result<Batch> {
         let before = self.server.cpu()?;
         let wall = match method {
             Method::Info => {
@@ -53,7 +53,7 @@ impl Side {
                 self.client.subscribe_all(numbers, in_flight, "24h").await?
             }
         };
-        Ok(Turn { wall, cpu: self.server.cpu()?.saturating_sub(before) })
+        Ok(Batch { wall, cpu: self.server.cpu()?.saturating_sub(before) })
     }
 }
 
@@ -69,43 +69,41 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
                 let documentation = sdk.client.info().await?.documentation;
                 let mut bare = Side::start(Role::Bare, &gofer, &documentation).await?;
                 for side in [&mut sdk, &mut bare] {
-                    side.turn(method, calls / 2, in_flight).await?;
+                    side.batch(method, calls / 2, in_flight).await?;
                 }
-                for turn in 0..options.pick(8, 2) {
-                    // Who goes first changes, in case it matters.
+                for batch in 0..options.pick(8, 2) {
+                    // They take turns in going first, in case it matters.
                     let (a, b);
-                    if (round + turn) % 2 == 0 {
-                        a = sdk.turn(method, calls, in_flight).await?;
-                        b = bare.turn(method, calls, in_flight).await?;
+                    if (round + batch) % 2 == 0 {
+                        a = sdk.batch(method, calls, in_flight).await?;
+                        b = bare.batch(method, calls, in_flight).await?;
                     } else {
-                        b = bare.turn(method, calls, in_flight).await?;
-                        a = sdk.turn(method, calls, in_flight).await?;
+                        b = bare.batch(method, calls, in_flight).await?;
+                        a = sdk.batch(method, calls, in_flight).await?;
                     }
-                    for (of, turn) in [(0, &a), (1, &b)] {
-                        rates[of].push(number(calls) / turn.wall.as_secs_f64());
-                        costs[of].push(turn.cpu.as_secs_f64() * 1e6 / number(calls));
+                    for (of, batch) in [(0, &a), (1, &b)] {
+                        rates[of].push(number(calls) / batch.wall.as_secs_f64());
+                        costs[of].push(batch.cpu.as_secs_f64() * 1e6 / number(calls));
                     }
                 }
             }
-            // Of medians: with one call in flight a turn costs half as much again
-            // where the scheduler places client and server differently, and a
-            // ratio of two such turns says nothing.
-            let [sdk, bare] = rates.map(|of| median(&of));
-            let ratio = sdk / bare;
+            // Of medians: with one call in flight a batch costs half as much again
+            // if the scheduler places client and server differently, so a ratio of
+            // two single batches means nothing.
+            let ratio = median(&rates[0]) / median(&rates[1]);
             table.promise(
                 format!("{name}, {in_flight} in flight: throughput"),
                 "≥ 0.95×",
-                format!("{ratio:.2}× ({sdk:.0}/s)"),
-                format!("{bare:.0}/s"),
+                format!("{ratio:.2}×, {}", spread(&rates[0], 0, "/s")),
+                spread(&rates[1], 0, "/s"),
                 ratio >= 0.95,
             );
-            let [sdk, bare] = costs.map(|of| median(&of));
-            let ratio = sdk / bare;
+            let ratio = median(&costs[0]) / median(&costs[1]);
             table.promise(
                 format!("{name}, {in_flight} in flight: server CPU per call"),
                 "≤ 1.10×",
-                format!("{ratio:.2}× ({sdk:.1} µs)"),
-                format!("{bare:.1} µs"),
+                format!("{ratio:.2}×, {}", spread(&costs[0], 1, " µs")),
+                spread(&costs[1], 1, " µs"),
                 ratio <= 1.10,
             );
         }

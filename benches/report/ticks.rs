@@ -1,9 +1,9 @@
 //! Two thousand subscriptions that tick once a second: whether every tick
-//! becomes a run in the harness's core, how late, and at what cost.
+//! becomes a run in an embedded core, how late, and at what cost.
 //!
-//! The core notes when a run began in whole milliseconds; each is counted as
-//! late as it can have been. The baseline is tonic's client, calling tonic's
-//! server, which does nothing with the runs.
+//! The core records the start of a run in whole milliseconds; each run counts as late
+//! as it can have been. The baseline is tonic's client, calling a tonic server that
+//! does nothing with the runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,9 +60,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
                 bare.lateness(),
                 seen.late(0.99) <= 5.0,
             ),
-            // The ticks of a whole second are due within less time than it
-            // takes to make so many calls, so this tells of throughput; it is
-            // what an interval's `jitter` is for.
+            // The ticks of a whole second fall due in less time than so many calls
+            // take, so this measures throughput. An interval's `jitter` is for this.
             Burst::Many => table.note(what("lateness"), seen.lateness(), bare.lateness()),
         }
         let drift = seen.last - seen.first;
@@ -71,8 +70,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             "as late",
             format!("{drift:+.2} ms (median {:.2} ms)", seen.last),
             format!("{:+.2} ms", bare.last - bare.first),
-            // A timer's resolution is a millisecond; in a burst it is also the
-            // place in the queue, which changes from one second to the next.
+            // A timer's resolution is a millisecond; in a burst the place in the
+            // queue adds to it, which changes from one second to the next.
             drift < if let Burst::One = burst { 1.0 } else { seen.late(0.5) + 1.0 },
         );
         table.promise(
@@ -95,8 +94,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             "constant",
             format!("{} kB, then {growth} kB more", seen.rss.0 / 1024),
             format!("{} kB more", bare.rss.1.saturating_sub(bare.rss.0) / 1024),
-            // Four bytes for each of 30,000 ticks are none: buffers that still
-            // find their size.
+            // Four bytes for each of 30,000 ticks: buffers that are still growing to
+            // their size, not a leak.
             growth <= 128,
         );
     }
@@ -148,7 +147,7 @@ async fn sdk(count: usize, seconds: u64, burst: Burst) -> Result<Seen> {
 async fn bare(count: usize, seconds: u64, burst: Burst) -> Result<Seen> {
     let gofer = Gofer::start()?;
     let callers = count.to_string();
-    // The time that one Subscribe takes, about.
+    // About the time that one Subscribe takes.
     let apart = match burst {
         Burst::One => "150",
         Burst::Many => "27",
@@ -160,7 +159,7 @@ async fn bare(count: usize, seconds: u64, burst: Burst) -> Result<Seen> {
     Ok(judge(&arrivals, count, seconds).with(&watched, &arrivals))
 }
 
-/// What the kernel told of a process, at two moments.
+/// The kernel's figures of a process, at two moments.
 struct Watched {
     at: (i64, i64),
     cpu: Duration,
@@ -174,7 +173,7 @@ async fn watch(process: Pid, seconds: u64) -> Result<Watched> {
     tokio::time::sleep(settled).await;
     let (files, rss, cpu) = (process.open_files()?, process.rss()?, process.cpu()?);
     let from = unix_nanos();
-    // Beyond the last tick's second: whatever is late arrives.
+    // Longer than the last tick's second, for what arrives late.
     let rest = Duration::from_millis(seconds * 1000 + 1500).saturating_sub(settled);
     tokio::time::sleep(rest).await;
     Ok(Watched {
@@ -185,7 +184,7 @@ async fn watch(process: Pid, seconds: u64) -> Result<Watched> {
     })
 }
 
-/// Looks at the first so many ticks of each subscription.
+/// Evaluates the ticks of each subscription that were due in so many seconds.
 fn judge(arrivals: &[Arrival], count: usize, seconds: u64) -> Seen {
     let mut by_pipeline: HashMap<&str, Vec<&Arrival>> = HashMap::new();
     for arrival in arrivals {
@@ -206,8 +205,7 @@ fn judge(arrivals: &[Arrival], count: usize, seconds: u64) -> Seen {
         of_one.sort_by_key(|arrival| arrival.due);
         of_one.dedup_by_key(|arrival| arrival.due);
         let Some(start) = of_one.first().map(|arrival| arrival.due) else { continue };
-        // By its due time, so that a tick that is missing is not made up for
-        // by one after the end.
+        // By due time, so that a tick after the end does not make up for a missing one.
         let end = start + i64::try_from(seconds).unwrap_or_default() * 1_000_000_000;
         let late: Vec<f64> = of_one
             .iter()
@@ -237,7 +235,7 @@ impl Seen {
     }
 }
 
-/// The life of a process in [`Role::BareTicks`].
+/// What a process does in [`Role::BareTicks`].
 pub(crate) async fn bare_ticks() -> Result<()> {
     let count: usize = std::env::var(CALLERS)?.parse()?;
     let apart = Duration::from_micros(std::env::var(APART)?.parse()?);
@@ -247,9 +245,9 @@ pub(crate) async fn bare_ticks() -> Result<()> {
     let mut callers = JoinSet::new();
     let start = tokio::time::Instant::now();
     for n in 0..count {
-        let turn = start + apart * u32::try_from(n)?;
-        if turn > tokio::time::Instant::now() {
-            tokio::time::sleep_until(turn).await;
+        let begin = start + apart * u32::try_from(n)?;
+        if begin > tokio::time::Instant::now() {
+            tokio::time::sleep_until(begin).await;
         }
         let mut api = GoferClient::with_interceptor(channel.clone(), AddToken::new()?);
         callers.spawn(async move {

@@ -1,6 +1,5 @@
-//! Nothing is left behind by subscriptions and callers that have come and gone:
-//! no task, no file descriptor, no memory. Alone in its process, whose figures
-//! it reads.
+//! Subscriptions and callers that have come and gone leak nothing: no task, no file
+//! descriptor, no memory. The only test of its process, whose figures it reads.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Counts to the byte; what the system says depends on what an allocator keeps.
+/// Counts to the byte; the system's figures depend on what an allocator keeps.
 #[global_allocator]
 static MEMORY: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
@@ -29,10 +28,10 @@ use tokio::net::TcpStream;
 /// What a pipeline sets.
 #[derive(Deserialize, JsonSchema)]
 struct Params {
-    /// Starts a task beside `serve`.
+    /// Spawns a task as well.
     #[serde(default)]
     spawn: bool,
-    /// Waits for ticks that do not come in this test's time.
+    /// Waits for ticks, which do not come while this test runs.
     every: Option<GoDuration>,
 }
 
@@ -76,8 +75,8 @@ impl Held {
         }
     }
 
-    /// Waits until there are no more tasks than `before`. Nobody is notified of
-    /// the end of a task that nobody knows of, so it looks now and then.
+    /// Waits until there are no more tasks than `before`. It polls, since nothing
+    /// reports the end of a task that is detached.
     async fn once_tasks_are(before: usize) -> Self {
         within(async {
             loop {
@@ -92,8 +91,8 @@ impl Held {
     }
 }
 
-/// Callers that connect and vanish: before the handshake, after a call, and in
-/// the middle of a conversation.
+/// Callers that disconnect before the handshake, after a call, and in the middle of a
+/// conversation.
 async fn vanishing_callers(started: &Started, callers: usize) {
     for _ in 0..callers {
         drop(TcpStream::connect(started.address).await.unwrap());
@@ -126,13 +125,13 @@ async fn rounds(client: &Client, rounds: usize) {
 
 #[tokio::test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc")]
-async fn ten_thousand_rounds_leave_no_task_file_or_memory_behind() {
+async fn ten_thousand_rounds_leak_no_task_file_or_memory() {
     let started = Setup::default().start::<Quiet>().await;
     let client = started.client().await;
     client.init(&[]).await.unwrap();
     client.info().await.unwrap();
     let idle = Held::now().tasks;
-    // What is kept for reuse is there after this.
+    // After this, whatever is kept for reuse exists.
     rounds(&client, 1_000).await;
     vanishing_callers(&started, 20).await;
     let before = Held::once_tasks_are(idle).await;
@@ -141,7 +140,7 @@ async fn ten_thousand_rounds_leave_no_task_file_or_memory_behind() {
     let after = Held::once_tasks_are(idle).await;
     assert!(after.tasks <= idle, "{idle} and then {after:?}");
     assert_eq!(after.files, before.files);
-    // A hundred bytes left by each round would be more.
+    // A leak of a hundred bytes in each round would be more.
     let grown = after.bytes.saturating_sub(before.bytes);
     assert!(grown < 1_000_000, "{before:?} and then {after:?}");
     assert!(client.registered().await.is_empty());

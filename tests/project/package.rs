@@ -1,4 +1,5 @@
-//! What is promised about the package: the Rust version that it builds with.
+//! What is promised about the packages: the Rust versions that they build with, and
+//! how many crates a build of them compiles.
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -11,7 +12,7 @@ fn version(text: &str) -> (u32, u32) {
     (parts.next().unwrap(), parts.next().unwrap_or(0))
 }
 
-/// The platform that is built for: what others need has not been downloaded.
+/// The platform that is built for: dependencies of others may not be downloaded.
 fn host() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let output = Command::new(rustc).arg("-vV").output().unwrap();
@@ -64,5 +65,27 @@ fn no_dependency_of_a_user_needs_a_newer_rust_than_is_promised() {
             }
         }
         assert!(seen.len() > 3, "the walk from {member} found only {} packages", seen.len());
+    }
+}
+
+/// How many crates a build of a package compiles with its default features, itself
+/// included.
+fn crates(package: &str) -> usize {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "-p", package, "-e", "normal,build"])
+        .args(["--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.trim_end_matches(" (*)")).collect::<HashSet<_>>().len()
+}
+
+#[test]
+fn an_extension_and_its_test_build_few_crates() {
+    for (package, most) in [("gofer-sdk", 102), ("gofer-core", 119)] {
+        let count = crates(package);
+        assert!(count > 3 && count <= most, "{package} builds {count} crates, {most} allowed");
     }
 }

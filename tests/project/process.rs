@@ -1,23 +1,24 @@
-//! The interval extension as Gofer starts it: a process of its own, told by its
-//! environment, stopped by Shutdown or a signal. And as a person starts it.
+//! The interval extension as Gofer starts it: a process of its own, configured by its
+//! environment, stopped by Shutdown or a signal. And the examples as a person starts
+//! them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use crate::support::{Connection, IDENTITY, TOKEN, bearer};
+use crate::support::{Connection, IDENTITY, TOKEN, bearer, within};
 
-/// The example, built by `cargo test` beside the tests.
-fn interval() -> PathBuf {
+/// An example, built by `cargo test` beside the tests.
+fn example(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().unwrap().parent().unwrap().join("examples/interval");
-    assert!(path.exists(), "build it first: cargo build --example interval");
+    let path = tests.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(path.exists(), "build it first: cargo build --example {name}");
     path
 }
 
-/// A running extension; killed where a test fails before it ends by itself.
+/// A running extension; killed if a test fails before it ends by itself.
 struct Extension {
     child: Child,
     address: SocketAddr,
@@ -31,7 +32,7 @@ impl Drop for Extension {
 }
 
 fn command(address: SocketAddr) -> Command {
-    let mut command = Command::new(interval());
+    let mut command = Command::new(example("interval"));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, value) in [
         ("KEY", TOKEN),
@@ -59,11 +60,12 @@ impl Extension {
 
     /// A connection to it, once it listens.
     async fn connect(&self) -> Connection {
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(self.address).is_err() {
-            assert!(Instant::now() < until, "it does not listen");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let listening = async {
+            while TcpStream::connect(self.address).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(listening).await;
         Connection::open(self.address, [bearer(TOKEN)]).await
     }
 
@@ -71,16 +73,18 @@ impl Extension {
         signal(self.child.id(), name);
     }
 
-    /// How it ended, and how long that took.
-    async fn ended(&mut self) -> (ExitStatus, Duration) {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status, begun.elapsed());
+    /// How it ended. Whatever keeps it from ending keeps it for good, so that it ends at
+    /// all is enough: how long it takes depends on how busy the machine is.
+    async fn ended(&mut self) -> ExitStatus {
+        within(async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert!(begun.elapsed() < Duration::from_secs(15), "it does not end");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        })
+        .await
     }
 
     fn log(&mut self) -> String {
@@ -107,9 +111,6 @@ async fn hold_connections_open(
     (watch, TcpStream::connect(extension.address).unwrap())
 }
 
-/// Well above what a stop takes, and below what Docker waits before it kills.
-const BOUND: Duration = Duration::from_secs(9);
-
 #[tokio::test]
 async fn shutdown_is_answered_and_then_the_process_ends_with_status_0() {
     let mut extension = Extension::start();
@@ -118,9 +119,8 @@ async fn shutdown_is_answered_and_then_the_process_ends_with_status_0() {
     client.init(&[]).await.unwrap();
     client.subscribe("nightly", &[("every", "1h")]).await.unwrap();
     client.shutdown().await.unwrap();
-    let (status, took) = extension.ended().await;
+    let status = extension.ended().await;
     assert!(status.success(), "{status}: {}", extension.log());
-    assert!(took < BOUND, "{took:?}");
 }
 
 #[tokio::test]
@@ -129,9 +129,8 @@ async fn sigterm_and_sigint_end_the_process_with_status_0() {
         let mut extension = Extension::start();
         let _held = hold_connections_open(&extension).await;
         extension.signal(name);
-        let (status, took) = extension.ended().await;
+        let status = extension.ended().await;
         assert!(status.success(), "SIG{name}: {status}: {}", extension.log());
-        assert!(took < BOUND, "SIG{name}: {took:?}");
     }
 }
 
@@ -157,7 +156,7 @@ async fn an_incomplete_environment_is_an_error_that_lists_what_is_missing() {
     command.env_remove("GOFER_EXTENSION_SYSTEM_KEY").env("GOFER_EXTENSION_SYSTEM_HOST", "here");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(output.stdout.is_empty(), "it must not fall back to development mode");
+    assert!(output.stdout.is_empty(), "it must not fall back to the demo");
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("GOFER_EXTENSION_SYSTEM_KEY is not set"), "{error}");
     assert!(error.contains("GOFER_EXTENSION_SYSTEM_HOST must be an address"), "{error}");
@@ -174,9 +173,9 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     assert!(error.contains(&format!("cannot listen on {address}")), "{error}");
 }
 
-/// The lines that development mode prints.
-fn develop(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::ChildStdout>>) {
-    let mut child = Command::new(interval())
+/// Starts the demo: the process, and the lines that it prints.
+fn demo(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::ChildStdout>>) {
+    let mut child = Command::new(example("interval"))
         .args(args)
         .env_clear()
         .stdin(Stdio::null())
@@ -189,7 +188,7 @@ fn develop(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::Chil
 
 #[test]
 fn started_by_a_person_it_shows_itself_and_stops_cleanly_on_ctrl_c() {
-    let (mut child, mut lines) = develop(&["--every", "1s"]);
+    let (mut child, mut lines) = demo(&["--every", "1s"]);
     let mut seen = Vec::new();
     while seen.iter().filter(|line: &&String| line.contains("  run ")).count() < 2 {
         seen.push(lines.next().expect("it ended").unwrap());
@@ -212,52 +211,75 @@ fn started_by_a_person_it_shows_itself_and_stops_cleanly_on_ctrl_c() {
 }
 
 #[test]
-fn development_mode_explains_itself_and_refuses_what_it_does_not_know() {
-    let (mut child, lines) = develop(&["--help"]);
+fn the_demo_explains_itself_and_refuses_unknown_arguments() {
+    let (mut child, lines) = demo(&["--help"]);
     let help: Vec<_> = lines.map(Result::unwrap).collect();
     let help = help.join("\n");
     assert!(help.contains("--every") && help.contains("--min_interval"), "{help}");
     assert!(child.wait().unwrap().success());
     for args in [["--evry", "2s"], ["every", "2s"], ["--every", "1ms"]] {
-        let output = Command::new(interval()).args(args).env_clear().output().unwrap();
+        let output = Command::new(example("interval")).args(args).env_clear().output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(!output.stderr.is_empty(), "{args:?}");
     }
 }
 
+#[test]
+fn a_core_in_a_program_of_ones_own_prints_its_runs_and_ends() {
+    let output = Command::new(example("embedded_core")).env_clear().output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let run = |id| format!("run {id} of default/nightly: the interval elapsed");
+    assert_eq!(printed.lines().collect::<Vec<_>>(), [1, 2, 3, 4, 5].map(run));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// When each run of the pipeline started, oldest first.
+fn starts(core: &gofer_core::Core) -> Vec<SystemTime> {
+    core.runs("default/nightly").iter().rev().map(gofer_sdk::RunInfo::started).collect()
+}
+
+// How many runs there are at some moment depends on how busy the machine is, so what
+// is compared is when each was started. `interval.rs` has the same on a paused clock.
 #[tokio::test]
 async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk::Result<()> {
     let core = gofer_core::Core::on_loopback().await?;
-    let extension = core.install_program("interval", &interval(), [("min_interval", "1s")]).await?;
+    let program = example("interval");
+    let extension = core.install_program("interval", &program, [("min_interval", "1s")]).await?;
     extension.subscribe("default/nightly", "l", [("every", "1s")]).await?;
-    let wait = |seconds| tokio::time::sleep(Duration::from_secs_f64(seconds));
-    wait(2.5).await;
-    assert_eq!(core.runs("default/nightly").len(), 2);
+    let at_least = async |runs| {
+        while starts(&core).len() < runs {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(at_least(2)).await;
     core.go_away().await;
-    wait(10.0).await;
-    assert_eq!(core.runs("default/nightly").len(), 2);
+    let before = starts(&core);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(starts(&core), before, "no run is started while Gofer is away");
     core.come_back().await?;
-    // The pause between attempts is at most two seconds.
-    let before = Instant::now();
-    while core.runs("default/nightly").len() < 3 {
-        assert!(before.elapsed() < Duration::from_secs(30), "no run came");
-        wait(0.01).await;
+    within(at_least(before.len() + 4)).await;
+    let after = starts(&core).split_off(before.len());
+    // The first is for all that was missed, and each of the others for a tick that fell
+    // due after it. Clocks of two processes are compared, in whole milliseconds.
+    for (ticks, start) in after[1..].iter().enumerate() {
+        let since = start.duration_since(after[0]).unwrap() + Duration::from_millis(10);
+        let least = Duration::from_secs(u64::try_from(ticks).unwrap());
+        assert!(since > least, "several runs for what was missed: {after:?}");
     }
-    let late = core.runs("default/nightly")[0].started();
-    wait(3.1).await;
-    let runs = core.runs("default/nightly");
-    let after: Vec<_> = runs
-        .iter()
-        .filter(|run| run.started() > late)
-        .map(|run| run.started().duration_since(runs[runs.len() - 1].started()).unwrap())
-        .map(|since| i64::try_from(since.as_millis()).unwrap())
-        .collect();
-    assert_eq!(after.len(), 3, "one run for all that was missed, then the cadence: {after:?}");
-    for start in after {
-        // The very first run also waited for the connection.
-        let off = (start + 500).rem_euclid(1000) - 500;
-        assert!(off.abs() < 300, "off its cadence: {start} ms");
-    }
+    // And back to the cadence. Of those before, the first also waited for the connection.
+    let on_cadence = |start: &&SystemTime| {
+        before.iter().any(|earlier| {
+            let off = start.duration_since(*earlier).unwrap().as_millis() % 1000;
+            off.min(1000 - off) < 300
+        })
+    };
+    within(async {
+        while starts(&core)[before.len() + 1..].iter().filter(on_cadence).count() < 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
     core.stop().await;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The baseline of the extension's server: tonic with its defaults, the same
-//! TLS, the same check of the token, and a map behind a lock.
+//! The baseline for an extension's server: tonic with its defaults, the same TLS, the
+//! same check of the token, and a map behind a lock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Result;
 use super::identity::{CheckToken, IDENTITY};
 
-/// Tells a child what Info shall say, so that both answers are equally long.
+/// Gives a child the documentation for Info, so that both answers are equally long.
 pub(crate) const DOCUMENTATION: &str = "BENCH_DOCUMENTATION";
 
 type Key = (String, String, String);

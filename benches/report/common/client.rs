@@ -69,7 +69,7 @@ pub(crate) fn endpoint(port: u16) -> Result<Endpoint> {
 }
 
 impl Client {
-    /// Connects as soon as somebody listens.
+    /// Connects as soon as the server listens.
     pub(crate) async fn connect(port: u16, windows: Windows) -> Result<Self> {
         let mut endpoint = endpoint(port)?;
         if let Windows::Wide = windows {
@@ -77,12 +77,12 @@ impl Client {
                 .initial_stream_window_size(1024 * 1024)
                 .initial_connection_window_size(4 * 1024 * 1024);
         }
-        let patience = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         let channel = loop {
             match endpoint.connect().await {
                 Ok(channel) => break channel,
-                Err(error) if Instant::now() > patience => return Err(error.into()),
-                // Short: the time until the first answer is one of the rows.
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                // Short, since the time until the first answer is measured.
                 Err(_) => tokio::time::sleep(Duration::from_micros(100)).await,
             }
         };
@@ -116,8 +116,7 @@ impl Client {
         Ok(())
     }
 
-    /// Subscribes all of these numbers, so many at once, and tells how long it
-    /// took.
+    /// Subscribes all of these numbers, so many at once. Returns how long that took.
     pub(crate) async fn subscribe_all(
         &self,
         numbers: std::ops::Range<usize>,

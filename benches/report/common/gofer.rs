@@ -1,6 +1,6 @@
-//! A Gofer that does the least: it starts no runs but notes who asked for one
-//! and when, and it knows of no earlier runs. On a thread and a runtime of its
-//! own, so that the measuring process may be busy with other things.
+//! A Gofer that does the least: it records which runs are asked for and when, starts
+//! none, and has no earlier runs. It has a thread and a runtime of its own, so that
+//! the measuring process may be busy with other things.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -63,13 +63,13 @@ impl Gofer {
         Ok(Self { port, seen })
     }
 
-    /// Everything that arrived so far; forgotten with this.
+    /// Takes everything that has arrived so far.
     #[must_use]
     pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
         std::mem::take(&mut *lock(&self.seen.arrivals))
     }
 
-    /// How often somebody asked for earlier runs.
+    /// How often it was asked for earlier runs.
     #[must_use]
     pub(crate) fn asked(&self) -> usize {
         self.seen.asked.load(Ordering::Relaxed)

@@ -19,8 +19,8 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// A child finds it where Gofer puts it, in the environment; the first process
-/// makes it.
+/// The first process makes it, and passes it to its children in the environment, as
+/// Gofer does.
 pub(crate) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     let given = |name| std::env::var(format!("{PREFIX}{name}")).ok();
     if let (Some(certificate), Some(key)) = (given("TLS_CERT"), given("TLS_KEY")) {
@@ -31,7 +31,7 @@ pub(crate) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
         Ok(CertifiedKey { cert, signing_key }) => {
             Identity { certificate: cert.pem(), key: signing_key.serialize_pem() }
         }
-        // Two names that are valid; without an identity nothing connects.
+        // Both names are valid. Without an identity nothing connects.
         Err(_) => Identity { certificate: String::new(), key: String::new() },
     }
 });

@@ -1,4 +1,4 @@
-//! What the rows share: the processes under test, the baselines, the client
+//! What the sections share: the processes under test, the baselines, the client
 //! that loads both, and the table.
 
 pub(crate) mod bare;
@@ -9,6 +9,7 @@ pub(crate) mod identity;
 /// The example, as it is shipped.
 #[path = "../../../examples/interval/interval.rs"]
 pub(crate) mod interval;
+pub(crate) mod machine;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod report;
@@ -23,7 +24,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The full number, or the small one of a smoke run.
+    /// The full number, or the small one of a quick run.
     pub(crate) fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
@@ -35,7 +36,17 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which this part of the values lies.
+/// The median, with the least and the most in brackets if there are several values.
+#[must_use]
+pub(crate) fn spread(values: &[f64], digits: usize, unit: &str) -> String {
+    let [median, least, most] = [0.5, 0.0, 1.0].map(|part| quantile(values, part));
+    if values.len() < 2 {
+        return format!("{median:.digits$}{unit}");
+    }
+    format!("{median:.digits$}{unit} ({least:.digits$}–{most:.digits$})")
+}
+
+/// The value that this part of the values is below.
 #[must_use]
 pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -50,8 +61,8 @@ pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// For printing and dividing: no count here comes near the 2^53 where it would
-/// matter.
+/// For printing and dividing: counts here are far below 2^53, up to which this is
+/// exact.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "see above")]
 pub(crate) fn number(count: impl TryInto<u64>) -> f64 {

@@ -1,5 +1,5 @@
-//! The interval extension once more, for the row that is about time: each
-//! run's reason says when it was due, for who receives it.
+//! The interval extension once more, for the section `ticks`: the reason of each run
+//! has the time that it was due.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,8 +29,8 @@ impl Extension for Probe {
         let mut due = unix_nanos();
         let mut ticks = subscription.every(every)?;
         while ticks.next().await {
-            // The first tick that nothing has answered yet; where several have
-            // fallen due, the later ones are missing and are counted so.
+            // The first tick without a run. If several have fallen due, the later ones
+            // count as missing.
             due += every.as_nanos();
             let missed = (unix_nanos() - due) / every.as_nanos();
             subscription.start_run(Run::because(reason(due))).await?;
@@ -47,13 +47,13 @@ pub(crate) fn unix_nanos() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// What a run that was due at this time says of itself.
+/// The reason of a run that was due at this time.
 #[must_use]
 pub(crate) fn reason(due: i64) -> String {
     format!("the interval elapsed at {due}")
 }
 
-/// Reads a reason back.
+/// The time in a reason.
 #[must_use]
 pub(crate) fn due(reason: &str) -> Option<i64> {
     reason.rsplit_once(' ')?.1.parse().ok()

@@ -1,4 +1,4 @@
-//! A process under test, and what the kernel tells of it.
+//! A process under test, and the kernel's figures of it.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ impl Process {
         Self::prepare(&std::env::current_exe()?, Some(role), gofer, variables)?.start()
     }
 
-    /// Everything but the start, for who measures the start.
+    /// Everything but the start, for callers that measure the start.
     pub(crate) fn prepare(
         program: &Path,
         role: Option<Role>,
         gofer: u16,
         variables: &[(&str, &str)],
     ) -> Result<Prepared> {
-        // Free at this moment, and nobody else here takes ports by number.
+        // Free at this moment, and nothing else here takes ports by number.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(program);
         command
@@ -53,7 +53,7 @@ impl Process {
     }
 }
 
-/// What is read of a process is read by its number.
+/// The figures of a process are read by its number.
 impl std::ops::Deref for Process {
     type Target = Pid;
 
@@ -70,7 +70,7 @@ impl Drop for Process {
     }
 }
 
-/// A process that is looked at.
+/// A process that is observed.
 #[derive(Clone, Copy)]
 pub(crate) struct Pid(pub(crate) u32);
 
@@ -99,7 +99,7 @@ impl Pid {
     }
 }
 
-/// A process that has only to be started.
+/// A process that is ready to be started.
 pub(crate) struct Prepared {
     command: Command,
     pub(crate) port: u16,
@@ -119,6 +119,6 @@ pub(crate) fn rss(status: &Path) -> Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .ok_or("the kernel does not tell the resident memory")?;
+        .ok_or("the kernel does not report the resident memory")?;
     Ok(kilobytes.parse::<u64>()? * 1024)
 }

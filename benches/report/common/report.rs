@@ -27,7 +27,7 @@ impl Table {
         self.push(what.into(), reach.into(), seen.into(), baseline.into(), Some(reached));
     }
 
-    /// A figure that is only told.
+    /// A figure without a target.
     pub(crate) fn note(
         &mut self,
         what: impl Into<String>,
@@ -35,6 +35,13 @@ impl Table {
         baseline: impl Into<String>,
     ) {
         self.push(what.into(), String::new(), seen.into(), baseline.into(), None);
+    }
+
+    /// The figures that are out of bounds.
+    #[must_use]
+    pub(crate) fn missed(&self) -> Vec<&str> {
+        let missed = self.0.iter().filter(|line| line.reached == Some(false));
+        missed.map(|line| line.what.as_str()).collect()
     }
 
     fn push(
@@ -45,7 +52,7 @@ impl Table {
         baseline: String,
         reached: Option<bool>,
     ) {
-        // Rows take minutes: what is known is shown at once.
+        // Sections take minutes: each figure is shown at once.
         eprintln!("  {what}: {seen} (baseline {baseline}, reach {reach})");
         self.0.push(Line { what, reach, seen, baseline, reached });
     }

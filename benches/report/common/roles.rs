@@ -13,7 +13,7 @@ use crate::{restore, ticks};
 pub(crate) enum Role {
     /// The interval extension on the SDK.
     Sdk,
-    /// The same, but each of its runs says when it was due.
+    /// The same, but the reason of each run has the time that it was due.
     SdkTicks,
     /// tonic's server with a map behind a lock.
     Bare,
@@ -41,8 +41,8 @@ impl Role {
     }
 }
 
-/// The role that a command line names: by its first argument, or as the
-/// program's name where who starts it gives no arguments.
+/// The role that a command line names: by its first argument, or by the program's name
+/// if there are no arguments.
 #[must_use]
 pub(crate) fn asked_for(program: &str, arguments: &[String]) -> Option<Role> {
     let program = Path::new(program).file_name()?.to_str()?;
@@ -73,7 +73,7 @@ pub(crate) async fn play(role: Role) -> Result<()> {
 /// How many tasks [`Role::Tasks`] spawns.
 pub(crate) const TASKS: &str = "BENCH_TASKS";
 
-/// Says on standard output how many bytes each takes.
+/// Prints how many bytes each takes.
 async fn sleeping_tasks() -> Result<()> {
     let count: u64 = std::env::var(TASKS)?.parse()?;
     let status = std::path::Path::new("/proc/self/status");
