@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{Extensions, Running};
 use crate::certificates::{Identity, secret};
 use crate::handle::ExtensionHandle;
-use crate::launcher::{ChildProcess, IN_PROCESS, LaunchSpec, Launcher, PROGRAM, Progress};
+use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
 use crate::store::Store;
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
@@ -21,7 +21,7 @@ impl Extensions {
     pub(super) async fn start(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
         self.unless_stopping(self.bring_up(registration, progress)).await
     }
@@ -29,7 +29,7 @@ impl Extensions {
     async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
         let handle = self.launch(registration, progress).await?;
         let started = self.clock.unix_millis();
@@ -85,7 +85,7 @@ impl Extensions {
             pass: init.pass,
             ..Default::default()
         };
-        let handle = self.launch(&registration, &Progress::default()).await?;
+        let handle = self.launch(&registration, &LaunchProgress::default()).await?;
         match handle
             .first_call(
                 |mut client| async move { client.info(proto::ExtensionInfoRequest {}).await },
@@ -103,7 +103,7 @@ impl Extensions {
     async fn launch(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<ExtensionHandle, Status> {
         let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
         let launcher: &dyn Launcher = if image.starts_with(IN_PROCESS) {

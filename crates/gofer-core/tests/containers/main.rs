@@ -270,7 +270,9 @@ const NAME: &str = "GOFER_TEST_NAME";
 #[ignore = "started by the tests of this file"]
 async fn core_under_test() {
     let (Ok(image), Ok(name)) = (std::env::var(IMAGE), std::env::var(NAME)) else { return };
+    #[cfg_attr(not(feature = "store"), expect(unused_mut, reason = "only a store changes it"))]
     let mut builder = Core::builder().listen(([127, 0, 0, 1], 0));
+    #[cfg(feature = "store")]
     if let Some(store) = std::env::var_os(STORE) {
         builder = builder.store(store);
     }
@@ -319,6 +321,7 @@ impl Drop for CoreProcess {
     }
 }
 
+#[cfg(feature = "store")]
 #[tokio::test]
 async fn orphans_of_a_killed_core_are_removed_by_the_next_one_on_its_store() {
     let Some(docker) = engine().await else { return };

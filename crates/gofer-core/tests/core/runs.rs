@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,11 +12,8 @@ use gofer_core::{Core, CoreBuilder, seconds};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::{Error, Run, RunInfo, RunState, RunStatus};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tonic::Code;
-
-/// The path of the store of the core under test.
-const STORE: &str = "GOFER_TEST_RUNS_STORE";
 
 /// Far longer than anything here takes, even on a busy machine: only a hang takes so
 /// long.
@@ -294,31 +289,6 @@ async fn a_stop_waits_for_runs_within_their_grace() {
 }
 
 #[tokio::test]
-async fn runs_that_are_pending_when_a_core_stops_are_executed_by_the_next() {
-    let directory = Directory::new("stop");
-    let store = directory.0.join("store.redb");
-    let never = |_| std::future::pending();
-    let core = Core::builder()
-        .store(&store)
-        .run_handler(never)
-        .run_grace(Duration::ZERO)
-        .start()
-        .await
-        .unwrap();
-    pipeline(&core, "build", 1).await;
-    start(&core, "build", Run::because("of a test")).await;
-    start(&core, "build", Run::because("of a test")).await;
-    core.stop().await;
-    drop(core);
-    let core =
-        Core::builder().store(&store).run_handler(|_| async { Ok(()) }).start().await.unwrap();
-    completed(&core, "build", 2).await;
-    // Depends on whether it had started when the core was stopped.
-    assert!([FAILED, SUCCESSFUL].contains(&states(&core, "build")[0]));
-    core.stop().await;
-}
-
-#[tokio::test]
 async fn a_command_succeeds_with_exit_code_0_and_gets_the_run_in_its_environment() {
     let directory = Directory::new("command");
     let file = directory.0.join("environment");
@@ -417,89 +387,132 @@ async fn a_cancelled_command_is_killed_with_its_children() {
     assert_eq!(states(&core, "build"), [CANCELLED]);
 }
 
-/// The process that is killed. Not a test of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by the tests of this file"]
-async fn core_under_test() {
-    let Some(store) = std::env::var_os(STORE) else { return };
-    let slots = Arc::new(Semaphore::new(2));
-    let handler = move |run: RunInfo| {
-        let slots = Arc::clone(&slots);
-        async move {
-            print_line(&format!("begun {}", run.id()));
-            // The first two end, all others never do.
-            match slots.try_acquire() {
-                Ok(slot) => slot.forget(),
-                Err(_) => std::future::pending().await,
-            }
-            Ok(())
-        }
-    };
-    let core = Core::builder().store(store).run_handler(handler).start().await.unwrap();
-    pipeline(&core, "build", 1).await;
-    for _ in 0..5 {
+/// What a store keeps of runs when the core is stopped or killed.
+#[cfg(feature = "store")]
+mod across_restarts {
+    use std::io::{BufRead, BufReader, Write};
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// The path of the store of the core under test.
+    const STORE: &str = "GOFER_TEST_RUNS_STORE";
+
+    #[tokio::test]
+    async fn runs_that_are_pending_when_a_core_stops_are_executed_by_the_next() {
+        let directory = Directory::new("stop");
+        let store = directory.0.join("store.redb");
+        let never = |_| std::future::pending();
+        let core = Core::builder()
+            .store(&store)
+            .run_handler(never)
+            .run_grace(Duration::ZERO)
+            .start()
+            .await
+            .unwrap();
+        pipeline(&core, "build", 1).await;
         start(&core, "build", Run::because("of a test")).await;
+        start(&core, "build", Run::because("of a test")).await;
+        core.stop().await;
+        drop(core);
+        let core =
+            Core::builder().store(&store).run_handler(|_| async { Ok(()) }).start().await.unwrap();
+        completed(&core, "build", 2).await;
+        // Depends on whether it had started when the core was stopped.
+        assert!([FAILED, SUCCESSFUL].contains(&states(&core, "build")[0]));
+        core.stop().await;
     }
-    print_line("started all");
-    std::future::pending::<()>().await;
-}
 
-/// Prints a line in a single write.
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("core: {line}\n").as_bytes()).unwrap();
-    out.flush().unwrap();
-}
-
-fn run_until_the_third_runs_and_kill(store: &Path) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "runs::core_under_test", "--ignored", "--nocapture"])
-        .env(STORE, store)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut awaited = vec!["core: started all", "core: begun 3"];
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let line = line.unwrap();
-        awaited.retain(|it| !line.ends_with(it));
-        if awaited.is_empty() {
-            break;
+    /// The process that is killed. Not a test of its own.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "started by the tests of this file"]
+    async fn core_under_test() {
+        let Some(store) = std::env::var_os(STORE) else { return };
+        let slots = Arc::new(Semaphore::new(2));
+        let handler = move |run: RunInfo| {
+            let slots = Arc::clone(&slots);
+            async move {
+                print_line(&format!("begun {}", run.id()));
+                // The first two end, all others never do.
+                match slots.try_acquire() {
+                    Ok(slot) => slot.forget(),
+                    Err(_) => std::future::pending().await,
+                }
+                Ok(())
+            }
+        };
+        let core = Core::builder().store(store).run_handler(handler).start().await.unwrap();
+        pipeline(&core, "build", 1).await;
+        for _ in 0..5 {
+            start(&core, "build", Run::because("of a test")).await;
         }
+        print_line("started all");
+        std::future::pending::<()>().await;
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(awaited.is_empty(), "it did not print {awaited:?}");
-}
 
-#[tokio::test]
-async fn after_a_crash_running_runs_fail_and_pending_runs_are_executed() {
-    let directory = Directory::new("kill");
-    let store = directory.0.join("store.redb");
-    run_until_the_third_runs_and_kill(&store);
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let handler = move |run: RunInfo| {
-        let sender = sender.clone();
-        async move {
-            sender.send(run.id()).unwrap();
-            Ok(())
-        }
-    };
-    let core = Core::builder().store(&store).run_handler(handler).start().await.unwrap();
-    completed(&core, "build", 5).await;
-    assert_eq!(states(&core, "build"), [SUCCESSFUL, SUCCESSFUL, FAILED, SUCCESSFUL, SUCCESSFUL]);
-    let lost = core.client().run("build", 3).await.unwrap();
-    assert_eq!(lost.description(), "the core ended while the run was being executed");
-    assert_eq!((receiver.recv().await, receiver.recv().await), (Some(4), Some(5)));
-    // Each has ended once.
-    let mut events = core.client().events(false).await.unwrap();
-    let mut completed = Vec::new();
-    while let Some(event) = events.next().await.unwrap() {
-        if event.kind == "RUN_COMPLETED" {
-            let details: serde_json::Value = serde_json::from_str(&event.details).unwrap();
-            completed.push(details["run_id"].as_i64().unwrap());
-        }
+    /// Prints a line in a single write.
+    fn print_line(line: &str) {
+        let mut out = std::io::stdout().lock();
+        out.write_all(format!("core: {line}\n").as_bytes()).unwrap();
+        out.flush().unwrap();
     }
-    assert_eq!(completed, [1, 2, 3, 4, 5]);
-    core.stop().await;
+
+    fn run_until_the_third_runs_and_kill(store: &Path) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "runs::across_restarts::core_under_test", "--ignored", "--nocapture"])
+            .env(STORE, store)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut awaited = vec!["core: started all", "core: begun 3"];
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            awaited.retain(|it| !line.ends_with(it));
+            if awaited.is_empty() {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(awaited.is_empty(), "it did not print {awaited:?}");
+    }
+
+    #[tokio::test]
+    async fn after_a_crash_running_runs_fail_and_pending_runs_are_executed() {
+        let directory = Directory::new("kill");
+        let store = directory.0.join("store.redb");
+        run_until_the_third_runs_and_kill(&store);
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        let handler = move |run: RunInfo| {
+            let sender = sender.clone();
+            async move {
+                sender.send(run.id()).unwrap();
+                Ok(())
+            }
+        };
+        let core = Core::builder().store(&store).run_handler(handler).start().await.unwrap();
+        completed(&core, "build", 5).await;
+        assert_eq!(
+            states(&core, "build"),
+            [SUCCESSFUL, SUCCESSFUL, FAILED, SUCCESSFUL, SUCCESSFUL]
+        );
+        let lost = core.client().run("build", 3).await.unwrap();
+        assert_eq!(lost.description(), "the core ended while the run was being executed");
+        assert_eq!((receiver.recv().await, receiver.recv().await), (Some(4), Some(5)));
+        // Each has ended once.
+        let mut events = core.client().events(false).await.unwrap();
+        let mut completed = Vec::new();
+        while let Some(event) = events.next().await.unwrap() {
+            if event.kind == "RUN_COMPLETED" {
+                let details: serde_json::Value = serde_json::from_str(&event.details).unwrap();
+                completed.push(details["run_id"].as_i64().unwrap());
+            }
+        }
+        assert_eq!(completed, [1, 2, 3, 4, 5]);
+        core.stop().await;
+    }
 }

@@ -5,7 +5,6 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -344,43 +343,6 @@ async fn an_update_that_fails_leaves_the_old_extension_running() {
     core.stop().await;
 }
 
-/// The path of the store of the core under test.
-const STORE: &str = "GOFER_TEST_STORE";
-
-/// A core that is killed. Not a test of its own.
-#[tokio::test]
-#[ignore = "started by a test of this file"]
-async fn core_under_test() {
-    let Some(store) = std::env::var_os(STORE) else { return };
-    let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
-    let extension = install(&core, "interval", &interval()).await;
-    extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
-    println!("process {}", extension.process_id().unwrap());
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
-async fn orphans_of_a_killed_core_are_killed_by_the_next_one() {
-    let script = Script::breakable("orphans");
-    let store = script.0.join("gofer.redb");
-    let mut killed = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "supervision::core_under_test", "--ignored", "--nocapture"])
-        .env(STORE, &store)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
-    let orphan =
-        lines.find_map(|line| line.unwrap().strip_prefix("process ")?.parse().ok()).unwrap();
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    assert!(is_running(orphan), "it ended by itself");
-    let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
-    assert!(!is_running(orphan), "the orphan was not killed");
-    runs(&core, "default/nightly", 2).await;
-    within(core.stop()).await;
-}
-
 /// Whether a process exists and has not ended.
 fn is_running(process: u32) -> bool {
     std::fs::read(format!("/proc/{process}/environ")).is_ok_and(|it| !it.is_empty())
@@ -573,4 +535,48 @@ async fn a_disable_during_an_enable_wins_and_loses_no_subscription() {
     api.enable_extension(proto::EnableExtensionRequest { name: name() }).await.unwrap();
     assert_eq!(extension.info().await.unwrap().registered, ["default/nightly"]);
     core.stop().await;
+}
+
+#[cfg(feature = "store")]
+mod orphans {
+    use std::io::{BufRead as _, BufReader};
+
+    use super::*;
+
+    /// The path of the store of the core under test.
+    const STORE: &str = "GOFER_TEST_STORE";
+
+    /// A core that is killed. Not a test of its own.
+    #[tokio::test]
+    #[ignore = "started by a test of this file"]
+    async fn core_under_test() {
+        let Some(store) = std::env::var_os(STORE) else { return };
+        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
+        let extension = install(&core, "interval", &interval()).await;
+        extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
+        println!("process {}", extension.process_id().unwrap());
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn orphans_of_a_killed_core_are_killed_by_the_next_one() {
+        let script = Script::breakable("orphans");
+        let store = script.0.join("gofer.redb");
+        let mut killed = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "supervision::orphans::core_under_test", "--ignored", "--nocapture"])
+            .env(STORE, &store)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
+        let orphan =
+            lines.find_map(|line| line.unwrap().strip_prefix("process ")?.parse().ok()).unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        assert!(is_running(orphan), "it ended by itself");
+        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
+        assert!(!is_running(orphan), "the orphan was not killed");
+        runs(&core, "default/nightly", 2).await;
+        within(core.stop()).await;
+    }
 }
