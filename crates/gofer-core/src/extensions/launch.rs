@@ -18,15 +18,15 @@ use gofer_proto::extension_service_client::ExtensionServiceClient;
 impl Extensions {
     /// Launches and initializes an extension and gets its documentation. One that
     /// has not come up when the core stops is killed.
-    pub(super) async fn start(
+    pub(super) async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        self.unless_stopping(self.bring_up(registration, progress)).await
+        self.unless_stopping(self.launch_and_init(registration, progress)).await
     }
 
-    async fn bring_up(
+    async fn launch_and_init(
         &self,
         registration: &proto::ExtensionRegistration,
         progress: &LaunchProgress,

@@ -59,7 +59,7 @@ impl Extensions {
             self.store.replace_registration(after)?;
             return Ok(None);
         }
-        let new = self.start(&after, &guard.progress).await?;
+        let new = self.bring_up(&after, &guard.progress).await?;
         self.store.replace_registration(after)?;
         // From here on, calls that begin or end a subscription wait until the old
         // extension has stopped, so that no subscription is ever held by both.
