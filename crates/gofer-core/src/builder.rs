@@ -1,5 +1,8 @@
 //! How a core is set up. What comes of it is made in [`core`](super::core).
 
+#[cfg(feature = "containers")]
+mod containers;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;

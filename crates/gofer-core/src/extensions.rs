@@ -140,7 +140,7 @@ impl Extensions {
             created: self.clock.unix_millis(),
             status: Registered::Enabled.into(),
         };
-        let running = self.start(&registration, &guard.progress).await?;
+        let running = self.bring_up(&registration, &guard.progress).await?;
         self.store.put_registration(registration.clone())?;
         guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
         self.publish(EventKind::ExtensionInstalled, &registration.name);
@@ -185,7 +185,7 @@ impl Extensions {
         // Looked up only now that nothing else can change it.
         let registration = self.registration(name)?;
         guard.stop().await;
-        match self.start(&registration, &guard.progress).await {
+        match self.bring_up(&registration, &guard.progress).await {
             Ok(running) => {
                 // Before the guard is released, so that a later `disable` wins.
                 if enable && registration.status() != Registered::Enabled {

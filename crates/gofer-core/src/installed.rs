@@ -24,17 +24,21 @@ pub struct ExtensionInfo {
 /// An extension that is installed in a [`Core`]. A cheap clone.
 ///
 /// ```
-/// use gofer_core::{Core, ExtensionState, NO_SETTINGS, minutes};
-/// # use gofer_sdk::{ErrorKind, Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+/// use gofer_core::{Core, ExtensionState, minutes};
+/// # use gofer_sdk::{ErrorKind, Extension, GoDuration, Gofer, Result, Run, Subscription};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// # struct Config {
+/// #     min_interval: GoDuration,
+/// # }
 /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
 /// # struct Params {
 /// #     every: GoDuration,
 /// # }
 /// # struct Interval;
 /// # impl Extension for Interval {
-/// #     type Config = NoConfig;
+/// #     type Config = Config;
 /// #     type Params = Params;
-/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+/// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
 /// #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
 /// #         let mut ticks = subscription.every(subscription.params().every)?;
 /// #         while ticks.next().await {
@@ -46,14 +50,18 @@ pub struct ExtensionInfo {
 ///
 /// # async fn example() -> Result<()> {
 /// let core = Core::in_memory().await?;
-/// let interval = core.install::<Interval>("interval", NO_SETTINGS).await?;
+/// let interval = core.install::<Interval>("interval", [("min_interval", "30s")]).await?;
 /// assert_eq!(interval.status()?.state, ExtensionState::Running);
 ///
-/// interval.subscribe("default/nightly", "often", [("every", "5m")]).await?;
+/// let conversation = interval.converse_with_configurator(["5m"]).await?;
+/// interval.subscribe("default/nightly", "often", conversation.settings).await?;
 /// assert_eq!(interval.info().await?.registered, ["default/nightly"]);
-/// interval.restart().await?;
+/// interval.update([("min_interval", "1m")]).await?;
 /// core.elapse(minutes(10)).await;
 /// assert_eq!(core.runs("default/nightly").len(), 2);
+///
+/// let unhandled = interval.external_event("POST / HTTP/1.1\r\n\r\n").await.unwrap_err();
+/// assert_eq!(unhandled.kind(), ErrorKind::Unimplemented);
 ///
 /// interval.unsubscribe("default/nightly", "often").await?;
 /// interval.uninstall().await?;
@@ -141,28 +149,6 @@ impl Installed {
 
     /// Sends the extension an external event: a raw HTTP/1.1 request.
     ///
-    /// ```
-    /// # use gofer_core::{Core, NO_SETTINGS};
-    /// # use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result};
-    /// # struct Silent;
-    /// # impl Extension for Silent {
-    /// #     type Config = NoConfig;
-    /// #     type Params = NoParams;
-    /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
-    /// # }
-    /// # async fn example() -> Result<()> {
-    /// # let core = Core::in_memory().await?;
-    /// # let extension = core.install::<Silent>("silent", NO_SETTINGS).await?;
-    /// let request = "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
-    /// // This extension does not implement `Extension::external_event`.
-    /// let refused = extension.external_event(request).await.unwrap_err();
-    /// assert_eq!(refused.kind(), ErrorKind::Unimplemented);
-    /// # Ok(())
-    /// # }
-    /// # tokio::runtime::Builder::new_current_thread()
-    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
-    /// ```
-    ///
     /// # Errors
     ///
     /// If the extension refuses it or fails.
@@ -173,30 +159,6 @@ impl Installed {
 
     /// Holds a configurator conversation with the extension: gives the answers in
     /// order and ends the conversation after the last.
-    ///
-    /// ```
-    /// # use gofer_core::{Core, NO_SETTINGS};
-    /// # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result};
-    /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-    /// # struct Params {
-    /// #     every: GoDuration,
-    /// # }
-    /// # struct Interval;
-    /// # impl Extension for Interval {
-    /// #     type Config = NoConfig;
-    /// #     type Params = Params;
-    /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
-    /// # }
-    /// # async fn example() -> Result<()> {
-    /// # let core = Core::in_memory().await?;
-    /// # let interval = core.install::<Interval>("interval", NO_SETTINGS).await?;
-    /// let conversation = interval.converse_with_configurator(["5s"]).await?;
-    /// assert_eq!(conversation.settings["every"], "5s");
-    /// # Ok(())
-    /// # }
-    /// # tokio::runtime::Builder::new_current_thread()
-    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
-    /// ```
     ///
     /// # Errors
     ///
@@ -284,30 +246,6 @@ impl Installed {
     /// are. The extension is replaced by a new instance with the same subscriptions.
     /// The old one takes calls until the new one is up, and stays if it does not come
     /// up.
-    ///
-    /// ```
-    /// # use gofer_core::{Core, NO_SETTINGS};
-    /// # use gofer_sdk::{Extension, GoDuration, Gofer, NoParams, Result};
-    /// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-    /// # struct Config {
-    /// #     min_interval: GoDuration,
-    /// # }
-    /// # struct Interval;
-    /// # impl Extension for Interval {
-    /// #     type Config = Config;
-    /// #     type Params = NoParams;
-    /// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
-    /// # }
-    /// # async fn example() -> Result<()> {
-    /// # let core = Core::in_memory().await?;
-    /// let interval = core.install::<Interval>("interval", [("min_interval", "30s")]).await?;
-    /// interval.update([("min_interval", "10s")]).await?;
-    /// assert!(interval.update([("min_interval", "soon")]).await.is_err());
-    /// # Ok(())
-    /// # }
-    /// # tokio::runtime::Builder::new_current_thread()
-    /// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
-    /// ```
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use tonic::Status;
 pub(super) use container::Containers;
 pub(super) use in_process::InProcess;
 pub(super) use orphans::end_orphans;
-pub(super) use process::{Process, Progress};
+pub(super) use process::{LaunchProgress, Process};
 pub(super) use program::ChildProcess;
 
 use super::certificates::Identity;
@@ -46,7 +46,7 @@ pub(super) struct LaunchSpec {
     pub(super) pass: String,
     /// Where the launcher reports what it is doing.
     #[cfg_attr(not(feature = "containers"), expect(dead_code, reason = "only images take time"))]
-    pub(super) progress: Progress,
+    pub(super) progress: LaunchProgress,
     /// Tracks what the extension runs in, until it has ended.
     pub(super) processes: TaskTracker,
 }

@@ -8,7 +8,7 @@ use tonic::Status;
 use super::{Extensions, Running};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
-use crate::launcher::{ChildProcess, IN_PROCESS, LaunchSpec, Launcher, PROGRAM, Progress};
+use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
 use crate::store::Store;
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
@@ -18,18 +18,18 @@ use gofer_proto::extension_service_client::ExtensionServiceClient;
 impl Extensions {
     /// Launches and initializes an extension and gets its documentation. One that
     /// has not come up when the core stops is killed.
-    pub(super) async fn start(
+    pub(super) async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        self.unless_stopping(self.bring_up(registration, progress)).await
+        self.unless_stopping(self.launch_and_init(registration, progress)).await
     }
 
-    async fn bring_up(
+    async fn launch_and_init(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
         let handle = self.launch(registration, progress).await?;
         let started = self.clock.unix_millis();
@@ -85,7 +85,7 @@ impl Extensions {
             pass: init.pass,
             ..Default::default()
         };
-        let handle = self.launch(&registration, &Progress::default()).await?;
+        let handle = self.launch(&registration, &LaunchProgress::default()).await?;
         match handle
             .first_call(
                 |mut client| async move { client.info(proto::ExtensionInfoRequest {}).await },
@@ -103,7 +103,7 @@ impl Extensions {
     async fn launch(
         &self,
         registration: &proto::ExtensionRegistration,
-        progress: &Progress,
+        progress: &LaunchProgress,
     ) -> Result<ExtensionHandle, Status> {
         let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
         let launcher: &dyn Launcher = if image.starts_with(IN_PROCESS) {

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::Running;
-use crate::launcher::Progress;
+use crate::launcher::LaunchProgress;
 use crate::state::{ExtensionState, ExtensionStatus};
 use crate::sync::lock;
 use gofer_net::Clock;
@@ -44,7 +44,7 @@ struct Slot {
     restarts: u32,
     /// The most recent problem.
     problem: String,
-    progress: Progress,
+    progress: LaunchProgress,
     since: i64,
 }
 
@@ -137,7 +137,7 @@ impl Slots {
             generation: 0,
             restarts: 0,
             problem: String::new(),
-            progress: Progress::default(),
+            progress: LaunchProgress::default(),
             since: self.clock.unix_millis(),
         }
     }
@@ -218,8 +218,8 @@ impl Slots {
     }
 
     /// Where the holder of the lease reports its progress.
-    pub(super) fn progress(&self, lease: &Lease) -> Result<Progress, Superseded> {
-        let mut progress = Progress::default();
+    pub(super) fn progress(&self, lease: &Lease) -> Result<LaunchProgress, Superseded> {
+        let mut progress = LaunchProgress::default();
         self.update(lease, |slot| progress = slot.progress.clone())?;
         Ok(progress)
     }
@@ -268,7 +268,7 @@ pub(super) struct SlotGuard<'a> {
     lease: Lease,
     /// The one that took calls until now.
     pub(super) before: Option<Arc<Running>>,
-    pub(super) progress: Progress,
+    pub(super) progress: LaunchProgress,
     /// The name was free before.
     is_new: bool,
     finished: bool,

@@ -66,7 +66,7 @@ impl Extensions {
         let name = &lease.name;
         let progress = self.slots.progress(lease)?;
         let outcome = match self.registration(name) {
-            Ok(registration) => self.start(&registration, &progress).await,
+            Ok(registration) => self.bring_up(&registration, &progress).await,
             Err(status) => Err(status),
         };
         match outcome {

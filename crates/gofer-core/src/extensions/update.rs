@@ -59,7 +59,7 @@ impl Extensions {
             self.store.replace_registration(after)?;
             return Ok(None);
         }
-        let new = self.start(&after, &guard.progress).await?;
+        let new = self.bring_up(&after, &guard.progress).await?;
         self.store.replace_registration(after)?;
         // From here on, calls that begin or end a subscription wait until the old
         // extension has stopped, so that no subscription is ever held by both.
@@ -86,7 +86,7 @@ fn changed(
         (registration.user, registration.pass) = (user, pass);
     }
     for key in removed {
-        if !remove(&mut registration.variables, &key) {
+        if !remove_key(&mut registration.variables, &key) {
             return Err(Status::invalid_argument(format!(
                 "`{key}` cannot be removed: the extension's configuration does not have it"
             )));
@@ -94,14 +94,14 @@ fn changed(
     }
     for (key, value) in variables {
         // Extensions ignore the case of keys: `Every` replaces `every`.
-        remove(&mut registration.variables, &key);
+        remove_key(&mut registration.variables, &key);
         registration.variables.insert(key, value);
     }
     Ok(registration)
 }
 
 /// Ignores case; returns whether the key was there.
-fn remove(variables: &mut HashMap<String, String>, key: &str) -> bool {
+fn remove_key(variables: &mut HashMap<String, String>, key: &str) -> bool {
     let before = variables.len();
     variables.retain(|other, _| !other.eq_ignore_ascii_case(key));
     variables.len() < before

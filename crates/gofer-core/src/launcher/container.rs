@@ -5,7 +5,6 @@
 //! core are removed when the engine is first used. The supervisor restarts a
 //! container that has ended, not the engine.
 
-mod builder;
 mod engine;
 mod image;
 mod life;
@@ -77,7 +76,7 @@ impl Containers {
             .get_or_try_init(|| async {
                 let engine = Engine::find(self.address.as_deref()).await?;
                 let launches = lock(&self.orphans).clone();
-                orphans::remove(&engine, &launches).await;
+                orphans::remove_all(&engine, &launches).await;
                 Ok(engine)
             })
             .await

@@ -88,9 +88,9 @@ impl Process {
 /// The current step of bringing an extension up, as a sentence, for callers that
 /// ask for its status.
 #[derive(Clone, Default)]
-pub(crate) struct Progress(Arc<Mutex<String>>);
+pub(crate) struct LaunchProgress(Arc<Mutex<String>>);
 
-impl Progress {
+impl LaunchProgress {
     pub(crate) fn report(&self, step: impl Into<String>) {
         *lock(&self.0) = step.into();
     }

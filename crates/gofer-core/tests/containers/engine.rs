@@ -1,4 +1,4 @@
-//! The container engine, as the tests look at it, and images made with it.
+//! Inspects the container engine directly, and builds images.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -20,17 +20,17 @@ use tonic::codegen::tokio_stream::StreamExt as _;
 
 use crate::within;
 
-/// The label of all containers that a core makes.
+/// The label of all containers that a core creates.
 pub(crate) const EXTENSION: &str = "gofer-sdk.extension";
 
-/// The recipe that the README gives.
+/// The recipe in the README.
 const RECIPE: &str = include_str!("../../../../examples/Dockerfile");
 
-/// The line of the recipe that copies what its first stage has made.
+/// The line of the recipe that copies the result of its first stage.
 const COPY_BUILT: &str = "COPY --from=build /source/image/ /\n";
 
-/// An engine that answers; without one, a test says that it is skipped, to the
-/// standard error that is not captured.
+/// Returns the engine. If none answers, reports to the uncaptured standard error that
+/// the test is skipped.
 pub(crate) async fn engine() -> Option<Docker> {
     let found = async {
         let docker = Docker::connect_with_defaults()?.negotiate_version().await?;
@@ -48,9 +48,8 @@ pub(crate) async fn engine() -> Option<Docker> {
     }
 }
 
-/// The example, as the recipe builds it, but without optimizations: static and
-/// without the harness. Built once, apart from the usual builds, which have other
-/// flags.
+/// Builds the example as the recipe does, static and without the demo, but without
+/// optimizations. Built once, in a target directory of its own because of its flags.
 pub(crate) fn static_interval() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -72,7 +71,7 @@ pub(crate) fn static_interval() -> &'static Path {
     })
 }
 
-/// The platform that is built for.
+/// The host platform.
 fn host() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let output = Command::new(rustc).arg("-vV").output().unwrap();
@@ -80,16 +79,16 @@ fn host() -> String {
     text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
 }
 
-/// The recipe's last stage, for a program that has been built: all that differs
-/// is where its files come from.
+/// The recipe's last stage, with files from the build context instead of the first
+/// stage.
 fn last_stage() -> String {
-    let at = RECIPE.find("FROM scratch").expect("the recipe ends with an image from nothing");
+    let at = RECIPE.find("FROM scratch").expect("the recipe ends with a stage from scratch");
     let stage = &RECIPE[at..];
-    assert!(stage.contains(COPY_BUILT), "the recipe copies otherwise: {stage}");
+    assert!(stage.contains(COPY_BUILT), "the recipe does not copy what was built: {stage}");
     stage.replace(COPY_BUILT, "COPY image/ /\n")
 }
 
-/// Files of a `tar` archive.
+/// Makes a `tar` archive.
 pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, content) in files {
@@ -101,15 +100,15 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// An image that is removed when the test is over.
+/// An image that is removed when this is dropped.
 pub(crate) struct Image {
     docker: Docker,
     pub(crate) name: String,
 }
 
 impl Image {
-    /// The interval extension, made by the recipe: one image for all tests that
-    /// have it at the same time.
+    /// The interval extension, built by the recipe: shared by all tests that use it at
+    /// the same time.
     pub(crate) async fn interval(docker: &Docker) -> Arc<Self> {
         static SHARED: Mutex<Weak<Image>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -121,7 +120,7 @@ impl Image {
         image
     }
 
-    /// The same with further lines in its recipe.
+    /// The same with more lines in its recipe.
     pub(crate) async fn with(docker: &Docker, further: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut recipe = last_stage();
@@ -136,49 +135,49 @@ impl Image {
         let name = format!("gofer-sdk-test/interval:{}-{count}", std::process::id());
         let options = BuildImageOptionsBuilder::default()
             .t(&name)
-            // Another test may be removing what it would be taken from.
+            // Another test may be removing the cached layers.
             .nocache(true)
             .rm(true)
             .forcerm(true)
             .q(true)
             .build();
         let body = bollard::body_full(Bytes::from(context));
-        let mut told = docker.build_image(options, None, Some(body));
+        let mut reports = docker.build_image(options, None, Some(body));
         within(async {
-            while let Some(news) = told.next().await {
-                news.expect("the image is built");
+            while let Some(report) = reports.next().await {
+                report.expect("the image is built");
             }
         })
         .await;
         Self { docker: docker.clone(), name }
     }
 
-    /// One that a test lets the engine get by itself.
+    /// An image that the engine is to pull.
     pub(crate) fn named(docker: &Docker, name: String) -> Self {
         Self { docker: docker.clone(), name }
     }
 }
 
-/// What stands for the authorities of the system that an image is made on.
+/// Stands in for the build machine's certificate authorities.
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
 
 impl Drop for Image {
     fn drop(&mut self) {
         let (docker, name) = (self.docker.clone(), self.name.clone());
-        afterwards(async move {
+        block_on(async move {
             let options = RemoveImageOptionsBuilder::default().force(true).build();
             let _ = docker.remove_image(&name, Some(options), None).await;
         });
     }
 }
 
-/// Removes the containers of an extension where a test has failed.
+/// Removes the containers of an extension when dropped, in case a test fails.
 pub(crate) struct Cleared(pub(crate) Docker, pub(crate) String);
 
 impl Drop for Cleared {
     fn drop(&mut self) {
         let (docker, extension) = (self.0.clone(), self.1.clone());
-        afterwards(async move {
+        block_on(async move {
             for container in containers(&docker, &extension).await {
                 let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
                 let _ = docker.remove_container(&id(&container), Some(options)).await;
@@ -187,8 +186,8 @@ impl Drop for Cleared {
     }
 }
 
-/// What is awaited where nothing can be: the runtime of the test is busy with it.
-fn afterwards(last: impl Future<Output = ()> + Send + 'static) {
+/// Blocks on a future in a drop, on a runtime of its own.
+fn block_on(last: impl Future<Output = ()> + Send + 'static) {
     let done = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(within(last));
@@ -208,7 +207,7 @@ pub(crate) fn id(container: &ContainerSummary) -> String {
     container.id.clone().unwrap()
 }
 
-/// The one container of an extension.
+/// The only container of an extension.
 pub(crate) async fn container(docker: &Docker, extension: &str) -> String {
     let found = containers(docker, extension).await;
     assert_eq!(found.len(), 1, "{found:?}");

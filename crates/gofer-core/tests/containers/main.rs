@@ -1,6 +1,6 @@
-//! Extensions in real containers: installed, subscribed, updated, killed, and
-//! nothing of them left behind. Where no container engine answers, these tests
-//! say that they are skipped; what needs none is tested everywhere.
+//! Extensions in real containers: installed, subscribed, updated and killed, without
+//! orphans. If no container engine answers, these tests report that they are skipped;
+//! what needs none is tested everywhere.
 
 #![cfg(unix)]
 #![allow(
@@ -36,17 +36,17 @@ use engine::{Cleared, Image, archive, container, containers, engine, static_inte
 use proxy::Proxy;
 use registry::Registry;
 
-/// Far above what anything here takes, on a busy machine too; the program that
-/// goes into the images may have to be built first.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Far longer than anything here takes, even on a busy machine and if the program in
+/// the images has to be built first.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 const ONE_SECOND: [(&str, &str); 1] = [("every", "1s")];
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+    tokio::time::timeout(TIMEOUT, future).await.expect("it hangs")
 }
 
-/// A name that no other test, and no other run of these, has.
+/// A name that no other test and no other run of the tests uses.
 fn unique(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }
@@ -55,7 +55,7 @@ async fn install(core: &Core, name: &str, image: &str) -> Installed {
     within(core.install_image(name, image, [("min_interval", "1s")])).await.unwrap()
 }
 
-/// Waits for so many more runs of a pipeline.
+/// Waits for this many more runs of a pipeline.
 async fn further_runs(core: &Core, pipeline: &str, further: usize) {
     let enough = core.runs(pipeline).len() + further;
     within(async {
@@ -66,7 +66,7 @@ async fn further_runs(core: &Core, pipeline: &str, further: usize) {
     .await;
 }
 
-/// Removed with what is in it.
+/// A directory that is removed with its content when this is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -83,16 +83,16 @@ impl Drop for Directory {
     }
 }
 
-/// For CI to show.
+/// For the output of CI.
 #[tokio::test]
-async fn it_is_said_whether_containers_are_tested() {
+async fn whether_containers_are_tested_is_reported() {
     if engine().await.is_some() {
         let _ = std::io::stderr().write_all(b"container tests run: a container engine answers\n");
     }
 }
 
 #[tokio::test]
-async fn an_image_of_the_recipe_is_one_program_and_the_authorities() {
+async fn an_image_of_the_recipe_has_only_the_program_and_the_certificate_authorities() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
     let inspected = within(docker.inspect_image(&image.name)).await.unwrap();
@@ -115,7 +115,7 @@ async fn an_image_of_the_recipe_is_one_program_and_the_authorities() {
     assert_eq!(files, ["etc/ssl/certs/ca-certificates.crt", "extension"]);
 }
 
-/// The files of an image's layers, which are archives in an archive.
+/// The files of an image's layers, which are archives within an archive.
 fn list(saved: &[u8], files: &mut Vec<String>) {
     for entry in tar::Archive::new(saved).entries().unwrap() {
         let mut entry = entry.unwrap();
@@ -134,7 +134,7 @@ fn list(saved: &[u8], files: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_as_any_other() {
+async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_like_any_other() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
     let other = Image::with(&docker, "LABEL version=2").await;
@@ -164,7 +164,7 @@ async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_as_any
     assert_eq!(runs_of.config.unwrap().image, Some(other.name.clone()));
     further_runs(&core, "default/nightly", 2).await;
 
-    // Gofer goes away, and comes back where the container finds it.
+    // Gofer goes away and comes back at an address that the container reaches.
     core.go_away().await;
     core.come_back().await.unwrap();
     further_runs(&core, "default/nightly", 2).await;
@@ -181,10 +181,10 @@ async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_as_any
 }
 
 #[tokio::test]
-async fn it_is_told_what_the_contract_says_and_may_do_little() {
+async fn a_container_has_the_environment_of_the_contract_and_few_privileges() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
-    let name = unique("told");
+    let name = unique("environment");
     let _cleared = Cleared(docker.clone(), name.clone());
     let core = Core::on_loopback().await.unwrap();
     let extension = install(&core, &name, &image.name).await;
@@ -196,15 +196,15 @@ async fn it_is_told_what_the_contract_says_and_may_do_little() {
         let start = format!("{prefix}{name}=");
         environment.iter().find_map(|it| it.strip_prefix(&*start)).map(str::to_owned)
     };
-    let told = environment.iter().filter(|variable| variable.starts_with(prefix)).count();
-    assert_eq!(told, 8, "{}", environment.len());
+    let count = environment.iter().filter(|variable| variable.starts_with(prefix)).count();
+    assert_eq!(count, 8, "{}", environment.len());
     assert_eq!(variable("NAME").as_deref(), Some(&*name));
     assert_eq!(variable("HOST").as_deref(), Some("0.0.0.0:8082"));
     let host = inspected.host_config.unwrap();
     assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
     let published = host.port_bindings.unwrap().remove("8082/tcp").flatten().unwrap();
     assert_eq!(published[0].host_ip.as_deref(), Some("127.0.0.1"));
-    // Each start has a key of its own.
+    // Each launch has its own key.
     let key = variable("KEY").unwrap();
     within(extension.restart()).await.unwrap();
     let made = container(&docker, &name).await;
@@ -215,13 +215,13 @@ async fn it_is_told_what_the_contract_says_and_may_do_little() {
 }
 
 #[tokio::test]
-async fn what_it_writes_becomes_log_events() {
+async fn the_output_of_a_container_becomes_log_events() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
     let name = unique("writes");
     let _cleared = Cleared(docker.clone(), name.clone());
-    // Of the whole process: where there is none on the thread that first comes to
-    // an event, that event is taken for one that nobody wants.
+    // For the whole process: a thread without a subscriber that reaches an event first
+    // would disable that event for all threads.
     let written = Written::default();
     let subscriber = tracing_subscriber::Registry::default().with(written.clone());
     tracing::subscriber::set_global_default(subscriber).unwrap();
@@ -238,7 +238,7 @@ async fn what_it_writes_becomes_log_events() {
     assert!(of_it >= 2, "{written:?}");
 }
 
-/// What containers write, with the fields of each event.
+/// The log events of containers, with their fields.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<String>>>);
 
@@ -260,7 +260,7 @@ impl tracing::field::Visit for Line {
     }
 }
 
-/// Where the core under test keeps its store, what it installs, and as what.
+/// The core under test's store, and the image and name that it installs.
 const STORE: &str = "GOFER_TEST_STORE";
 const IMAGE: &str = "GOFER_TEST_IMAGE";
 const NAME: &str = "GOFER_TEST_NAME";
@@ -270,7 +270,9 @@ const NAME: &str = "GOFER_TEST_NAME";
 #[ignore = "started by the tests of this file"]
 async fn core_under_test() {
     let (Ok(image), Ok(name)) = (std::env::var(IMAGE), std::env::var(NAME)) else { return };
+    #[cfg_attr(not(feature = "store"), expect(unused_mut, reason = "only a store changes it"))]
     let mut builder = Core::builder().listen(([127, 0, 0, 1], 0));
+    #[cfg(feature = "store")]
     if let Some(store) = std::env::var_os(STORE) {
         builder = builder.store(store);
     }
@@ -281,11 +283,11 @@ async fn core_under_test() {
     std::future::pending::<()>().await;
 }
 
-/// Killed where a test fails before it does so itself.
+/// A core in its own process, which is killed when this is dropped.
 struct CoreProcess(Child);
 
 impl CoreProcess {
-    /// Starts a core that has installed its extension when this returns.
+    /// Starts a core and waits until it has installed its extension.
     async fn start(image: &Image, name: &str, store: Option<PathBuf>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -299,10 +301,10 @@ impl CoreProcess {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let this = Self(child);
-        let said = tokio::task::spawn_blocking(move || {
+        let installed = tokio::task::spawn_blocking(move || {
             lines.any(|line| line.unwrap().contains("installed"))
         });
-        assert!(within(said).await.unwrap(), "it ended");
+        assert!(within(installed).await.unwrap(), "it ended");
         this
     }
 
@@ -319,26 +321,27 @@ impl Drop for CoreProcess {
     }
 }
 
+#[cfg(feature = "store")]
 #[tokio::test]
-async fn what_a_killed_core_left_behind_is_removed_by_the_next_one_on_its_store() {
+async fn orphans_of_a_killed_core_are_removed_by_the_next_one_on_its_store() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
-    let name = unique("left-behind");
+    let name = unique("orphans");
     let _cleared = Cleared(docker.clone(), name.clone());
-    let directory = Directory::new("left-behind");
+    let directory = Directory::new("orphans");
     let store = directory.0.join("gofer.redb");
     CoreProcess::start(&image, &name, Some(store.clone())).await.kill();
-    let left = container(&docker, &name).await;
+    let orphan = container(&docker, &name).await;
     let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
-    // The same extension, with its subscription, in a container of its own.
+    // The same extension, with its subscription, in a new container.
     further_runs(&core, "default/nightly", 2).await;
-    assert_ne!(container(&docker, &name).await, left);
+    assert_ne!(container(&docker, &name).await, orphan);
     within(core.stop()).await;
     assert_eq!(containers(&docker, &name).await, []);
 }
 
 #[tokio::test]
-async fn containers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+async fn containers_of_dead_cores_are_removed_and_those_of_live_cores_are_not() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
     let [dead, living, own] = ["dead", "living", "own"].map(unique);
@@ -357,10 +360,10 @@ async fn containers_of_the_dead_are_removed_and_those_of_the_living_are_not() {
 }
 
 #[tokio::test]
-async fn a_stop_leaves_no_container_behind_not_even_of_one_on_its_way_up() {
+async fn a_stop_leaves_no_orphans_even_of_an_extension_that_is_being_installed() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
-    let name = unique("on-its-way");
+    let name = unique("installing");
     let _cleared = Cleared(docker.clone(), name.clone());
     let core = Core::on_loopback().await.unwrap();
     let installing = {
@@ -385,7 +388,7 @@ async fn a_stop_leaves_no_container_behind_not_even_of_one_on_its_way_up() {
 }
 
 #[tokio::test]
-async fn that_the_engine_went_away_is_not_the_end_of_a_container() {
+async fn an_unavailable_engine_does_not_count_as_the_end_of_a_container() {
     let Some(docker) = engine().await else { return };
     let Some(mut proxy) = Proxy::new().await else { return };
     let image = Image::interval(&docker).await;
@@ -415,7 +418,7 @@ async fn that_the_engine_went_away_is_not_the_end_of_a_container() {
 }
 
 #[tokio::test]
-async fn one_that_cannot_start_is_refused_with_a_reason_and_leaves_nothing() {
+async fn an_image_that_cannot_be_started_is_refused_with_a_reason_and_leaves_no_orphan() {
     let Some(docker) = engine().await else { return };
     let image = Image::with(&docker, "ENTRYPOINT [\"/nothing\"]").await;
     let name = unique("broken");
@@ -426,7 +429,7 @@ async fn one_that_cannot_start_is_refused_with_a_reason_and_leaves_nothing() {
     assert!(refused.to_string().contains("cannot be started"), "{refused}");
     assert!(refused.to_string().contains("/nothing"), "{refused}");
     assert_eq!(containers(&docker, &name).await, []);
-    // Only a core that listens can be called back.
+    // Containers can only reach a core that listens.
     let alone = Core::in_memory().await.unwrap();
     let refused = within(alone.install_image(&name, &image.name, NO_SETTINGS)).await.unwrap_err();
     assert!(refused.to_string().contains("CoreBuilder::listen"), "{refused}");
@@ -469,7 +472,7 @@ async fn an_image_is_pulled_with_credentials_and_progress() {
     let refused =
         within(api.install_extension(installation(&name, &absent, registry::PASSWORD))).await;
     let refused = refused.unwrap_err();
-    assert!(refused.message().contains("none of this name and tag"), "{refused}");
+    assert!(refused.message().contains("no image with this name and tag"), "{refused}");
 
     let installing = {
         let request = installation(&name, &image.name, registry::PASSWORD);
@@ -488,7 +491,7 @@ async fn an_image_is_pulled_with_credentials_and_progress() {
         }
     })
     .await;
-    registry.open();
+    registry.release();
     within(installing).await.unwrap().unwrap();
     within(core.stop()).await;
     assert_eq!(containers(&docker, &name).await, []);
@@ -524,7 +527,7 @@ async fn a_stop_does_not_wait_for_a_pull() {
 }
 
 #[tokio::test]
-async fn where_no_engine_answers_it_is_said_where_was_looked_and_what_to_do() {
+async fn if_no_engine_answers_the_error_lists_what_was_tried_and_what_to_do() {
     let core = Core::builder()
         .listen(([127, 0, 0, 1], 0))
         .container_engine("unix:///nonexistent/docker.sock")
@@ -540,7 +543,7 @@ async fn where_no_engine_answers_it_is_said_where_was_looked_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_engine_that_hangs_is_one_that_does_not_answer() {
+async fn an_engine_that_hangs_counts_as_one_that_does_not_answer() {
     let directory = Directory::new("hangs");
     let socket = directory.0.join("docker.sock");
     let _hangs = tokio::net::UnixListener::bind(&socket).unwrap();
@@ -556,35 +559,35 @@ async fn an_engine_that_hangs_is_one_that_does_not_answer() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_refused_before_an_engine_is_looked_for() {
+async fn invalid_images_are_refused_without_an_engine() {
     let core = Core::on_loopback().await.unwrap();
     for image in ["./interval", "/usr/bin/interval", "Interval", "a b", "a:b:c", "exec:", "a//b"] {
         let refused = within(core.install_image("a", image, NO_SETTINGS)).await.unwrap_err();
         assert!(
             refused.to_string().contains("exec:"),
-            "of `{image}` it must be said how a program is given: {refused}"
+            "the error for `{image}` must say how to install a program: {refused}"
         );
     }
     within(core.stop()).await;
 }
 
-/// Started with an environment of its own. Not a test by itself.
+/// Started with its own environment. Not a test of its own.
 #[tokio::test]
 #[ignore = "started by a test of this file"]
-async fn told_where_no_engine_is() {
+async fn core_with_docker_host() {
     if std::env::var("DOCKER_HOST").as_deref() != Ok("unix:///nonexistent") {
         return;
     }
     let core = Core::on_loopback().await.unwrap();
     let refused = within(core.install_image("a", "interval:1", NO_SETTINGS)).await.unwrap_err();
-    assert!(refused.to_string().contains("looked at `unix:///nonexistent` ("), "{refused}");
+    assert!(refused.to_string().contains("tried `unix:///nonexistent` ("), "{refused}");
     core.stop().await;
 }
 
 #[test]
-fn the_engine_is_where_docker_host_says() {
+fn docker_host_is_the_address_of_the_engine() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "told_where_no_engine_is", "--ignored"])
+        .args(["--exact", "core_with_docker_host", "--ignored"])
         .env("DOCKER_HOST", "unix:///nonexistent")
         .output()
         .unwrap();

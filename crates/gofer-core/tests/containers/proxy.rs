@@ -1,4 +1,4 @@
-//! The way to the engine, which may be cut.
+//! A proxy for the engine's socket that can be cut off.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Hands connections on to the engine's socket.
+/// Forwards connections to the engine's socket.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// The path of its socket.
@@ -15,7 +15,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// `None` where the engine has no socket.
+    /// `None` if the engine has no Unix socket.
     pub(crate) async fn new() -> Option<Self> {
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
         let engine = match host.strip_prefix("unix://") {
@@ -29,7 +29,7 @@ impl Proxy {
         Some(Self { address, engine, serving })
     }
 
-    /// Breaks all connections; there is nobody from here on.
+    /// Breaks all connections and stops listening.
     pub(crate) async fn cut(&mut self) {
         self.serving = None;
         while TcpStream::connect(self.address).await.is_ok() {
@@ -45,7 +45,7 @@ impl Proxy {
 
 fn serve(listener: TcpListener, engine: String) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        // Dropped with this, and all connections with it.
+        // Dropped with this task, which breaks all connections.
         let mut connections = JoinSet::new();
         while let Ok((mut near, _)) = listener.accept().await {
             let engine = engine.clone();

@@ -1,5 +1,5 @@
-//! A registry of one image, as much of one as an engine needs to pull it, that
-//! wants a user and a password, and holds back the last layer until it may go.
+//! A registry with one image: just enough for an engine to pull it. It requires a user
+//! and a password, and holds back the last layer until it is released.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) const USER: &str = "reader";
 pub(crate) const PASSWORD: &str = "open-sesame";
 
-/// User and password as HTTP sends them.
+/// The user and password in a request, in lower case.
 const AUTHORIZATION: &str = "authorization: basic cmvhzgvyom9wzw4tc2vzyw1l";
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -92,13 +92,14 @@ impl Registry {
         Self { address, gate, _serving: AbortOnDropHandle::new(serving) }
     }
 
-    /// Lets the last layer go.
-    pub(crate) fn open(&self) {
+    /// Releases the last layer.
+    pub(crate) fn release(&self) {
         self.gate.add_permits(1000);
     }
 }
 
-/// One request to a connection; engines try TLS first, and go on without.
+/// Answers one request for each connection. Engines try TLS first and fall back to
+/// plain HTTP.
 async fn answer(stream: TcpStream, content: &Content) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();
@@ -108,7 +109,7 @@ async fn answer(stream: TcpStream, content: &Content) -> std::io::Result<()> {
         if head.len() == before || head[before..].starts_with(b"\r\n") {
             break;
         }
-        // No request of HTTP begins so.
+        // A TLS handshake.
         if head[0] == 22 {
             return Ok(());
         }

@@ -1,11 +1,10 @@
-//! Extensions in processes of their own are kept up: what crashes or hangs is
-//! started again and subscribed again, what cannot come up delays nobody, and an
-//! update takes over without a gap.
+//! Supervision of extensions in their own processes: one that crashes or hangs is
+//! restarted and its subscriptions restored, one that does not come up does not delay
+//! others, and an update leaves no gap.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,16 +15,18 @@ use gofer_proto::embedded;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Subscription};
 
-/// Far above what anything here takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far longer than anything here takes, even on a busy machine: only a hang takes so
+/// long.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-const ONE_SECOND: [(&str, &str); 1] = [("every", "1s")];
+/// A subscription that starts runs as often as [`install`] allows.
+const OFTEN: [(&str, &str); 1] = [("every", "100ms")];
 
 async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+    tokio::time::timeout(TIMEOUT, future).await.expect("it hangs")
 }
 
-/// Built by `cargo test` beside the tests.
+/// Built by `cargo test` together with the tests.
 fn interval() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests.parent().unwrap().parent().unwrap().join("examples/interval")
@@ -36,7 +37,7 @@ fn signal(process: u32, signal: &str) {
     assert!(sent.unwrap().success());
 }
 
-fn is_there(process: u32) -> bool {
+fn exists(process: u32) -> bool {
     Path::new(&format!("/proc/{process}")).exists()
 }
 
@@ -50,10 +51,10 @@ async fn core() -> Core {
 }
 
 async fn install(core: &Core, name: &str, program: &Path) -> Installed {
-    within(core.install_program(name, program, [("min_interval", "1s")])).await.unwrap()
+    within(core.install_program(name, program, [("min_interval", "100ms")])).await.unwrap()
 }
 
-/// Waits until a pipeline has had so many runs.
+/// Waits until a pipeline has this many runs.
 async fn runs(core: &Core, pipeline: &str, enough: usize) {
     within(async {
         while core.runs(pipeline).len() < enough {
@@ -63,14 +64,14 @@ async fn runs(core: &Core, pipeline: &str, enough: usize) {
     .await;
 }
 
-/// A program in a file of its own, which is removed with it.
+/// A program in its own directory, which is removed when this is dropped.
 struct Script(PathBuf);
 
 impl Script {
-    /// Runs `interval` as long as its file `broken` is not there.
+    /// Runs `interval`, or fails while the file `broken` exists.
     fn breakable(name: &str) -> Self {
         let script = Self::directory(name);
-        script.does(&format!(
+        script.set(&format!(
             "[ -e '{}' ] && exit 3\nexec '{}'",
             script.broken().display(),
             interval().display()
@@ -78,11 +79,11 @@ impl Script {
         script
     }
 
-    /// Notes its own number and then does something.
-    fn noting(name: &str, then: &str) -> Self {
+    /// Writes its process ID to a file and then runs `then`.
+    fn with_pid_file(name: &str, then: &str) -> Self {
         let script = Self::directory(name);
-        let noted = script.noted().display().to_string();
-        script.does(&format!("echo $$ > '{noted}.new'\nmv '{noted}.new' '{noted}'\n{then}"));
+        let file = script.pid_file().display().to_string();
+        script.set(&format!("echo $$ > '{file}.new'\nmv '{file}.new' '{file}'\n{then}"));
         script
     }
 
@@ -92,22 +93,25 @@ impl Script {
         Self(directory)
     }
 
-    fn does(&self, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::write(self.program(), format!("#!/bin/sh\n{text}\n")).unwrap();
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(self.program(), executable).unwrap();
+    /// Written by another process: a child that is spawned by a test beside this one
+    /// could inherit the open file, and the program would be busy.
+    fn set(&self, text: &str) {
+        let source = self.0.join("source");
+        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
+        let mut install = Command::new("install");
+        install.args(["-m", "755"]).args([source, self.program()]);
+        assert!(install.status().unwrap().success());
     }
 
-    fn noted(&self) -> PathBuf {
-        self.0.join("noted")
+    fn pid_file(&self) -> PathBuf {
+        self.0.join("pid")
     }
 
-    /// The number that it noted.
+    /// Waits for the process ID in its file.
     async fn process(&self) -> u32 {
         within(async {
             loop {
-                if let Ok(text) = std::fs::read_to_string(self.noted()) {
+                if let Ok(text) = std::fs::read_to_string(self.pid_file()) {
                     return text.trim().parse().unwrap();
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -128,7 +132,7 @@ impl Script {
         std::fs::write(self.broken(), "").unwrap();
     }
 
-    fn mend_it(&self) {
+    fn repair_it(&self) {
         std::fs::remove_file(self.broken()).unwrap();
     }
 }
@@ -140,10 +144,10 @@ impl Drop for Script {
 }
 
 #[tokio::test]
-async fn a_killed_extension_is_started_and_subscribed_again() {
+async fn a_killed_extension_is_restarted_and_its_subscriptions_restored() {
     let core = core().await;
     let extension = install(&core, "interval", &interval()).await;
-    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     runs(&core, "default/nightly", 1).await;
     let killed = extension.process_id().unwrap();
     signal(killed, "KILL");
@@ -153,7 +157,7 @@ async fn a_killed_extension_is_started_and_subscribed_again() {
     assert_ne!(extension.process_id(), Some(killed));
     let so_far = core.runs("default/nightly").len();
     runs(&core, "default/nightly", so_far + 2).await;
-    // What is shown over the API is the same.
+    // The API reports the same.
     let request = embedded::ListExtensionStatesRequest::default();
     let states = EmbeddedCoreClient::new(core.client().transport())
         .list_extension_states(request)
@@ -166,41 +170,56 @@ async fn a_killed_extension_is_started_and_subscribed_again() {
 }
 
 #[tokio::test]
-async fn an_extension_that_hangs_is_started_again() {
+async fn an_extension_that_hangs_is_killed_with_its_children_and_restarted() {
     let core = core().await;
-    let extension = install(&core, "interval", &interval()).await;
-    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    let script = Script::directory("children");
+    let file = script.pid_file().display().to_string();
+    // Only the first instance has a child.
+    script.set(&format!(
+        "if [ ! -e '{file}' ]; then\nsleep 1000 &\necho $! > '{file}.new'\nmv '{file}.new' '{file}'\nfi\nexec '{}'",
+        interval().display()
+    ));
+    let extension = install(&core, "interval", &script.program()).await;
+    within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
+    let child = script.process().await;
+    assert!(is_running(child));
     let hanging = extension.process_id().unwrap();
     signal(hanging, "STOP");
     let down = within(extension.wait_for(|status| status.restarts >= 1)).await;
     assert!(down.reason.contains("health check"), "{}", down.reason);
     within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
-    assert!(!is_there(hanging), "what hangs was left behind");
+    assert!(!exists(hanging), "the hanging process is an orphan");
+    within(async {
+        while is_running(child) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     runs(&core, "default/nightly", 1).await;
     core.stop().await;
 }
 
 #[tokio::test]
-async fn one_that_does_not_come_up_is_tried_again_and_delays_nobody() {
+async fn an_extension_that_does_not_come_up_is_retried_and_does_not_delay_others() {
     let core = core().await;
-    let script = Script::breakable("delays-nobody");
+    let script = Script::breakable("does-not-delay");
     let broken = install(&core, "broken", &script.program()).await;
-    let well = install(&core, "well", &interval()).await;
-    within(broken.subscribe("default/one", "l", ONE_SECOND)).await.unwrap();
-    within(well.subscribe("default/two", "l", ONE_SECOND)).await.unwrap();
+    let healthy = install(&core, "healthy", &interval()).await;
+    within(broken.subscribe("default/one", "l", OFTEN)).await.unwrap();
+    within(healthy.subscribe("default/two", "l", OFTEN)).await.unwrap();
     script.break_it();
     signal(broken.process_id().unwrap(), "KILL");
-    signal(well.process_id().unwrap(), "KILL");
+    signal(healthy.process_id().unwrap(), "KILL");
     let down = within(broken.wait_for(|status| status.restarts >= 3)).await;
     assert_eq!(down.state, ExtensionState::Restarting);
     assert!(down.reason.contains("exit status: 3"), "{}", down.reason);
-    within(well.wait_for(|status| status.state == ExtensionState::Running)).await;
+    within(healthy.wait_for(|status| status.state == ExtensionState::Running)).await;
     runs(&core, "default/two", 1).await;
-    // Meanwhile, who asks is told why.
-    let refused = broken.subscribe("default/one", "other", ONE_SECOND).await.unwrap_err();
+    // Meanwhile, calls are refused with the reason.
+    let refused = broken.subscribe("default/one", "other", OFTEN).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.to_string().contains("being started again"), "{refused}");
-    script.mend_it();
+    script.repair_it();
     within(broken.wait_for(|status| status.state == ExtensionState::Running)).await;
     let so_far = core.runs("default/one").len();
     runs(&core, "default/one", so_far + 1).await;
@@ -208,9 +227,9 @@ async fn one_that_does_not_come_up_is_tried_again_and_delays_nobody() {
 }
 
 #[tokio::test]
-async fn an_extension_on_its_way_up_can_be_disabled_enabled_and_uninstalled() {
+async fn an_extension_that_is_restarting_can_be_disabled_enabled_and_uninstalled() {
     let core = core().await;
-    let script = Script::breakable("on-its-way");
+    let script = Script::breakable("restarting");
     let extension = install(&core, "breaks", &script.program()).await;
     let mut api = core.client().api();
     let name = || "breaks".to_owned();
@@ -220,18 +239,19 @@ async fn an_extension_on_its_way_up_can_be_disabled_enabled_and_uninstalled() {
     api.disable_extension(proto::DisableExtensionRequest { name: name() }).await.unwrap();
     let status = extension.status().unwrap();
     assert_eq!((status.state, status.restarts), (ExtensionState::Stopped, 0));
-    // It stays disabled where enabling it does not work.
+    // It stays disabled if enabling it fails.
     let request = || proto::EnableExtensionRequest { name: name() };
     let refused = within(api.enable_extension(request())).await.unwrap_err();
     assert!(refused.message().contains("exit status: 3"), "{refused}");
     assert_eq!(extension.status().unwrap().state, ExtensionState::Stopped);
-    script.mend_it();
+    script.repair_it();
     within(api.enable_extension(request())).await.unwrap();
     assert_eq!(extension.status().unwrap().state, ExtensionState::Running);
     script.break_it();
     signal(extension.process_id().unwrap(), "KILL");
     within(extension.wait_for(|status| status.restarts >= 2)).await;
-    // Enabling what is on its way up tries at once, and goes on trying.
+    // Enabling it while it is restarting retries immediately, and the supervisor goes on
+    // retrying.
     within(api.enable_extension(request())).await.unwrap_err();
     assert_eq!(extension.status().unwrap().state, ExtensionState::Restarting);
     within(extension.uninstall()).await.unwrap();
@@ -243,26 +263,26 @@ async fn an_extension_on_its_way_up_can_be_disabled_enabled_and_uninstalled() {
 async fn an_update_takes_over_and_keeps_the_subscriptions() {
     let core = core().await;
     let extension = install(&core, "interval", &interval()).await;
-    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     let old = extension.process_id().unwrap();
-    within(extension.update([("MIN_INTERVAL", "500ms")])).await.unwrap();
+    within(extension.update([("MIN_INTERVAL", "50ms")])).await.unwrap();
     assert_ne!(extension.process_id(), Some(old));
-    assert!(!is_there(old), "the old one was left behind");
+    assert!(!exists(old), "the old process is an orphan");
     assert_eq!(extension.info().await.unwrap().registered, ["default/nightly"]);
     let so_far = core.runs("default/nightly").len();
     runs(&core, "default/nightly", so_far + 2).await;
-    // The new configuration holds, and still does after a restart.
-    extension.subscribe("default/nightly", "half", [("every", "500ms")]).await.unwrap();
+    // The new configuration is in effect, also after a restart.
+    extension.subscribe("default/nightly", "half", [("every", "50ms")]).await.unwrap();
     within(extension.restart()).await.unwrap();
-    extension.subscribe("default/nightly", "other", [("every", "500ms")]).await.unwrap();
+    extension.subscribe("default/nightly", "other", [("every", "50ms")]).await.unwrap();
     core.stop().await;
 }
 
 #[tokio::test]
-async fn an_update_tells_how_many_subscriptions_the_new_one_refused() {
+async fn an_update_reports_how_many_subscriptions_the_new_one_refused() {
     let core = core().await;
     let extension = install(&core, "interval", &interval()).await;
-    within(extension.subscribe("default/nightly", "often", ONE_SECOND)).await.unwrap();
+    within(extension.subscribe("default/nightly", "often", OFTEN)).await.unwrap();
     within(extension.subscribe("default/nightly", "seldom", [("every", "1h")])).await.unwrap();
     let request = embedded::UpdateExtensionRequest {
         name: "interval".to_owned(),
@@ -291,10 +311,10 @@ async fn an_update_tells_how_many_subscriptions_the_new_one_refused() {
 }
 
 #[tokio::test]
-async fn an_update_that_does_not_come_up_leaves_the_old_one_serving() {
+async fn an_update_that_fails_leaves_the_old_extension_running() {
     let core = core().await;
     let extension = install(&core, "interval", &interval()).await;
-    within(extension.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
+    within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     let old = extension.process_id();
     let refused = within(extension.update([("min_interval", "soon")])).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidParameter);
@@ -312,7 +332,7 @@ async fn an_update_that_does_not_come_up_leaves_the_old_one_serving() {
     assert!(status.reason.contains("the update failed"), "{}", status.reason);
     assert_eq!(extension.process_id(), old);
     runs(&core, "default/nightly", 1).await;
-    // It is still supervised, with what it was installed with.
+    // It is still supervised, with its old configuration.
     signal(old.unwrap(), "KILL");
     within(extension.wait_for(|status| status.restarts >= 1)).await;
     within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
@@ -323,66 +343,30 @@ async fn an_update_that_does_not_come_up_leaves_the_old_one_serving() {
     core.stop().await;
 }
 
-/// Where the core under test keeps its store.
-const STORE: &str = "GOFER_TEST_STORE";
-
-/// A core that is killed. Not a test of its own.
-#[tokio::test]
-#[ignore = "started by a test of this file"]
-async fn core_under_test() {
-    let Some(store) = std::env::var_os(STORE) else { return };
-    let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
-    let extension = install(&core, "interval", &interval()).await;
-    extension.subscribe("default/nightly", "l", ONE_SECOND).await.unwrap();
-    println!("process {}", extension.process_id().unwrap());
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
-async fn what_a_killed_core_left_behind_is_ended_by_the_next_one() {
-    let script = Script::breakable("left-behind");
-    let store = script.0.join("gofer.redb");
-    let mut killed = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "supervision::core_under_test", "--ignored", "--nocapture"])
-        .env(STORE, &store)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
-    let left = lines.find_map(|line| line.unwrap().strip_prefix("process ")?.parse().ok()).unwrap();
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    assert!(runs_something(left), "it ended by itself");
-    let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
-    assert!(!runs_something(left), "the old process was left behind");
-    runs(&core, "default/nightly", 2).await;
-    within(core.stop()).await;
-}
-
-/// Whether there is such a process that has not ended.
-fn runs_something(process: u32) -> bool {
+/// Whether a process exists and has not ended.
+fn is_running(process: u32) -> bool {
     std::fs::read(format!("/proc/{process}/environ")).is_ok_and(|it| !it.is_empty())
 }
 
 #[tokio::test]
-async fn a_stop_leaves_no_process_behind_not_even_of_those_on_their_way_up() {
+async fn a_stop_leaves_no_orphans_even_of_extensions_that_are_restarting() {
     let core = core().await;
     let script = Script::breakable("stop");
     let (one, other) = (
         install(&core, "one", &interval()).await,
-        install(&core, "on-its-way-at-the-stop", &script.program()).await,
+        install(&core, "restarting-at-the-stop", &script.program()).await,
     );
     let processes = [one.process_id().unwrap(), other.process_id().unwrap()];
     script.break_it();
     signal(processes[1], "KILL");
     within(other.wait_for(|status| status.restarts >= 1)).await;
     within(core.stop()).await;
-    assert!(!processes.into_iter().any(is_there));
-    assert_eq!(started_as("on-its-way-at-the-stop"), 0);
+    assert!(!processes.into_iter().any(exists));
+    assert_eq!(launched_as("restarting-at-the-stop"), 0);
 }
 
-/// Processes that were started as the extension of this name.
-fn started_as(name: &str) -> usize {
+/// How many processes were launched as the extension of this name.
+fn launched_as(name: &str) -> usize {
     let variable = format!("GOFER_EXTENSION_SYSTEM_NAME={name}");
     let is_one = |environment: Vec<u8>| {
         environment.split(|byte| *byte == 0).any(|it| it == variable.as_bytes())
@@ -395,39 +379,16 @@ fn started_as(name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn what_a_hanging_extension_started_ends_with_it() {
+async fn a_stop_does_not_wait_for_an_installation_and_leaves_no_orphan() {
     let core = core().await;
-    let script = Script::directory("children");
-    let noted = script.noted().display().to_string();
-    script.does(&format!(
-        "sleep 1000 &\necho $! > '{noted}.new'\nmv '{noted}.new' '{noted}'\nexec '{}'",
-        interval().display()
-    ));
-    let extension = install(&core, "interval", &script.program()).await;
-    let child = script.process().await;
-    assert!(runs_something(child));
-    signal(extension.process_id().unwrap(), "STOP");
-    within(extension.wait_for(|status| status.restarts >= 1)).await;
-    within(async {
-        while runs_something(child) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    core.stop().await;
-}
-
-#[tokio::test]
-async fn a_stop_does_not_wait_for_what_is_being_installed_and_leaves_nothing_of_it() {
-    let core = core().await;
-    let script = Script::noting("never-answers", "exec sleep 1000");
+    let script = Script::with_pid_file("never-answers", "exec sleep 1000");
     let installing = tokio::spawn({
         let (core, program) = (core.clone(), script.program());
         async move { core.install_program("silent", &program, NO_SETTINGS).await.map(drop) }
     });
     let process = script.process().await;
     within(core.stop()).await;
-    assert!(!runs_something(process), "it was left behind");
+    assert!(!is_running(process), "it is an orphan");
     within(installing).await.unwrap().unwrap_err();
 }
 
@@ -435,27 +396,27 @@ async fn a_stop_does_not_wait_for_what_is_being_installed_and_leaves_nothing_of_
 async fn a_stop_ends_conversations_with_installers() {
     use proto::run_extension_installer_client_message::{Init, MessageType};
     let core = core().await;
-    let script = Script::noting("installer", &format!("exec '{}'", interval().display()));
+    let script = Script::with_pid_file("installer", &format!("exec '{}'", interval().display()));
     let image = format!("exec:{}", script.program().display());
     let init = proto::RunExtensionInstallerClientMessage {
         message_type: Some(MessageType::Init(Init { image, ..Default::default() })),
     };
-    // It asks something, and nobody answers.
+    // It asks a question that is not answered.
     let (answers, receiver) = tokio::sync::mpsc::channel(1);
     answers.send(init).await.unwrap();
     let receiver = tonic::codegen::tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut api = core.client().api();
-    let mut said = within(api.run_extension_installer(receiver)).await.unwrap().into_inner();
-    within(said.message()).await.unwrap().unwrap();
+    let mut messages = within(api.run_extension_installer(receiver)).await.unwrap().into_inner();
+    within(messages.message()).await.unwrap().unwrap();
     let process = script.process().await;
     within(core.stop()).await;
-    assert!(!runs_something(process), "it was left behind");
+    assert!(!is_running(process), "it is an orphan");
 }
 
-/// Where one that hangs looks whether it is to hang.
+/// The path of a file: while it exists, [`Hanging`] hangs.
 const HANGS: &str = "GOFER_TEST_HANGS";
 
-/// Hangs while it is asked about a subscription, as long as there is a file.
+/// Hangs when it validates a subscription while the file of [`HANGS`] exists.
 struct Hanging;
 
 impl Extension for Hanging {
@@ -474,7 +435,7 @@ impl Extension for Hanging {
     }
 }
 
-/// An extension in a process of its own. Not a test of its own.
+/// An extension in its own process. Not a test of its own.
 #[tokio::test]
 #[ignore = "started by a test of this file"]
 async fn extension_under_test() {
@@ -484,10 +445,10 @@ async fn extension_under_test() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_while_it_is_subscribed_again_is_started_again_and_loses_nothing() {
+async fn an_extension_that_hangs_while_it_is_restored_is_restarted_and_keeps_its_subscriptions() {
     let core = core().await;
     let script = Script::directory("hangs");
-    script.does(&format!(
+    script.set(&format!(
         "export {HANGS}='{}'\nexec '{}' --exact supervision::extension_under_test --ignored --nocapture",
         script.broken().display(),
         std::env::current_exe().unwrap().display()
@@ -499,7 +460,7 @@ async fn one_that_hangs_while_it_is_subscribed_again_is_started_again_and_loses_
     signal(extension.process_id().unwrap(), "KILL");
     let down = within(extension.wait_for(|status| status.restarts >= 2)).await;
     assert!(down.reason.contains("health check"), "{}", down.reason);
-    script.mend_it();
+    script.repair_it();
     within(async {
         while !extension.info().await.is_ok_and(|info| info.registered == ["default/nightly"]) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -509,14 +470,14 @@ async fn one_that_hangs_while_it_is_subscribed_again_is_started_again_and_loses_
     core.stop().await;
 }
 
-/// Whether those who are subscribed wait, and whether one does.
+/// Whether [`Late`] blocks subscriptions, and whether one is blocked.
 static GATE: std::sync::Mutex<(bool, bool)> = std::sync::Mutex::new((false, false));
 
 fn gate() -> std::sync::MutexGuard<'static, (bool, bool)> {
     GATE.lock().unwrap()
 }
 
-/// Says yes to a subscription only once it is being stopped, where it is told to.
+/// While the gate is closed, accepts a subscription only once it is being stopped.
 struct Late;
 
 impl Extension for Late {
@@ -542,13 +503,13 @@ impl Extension for Late {
 
     async fn shutdown(&self) {
         gate().0 = false;
-        // For the answer to be on its way: nothing waits for it.
+        // Time for the response to be sent, which nothing waits for.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_disable_in_the_middle_of_an_enable_has_the_last_word_and_loses_nothing() {
+async fn a_disable_during_an_enable_wins_and_loses_no_subscription() {
     let core = Core::in_memory().await.unwrap();
     let extension = core.install::<Late>("late", NO_SETTINGS).await.unwrap();
     within(extension.subscribe("default/nightly", "l", NO_SETTINGS)).await.unwrap();
@@ -574,4 +535,48 @@ async fn a_disable_in_the_middle_of_an_enable_has_the_last_word_and_loses_nothin
     api.enable_extension(proto::EnableExtensionRequest { name: name() }).await.unwrap();
     assert_eq!(extension.info().await.unwrap().registered, ["default/nightly"]);
     core.stop().await;
+}
+
+#[cfg(feature = "store")]
+mod orphans {
+    use std::io::{BufRead as _, BufReader};
+
+    use super::*;
+
+    /// The path of the store of the core under test.
+    const STORE: &str = "GOFER_TEST_STORE";
+
+    /// A core that is killed. Not a test of its own.
+    #[tokio::test]
+    #[ignore = "started by a test of this file"]
+    async fn core_under_test() {
+        let Some(store) = std::env::var_os(STORE) else { return };
+        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
+        let extension = install(&core, "interval", &interval()).await;
+        extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
+        println!("process {}", extension.process_id().unwrap());
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn orphans_of_a_killed_core_are_killed_by_the_next_one() {
+        let script = Script::breakable("orphans");
+        let store = script.0.join("gofer.redb");
+        let mut killed = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "supervision::orphans::core_under_test", "--ignored", "--nocapture"])
+            .env(STORE, &store)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
+        let orphan =
+            lines.find_map(|line| line.unwrap().strip_prefix("process ")?.parse().ok()).unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        assert!(is_running(orphan), "it ended by itself");
+        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
+        assert!(!is_running(orphan), "the orphan was not killed");
+        runs(&core, "default/nightly", 2).await;
+        within(core.stop()).await;
+    }
 }

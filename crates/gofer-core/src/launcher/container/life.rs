@@ -69,13 +69,13 @@ pub(super) async fn run(
         }
         Err(problem) => {
             // Before the error is reported, so that nothing of it is left by then.
-            remove(&engine, &name).await;
+            remove_container(&engine, &name).await;
             let end = problem.message().to_owned();
             let _ = ready.send(Err(problem));
             return end;
         }
     };
-    remove(&engine, &name).await;
+    remove_container(&engine, &name).await;
     end
 }
 
@@ -173,7 +173,7 @@ async fn wait(engine: &Engine, name: &str) -> End {
 }
 
 /// Removes a container, running or not, and its volumes.
-pub(super) async fn remove(engine: &Engine, name: &str) {
+pub(super) async fn remove_container(engine: &Engine, name: &str) {
     let until = Instant::now() + REMOVE_TIMEOUT;
     let mut backoff = BACKOFF;
     loop {

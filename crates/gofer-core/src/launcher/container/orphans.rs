@@ -16,7 +16,7 @@ use super::owner;
 use super::plan::{EXTENSION, LAUNCH, OWNER, launch_label};
 
 /// Removes them concurrently. Failures are logged, and the next core tries again.
-pub(super) async fn remove(engine: &Engine, launches: &[[u8; 32]]) {
+pub(super) async fn remove_all(engine: &Engine, launches: &[[u8; 32]]) {
     let ours: Vec<String> = launches.iter().map(launch_label).collect();
     let this = owner::this();
     let filters = HashMap::from([("label".to_owned(), vec![LAUNCH.to_owned()])]);
@@ -48,7 +48,7 @@ pub(super) async fn remove(engine: &Engine, launches: &[[u8; 32]]) {
                 "removing an orphaned container of a killed core"
             );
             let engine = engine.clone();
-            removals.spawn(async move { life::remove(&engine, &id).await });
+            removals.spawn(async move { life::remove_container(&engine, &id).await });
         }
     }
     while removals.join_next().await.is_some() {}

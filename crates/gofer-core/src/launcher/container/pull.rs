@@ -11,7 +11,7 @@ use tonic::codegen::tokio_stream::StreamExt as _;
 
 use super::engine::{Engine, EngineError};
 use super::image::ImageName;
-use crate::launcher::{LaunchSpec, Progress};
+use crate::launcher::{LaunchProgress, LaunchSpec};
 
 /// How long a pull may make no progress. Engines report every chunk that arrives.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -125,7 +125,7 @@ impl Layers {
         (self.0.values().filter(|complete| **complete).count(), self.0.len())
     }
 
-    fn report(&self, image: &ImageName, progress: &Progress) {
+    fn report(&self, image: &ImageName, progress: &LaunchProgress) {
         let (complete, all) = self.count();
         if all > 0 {
             progress.report(format!("pulling the image `{image}`: {complete} of {all} layers"));

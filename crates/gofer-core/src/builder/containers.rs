@@ -1,6 +1,6 @@
-//! The builder's option for the engine's address.
+//! The option for the container engine's address.
 
-use crate::CoreBuilder;
+use super::CoreBuilder;
 
 /// Containers.
 #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
