@@ -32,7 +32,7 @@ const RUN_GRACE: Duration = Duration::from_secs(10);
 #[must_use]
 pub struct CoreBuilder {
     pub(super) listen: Option<SocketAddr>,
-    pub(super) store: store::Setup,
+    pub(super) store: store::StoreSetup,
     pub(super) log_level: LogLevel,
     pub(super) health_check_period: Duration,
     /// Certificate and key of the owner's own.
@@ -64,7 +64,7 @@ impl CoreBuilder {
     pub(super) fn new() -> Self {
         Self {
             listen: None,
-            store: store::Setup::default(),
+            store: store::StoreSetup::default(),
             log_level: LogLevel::Warn,
             health_check_period: HEALTH_CHECK_PERIOD,
             tls: None,

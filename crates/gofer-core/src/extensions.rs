@@ -215,13 +215,13 @@ impl Extensions {
     /// Ends what an earlier core, which was killed, left behind of what it had
     /// started.
     pub(super) async fn end_left_behind(&self) {
-        let starts = self.store.starts();
+        let starts = self.store.launches();
         if starts.is_empty() {
             return;
         }
         end_left_behind(starts.clone()).await;
         for digest in &starts {
-            self.store.end_start(digest);
+            self.store.end_launch(digest);
         }
         let Some(this) = self.this.upgrade() else { return };
         // In the background: there may be no engine, or a slow one.

@@ -73,7 +73,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             let subscription = api.stored(&named)?;
             api.extensions.subscribe(&subscription).await?;
             api.set_status(&named, State::Active)
@@ -95,7 +95,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             api.set_status(&named, State::Disabled)?;
             api.end(&named, "disabled").await
         })
@@ -116,7 +116,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             let Subscription { namespace, pipeline, name, label, .. } = &named;
             api.store.remove_subscription(namespace, pipeline, name, label)?;
             api.end(&named, "deleted").await
@@ -126,7 +126,7 @@ impl Api {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<(), Status> {
-        let _turn = self.store.turn(&subscription).await;
+        let _lock = self.store.lock_subscription(&subscription).await;
         // Looked up before the extension is asked, for the sake of the answer.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
         let agreed = self.extensions.subscribe(&subscription).await?;
@@ -143,7 +143,7 @@ impl Api {
     /// Ends a subscription of a pipeline that was deleted, unless it is there
     /// again.
     pub(super) async fn end_deleted(&self, subscription: &Subscription) -> Result<(), Status> {
-        let _turn = self.store.turn(subscription).await;
+        let _lock = self.store.lock_subscription(subscription).await;
         match self.stored(subscription) {
             Ok(_) => Ok(()),
             Err(_) => self.end(subscription, "deleted").await,

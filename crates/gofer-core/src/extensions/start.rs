@@ -122,7 +122,7 @@ impl Extensions {
         let outlives = !image.starts_with(IN_PROCESS);
         let begun = Begun { store: Arc::clone(&self.store), digest };
         if outlives {
-            self.store.begin_start(&digest).await?;
+            self.store.begin_launch(&digest).await?;
         }
         let extension = launcher.launch(image, &start).await?;
         if outlives {
@@ -145,7 +145,7 @@ struct Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.store.end_start(&self.digest);
+        self.store.end_launch(&self.digest);
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
             return Ok(Identity { certificate, key });
         }
         tracing::info!(
-            "the core's certificate has expired or is for other names: making a new one"
+            "the core's certificate has expired or is for other names; making a new one"
         );
     }
     let identity = Identity::for_names(names)
