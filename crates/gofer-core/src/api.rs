@@ -1,16 +1,15 @@
-//! Gofer's API, as far as the embedded core has it.
+//! The part of Gofer's API that the embedded core implements.
 //!
-//! `methods!` is the table of all 71 methods; those that this core does not
-//! have yet are in its group `missing` and say so. Behind each of the others is
-//! a function of the same name in one of the modules here, in plain messages:
-//! it checks what its [`Caller`] may do and leaves everything else to the store
-//! and to the extensions.
+//! `methods!` is the table of all 71 methods. Those that this core does not implement are
+//! in its group `missing`. Each of the others has a function of the same name in one of
+//! the modules here that takes and returns plain messages: it checks what its [`Caller`]
+//! may do, and leaves the rest to the store and the extensions.
 
 #![allow(
     clippy::needless_pass_by_value,
     clippy::unnecessary_wraps,
     clippy::unused_self,
-    reason = "the methods look alike, whether they have a use for all that they are given or not"
+    reason = "all methods have the same shape, whether they use everything or not"
 )]
 
 mod conversations;
@@ -38,7 +37,7 @@ use super::store::Store;
 use gofer_proto as proto;
 use gofer_proto::server::gofer_server::Gofer;
 
-/// What a method streams.
+/// The messages that a method streams.
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -56,27 +55,30 @@ impl Api {
     }
 }
 
-/// Who makes a call.
+/// The authenticated caller of a request.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     Ok(Authenticated::of(request)?.caller.clone())
 }
 
-/// Sees a change through even where its caller goes away: a call's own future
-/// is dropped then, wherever it has come to.
+/// Completes a change even if its caller disconnects, which drops the future of the call at
+/// any point.
 async fn complete<T: Send + 'static>(
     change: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::spawn(change).await {
         Ok(outcome) => outcome,
-        Err(_) => {
-            Err(Status::internal("the change ended before its time; the core may be stopping"))
-        }
+        Err(_) => Err(Status::internal("the change was not completed; the core may be stopping")),
     }
 }
 
-fn missing(request: &str) -> Status {
+/// The length of an object or a secret, as responses report it.
+fn length(content: &[u8]) -> i64 {
+    i64::try_from(content.len()).unwrap_or(i64::MAX)
+}
+
+fn unimplemented(request: &str) -> Status {
     let method = request.strip_suffix("Request").unwrap_or(request);
-    Status::unimplemented(format!("the embedded core does not implement {method} yet"))
+    Status::unimplemented(format!("the embedded core does not implement {method}"))
 }
 
 macro_rules! methods {
@@ -116,7 +118,7 @@ macro_rules! methods {
                 &self,
                 _: Request<proto::$MissingRequest>,
             ) -> Result<Response<proto::$MissingResponse>, Status> {
-                Err(missing(stringify!($MissingRequest)))
+                Err(unimplemented(stringify!($MissingRequest)))
             })*
 
             $($streaming)*
@@ -125,13 +127,13 @@ macro_rules! methods {
 }
 
 methods! {
-    // Need no token.
+    // Require no token.
     open {
         get_system_info: GetSystemInfoRequest => GetSystemInfoResponse;
         bootstrap_token: BootstrapTokenRequest => BootstrapTokenResponse;
     }
 
-    // Answered out of the store.
+    // Answered from the store.
     immediate {
         toggle_event_ingress: ToggleEventIngressRequest => ToggleEventIngressResponse;
 
@@ -193,7 +195,7 @@ methods! {
         delete_global_secret: DeleteGlobalSecretRequest => DeleteGlobalSecretResponse;
     }
 
-    // An extension has to do something first.
+    // Wait for an extension.
     awaited {
         delete_pipeline: DeletePipelineRequest => DeletePipelineResponse;
 
@@ -256,6 +258,8 @@ methods! {
             &self,
             request: Request<Streaming<proto::RunPipelineConfiguratorClientMessage>>,
         ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
+            // Any caller may, but not without a token.
+            caller(&request)?;
             let messages = Self::run_pipeline_configurator(self, request.into_inner());
             messages.await.map(Response::new)
         }
@@ -266,7 +270,7 @@ methods! {
             &self,
             _: Request<Streaming<proto::AttachToTaskRunRequest>>,
         ) -> Result<Response<Self::AttachToTaskRunStream>, Status> {
-            Err(missing("AttachToTaskRun"))
+            Err(unimplemented("AttachToTaskRun"))
         }
 
         type GetTaskRunLogsStream = Messages<proto::GetTaskRunLogsResponse>;
@@ -275,7 +279,10 @@ methods! {
             &self,
             _: Request<proto::GetTaskRunLogsRequest>,
         ) -> Result<Response<Self::GetTaskRunLogsStream>, Status> {
-            Err(missing("GetTaskRunLogs"))
+            Err(unimplemented("GetTaskRunLogs"))
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
-//! Who may call the embedded core, and what they may do.
+//! Access to the embedded core.
 //!
-//! [`TokenTable`] stands before the whole server: a call with an unknown,
-//! expired or disabled token goes no further. What the token of a call gives
-//! access to is up to each method, since a namespace is named inside the
-//! message: a method asks its [`Caller`].
+//! [`TokenTable`] authenticates each call once, before anything else sees it: one with an
+//! unknown, expired or disabled token goes no further. The result travels with the
+//! request as [`Authenticated`]. Whether the token gives access is checked by each method
+//! with its [`Caller`], since the namespace is inside the message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,11 @@ use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
 use gofer_proto::token::Kind;
 
-/// The methods that need no token: to see what server this is, and to come by
-/// the first token.
+/// The methods that require no token: to identify the server, and to get the first token.
 const WITHOUT_TOKEN: [&str; 2] = ["/proto.Gofer/GetSystemInfo", "/proto.Gofer/BootstrapToken"];
 
-/// Tokens, and the keys of extensions that run. Looked up by their SHA-256: the
-/// time that takes tells something of the digest, and nothing of the token.
+/// Tokens, and the keys of running extensions. They are looked up by their SHA-256: the
+/// timing of that reveals something about the digest, and nothing about the token.
 #[derive(Clone)]
 pub(super) struct TokenTable {
     store: Arc<Store>,
@@ -37,9 +36,9 @@ impl TokenTable {
         Self { store, extensions }
     }
 
-    /// Follows the token of a call that goes on for long.
+    /// Watches the token of a long call.
     pub(super) fn lease(&self, caller: &Authenticated) -> Result<Lease, Status> {
-        // Watched first, so that no change is missed.
+        // Subscribed first, so that no change is missed.
         let changes = self.store.token_changes();
         self.caller_with(&caller.digest)?;
         Ok(Lease { tokens: self.clone(), digest: caller.digest, changes })
@@ -50,7 +49,7 @@ impl TokenTable {
             return Ok(Caller::Manager);
         }
         let Some(token) = self.store.token_of(digest) else {
-            return Err(Status::unauthenticated("the token is not known here"));
+            return Err(Status::unauthenticated("the token is not valid here"));
         };
         Caller::with(token, self.store.clock().unix_millis())
     }
@@ -63,8 +62,7 @@ fn digest(headers: &HeaderMap) -> Result<[u8; 32], Status> {
     Ok(sha256(token))
 }
 
-/// The token of a call that goes on: it may be disabled, deleted or expire
-/// meanwhile, and the call ends with it.
+/// The token of a long call. If it is disabled, deleted or expires meanwhile, the call ends.
 pub(super) struct Lease {
     tokens: TokenTable,
     digest: [u8; 32],
@@ -72,8 +70,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Whether some token has changed since the last look.
-    pub(super) fn is_doubtful(&self) -> bool {
+    /// Whether any token has changed since the last check.
+    pub(super) fn has_changed(&self) -> bool {
         self.changes.has_changed().unwrap_or(true)
     }
 
@@ -82,13 +80,13 @@ impl Lease {
         self.tokens.caller_with(&self.digest).map(drop)
     }
 
-    /// Waits until it is worth another look.
-    pub(super) fn doubt(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Waits until the token should be checked again.
+    pub(super) fn may_have_changed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut changes = self.changes.clone();
         let store = &self.tokens.store;
         let expires = store.token_of(&self.digest).map_or(0, |it| it.token.expires);
         let left = expires.saturating_sub(store.clock().unix_millis());
-        // Not less than the clock tells apart.
+        // At least the resolution of the clock.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
         async move {
             tokio::select! {
@@ -116,7 +114,7 @@ impl Authorize for TokenTable {
     }
 }
 
-/// Comes with each call whose token is valid.
+/// Part of each request whose token is valid.
 #[derive(Clone)]
 pub(super) struct Authenticated {
     pub(super) caller: Caller,
@@ -124,18 +122,21 @@ pub(super) struct Authenticated {
 }
 
 impl Authenticated {
-    /// Of a call; none of those that need no token asks for it.
+    /// Of a request. Missing only if the method requires no token.
     pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
-        request.extensions().get().ok_or_else(|| Status::unauthenticated("this call needs a token"))
+        request
+            .extensions()
+            .get()
+            .ok_or_else(|| Status::unauthenticated("this call requires a token"))
     }
 }
 
-/// The one who calls.
+/// The caller of a method.
 #[derive(Clone)]
 pub(super) enum Caller {
-    /// May do everything.
+    /// Has access to everything.
     Manager,
-    /// May work in the namespaces that the token's patterns match.
+    /// Has access to the namespaces that the token's patterns match.
     Client(Arc<StoredToken>),
 }
 
@@ -151,20 +152,20 @@ impl Caller {
         match token.kind() {
             Kind::Management => Ok(Self::Manager),
             Kind::Client => Ok(Self::Client(stored)),
-            Kind::Unknown => Err(Status::unauthenticated("the token is of no known kind")),
+            Kind::Unknown => Err(Status::unauthenticated("the token has an unknown kind")),
         }
     }
 
-    /// For what concerns the whole server.
+    /// For methods that concern the whole server.
     pub(super) fn manage(&self) -> Result<(), Status> {
         match self {
             Self::Manager => Ok(()),
-            Self::Client(_) => Err(Status::permission_denied("this needs a management token")),
+            Self::Client(_) => Err(Status::permission_denied("this requires a management token")),
         }
     }
 
-    /// The namespace that a request names, where the caller may work in it. An
-    /// empty name is `default`.
+    /// The namespace that a request names, if the caller has access to it. An empty name is
+    /// `default`.
     pub(super) fn enter<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
         let namespace = or_default(namespace);
         if self.may_enter(namespace) {
@@ -182,7 +183,7 @@ impl Caller {
         }
     }
 
-    /// Why a run is over that this caller cancels.
+    /// The reason recorded for runs that this caller cancels.
     pub(super) fn cancellation(&self) -> RunStatusReasonKind {
         match self {
             Self::Manager => RunStatusReasonKind::AdminCancelled,
@@ -190,8 +191,7 @@ impl Caller {
         }
     }
 
-    /// An event belongs to the namespace that its details name; one without is
-    /// for everyone.
+    /// An event belongs to the namespace in its details; any caller may see one without.
     pub(super) fn may_see(&self, event: &proto::Event) -> bool {
         #[derive(Deserialize)]
         struct Details {

@@ -1,4 +1,4 @@
-//! How a core is set up. What comes of it is made in [`core`](super::core).
+//! The options of a core, which [`core`](super::core) starts.
 
 #[cfg(feature = "containers")]
 mod containers;
@@ -17,38 +17,38 @@ use gofer_sdk::LogLevel;
 use gofer_sdk::Result;
 use gofer_sdk::RunInfo;
 
-/// An extension that hangs is noticed within half a minute, and a health check
-/// costs it next to nothing.
+/// An extension that hangs is noticed within half a minute, at next to no cost.
 const HEALTH_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Runs that are executed at a time, where nothing else is said: as many
-/// processes as a small machine bears.
+/// The default limit of runs that are executed at a time: as many processes as a small
+/// machine can handle.
 const RUNS_AT_A_TIME: usize = 64;
 
-/// For runs to end in when the core is stopped, where nothing else is said.
+/// The default time for runs to end in when the core is stopped.
 const RUN_GRACE: Duration = Duration::from_secs(10);
 
-/// How a [`Core`] is set up; made by [`Core::builder`].
+/// The options of a [`Core`]; see [`Core::builder`].
 ///
-/// Without more it is in memory alone, and reached from inside this process.
+/// By default, everything is in memory, and the core is reached only from inside this
+/// process.
 #[derive(Clone)]
 #[must_use]
 pub struct CoreBuilder {
     pub(super) listen: Option<SocketAddr>,
-    pub(super) store: store::Setup,
+    pub(super) store: store::StoreSetup,
     pub(super) log_level: LogLevel,
     pub(super) health_check_period: Duration,
-    /// Certificate and key of the owner's own.
+    /// A certificate and its key, if they were given.
     pub(super) tls: Option<(String, String)>,
     pub(super) run_handler: Option<RunHandler>,
     pub(super) runs_at_a_time: usize,
     pub(super) run_grace: Duration,
     pub(super) external: external::Options,
-    /// Where the container engine is, if somebody said.
+    /// Where the container engine is, if that was set.
     pub(super) container_engine: Option<String>,
 }
 
-/// Without keys.
+/// Leaves out keys.
 impl fmt::Debug for CoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoreBuilder")
@@ -67,7 +67,7 @@ impl CoreBuilder {
     pub(super) fn new() -> Self {
         Self {
             listen: None,
-            store: store::Setup::default(),
+            store: store::StoreSetup::default(),
             log_level: LogLevel::Warn,
             health_check_period: HEALTH_CHECK_PERIOD,
             tls: None,
@@ -79,39 +79,36 @@ impl CoreBuilder {
         }
     }
 
-    /// Also listens on this address; port 0 is any that is free. Extensions in
-    /// processes and containers of their own need it. Once there is a container,
-    /// for which loopback is another place, the core listens on
-    /// [one more address](super#containers).
+    /// Also listens on this address; port 0 chooses a free one. Extensions in their own
+    /// processes and containers need it. A core on loopback also listens on
+    /// [another address](super#containers) once there is a container.
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = Some(address.into());
         self
     }
 
-    /// How much extensions in processes of their own log, to this process's
-    /// standard error; default [`LogLevel::Warn`].
+    /// Sets how much extensions in their own processes log to this process's standard error;
+    /// default [`LogLevel::Warn`].
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
         self
     }
 
-    /// The time between two health checks of an extension in a process of its
-    /// own; default 5 s. One that fails three in a row is started again, as is one
-    /// that ends.
+    /// Sets the time between two health checks of an extension in its own process; default
+    /// 5 s. An extension that fails three in a row, or exits, is restarted.
     pub fn health_check_period(mut self, period: Duration) -> Self {
         self.health_check_period = period;
         self
     }
 
-    /// Shows this certificate to those who call from outside, and not one of
-    /// the core's making: PEM text of a chain, and of its key.
+    /// Uses this certificate on the address that the core listens on: the PEM text of a
+    /// chain, and that of its key.
     ///
-    /// Without it, a certificate is made for `localhost`, the addresses of
-    /// loopback and the one that is listened on. Where there is a store it is
-    /// kept beside it, in a file of the same name with `.crt` added, for callers
-    /// to trust, and its key in one with `.crt.key` added, which its owner alone
-    /// can read. It is valid for ten years and made anew before that, or where
-    /// the core listens on another address.
+    /// By default, the core makes a self-signed one for `localhost`, the loopback addresses
+    /// and the address that it listens on. If there is a store, the certificate is kept
+    /// beside it for callers to trust, in a file of the same name with `.crt` appended, and
+    /// its key in one with `.crt.key` appended that only its owner can read. It is valid for
+    /// ten years, and replaced before it expires or if the core's address changes.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
         self
@@ -120,19 +117,16 @@ impl CoreBuilder {
     /// Executes runs with a function. Without one, and without a
     /// [command](Self::run_command), a run succeeds as soon as it is started.
     ///
-    /// The run is pending until its turn comes, running while the function's
-    /// future is, then complete. Where that gives an error, the run has failed,
-    /// and the error's sentence is its
-    /// [description](RunInfo::description); so too where it panics, which harms
-    /// nothing else. Where the run is cancelled or its pipeline deleted, the future
-    /// is dropped.
+    /// A run is pending while it waits, running while the function's future is, then
+    /// complete. It fails if the future returns an error or panics; the error's message
+    /// becomes its [description](RunInfo::description). The future is dropped if the run is
+    /// cancelled or its pipeline deleted.
     ///
-    /// It is called at most once for each run, also of a core with a
-    /// [store](Self::store) that is killed: when the core is back, runs that were
-    /// pending are executed, and those that were running have failed. Runs of one
-    /// pipeline begin in their order; how many are executed at a time is up to the
-    /// parallelism of the pipeline's configuration (0 for no bound of its own) and
-    /// to [`runs_at_a_time`](Self::runs_at_a_time).
+    /// The function is called at most once for each run, even if a core with a store is
+    /// killed: the next core on the store executes the runs that were pending, and those
+    /// that were running have failed. Runs of one pipeline begin in order. How many are
+    /// executed at a time depends on the parallelism of the pipeline's configuration (0 for
+    /// no limit of its own) and on [`runs_at_a_time`](Self::runs_at_a_time).
     ///
     /// ```
     /// use gofer_core::{Core, seconds};
@@ -178,24 +172,22 @@ impl CoreBuilder {
         self
     }
 
-    /// Executes runs with a command, which takes the place of a
-    /// [function](Self::run_handler) and is otherwise like it. The run succeeds
-    /// where the command ends with the exit code 0.
+    /// Executes runs with a command, instead of a [function](Self::run_handler). A run
+    /// succeeds if the command exits with code 0.
     ///
-    /// The command finds in its environment the run's variables;
-    /// `GOFER_NAMESPACE`, `GOFER_PIPELINE`, `GOFER_RUN_ID`, `GOFER_INITIATOR` and
-    /// `GOFER_REASON`; and of the core's own `PATH`, `HOME`, `TMPDIR`, `LANG` and
-    /// `TZ`. A run with a variable of one of these names fails without the command,
-    /// as does one with a variable that begins with `GOFER_`, or that loaders and
-    /// shells heed: `LD_`, `DYLD_` and `BASH_` with whatever follows, `ENV`,
-    /// `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. Its standard input is empty,
-    /// and what it prints goes to the core's standard error. Where the run is
-    /// cancelled, it is killed with all that it started; where the core itself is
-    /// killed, it goes on.
+    /// The command's environment holds the run's variables; `GOFER_NAMESPACE`,
+    /// `GOFER_PIPELINE`, `GOFER_RUN_ID`, `GOFER_INITIATOR` and `GOFER_REASON`; and `PATH`,
+    /// `HOME`, `TMPDIR`, `LANG` and `TZ` of the core. A run fails without the command if one
+    /// of its variables has one of these names, begins with `GOFER_`, or changes how loaders
+    /// and shells work: those that begin with `LD_`, `DYLD_` or `BASH_`, and `ENV`,
+    /// `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. The standard input is empty, and the
+    /// output goes to the core's standard error. If the run is cancelled, the command is
+    /// killed with all its child processes; if the core itself is killed, the command
+    /// continues.
     ///
-    /// Whoever may start runs chooses the variables: a command must not execute
-    /// their values, and where it is an interpreter, not be led by variables that
-    /// this one heeds.
+    /// Any caller that may start runs chooses the variables. The command must not execute
+    /// their values, and an interpreter must not obey other variables that change what it
+    /// does.
     ///
     /// ```
     /// use gofer_core::Core;
@@ -213,16 +205,15 @@ impl CoreBuilder {
         self
     }
 
-    /// How many runs are executed at a time, of all pipelines together; default
-    /// 64, at least 1. The others wait.
+    /// Limits how many runs of all pipelines are executed at a time; default 64, at least 1.
+    /// The others wait.
     pub fn runs_at_a_time(mut self, most: usize) -> Self {
         self.runs_at_a_time = most.max(1);
         self
     }
 
-    /// How long [`Core::stop`] lets runs that are being executed go on before they
-    /// have failed; default 10 s. Runs that wait are pending until a core with the
-    /// same store starts.
+    /// Sets how long [`Core::stop`] waits for runs that are being executed before they fail;
+    /// default 10 s. Runs that wait stay pending until a core with the same store starts.
     pub fn run_grace(mut self, grace: Duration) -> Self {
         self.run_grace = grace;
         self
@@ -232,12 +223,11 @@ impl CoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) where the
-    /// key is not one, or a certificate and its key are not a pair; where an
-    /// address cannot be listened on; and
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) where the
-    /// store's file is in use, damaged, of a newer version, or no store. The
-    /// file is left as it is then.
+    /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the
+    /// encryption key is malformed, or the certificate and its key do not match;
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the store's file
+    /// is in use, damaged, of a newer version, or not a store, and it is then left as it is.
+    /// Also if the core cannot listen on an address.
     pub async fn start(self) -> Result<Core> {
         Core::start(self).await
     }

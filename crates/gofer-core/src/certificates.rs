@@ -1,5 +1,5 @@
-//! Certificates made for the purpose: one for the core's API, one for each
-//! start of an extension.
+//! Self-signed certificates: one for the core's API, and one for each launch of an
+//! extension.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,18 +13,17 @@ pub(super) struct Identity {
     pub(super) key: String,
 }
 
-/// The name that every certificate of the core's making is for, wherever its
-/// owner listens.
+/// A name in every certificate that the core makes, whatever the address.
 pub(super) const SERVER_NAME: &str = "localhost";
 
-/// How a machine calls itself.
+/// The names by which a machine reaches itself.
 pub(super) const LOOPBACK_NAMES: [&str; 3] = [SERVER_NAME, "127.0.0.1", "::1"];
 
-/// Ten years: who trusts a certificate that vouches for itself copied it, and
-/// has to copy the next one too.
+/// Ten years: clients trust a self-signed certificate by copying it, and have to copy the
+/// next one too.
 const VALID: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// The clocks of two machines differ.
+/// Allows for clocks of machines that differ.
 const VALID_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Identity {
@@ -50,12 +49,12 @@ impl Identity {
     }
 }
 
-/// A fresh secret: 32 random bytes in hexadecimal.
+/// A new key or token: 32 random bytes in hexadecimal.
 pub(super) fn random_key() -> Result<String, Status> {
     use ring::rand::{SecureRandom, SystemRandom};
     let mut bytes = [0; 32];
     SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| Status::internal("the system gives no random numbers"))?;
+        .map_err(|_| Status::internal("the system provides no random numbers"))?;
     Ok(hex::encode(bytes))
 }

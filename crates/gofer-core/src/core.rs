@@ -1,5 +1,5 @@
-//! The embedded core itself: its API on a pipe, and where asked for on
-//! loopback, with a client that may do everything.
+//! The embedded core itself: its API on a pipe, and on an address if it has one, with a
+//! client that may do everything.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,57 +38,17 @@ use gofer_sdk::internal::{Access, close_client, error, new_client, run_info};
 use gofer_sdk::{Error, Extension, Result};
 use gofer_sdk::{Gofer, PipelineId, RunInfo};
 
-/// A Gofer core inside this process: the real API over real TLS, with
-/// everything in memory.
+/// A Gofer server inside this process.
 ///
-/// A cheap clone. Its extensions are stopped by [`stop`](Self::stop), or when
-/// the last clone is dropped.
-///
-/// In a test with paused time, days of ticks pass in milliseconds:
-///
-/// ```
-/// use gofer_core::{Core, NO_SETTINGS, hours};
-/// # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
-/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// # struct Params {
-/// #     every: GoDuration,
-/// # }
-/// # struct Interval;
-/// # impl Extension for Interval {
-/// #     type Config = NoConfig;
-/// #     type Params = Params;
-/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
-/// #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-/// #         let mut ticks = subscription.every(subscription.params().every)?;
-/// #         while ticks.next().await {
-/// #             subscription.start_run(Run::because("the interval elapsed")).await?;
-/// #         }
-/// #         Ok(())
-/// #     }
-/// # }
-///
-/// # /*
-/// #[tokio::test(start_paused = true)]
-/// # */
-/// async fn fires_twice_in_three_hours() -> gofer_sdk::Result<()> {
-///     let gofer = Core::in_memory().await?;
-///     let interval = gofer.install::<Interval>("interval", NO_SETTINGS).await?;
-///     interval.subscribe("default/nightly", "hourly", [("every", "1h30m")]).await?;
-///     gofer.elapse(hours(3)).await;
-///     assert_eq!(gofer.runs("default/nightly").len(), 2);
-///     Ok(())
-/// }
-/// # tokio::runtime::Builder::new_current_thread()
-/// #     .enable_all().start_paused(true).build().unwrap()
-/// #     .block_on(fires_twice_in_three_hours()).unwrap();
-/// ```
+/// Clones are cheap and share the server. [`stop`](Self::stop) stops its extensions, as
+/// does dropping the last clone. See [the crate's first page](crate) for an example.
 #[derive(Clone)]
 pub struct Core {
     pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
-    /// Where runs are executed. Before the store: it uses it to its end.
+    /// If runs are executed. Before the store, which it uses until it is dropped.
     executor: Option<Executor>,
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
@@ -96,46 +56,51 @@ pub(super) struct Inner {
     serving: Arc<Serving>,
     certificate: String,
     token: String,
-    /// Of this process alone, so it is not stored.
+    /// Valid in this process only, so it is not stored.
     _own: KeyGuard,
     pub(super) client: Gofer,
-    /// Where `elapse` has come to.
+    /// The time that `elapse` has reached.
     now: Mutex<Instant>,
 }
 
 impl Core {
-    /// A core on this runtime alone, reached by pipes: for tests, with paused
-    /// time or without.
+    /// Starts a core in memory that is reached only from inside this process: for tests,
+    /// with or without paused time.
     ///
-    /// Time that passes for tokio passes for the core's records too.
+    /// Its records use tokio's clock, so that paused time applies to them too.
     ///
     /// # Errors
     ///
-    /// Where the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub async fn in_memory() -> Result<Self> {
         Self::builder().start().await
     }
 
-    /// A core that also listens on loopback, so that extensions in processes
-    /// of their own can be started.
+    /// Starts a core in memory that also listens on a free port of loopback, which
+    /// extensions in their own processes need.
     ///
-    /// Not on paused time: it jumps ahead while a process is still on its way,
-    /// and every deadline has passed.
+    /// Not for paused time, which would jump past every deadline while a process is
+    /// starting.
     ///
     /// # Errors
     ///
-    /// Where no address of loopback can be listened on.
+    /// If it cannot listen on loopback.
     pub async fn on_loopback() -> Result<Self> {
         Self::builder().listen((Ipv4Addr::LOCALHOST, 0)).start().await
     }
 
-    /// A core that is set up otherwise.
+    /// Sets up a core with other options.
     ///
-    /// ```no_run
-    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
     /// use gofer_core::Core;
+    /// use gofer_sdk::LogLevel;
     ///
-    /// let core = Core::builder().listen(([127, 0, 0, 1], 8080)).store("gofer.redb").start().await?;
+    /// let core =
+    ///     Core::builder().listen(([127, 0, 0, 1], 0)).log_level(LogLevel::Info).start().await?;
+    /// assert!(core.address().is_some());
+    /// core.stop().await;
     /// # Ok(())
     /// # }
     /// ```
@@ -175,7 +140,7 @@ impl Core {
             Ok((store, identity::outside(tls, path, address)?))
         };
         let (store, outside) = match path {
-            // It reads the files as a whole.
+            // Reads whole files.
             Some(path) => tokio::task::spawn_blocking(move || open(Some(&path))).await??,
             None => open(None)?,
         };
@@ -247,15 +212,14 @@ impl Core {
         Ok(inner.serving.open(service, listener).await?)
     }
 
-    /// Installs an extension of this process under a name: starts it, calls
-    /// Init with the configuration, then Info.
+    /// Installs an extension that runs in this process: starts it, and calls Init with the
+    /// configuration, then Info.
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the
-    /// extension's own sentence where it refuses the configuration;
-    /// [`AlreadyExists`](gofer_sdk::ErrorKind::AlreadyExists) where the name is
-    /// taken.
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's
+    /// message if it refuses the configuration;
+    /// [`AlreadyExists`](gofer_sdk::ErrorKind::AlreadyExists) if the name is taken.
     pub async fn install<E: Extension>(
         &self,
         name: &str,
@@ -268,14 +232,14 @@ impl Core {
         self.install_any(name, image, config).await
     }
 
-    /// Installs a program as an extension, in a process of its own. The core
-    /// must be [on loopback](Self::on_loopback).
+    /// Installs a program as an extension, in its own process. The core must
+    /// [listen](CoreBuilder::listen).
     ///
     /// # Errors
     ///
     /// As for [`install`](Self::install);
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) where the
-    /// program cannot be started.
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the program
+    /// cannot be started.
     pub async fn install_program(
         &self,
         name: &str,
@@ -288,9 +252,9 @@ impl Core {
         self.install_any(name, format!("{PROGRAM}{program}"), config).await
     }
 
-    /// Installs a container image as an extension, as `registry/name:tag`, by
-    /// Docker or Podman. An image that is not on this machine is pulled, without
-    /// credentials. The core must [listen](CoreBuilder::listen).
+    /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker
+    /// or Podman. An image that is missing is pulled, without credentials. The core must
+    /// [listen](CoreBuilder::listen).
     ///
     /// ```no_run
     /// # async fn example() -> gofer_sdk::Result<()> {
@@ -307,8 +271,8 @@ impl Core {
     /// # Errors
     ///
     /// As for [`install`](Self::install);
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) where no
-    /// container engine answers, the image cannot be had, or its container does not
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if no
+    /// container engine responds, the image cannot be pulled, or its container does not
     /// start.
     #[cfg(feature = "containers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
@@ -321,12 +285,11 @@ impl Core {
         self.install_any(name, image.to_owned(), config).await
     }
 
-    /// An extension that is installed already, by its name: of a core that was
-    /// started with a store, say.
+    /// Returns an extension that is already installed, for example from the store.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) where there is none.
+    /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if there is none of this name.
     pub fn installed(&self, name: &str) -> Result<Installed> {
         let installed = Installed::new(self.clone(), name.to_owned());
         installed.status().map(|_| installed)
@@ -349,12 +312,12 @@ impl Core {
         Ok(Installed::new(self.clone(), name.to_owned()))
     }
 
-    /// Talks with an extension's installer, giving the answers one after the
-    /// other and hanging up after the last.
+    /// Runs an extension's installer, sends it these answers in order, and closes the stream
+    /// after the last.
     ///
     /// # Errors
     ///
-    /// What the conversation ends with.
+    /// The error that the conversation ends with.
     pub async fn converse_with_installer<E: Extension>(
         &self,
         answers: impl IntoIterator<Item = impl Into<String>>,
@@ -382,26 +345,25 @@ impl Core {
         .await
     }
 
-    /// Lets time pass, and what is due in it happen. Meant for paused time,
-    /// where it takes no longer than the work that is due (without
-    /// `start_paused = true` it takes as long as it says); repeated calls do not
-    /// drift.
+    /// Lets time pass, and waits for everything that is due in it. Meant for paused time
+    /// (`start_paused = true`), where it takes only as long as the work that is due;
+    /// otherwise it takes the time itself. Repeated calls do not drift.
     pub async fn elapse(&self, time: Duration) {
         let until = {
             let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
-            // Time may have passed outside of this function; and what was
-            // begun since the last settling counts from then.
+            // Time may have passed outside of this function, and a subscription made since
+            // counts from when it was made.
             let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
             *now = (*now).max(from) + time;
             *now
         };
         tokio::time::sleep_until(until).await;
-        // Paused time goes on only once nothing is left to do: what fell due
-        // just now is done when this is over.
+        // Paused time advances only when there is nothing left to do, so everything that
+        // fell due just now is done after this.
         tokio::time::sleep(SETTLE).await;
     }
 
-    /// All runs of a pipeline, newest first; none of one that does not exist.
+    /// Returns all runs of a pipeline, newest first; none if it does not exist.
     #[must_use]
     pub fn runs(&self, pipeline: impl Into<PipelineId>) -> Vec<RunInfo> {
         let pipeline = pipeline.into();
@@ -409,26 +371,26 @@ impl Core {
         runs.into_iter().map(run_info).collect()
     }
 
-    /// A client that may do everything.
+    /// Returns a client that may do everything.
     #[must_use]
     pub fn client(&self) -> &Gofer {
         &self.inner.client
     }
 
-    /// The token of [`client`](Self::client), for clients of your own.
+    /// Returns the token of [`client`](Self::client), for your own clients.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.inner.token
     }
 
-    /// The address of the API on loopback, where it has one.
+    /// Returns the address that the API listens on, if it does.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.inner.serving.address()
     }
 
-    /// The address on which [external events](CoreBuilder::external_events) are
-    /// taken, where they are.
+    /// Returns the address that accepts [external events](CoreBuilder::external_events), if
+    /// there is one.
     #[cfg(feature = "webhooks")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
     #[must_use]
@@ -436,41 +398,40 @@ impl Core {
         self.inner.external.as_ref().map(External::address)
     }
 
-    /// The certificate of the API, as PEM, for clients of your own. Unless it
-    /// was [given](CoreBuilder::tls), it is for the name `localhost`, the
-    /// addresses of loopback and the one that is listened on.
+    /// Returns the certificate of the API as PEM, for your own clients. Unless
+    /// [`CoreBuilder::tls`] set it, it is for `localhost`, the loopback addresses and the
+    /// address that the core listens on.
     #[must_use]
     pub fn certificate(&self) -> &str {
         &self.inner.certificate
     }
 
-    /// Whether the first token is still to be made, by `BootstrapToken`, which
-    /// whoever reaches the core may do once.
+    /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can
+    /// reach the core can do once.
     #[must_use]
     pub fn awaits_first_token(&self) -> bool {
         self.inner.store.awaits_first_token()
     }
 
-    /// Takes the API away, as in an outage: connections break and new ones are
-    /// refused. Extensions run on, external events are taken, and nothing is
-    /// forgotten.
+    /// Simulates an outage: breaks all connections to the API and refuses new ones.
+    /// Extensions keep running, external events are accepted, and no state is lost.
     pub async fn go_away(&self) {
         self.inner.serving.close().await;
     }
 
-    /// Brings the API back after [`go_away`](Self::go_away), at the same
+    /// Ends the outage that [`go_away`](Self::go_away) began. The API is back at the same
     /// address.
     ///
     /// # Errors
     ///
-    /// Where the address cannot be listened on again.
+    /// If it cannot listen on the address again.
     pub async fn come_back(&self) -> Result<()> {
         self.serve(None).await
     }
 
-    /// Stops taking external events, then all extensions, then the runs that are
-    /// being executed, within their [grace](CoreBuilder::run_grace), then the API,
-    /// and closes the store, so that another core may open it.
+    /// Stops the core: external events first, then all extensions, then the runs that are
+    /// being executed, within their [grace period](CoreBuilder::run_grace), then the API.
+    /// Closes the store last, so that another core can open it.
     pub async fn stop(&self) {
         if let Some(external) = &self.inner.external {
             external.close().await;
@@ -494,23 +455,22 @@ fn unusable(problem: PemProblem) -> Error {
     Error::internal(format!("the core's certificate {problem}"))
 }
 
-/// For what fell due to be done; any time that is shorter than what tests
-/// measure in.
+/// Time for everything that fell due to be done; shorter than anything that tests measure.
 const SETTLE: Duration = Duration::from_millis(1);
 
 /// For calls that start or stop an extension.
-const PATIENT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For calls before whose answer an image may have to be pulled. That a registry
-/// gives nothing any more is noticed sooner.
-const PULL_PATIENT: Duration = Duration::from_secs(30 * 60);
+/// For calls that may have to pull an image first. A registry that stalls is noticed
+/// sooner.
+const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
-    with_timeout(message, PATIENT)
+    with_timeout(message, TIMEOUT)
 }
 
 pub(super) fn timed_for_pull<T>(message: T) -> tonic::Request<T> {
-    with_timeout(message, PULL_PATIENT)
+    with_timeout(message, PULL_TIMEOUT)
 }
 
 fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {

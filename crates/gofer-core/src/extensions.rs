@@ -214,13 +214,13 @@ impl Extensions {
     /// Ends the processes and containers that an earlier core, which was killed, left
     /// behind.
     pub(super) async fn end_orphans(&self) {
-        let launches = self.store.starts();
+        let launches = self.store.launches();
         if launches.is_empty() {
             return;
         }
         end_orphans(launches.clone()).await;
         for digest in &launches {
-            self.store.end_start(digest);
+            self.store.end_launch(digest);
         }
         let Some(this) = self.this.upgrade() else { return };
         // In the background: the engine may be slow, or there may be none.

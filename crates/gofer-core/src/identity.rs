@@ -1,10 +1,9 @@
-//! Who a core is to those who call it from outside: its certificate and key.
+//! The certificate and key that a core uses on its address.
 //!
-//! A core that is left running is known by its certificate, so the one that was
-//! made at its first start is kept beside its store and used again. It is made
-//! anew where a client that trusts it would not accept it any more: it expires
-//! soon, or the core is reached by a name that it is not for. The owner of the
-//! machine may give one instead, which is never written anywhere.
+//! Clients of a long-running core trust its certificate, so the one made at its first
+//! start is kept beside its store and used again. It is replaced if a client that trusts
+//! it would no longer accept it: because it expires soon, or is not for a name of the
+//! core. A certificate that was given instead is never written to a file.
 
 #[cfg(feature = "store")]
 mod kept;
@@ -16,10 +15,10 @@ use super::certificates::{Identity, LOOPBACK_NAMES};
 use gofer_net::tls::server_config;
 use gofer_sdk::{Error, Result};
 
-/// What is shown outside: what the owner gave, what is kept beside the store, or
-/// something for this process alone.
+/// The certificate that was given, the one beside the store, or one for this process only.
 ///
-/// The store must be open: whoever has it is alone with the files beside it.
+/// The store must be open: the process that has it is the only one to use the files
+/// beside it.
 pub(super) fn outside(
     given: Option<(String, String)>,
     store: Option<&Path>,
@@ -33,7 +32,7 @@ pub(super) fn outside(
         }
         #[cfg(feature = "store")]
         (None, Some(store), Some(_)) => kept::kept(store, &names(listen)),
-        // Nobody comes from outside, or nobody comes again.
+        // Either there is no address, or no client that will return.
         (None, _, _) => made(&names(listen)),
     }
 }
@@ -42,8 +41,8 @@ fn made(names: &[String]) -> Result<Identity> {
     Identity::for_names(names).map_err(|status| Error::internal(status.message().to_owned()))
 }
 
-/// The names that a core is reached by from where it listens. Where it listens
-/// on every address, those of the machine itself: no other one is known here.
+/// The names by which a core is reached. For one that listens on every address, only the
+/// loopback names are known.
 fn names(listen: Option<SocketAddr>) -> Vec<String> {
     let mut names = LOOPBACK_NAMES.map(str::to_owned).to_vec();
     if let Some(ip) = listen.as_ref().map(SocketAddr::ip)

@@ -1,70 +1,119 @@
-//! An embedded Gofer core, for developing and testing extensions.
+//! An embedded [Gofer](https://github.com/clintjedwards/gofer) core, for developing and
+//! testing extensions, and for small installations.
 //!
-//! [`Core`] is a Gofer server small enough to live inside a test: the same gRPC
-//! API over the same TLS and tokens, with everything in memory or in a file. There
-//! are four ways to work with it:
+//! A [`Core`] is a Gofer server that runs inside your program. It speaks the same gRPC
+//! API over the same TLS and tokens, and is small enough for a unit test:
 //!
-//! - **In a test with paused time**: [`Core::in_memory`] and
-//!   [`Core::install`]. Everything runs on the test's own runtime, so days of
-//!   ticks pass in milliseconds.
-//! - **In a test with real processes**: [`Core::on_loopback`] and
-//!   [`Core::install_program`], or containers and [`Core::install_image`].
-//! - **Left running**: [`Core::builder`], with an address and a store that
-//!   outlives the process.
-//! - **At the keyboard**: [`run_or_demo`] makes any extension's program show
-//!   itself when a person starts it.
+//! ```
+//! use gofer_core::{Core, NO_SETTINGS, hours};
+//! # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+//! # #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! # struct Params {
+//! #     every: GoDuration,
+//! # }
+//! # struct Interval;
+//! # impl Extension for Interval {
+//! #     type Config = NoConfig;
+//! #     type Params = Params;
+//! #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
+//! #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+//! #         let mut ticks = subscription.every(subscription.params().every)?;
+//! #         while ticks.next().await {
+//! #             subscription.start_run(Run::because("the interval elapsed")).await?;
+//! #         }
+//! #         Ok(())
+//! #     }
+//! # }
 //!
-//! The core executes no tasks. A run succeeds as soon as it is started, or is
-//! executed by what the embedder gives: a function
-//! ([`run_handler`](CoreBuilder::run_handler)) or a command
-//! ([`run_command`](CoreBuilder::run_command)). It is pending while it waits, within
-//! the parallelism of its pipeline, then running, then complete. Of Gofer's API it
-//! has no deployments, no task runs, and not `RepairOrphan`; those answer
-//! `UNIMPLEMENTED` and name themselves. Of a pipeline the newest 10,000 runs and
-//! 50 objects are kept (and no run is forgotten that is not complete), of its
-//! newest 20 runs 50 objects each, and of all events the newest 100,000.
+//! # /*
+//! #[tokio::test(start_paused = true)]
+//! # */
+//! async fn fires_twice_in_three_hours() -> gofer_sdk::Result<()> {
+//!     let gofer = Core::in_memory().await?;
+//!     // Your extension, by its type.
+//!     let interval = gofer.install::<Interval>("interval", NO_SETTINGS).await?;
+//!     interval.subscribe("default/nightly", "hourly", [("every", "1h30m")]).await?;
+//!     gofer.elapse(hours(3)).await;
+//!     assert_eq!(gofer.runs("default/nightly").len(), 2);
+//!     Ok(())
+//! }
+//! # tokio::runtime::Builder::new_current_thread()
+//! #     .enable_all().start_paused(true).build().unwrap()
+//! #     .block_on(fires_twice_in_three_hours()).unwrap();
+//! ```
 //!
-//! Webhooks reach extensions through a listener of its own, where
-//! [`CoreBuilder::external_events`] asks for one.
+//! Extensions are written with [`gofer_sdk`]. There are four ways to use a core:
 //!
-//! Extensions are kept up: one in a process of its own that ends, or fails three
-//! health checks in a row, is started again after a pause that grows from 0.2 s to
-//! a minute, and subscribed again. [`Installed::status`] tells how it fares.
-//! [`Installed::update`] puts another configuration in place without a gap.
+//! | for | begin with |
+//! | --- | --- |
+//! | a test with paused time, in which hours take milliseconds | [`Core::in_memory`], [`Core::install`] |
+//! | a test with real processes or containers | [`Core::on_loopback`], [`Core::install_program`] |
+//! | a service, with an address and a store in a file | [`Core::builder`], [the guide](guide::operating) |
+//! | trying an extension at the keyboard | [`run_or_demo`] |
+//!
+//! To run a core without writing a program, install `gofer-cli` and see
+//! [the guide](guide::operating).
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `store` | a store in a file, which outlives the process: `CoreBuilder::store` |
+//! | `containers` | extensions as [containers](#containers) of Docker or Podman: `Core::install_image` |
+//! | `webhooks` | a listener for webhooks, which passes them to extensions: `CoreBuilder::external_events` |
+//!
+//! # What differs from Gofer
+//!
+//! The core executes no tasks. A run succeeds as soon as it is started, unless you
+//! provide a function ([`run_handler`](CoreBuilder::run_handler)) or a command
+//! ([`run_command`](CoreBuilder::run_command)) that executes it. There are no deployments,
+//! no task runs and no `RepairOrphan`; their methods return `UNIMPLEMENTED`.
+//!
+//! A core keeps the newest 10,000 runs and 50 objects of each pipeline, 50 objects of
+//! each of its newest 20 runs, and the newest 100,000 events. A run that is not complete
+//! is always kept.
+//!
+//! # Supervision
+//!
+//! An extension in its own process that exits, or fails three health checks in a row, is
+//! restarted after a delay that grows from 0.2 s to a minute, and its subscriptions are
+//! restored. [`Installed::status`] shows its state, and [`Installed::update`] changes its
+//! configuration without a gap.
+//!
+//! Errors that are not about settings appear in full only in the extension's log;
+//! `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.
 //!
 //! # Containers
 //!
-//! An extension whose image is the name of a container image is started by Docker
-//! or Podman, as Gofer would; an image `exec:<path>` is a program on this machine.
-//! An image that is not there is pulled. The engine must be on the machine that the
-//! core runs on, and not in another container:
-//! [`CoreBuilder::container_engine`] says where it is looked for.
+//! An extension's image is the name of a container image, which is pulled if it is
+//! missing, or `exec:<path>` for a program on this machine. The container engine must be
+//! on the same machine as the core, and the core not in a container;
+//! [`CoreBuilder::container_engine`] sets where the engine is.
 //!
-//! - Port 8082 of the container is mapped to a free one of loopback.
-//! - The core is reached on an address that it listens on besides its own, with
-//!   the same port where that is free: the machine's address in the network of
-//!   Docker's containers; or where the engine's network is out of sight, as with
-//!   Podman and without root, the machine's address towards the outside. Docker
-//!   Desktop brings containers to loopback by itself. A core that
-//!   [listens](CoreBuilder::listen) on an address that is not loopback is reached
-//!   there. A firewall of the machine must let containers through to that port:
-//!   where it does not, extensions come up and start no runs.
-//! - What a container writes is an event of `tracing` for each line, with the
-//!   target `gofer_sdk::container` and the field `extension`.
-//! - A container may gain no privileges, and has not all capabilities that engines
-//!   allow to root. Its files can be written; they are gone with it.
+//! - Port 8082 of the container is mapped to a free port of loopback.
+//! - A core on loopback also listens, with the same port if it is free, on an address that
+//!   containers can reach: the machine's address in the network of Docker's containers;
+//!   or, if the core cannot see that network, as with Podman and without root, the
+//!   machine's outward address. Docker Desktop forwards to loopback by itself. A core that
+//!   [listens](CoreBuilder::listen) on another address is reached there. If a firewall
+//!   blocks containers from that port, extensions come up but start no runs.
+//! - Each line that a container writes is a `tracing` event with the target
+//!   `gofer_sdk::container` and the field `extension`.
+//! - A container cannot gain privileges, and has fewer capabilities than engines grant by
+//!   default. Its file system is writable and deleted with it.
 //! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.owner` and
-//!   `gofer-sdk.start`, and is removed when it has ended. Those of a core that was
-//!   killed are removed by the next one on the same store at its start, and on
-//!   Linux by any other when it starts its first container.
-//!
-//! An error that is not about settings is told in full in the extension's log and
-//! nowhere else; `tracing_subscriber::fmt().with_test_writer().init()` shows it in
-//! a test.
+//!   `gofer-sdk.start`, and is removed when it has ended. If a core is killed, its
+//!   containers are removed by the next core on the same store when that starts, and on
+//!   Linux by any other core when it starts its first container.
 
-/// The guide: how to operate a core.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// The guides.
 #[cfg(doc)]
 pub mod guide {
+    /// How to run a core as a service.
     #[doc = include_str!("../docs/operating.md")]
     pub mod operating {}
 }
@@ -93,8 +142,8 @@ mod state;
 mod store;
 mod sync;
 
-/// What the members of this workspace share: internal, without any promise of
-/// stability. It may change or go with any version.
+/// Internal: shared by the crates of this workspace, without any promise of stability. It
+/// may change or disappear in any version.
 #[doc(hidden)]
 pub mod internal {
     pub mod files {
@@ -114,14 +163,14 @@ pub use state::{ExtensionState, ExtensionStatus};
 
 use std::time::Duration;
 
-/// No configuration, or no parameters, where a function takes pairs of them.
+/// No configuration or no parameters, for functions that take pairs of them.
 ///
 /// ```
 /// assert!(gofer_core::NO_SETTINGS.is_empty());
 /// ```
 pub const NO_SETTINGS: [(&str, &str); 0] = [];
 
-/// So many hours, for [`Core::elapse`].
+/// A number of hours, for [`Core::elapse`].
 ///
 /// ```
 /// assert_eq!(gofer_core::hours(2), std::time::Duration::from_secs(7200));
@@ -131,7 +180,7 @@ pub const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 60 * 60)
 }
 
-/// So many minutes, for [`Core::elapse`].
+/// A number of minutes, for [`Core::elapse`].
 ///
 /// ```
 /// assert_eq!(gofer_core::minutes(2), std::time::Duration::from_secs(120));
@@ -141,7 +190,7 @@ pub const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
 
-/// So many seconds, for [`Core::elapse`].
+/// A number of seconds, for [`Core::elapse`].
 ///
 /// ```
 /// assert_eq!(gofer_core::seconds(2), std::time::Duration::from_secs(2));

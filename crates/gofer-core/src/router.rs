@@ -1,4 +1,4 @@
-//! Sends each call to the core's API, or says that there is no such service.
+//! Routes each call to the core's API, or refuses an unknown service.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -45,14 +45,14 @@ impl tower_service::Service<Request<Incoming>> for Router {
         } else if path.starts_with("/gofer_sdk.embedded.EmbeddedCore/") {
             self.embedded.call(request)
         } else {
-            let unknown = Status::unimplemented("there is no such service here");
+            let unknown = Status::unimplemented("there is no such service");
             return Box::pin(async move { Ok(unknown.into_http()) });
         };
         let store = Arc::clone(&self.store);
         Box::pin(async move {
             let response = answer.await?;
-            // Whatever it tells of, changed by this call or by another one, is
-            // told once it is on disk.
+            // Whatever it reports, changed by this call or another, is on disk before it is
+            // sent.
             match store.durable().await {
                 Ok(()) => Ok(response),
                 Err(status) => Ok(status.into_http()),

@@ -1,9 +1,9 @@
-//! Where the core's API is served: on a pipe inside this process, on the address
-//! that was asked for, and on those addresses of this machine that containers
-//! reach it at. All of it may be taken away, and come back.
+//! Serves the core's API: on a pipe inside this process, on the configured address, and on
+//! addresses of this machine that containers can reach. All of them can be closed and
+//! opened again.
 //!
-//! What is answered is the router's business; which addresses containers reach,
-//! their launcher's.
+//! Requests are handled by the router. Which addresses containers can reach is determined
+//! by their launcher.
 
 use std::io;
 #[cfg(feature = "containers")]
@@ -22,11 +22,11 @@ use gofer_net::auth::Authorize;
 use gofer_net::memory::Network;
 use gofer_net::server::{Handler, Listener, serve};
 
-/// The certificates that are shown.
+/// The certificates that are used.
 pub(super) struct Tls {
-    /// Inside this process, for a name that nobody else has.
+    /// Inside this process.
     pub(super) inside: Arc<ServerConfig>,
-    /// Outside, of an identity that may be kept or given.
+    /// On addresses; kept beside the store, or given.
     pub(super) outside: Arc<ServerConfig>,
 }
 
@@ -34,25 +34,25 @@ pub(super) struct Serving {
     network: Network,
     address: Option<SocketAddr>,
     tls: Tls,
-    /// Held while addresses are bound, so that nobody comes back to half of them.
+    /// Held while addresses are bound, so that either all of them are open or none.
     places: Mutex<Places>,
 }
 
 #[derive(Default)]
 struct Places {
-    /// Beside `address`.
+    /// In addition to `address`.
     further: Vec<SocketAddr>,
     open: Option<Open>,
 }
 
-/// What answers calls, and who decides whether they are let in.
+/// Handles calls, and decides which are allowed.
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) authorize: Arc<dyn Authorize>,
     pub(super) handler: Arc<dyn Handler>,
 }
 
-/// The API, while it is there.
+/// The API, while it is open.
 struct Open {
     service: Service,
     stop: CancellationToken,
@@ -70,16 +70,16 @@ impl Serving {
         Arc::new(Self { network, address, tls, places: Mutex::default() })
     }
 
-    /// The address that was asked for.
+    /// The configured address.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Begins to serve; `listener` is of the address where it is bound already.
+    /// Starts serving. `listener` is that of the address, if it is already bound.
     ///
     /// # Errors
     ///
-    /// Where the address cannot be listened on.
+    /// If it cannot listen on the address.
     pub(super) async fn open(
         &self,
         service: Service,
@@ -97,9 +97,9 @@ impl Serving {
         for address in &places.further {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
-                // A network of containers may be gone by now. Who is started
-                // from here on is told of another address.
-                Err(error) => tracing::warn!(%address, %error, "containers do not reach the core"),
+                // A container network may be gone by now. Containers that are started from
+                // here on get another address.
+                Err(error) => tracing::warn!(%address, %error, "containers cannot reach the core"),
             }
         }
         let mut open = Open { service, stop: CancellationToken::new(), tasks: Vec::new() };
@@ -116,25 +116,25 @@ impl Serving {
         if let Some(mut open) = open {
             open.stop.cancel();
             for task in &mut open.tasks {
-                // A task of ours that panicked has nothing more to end.
+                // A task that panicked has nothing left to end.
                 let _ = task.await;
             }
         }
     }
 
-    /// Serves on this address of this machine too, from now on: where it is
-    /// reached. The port is that of the address that was asked for, which rules
-    /// of a firewall may name, or else any.
+    /// Also serves on this address of this machine from now on, and returns it with its
+    /// port: that of the configured address if it is free, since firewall rules may name
+    /// it, or any other.
     ///
     /// # Errors
     ///
-    /// Where it is no address of this machine.
+    /// If this machine does not have the address.
     #[cfg(feature = "containers")]
     pub(super) async fn also_on(&self, ip: IpAddr) -> io::Result<SocketAddr> {
         let mut places = self.places.lock().await;
         let port = self.address.map_or(0, |address| address.port());
         if self.address.is_some_and(|address| address.ip().is_unspecified()) {
-            // Served already. Binding tells whether it is of this machine.
+            // Served already. Binding checks that the machine has the address.
             TcpListener::bind((ip, 0)).await?;
             return Ok((ip, port).into());
         }
@@ -147,7 +147,7 @@ impl Serving {
         };
         let address = listener.local_addr()?;
         places.further.push(address);
-        // While the API is away, the address is merely kept in mind.
+        // While the API is closed, the address is only recorded.
         if let Some(open) = &mut places.open {
             self.accept(open, Listener::Tcp(listener));
         }

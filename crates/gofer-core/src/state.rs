@@ -1,27 +1,27 @@
-//! How an extension fares, as it is shown.
+//! The state of an extension, as callers see it.
 
 use gofer_proto::embedded::extension_state::State;
 
-/// What is being done with an installed extension.
+/// The state of an installed extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtensionState {
-    /// On its way up: after an installation, an enabling or the core's start.
+    /// Being started after it was installed or enabled, or the core started.
     Starting,
-    /// It answers.
+    /// It responds.
     Running,
-    /// It ended or stopped answering, or did not come up, and is started again.
+    /// It exited, stopped responding or did not come up, and is being restarted.
     Restarting,
-    /// It answers, and another one is about to take its place.
+    /// It responds, and is about to be replaced by an updated one.
     Updating,
-    /// On its way down.
+    /// Being stopped.
     Stopping,
     /// Disabled.
     Stopped,
 }
 
 impl ExtensionState {
-    /// In the words of a sentence.
+    /// The state as part of a sentence.
     pub(super) fn doing(self) -> &'static str {
         match self {
             Self::Starting => "being started",
@@ -45,7 +45,7 @@ impl ExtensionState {
     }
 }
 
-/// How an installed extension fares.
+/// The status of an installed extension.
 ///
 /// ```
 /// # async fn example(interval: gofer_core::Installed) {
@@ -59,13 +59,12 @@ impl ExtensionState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExtensionStatus {
-    /// What is being done with it.
+    /// Its state.
     pub state: ExtensionState,
-    /// A sentence: what is waited for, or what went wrong last; empty where
-    /// there is nothing to say.
+    /// A sentence: what it is waiting for, or what went wrong last; otherwise empty.
     pub reason: String,
-    /// How often it was started again without being asked to, since it was last
-    /// installed, enabled or updated, or the core started.
+    /// How often it was restarted by the core since it was last installed, enabled or
+    /// updated, or the core started.
     pub restarts: u32,
     /// Since when it has been in this state, in Unix milliseconds.
     pub since_unix_millis: i64,

@@ -1,15 +1,14 @@
 //! Everything that the embedded core keeps.
 //!
-//! [`Store`] is plain data with the rules that hold for it: what may exist, what
-//! may run, what is published when something changes. An operation either has
-//! happened as a whole or not at all, and says what was wrong with what by name.
-//! Who may call it is `authorize`'s business; talking to extensions about a
-//! subscription is `api`'s.
+//! [`Store`] is plain data with its rules: what may exist, what may run, which events are
+//! published when something changes. An operation happens as a whole or not at all, and
+//! its errors name what is wrong. Access control is up to `authorize`, and calls to
+//! extensions about a subscription to `api`.
 //!
-//! Read from memory, and where it has a file, written there too (`disk`).
+//! Everything is read from memory, and also written to the file if there is one (`disk`).
 //!
-//! Bounded: of each pipeline [`RUNS_PER_PIPELINE`] runs are kept, the newest and
-//! those that are not over, and of all events the newest [`EVENTS`].
+//! Of each pipeline, [`RUNS_PER_PIPELINE`] runs are kept: the newest, and those that are
+//! not complete. Of all events, the newest [`EVENTS`].
 
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
@@ -17,6 +16,7 @@ mod events;
 #[cfg(feature = "store")]
 mod file;
 mod journal;
+mod launches;
 mod names;
 mod namespaces;
 mod objects;
@@ -30,12 +30,11 @@ mod runs;
 mod seal;
 mod secrets;
 mod setup;
-mod starts;
+mod subscription_locks;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod turns;
 
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_name, or_default};
@@ -43,7 +42,7 @@ pub(super) use objects::{Owner, object_limit};
 pub(super) use queue::Job;
 pub(super) use runs::Ending;
 pub(super) use secrets::Holder;
-pub(super) use setup::Setup;
+pub(super) use setup::StoreSetup;
 pub(super) use subscriptions::status_reason;
 pub(super) use tokens::StoredToken;
 
@@ -67,35 +66,34 @@ use journal::Record;
 use journal::{Flags, Journal};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
-use queue::Queue;
+use queue::RunQueue;
 use seal::Seal;
 use secrets::Secrets;
-use turns::Turns;
+use subscription_locks::SubscriptionLocks;
 
-/// The namespace that is there from the start and that an empty name means.
+/// The namespace that always exists. An empty name stands for it.
 const DEFAULT: &str = "default";
 
-/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline and not
-/// of all together, so that a pipeline that runs every second does not push out
-/// the one run a day by which another keeps its cadence.
+/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline, so that one that
+/// runs every second does not evict the daily run from which another takes its schedule.
 const RUNS_PER_PIPELINE: usize = 10_000;
 
-/// Events kept, some hundred bytes each; two come of every run.
+/// Events kept, a few hundred bytes each. Every run adds two.
 const EVENTS: usize = 100_000;
 
-/// Runs that a watcher may be behind before it misses some.
+/// Runs that a watcher may lag behind before it misses some.
 const UNWATCHED_RUNS: usize = 4096;
 
 pub(super) struct Store {
     clock: Clock,
-    /// One lock over all tables: every operation is a few look-ups, and what is
-    /// read together belongs together.
+    /// One lock for all tables: an operation is a few look-ups, and sees them in a
+    /// consistent state.
     tables: Mutex<Tables>,
     started: broadcast::Sender<proto::Run>,
-    /// There may be a run to execute.
+    /// Notified when there may be a run to execute.
     run_waits: Notify,
     tokens_changed: watch::Sender<()>,
-    turns: Arc<Turns>,
+    subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
 }
 
@@ -104,38 +102,38 @@ struct Tables {
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
     /// By the SHA-256 of the token.
     tokens: HashMap<[u8; 32], Arc<StoredToken>>,
-    /// Of the whole core.
+    /// The global ones.
     secrets: Secrets,
-    /// Digests of the keys that child processes were started with.
-    starts: BTreeSet<[u8; 32]>,
+    /// Digests of the keys that child processes were launched with.
+    launches: BTreeSet<[u8; 32]>,
     flags: Flags,
-    /// Where runs are executed.
-    queue: Option<Queue>,
+    /// If runs are executed.
+    queue: Option<RunQueue>,
     events: EventLog,
     journal: Journal,
 }
 
 impl Store {
-    /// A store in memory alone.
+    /// A store in memory only.
     pub(super) fn new(clock: Clock) -> Arc<Self> {
         Self::with(clock, Tables::new(None), None)
     }
 
-    /// A store that is kept in a file, which is made where there is none. Without
-    /// a key for its secrets, one is kept in a file beside it.
+    /// A store in a file, which is created if there is none. Without a key for its
+    /// secrets, one is kept in a file beside it.
     ///
     /// # Errors
     ///
-    /// Where the file is in use, damaged, of a newer version, or no store; it is
-    /// left as it is then.
+    /// If the file is in use, damaged, of a newer version, or not a store. It is then
+    /// left as it is.
     #[cfg(feature = "store")]
     pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
         let seal = Arc::new(if let Some(key) = key {
             Seal::new(&key)?
         } else {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".key");
-            Seal::from_file(Path::new(&beside))?
+            let mut key_path = path.as_os_str().to_owned();
+            key_path.push(".key");
+            Seal::from_file(Path::new(&key_path))?
         });
         let mut tables = Tables::new(Some(Arc::clone(&seal)));
         let progress = tables.events.announcements();
@@ -144,7 +142,7 @@ impl Store {
                 Error::new(
                     ErrorKind::FailedPrecondition,
                     format!(
-                        "the store `{}` is damaged (a record belongs to nothing); restore it from \
+                        "the store `{}` is damaged (a record has no owner); restore it from \
                          a backup",
                         path.display()
                     ),
@@ -162,7 +160,7 @@ impl Store {
             started: broadcast::Sender::new(UNWATCHED_RUNS),
             run_waits: Notify::new(),
             tokens_changed: watch::Sender::default(),
-            turns: Arc::default(),
+            subscription_locks: Arc::default(),
             disk,
         });
         store.ensure_default();
@@ -173,11 +171,11 @@ impl Store {
         self.clock
     }
 
-    /// Waits until everything that an answer given now may tell of is on disk.
+    /// Waits until every change that a response sent now may report is on disk.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub(super) async fn durable(&self) -> Result<(), Status> {
         match &self.disk {
             Some(disk) => disk.durable().await.map_err(|why| Status::unavailable(&*why)),
@@ -185,14 +183,14 @@ impl Store {
         }
     }
 
-    /// Ends the streams that follow events, so that a stop need not wait for
-    /// them. Everything else goes on.
+    /// Ends the streams that follow events, so that stopping does not have to wait for
+    /// them. Nothing else changes.
     pub(super) fn end_streams(&self) {
         self.tables().events.close();
     }
 
-    /// Writes what is left to be written; nothing is kept from then on, and
-    /// another process may open the file.
+    /// Writes all pending changes. Later ones are not kept, and another process may open
+    /// the file.
     pub(super) async fn close(&self) {
         if let Some(disk) = &self.disk {
             disk.close().await;
@@ -200,14 +198,14 @@ impl Store {
     }
 
     fn tables(&self) -> Locked<'_> {
-        // No operation panics between two changes that belong together.
+        // No operation panics half-way through a change.
         let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         Locked { tables, disk: self.disk.as_ref() }
     }
 }
 
-/// The tables, for one operation. What it changed is handed over when it lets
-/// go, as one.
+/// The tables, for one operation. Its changes are submitted as a whole when this is
+/// dropped.
 struct Locked<'a> {
     tables: MutexGuard<'a, Tables>,
     disk: Option<&'a Disk>,
@@ -247,7 +245,7 @@ impl Tables {
             registrations: BTreeMap::new(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
-            starts: BTreeSet::new(),
+            launches: BTreeSet::new(),
             flags: Flags::default(),
             queue: None,
             events: EventLog::new(EVENTS),
@@ -255,8 +253,8 @@ impl Tables {
         }
     }
 
-    /// Takes a record that was read from a file, where it belongs; `None` where
-    /// it belongs to nothing. They come in the order of their kinds.
+    /// Inserts a record that was read from a file; `None` if its owner is missing. Records
+    /// arrive in the order of their kinds.
     #[cfg(feature = "store")]
     fn restore(&mut self, record: Record) -> Option<()> {
         match record {
@@ -288,8 +286,8 @@ impl Tables {
             Record::Token(digest, it) => {
                 self.tokens.insert(digest, Arc::new(StoredToken::restore(it)));
             }
-            Record::Start(digest) => {
-                self.starts.insert(digest);
+            Record::Launch(digest) => {
+                self.launches.insert(digest);
             }
             Record::Event(it) => self.events.restore(it),
             Record::Object(it) => {

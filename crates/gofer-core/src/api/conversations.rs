@@ -1,5 +1,5 @@
-//! The two conversations: the first message says with whom, all others are
-//! answers, carried to the extension; what it says is carried back.
+//! The two conversations. The caller's first message names the extension; all others are
+//! answers, which are forwarded to it. Its messages are forwarded back.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ use gofer_proto::{
 };
 
 impl Api {
-    /// For management, since it starts an image.
+    /// Requires a management token, since it starts an image.
     pub(super) async fn run_extension_installer(
         &self,
         caller: &Caller,
@@ -27,8 +27,8 @@ impl Api {
         caller.manage()?;
         let init = opening(&mut messages).await?;
         let (sender, answers) = mpsc::channel(1);
-        let speech = self.extensions.installer(init, answers).await?;
-        Ok(converse(messages, sender, speech))
+        let responses = self.extensions.installer(init, answers).await?;
+        Ok(converse(messages, sender, responses))
     }
 
     pub(super) async fn run_pipeline_configurator(
@@ -37,17 +37,17 @@ impl Api {
     ) -> Result<Messages<RunPipelineConfiguratorExtensionMessage>, Status> {
         let init = opening(&mut messages).await?;
         let (sender, answers) = mpsc::channel(1);
-        let speech = self.extensions.configurator(&init.name, answers).await?;
-        Ok(converse(messages, sender, speech))
+        let responses = self.extensions.configurator(&init.name, answers).await?;
+        Ok(converse(messages, sender, responses))
     }
 }
 
-/// A message of the caller's.
-trait Heard: Send + 'static {
-    type Init;
+/// A message from the caller.
+trait Incoming: Send + 'static {
+    type First;
 
-    /// `None` where it says nothing.
-    fn heard(self) -> Option<Message<Self::Init>>;
+    /// `None` if it is empty.
+    fn parse(self) -> Option<Message<Self::First>>;
 }
 
 enum Message<I> {
@@ -55,10 +55,10 @@ enum Message<I> {
     Answer(String),
 }
 
-impl Heard for RunExtensionInstallerClientMessage {
-    type Init = installer::Init;
+impl Incoming for RunExtensionInstallerClientMessage {
+    type First = installer::Init;
 
-    fn heard(self) -> Option<Message<Self::Init>> {
+    fn parse(self) -> Option<Message<Self::First>> {
         Some(match self.message_type? {
             installer::MessageType::Init(init) => Message::Init(init),
             installer::MessageType::Msg(text) => Message::Answer(text),
@@ -66,10 +66,10 @@ impl Heard for RunExtensionInstallerClientMessage {
     }
 }
 
-impl Heard for RunPipelineConfiguratorClientMessage {
-    type Init = configurator::Init;
+impl Incoming for RunPipelineConfiguratorClientMessage {
+    type First = configurator::Init;
 
-    fn heard(self) -> Option<Message<Self::Init>> {
+    fn parse(self) -> Option<Message<Self::First>> {
         Some(match self.message_type? {
             configurator::MessageType::Init(init) => Message::Init(init),
             configurator::MessageType::Msg(text) => Message::Answer(text),
@@ -77,8 +77,8 @@ impl Heard for RunPipelineConfiguratorClientMessage {
     }
 }
 
-async fn opening<M: Heard>(messages: &mut Streaming<M>) -> Result<M::Init, Status> {
-    match messages.message().await?.and_then(Heard::heard) {
+async fn opening<M: Incoming>(messages: &mut Streaming<M>) -> Result<M::First, Status> {
+    match messages.message().await?.and_then(Incoming::parse) {
         Some(Message::Init(init)) => Ok(init),
         Some(Message::Answer(_)) | None => {
             Err(Status::invalid_argument("the first message must be `init`"))
@@ -86,14 +86,14 @@ async fn opening<M: Heard>(messages: &mut Streaming<M>) -> Result<M::Init, Statu
     }
 }
 
-/// Hands answers on until either side has had enough.
-async fn carry<M: Heard>(
+/// Forwards answers until either side ends.
+async fn forward<M: Incoming>(
     mut messages: Streaming<M>,
     answers: mpsc::Sender<String>,
 ) -> Result<(), Status> {
-    // A broken stream is a caller that has gone away.
+    // If the stream breaks, the caller has disconnected.
     while let Ok(Some(message)) = messages.message().await {
-        let Some(Message::Answer(answer)) = message.heard() else {
+        let Some(Message::Answer(answer)) = message.parse() else {
             return Err(Status::invalid_argument("all messages after the first must be `msg`"));
         };
         if answers.send(answer).await.is_err() {
@@ -104,21 +104,21 @@ async fn carry<M: Heard>(
 }
 
 /// Both directions in one stream, so that neither outlives the call.
-struct Conversation<T> {
+struct TwoWay<T> {
     answers: Option<BoxFuture<Result<(), Status>>>,
-    speech: Option<Messages<T>>,
+    responses: Option<Messages<T>>,
 }
 
-fn converse<M: Heard, T: 'static>(
+fn converse<M: Incoming, T: 'static>(
     messages: Streaming<M>,
     answers: mpsc::Sender<String>,
-    speech: Messages<T>,
+    responses: Messages<T>,
 ) -> Messages<T> {
-    let answers: BoxFuture<_> = Box::pin(carry(messages, answers));
-    Box::pin(Conversation { answers: Some(answers), speech: Some(speech) })
+    let answers: BoxFuture<_> = Box::pin(forward(messages, answers));
+    Box::pin(TwoWay { answers: Some(answers), responses: Some(responses) })
 }
 
-impl<T> Stream for Conversation<T> {
+impl<T> Stream for TwoWay<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -127,13 +127,13 @@ impl<T> Stream for Conversation<T> {
         {
             self.answers = None;
             if let Err(status) = outcome {
-                // Hangs up on the extension.
-                self.speech = None;
+                // Ends the call to the extension.
+                self.responses = None;
                 return Poll::Ready(Some(Err(status)));
             }
         }
-        match &mut self.speech {
-            Some(speech) => speech.as_mut().poll_next(context),
+        match &mut self.responses {
+            Some(responses) => responses.as_mut().poll_next(context),
             None => Poll::Ready(None),
         }
     }

@@ -1,4 +1,4 @@
-//! What the embedded core has beside Gofer's API.
+//! The embedded core's additions to Gofer's API.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl EmbeddedCore for Api {
         &self,
         request: Request<ListExtensionStatesRequest>,
     ) -> Result<Response<ListExtensionStatesResponse>, Status> {
-        // Who may list extensions may see how they fare: everyone with a token.
+        // As for ListExtensions: any token.
         caller(&request)?;
         let wanted = request.into_inner().name;
         let extensions = self

@@ -1,4 +1,4 @@
-//! What happened on the server.
+//! Events.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ impl Api {
         caller: &Caller,
         request: proto::GetEventRequest,
     ) -> Result<proto::GetEventResponse, Status> {
-        // The same answer for what is not there and what is another's, so that
-        // nothing is learned of the latter.
+        // The same error whether it does not exist or belongs to another namespace, so that
+        // it reveals nothing about the latter.
         match self.store.event(request.id).filter(|event| caller.may_see(event)) {
             Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
             None => Err(Status::not_found(format!(
-                "there is no event {}, or no more, or the token gives no access to its namespace",
+                "there is no event {}; it may have been removed, or be of a namespace that the token \
+                 gives no access to",
                 request.id
             ))),
         }
     }
 
-    /// Those that are kept, newest first where `reverse` says so, and with
-    /// `follow`, those to come.
+    /// The events that are kept, with `reverse` newest first, and with `follow` future ones.
     pub(super) fn list_events(
         &self,
         caller: Caller,
@@ -48,7 +48,7 @@ impl Api {
             lease,
             back: request.reverse.then_some(last + 1),
             after: if request.reverse { last } else { 0 },
-            // What happens while somebody reads must not keep him reading.
+            // New events must not prolong the listing.
             until: if request.follow { i64::MAX } else { last },
             follow: request.follow,
             read: Vec::new().into_iter(),
@@ -58,25 +58,25 @@ impl Api {
     }
 }
 
-/// Reads events out of the store as fast as somebody takes them.
+/// Reads events from the store as fast as they are consumed.
 struct Reader {
     store: Arc<Store>,
     caller: Caller,
     lease: Lease,
-    /// Going back first: the number before which to go on.
+    /// While reading backwards: the number to continue before.
     back: Option<i64>,
-    /// The number after which to go on.
+    /// The number to continue after.
     after: i64,
     until: i64,
     follow: bool,
     read: vec::IntoIter<proto::Event>,
-    /// Completes with whether it is worth reading on.
+    /// Resolves to whether there may be more to read.
     next: Option<BoxFuture<bool>>,
     over: bool,
 }
 
 impl Reader {
-    /// Reads on. `Ok(false)` where there is nothing to be read now.
+    /// Reads the next batch. `Ok(false)` if there is nothing to read now.
     fn read_on(&mut self) -> Result<bool, Status> {
         self.lease.check()?;
         if self.back.is_none() && self.after >= self.until {
@@ -88,7 +88,7 @@ impl Reader {
             events
         } else {
             let mut events = self.store.events_after(self.after, BATCH);
-            // At the start, and nowhere else, older ones may be missing.
+            // Only at the start may older ones be missing.
             if self.after > 0 && events.first().is_some_and(|it| it.id > self.after + 1) {
                 return Err(Status::resource_exhausted(format!(
                     "events after {} were dropped before they were read; read faster, or list \
@@ -110,13 +110,13 @@ impl Reader {
         let Self { store, lease, after, next, .. } = self;
         next.get_or_insert_with(|| {
             let mut progress = store.progress();
-            let (after, doubt) = (*after, lease.doubt());
+            let (after, changed) = (*after, lease.may_have_changed());
             Box::pin(async move {
                 tokio::select! {
                     more = progress.wait_for(|it| it.last > after || it.closed) => {
                         more.is_ok_and(|it| it.last > after)
                     }
-                    () = doubt => true,
+                    () = changed => true,
                 }
             })
         })
@@ -131,8 +131,8 @@ impl Stream for Reader {
             if self.over {
                 return Poll::Ready(None);
             }
-            // What has been read already is not for a token that was withdrawn.
-            if self.lease.is_doubtful()
+            // A revoked token must not receive what has already been read.
+            if self.lease.has_changed()
                 && let Err(status) = self.lease.check()
             {
                 self.over = true;
@@ -144,8 +144,8 @@ impl Stream for Reader {
             match self.read_on() {
                 Ok(true) => {
                     if self.read.len() == 0 {
-                        // None of them is for this caller: others get their
-                        // turn before the next ones are looked through.
+                        // None of them is for this caller. Other tasks run before the next
+                        // batch is searched.
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }

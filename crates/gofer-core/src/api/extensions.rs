@@ -1,4 +1,4 @@
-//! Installed extensions. Everyone may see them; only management may change them.
+//! Installed extensions. Any token may list them; changes require a management token.
 
 use std::sync::Arc;
 

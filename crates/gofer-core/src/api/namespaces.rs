@@ -1,5 +1,5 @@
-//! Namespaces. A client may do with a namespace what its patterns match, and
-//! sees no others.
+//! Namespaces. A client token has access to those that its patterns match, and sees no
+//! others.
 
 use tonic::Status;
 

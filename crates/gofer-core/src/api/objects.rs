@@ -2,12 +2,12 @@
 
 use tonic::Status;
 
-use super::Api;
+use super::{Api, length};
 use crate::authorize::Caller;
 use crate::store::{Owner, object_limit};
 use gofer_proto as proto;
 
-/// The owner that a request names, where the caller may work in its namespace.
+/// The owner that a request names, if the caller has access to its namespace.
 macro_rules! owner {
     ($caller:expr, $request:expr, $run:expr) => {
         Owner {
@@ -16,10 +16,6 @@ macro_rules! owner {
             run: $run,
         }
     };
-}
-
-fn length(content: &[u8]) -> i64 {
-    i64::try_from(content.len()).unwrap_or(i64::MAX)
 }
 
 impl Api {

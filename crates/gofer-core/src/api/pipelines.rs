@@ -59,15 +59,15 @@ impl Api {
         let by = caller.cancellation();
         let ended = self.store.delete_pipeline(namespace, &request.id, by)?;
         let api = self.clone();
-        let told = async move {
+        let end = async move {
             let mut outcome = Ok(());
             for subscription in &ended {
-                // All are told; the first that did not listen is reported.
+                // All are ended; the first error is reported.
                 outcome = outcome.and(api.end_deleted(subscription).await);
             }
             outcome
         };
-        complete(told).await?;
+        complete(end).await?;
         Ok(proto::DeletePipelineResponse {})
     }
 

@@ -47,8 +47,7 @@ impl Api {
         Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
     }
 
-    /// At once, whether with `force` or without: what executes the run gets no
-    /// time of its own to end.
+    /// Immediate with or without `force`: the execution gets no grace period.
     pub(super) fn cancel_run(
         &self,
         caller: &Caller,

@@ -1,14 +1,13 @@
-//! Secrets of pipelines, and global ones, which managers alone handle.
+//! Secrets of pipelines, and global ones, which require a management token.
 
 use tonic::Status;
 
-use super::Api;
+use super::{Api, length};
 use crate::authorize::Caller;
 use crate::store::Holder;
 use gofer_proto as proto;
 
-/// The pipeline that a request names, where the caller may work in its
-/// namespace.
+/// The pipeline that a request names, if the caller has access to its namespace.
 macro_rules! holder {
     ($caller:expr, $request:expr) => {
         Holder::Pipeline {
@@ -16,10 +15,6 @@ macro_rules! holder {
             pipeline: &$request.pipeline_id,
         }
     };
-}
-
-fn length(content: &str) -> i64 {
-    i64::try_from(content.len()).unwrap_or(i64::MAX)
 }
 
 impl Api {
@@ -47,7 +42,7 @@ impl Api {
         caller: &Caller,
         request: proto::PutPipelineSecretRequest,
     ) -> Result<proto::PutPipelineSecretResponse, Status> {
-        let (holder, bytes) = (holder!(caller, request), length(&request.content));
+        let (holder, bytes) = (holder!(caller, request), length(request.content.as_bytes()));
         let proto::PutPipelineSecretRequest { key, content, force, .. } = request.clone();
         self.store.put_secret(holder, key, content, Vec::new(), force)?;
         Ok(proto::PutPipelineSecretResponse { bytes })
@@ -89,7 +84,7 @@ impl Api {
     ) -> Result<proto::PutGlobalSecretResponse, Status> {
         caller.manage()?;
         let proto::PutGlobalSecretRequest { key, content, namespaces, force } = request;
-        let bytes = length(&content);
+        let bytes = length(content.as_bytes());
         self.store.put_secret(Holder::Global, key, content, namespaces, force)?;
         Ok(proto::PutGlobalSecretResponse { bytes })
     }

@@ -1,9 +1,8 @@
-//! Subscriptions: what the extension has agreed to is what is stored.
+//! Subscriptions. What is stored is what the extension has accepted.
 //!
-//! The extension comes first when something begins, so that what it refuses is
-//! never stored, and the store comes first when something ends, so that nothing
-//! brings it back. Changes of one subscription take turns, and are seen through
-//! once begun.
+//! To begin one, the extension is called first, so that nothing it refuses is stored. To
+//! end one, the store is changed first, so that nothing restores it. Each change holds
+//! the lock of its subscription and, once begun, is completed.
 
 use gofer_proto as proto;
 use tonic::{Code, Status};
@@ -73,7 +72,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             let subscription = api.stored(&named)?;
             api.extensions.subscribe(&subscription).await?;
             api.set_status(&named, State::Active)
@@ -95,7 +94,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             api.set_status(&named, State::Disabled)?;
             api.end(&named, "disabled").await
         })
@@ -116,7 +115,7 @@ impl Api {
         );
         let api = self.clone();
         complete(async move {
-            let _turn = api.store.turn(&named).await;
+            let _lock = api.store.lock_subscription(&named).await;
             let Subscription { namespace, pipeline, name, label, .. } = &named;
             api.store.remove_subscription(namespace, pipeline, name, label)?;
             api.end(&named, "deleted").await
@@ -126,31 +125,30 @@ impl Api {
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<(), Status> {
-        let _turn = self.store.turn(&subscription).await;
-        // Looked up before the extension is asked, for the sake of the answer.
+        let _lock = self.store.lock_subscription(&subscription).await;
+        // Before the extension is called, for a better error.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
         let agreed = self.extensions.subscribe(&subscription).await?;
         let stored = self.store.put_subscription(subscription.clone());
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
-            // The pipeline or the extension was deleted meanwhile. There is
-            // nothing more to be done where the extension does not listen.
+            // The pipeline or the extension was deleted meanwhile. If the extension
+            // returns an error, there is nothing left to do.
             Err(_) => drop(self.end(&subscription, "not stored").await),
         }
         stored
     }
 
-    /// Ends a subscription of a pipeline that was deleted, unless it is there
-    /// again.
+    /// Ends a subscription of a pipeline that was deleted, unless it exists again.
     pub(super) async fn end_deleted(&self, subscription: &Subscription) -> Result<(), Status> {
-        let _turn = self.store.turn(subscription).await;
+        let _lock = self.store.lock_subscription(subscription).await;
         match self.stored(subscription) {
             Ok(_) => Ok(()),
             Err(_) => self.end(subscription, "deleted").await,
         }
     }
 
-    /// Ends a subscription in its extension, where that runs.
+    /// Ends a subscription in its extension, if that is running.
     async fn end(&self, subscription: &Subscription, change: &str) -> Result<(), Status> {
         let Subscription { namespace, pipeline, name, label, .. } = subscription;
         let runs = |it: proto::Extension| it.state() == ExtensionState::Running;
@@ -163,7 +161,7 @@ impl Api {
                 code = ?status.code(), "an extension did not end a subscription"
             );
             let code = match status.code() {
-                // The one who asked is not the one to be refused here.
+                // It is the core that was refused, not its caller.
                 Code::Unauthenticated | Code::PermissionDenied => Code::Internal,
                 code => code,
             };
@@ -187,7 +185,7 @@ impl Api {
     }
 }
 
-/// A subscription of which only the names are known.
+/// A subscription of which only the names are set.
 fn named(namespace: &str, pipeline: String, name: String, label: String) -> Subscription {
     let namespace = or_default(namespace).to_owned();
     Subscription { namespace, pipeline, name, label, ..Default::default() }

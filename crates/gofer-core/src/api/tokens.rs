@@ -1,4 +1,4 @@
-//! The server itself, and who has access to it.
+//! The server itself, and its tokens.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Api {
     }
 }
 
-/// How long a token is to be valid; nothing said means without end.
+/// How long a token is to be valid; empty means forever.
 fn valid_for(text: &str) -> Result<Option<Duration>, Status> {
     if text.is_empty() {
         return Ok(None);
@@ -114,7 +114,7 @@ fn valid_for(text: &str) -> Result<Option<Duration>, Status> {
     match time.map(Duration::try_from) {
         Some(Ok(time)) => Ok(Some(time)),
         _ => Err(Status::invalid_argument(
-            "`expires` must be a duration from now on, such as `720h`, or empty for no end",
+            "`expires` must be a duration from now on, such as `720h`, or empty for a token that never expires",
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! What a token gives access to, once it is known whose it is.
+//! What a token gives access to.
 #![allow(clippy::unwrap_used)]
 
 use gofer_proto as proto;
@@ -30,8 +30,8 @@ fn event(details: &str) -> proto::Event {
 fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
     let disabled = proto::Token { disabled: true, ..token(Kind::Management, &[]) };
     let expired = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
-    let strange = token(Kind::Unknown, &[".*"]);
-    for (token, telling) in [(disabled, "disabled"), (expired, "expired"), (strange, "kind")] {
+    let unknown = token(Kind::Unknown, &[".*"]);
+    for (token, telling) in [(disabled, "disabled"), (expired, "expired"), (unknown, "kind")] {
         let status = with(token, 1000).err().unwrap();
         assert_eq!(status.code(), Code::Unauthenticated);
         assert!(status.message().contains(telling), "{status}");
@@ -46,7 +46,7 @@ fn a_token_is_valid_until_it_expires() {
 }
 
 #[test]
-fn a_client_enters_what_its_patterns_match_and_manages_nothing() {
+fn a_client_has_access_to_what_its_patterns_match_and_manages_nothing() {
     let client = client(&["ops", "team-.*"]);
     assert_eq!(client.enter("ops").unwrap(), "ops");
     assert_eq!(client.enter("team-a").unwrap(), "team-a");
@@ -58,7 +58,7 @@ fn a_client_enters_what_its_patterns_match_and_manages_nothing() {
 }
 
 #[test]
-fn management_enters_and_manages_everything() {
+fn a_management_token_gives_access_to_everything() {
     let manager = with(token(Kind::Management, &[]), 0).unwrap();
     assert_eq!(manager.enter("").unwrap(), "default");
     assert_eq!(manager.enter("anything").unwrap(), "anything");

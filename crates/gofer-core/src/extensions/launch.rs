@@ -130,7 +130,7 @@ impl Extensions {
         let may_outlive_core = !image.starts_with(IN_PROCESS);
         let record = LaunchRecord { store: Arc::clone(&self.store), digest };
         if may_outlive_core {
-            self.store.begin_start(&digest).await?;
+            self.store.begin_launch(&digest).await?;
         }
         let extension = launcher.launch(image, &spec).await?;
         if may_outlive_core {
@@ -153,7 +153,7 @@ struct LaunchRecord {
 
 impl Drop for LaunchRecord {
     fn drop(&mut self) {
-        self.store.end_start(&self.digest);
+        self.store.end_launch(&self.digest);
     }
 }
 

@@ -115,7 +115,7 @@ impl Extensions {
         stored: &proto::PipelineExtensionSubscription,
     ) -> Restored {
         use proto::pipeline_extension_subscription::Status as State;
-        let _turn = self.store.turn(stored).await;
+        let _lock = self.store.lock_subscription(stored).await;
         let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
         let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else {
             return Restored::Done;

@@ -15,12 +15,11 @@ use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 use crate::certificates::Identity;
 use crate::files;
 
-/// A certificate with less time left is made anew at the start: a core that is
-/// left running is started again within that time, for an update at the latest.
+/// A certificate with less time left is replaced at the start: a long-running core is
+/// restarted within that time, at the latest for an update.
 const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// The certificate may be read by everyone, as it is shown to everyone; the key
-/// by its owner.
+/// Anyone may read the certificate, which is public. Only the owner may read the key.
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
@@ -39,8 +38,7 @@ fn with_suffix(store: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// The identity that is kept beside a store, made where there is none that can
-/// be used.
+/// The identity beside a store, which is made if there is none that can be used.
 pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
     let (certificate_path, key_path) = (certificate_path(store), key_path(store));
     let refused = |path: &Path, error: io::Error| {
@@ -50,20 +48,19 @@ pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
     let certificate = read(&certificate_path).map_err(|e| refused(&certificate_path, e))?;
     let key = read(&key_path).map_err(|e| refused(&key_path, e))?;
     if let (Some(certificate), Some(key)) = (certificate, key) {
-        // A pair that does not match is what a start leaves behind that was
-        // killed between the two files.
+        // A pair does not match if a process was killed between writing the two files.
         if server_config(&certificate, &key).is_ok()
             && is_good(&certificate, names, SystemTime::now() + RENEWED_BEFORE)
         {
             return Ok(Identity { certificate, key });
         }
         tracing::info!(
-            "the core's certificate has expired or is for other names: making a new one"
+            "the core's certificate has expired or is for other names; making a new one"
         );
     }
     let identity = Identity::for_names(names)
         .map_err(|status| Error::internal(status.message().to_owned()))?;
-    // The key first: a certificate without its key is of no use to anyone.
+    // The key first: a certificate is useless without its key.
     files::replace(&key_path, identity.key.as_bytes(), KEY_MODE)
         .map_err(|e| refused(&key_path, e))?;
     files::replace(&certificate_path, identity.certificate.as_bytes(), CERTIFICATE_MODE)
@@ -78,8 +75,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether a client that trusts this certificate and nothing else accepts it at
-/// a time, by every one of these names.
+/// Whether a client that trusts only this certificate accepts it at this time for all of
+/// these names.
 pub(super) fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
     let check = || {
         let chain = certificates(certificate).ok()?;

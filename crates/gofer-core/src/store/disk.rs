@@ -1,13 +1,12 @@
-//! What keeps the store beyond the life of its process.
+//! Keeps the store beyond the life of its process.
 //!
-//! The tables in memory are what is read; beside them, every change is written
-//! to one redb file. An operation's changes are gathered while it holds the
-//! tables' lock and handed over as one when it lets go, so the file holds
-//! operations whole and in their order. A thread commits whatever has been
-//! handed over since its last commit in one transaction, which is what lets
-//! many callers share the wait for the disk. Nobody is answered before what the
-//! answer tells of is on disk: see `Store::durable` and its one caller, the
-//! router.
+//! Reads go to the tables in memory; every change is also written to one redb file. The
+//! changes of an operation are collected while it holds the lock of the tables and
+//! submitted together when it releases it, so the file holds whole operations in their
+//! order. A thread commits everything submitted since its last commit in one
+//! transaction, so concurrent callers share one wait for the disk. A response is sent
+//! only once the changes it reports are on disk: see `Store::durable` and its one
+//! caller, the router.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,19 +14,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
 
-use super::events::Progress;
+use super::events::EventProgress;
 use super::file::{self, RECORDS, commit};
-use super::journal::{Journal, Kind, Record, Write, decode};
+use super::journal::{Journal, Record, RecordKind, Write, decode};
 use super::seal::Seal;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// The file, and the thread that writes it.
 pub(super) struct Disk {
-    queue: Arc<Queue>,
+    queue: Arc<WriteQueue>,
     committed: watch::Receiver<Committed>,
 }
 
-struct Queue {
+struct WriteQueue {
     pending: Mutex<Pending>,
     changed: Condvar,
 }
@@ -35,22 +34,22 @@ struct Queue {
 #[derive(Default)]
 struct Pending {
     writes: Vec<Write>,
-    /// Counts what was handed over.
+    /// The number of submissions.
     submitted: u64,
-    /// The number of the newest event among it.
+    /// The number of the newest event among them.
     last_event: i64,
     closed: bool,
 }
 
-/// How far the file is.
+/// How much is in the file.
 #[derive(Clone, Debug, Default)]
 struct Committed {
     submitted: u64,
-    /// Why nothing more is written.
+    /// Why nothing more is written, once that is so.
     ended: Option<Arc<str>>,
 }
 
-impl Queue {
+impl WriteQueue {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         // Nothing in a critical section panics.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,13 +57,13 @@ impl Queue {
 }
 
 impl Disk {
-    /// Opens the file, or makes it, and gives every record in it to `read`, in
-    /// the order of their kinds.
+    /// Opens or creates the file, and passes every record in it to `read`, in the order
+    /// of their kinds.
     ///
     /// Events are announced through `progress` once they are on disk.
     pub(super) fn open(
         path: &Path,
-        progress: watch::Sender<Progress>,
+        progress: watch::Sender<EventProgress>,
         seal: &Seal,
         mut read: impl FnMut(Record) -> Result<()>,
     ) -> Result<Self> {
@@ -78,13 +77,13 @@ impl Disk {
         };
         let failed = |error: &dyn std::fmt::Display| damaged(&error.to_string());
         let transaction = database.begin_read().map_err(|error| failed(&error))?;
-        // Without the table it is new.
+        // A new file has no table.
         if let Ok(table) = transaction.open_table(RECORDS) {
             for record in table.iter().map_err(|error| failed(&error))? {
                 let (key, value) = record.map_err(|error| failed(&error))?;
                 let record = decode(key.value(), value.value(), seal);
                 let kind = key.value().first();
-                let sealed = [Kind::Secret, Kind::Registration];
+                let sealed = [RecordKind::Secret, RecordKind::Registration];
                 if record.is_none() && sealed.iter().any(|it| kind == Some(&(*it as u8))) {
                     return Err(Error::new(
                         ErrorKind::FailedPrecondition,
@@ -97,14 +96,14 @@ impl Disk {
             }
         }
         drop(transaction);
-        let queue = Arc::new(Queue { pending: Mutex::default(), changed: Condvar::new() });
+        let queue = Arc::new(WriteQueue { pending: Mutex::default(), changed: Condvar::new() });
         let (committed, watched) = watch::channel(Committed::default());
         let writer = Writer { database, queue: Arc::clone(&queue), committed, progress };
         std::thread::Builder::new().name("gofer-store".to_owned()).spawn(|| writer.run())?;
         Ok(Self { queue, committed: watched })
     }
 
-    /// Hands over what an operation changed, while it still holds the tables.
+    /// Submits the changes of an operation, which still holds the tables.
     pub(super) fn submit(&self, journal: &mut Journal, last_event: i64) {
         if journal.writes.is_empty() {
             return;
@@ -116,11 +115,11 @@ impl Disk {
         self.queue.changed.notify_one();
     }
 
-    /// Waits until everything that was handed over so far is on disk.
+    /// Waits until everything submitted so far is on disk.
     ///
     /// # Errors
     ///
-    /// Why it is not and will not be.
+    /// The reason if it never will be.
     pub(super) async fn durable(&self) -> Result<(), Arc<str>> {
         let submitted = self.queue.pending().submitted;
         let mut committed = self.committed.clone();
@@ -131,16 +130,16 @@ impl Disk {
         match reached {
             Ok((true, _)) => Ok(()),
             Ok((false, Some(why))) => Err(why),
-            Ok((false, None)) | Err(_) => Err("the store is not written any more".into()),
+            Ok((false, None)) | Err(_) => Err("the store is no longer written".into()),
         }
     }
 
-    /// Writes what has been handed over and closes the file; returns once
-    /// another process may open it.
+    /// Writes everything submitted and closes the file. Returns once another process may
+    /// open it.
     pub(super) async fn close(&self) {
         self.end();
         let mut committed = self.committed.clone();
-        // Fails where the thread has ended, which is as good.
+        // Fails if the thread has ended, which is just as good.
         let _ = committed.wait_for(|it| it.ended.is_some()).await;
     }
 
@@ -159,9 +158,9 @@ impl Drop for Disk {
 /// The thread that commits.
 struct Writer {
     database: Database,
-    queue: Arc<Queue>,
+    queue: Arc<WriteQueue>,
     committed: watch::Sender<Committed>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<EventProgress>,
 }
 
 impl Writer {
@@ -179,8 +178,8 @@ impl Writer {
                 (std::mem::take(&mut pending.writes), pending.submitted, pending.last_event)
             };
             if let Err(error) = commit(&database, &writes) {
-                // What is in memory is ahead of the disk now: nothing that is
-                // told from here on could be relied on.
+                // Memory is now ahead of the disk, so no later response could be relied
+                // on.
                 tracing::error!(%error, "the store cannot be written");
                 break "the store cannot be written; the core's log says why".into();
             }

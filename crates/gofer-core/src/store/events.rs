@@ -1,4 +1,4 @@
-//! What happened, in order, each with a number that counts up from 1.
+//! Events, in order, numbered from 1.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use super::Store;
 use super::journal::Journal;
 use gofer_proto as proto;
 
-/// What is published.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventKind {
     NamespaceCreated,
@@ -54,24 +54,24 @@ impl EventKind {
     }
 }
 
-/// How far the events have come.
+/// How many events there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct EventProgress {
     /// The number of the newest event; 0 before the first.
     pub(crate) last: i64,
-    /// None will follow.
+    /// No more will follow.
     pub(crate) closed: bool,
 }
 
 pub(super) struct EventLog {
-    /// Without gaps: an event's place follows from its number.
+    /// Without gaps, so that an event's position follows from its number.
     kept: VecDeque<proto::Event>,
     most: usize,
     /// The number of the newest event, announced or not.
     last: i64,
-    /// What has been written of them: the newest, and the oldest.
+    /// The numbers of the newest and the oldest that have been written.
     written: (i64, i64),
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<EventProgress>,
 }
 
 impl EventLog {
@@ -93,14 +93,14 @@ impl EventLog {
         self.kept.push_back(proto::Event {
             id,
             r#type: kind.name().to_owned(),
-            // Details are strings and numbers, which JSON can always say.
+            // Details are strings and numbers, which cannot fail to serialize.
             details: serde_json::to_string(details).unwrap_or_default(),
             emitted: now,
         });
         self.last = id;
     }
 
-    /// Announces what has been published. While the tables are locked, so that
+    /// Announces what has been published. Called while the tables are locked, so that
     /// numbers are announced in order.
     pub(super) fn announce(&self) {
         self.progress.send_if_modified(|progress| {
@@ -110,14 +110,13 @@ impl EventLog {
         });
     }
 
-    /// To announce events with once they are on disk.
+    /// Announces events once they are on disk.
     #[cfg(feature = "store")]
-    pub(super) fn announcements(&self) -> watch::Sender<Progress> {
+    pub(super) fn announcements(&self) -> watch::Sender<EventProgress> {
         self.progress.clone()
     }
 
-    /// Has what is new written and what was dropped removed. Gives the number of
-    /// the newest.
+    /// Writes new events and removes dropped ones. Returns the number of the newest.
     pub(super) fn journal(&mut self, journal: &mut Journal) -> i64 {
         let first = self.last + 1 - i64::try_from(self.kept.len()).unwrap_or(i64::MAX);
         let (newest, oldest) = self.written;
@@ -131,14 +130,14 @@ impl EventLog {
         self.last
     }
 
-    /// Takes an event that was read; they come in order.
+    /// Adds an event that was read. They arrive in order.
     #[cfg(feature = "store")]
     pub(super) fn restore(&mut self, event: proto::Event) {
         self.last = event.id;
         self.kept.push_back(event);
     }
 
-    /// All have been read.
+    /// Called once all have been read.
     #[cfg(feature = "store")]
     pub(super) fn restored(&mut self) {
         let first = self.kept.front().map_or(1, |event| event.id);
@@ -146,17 +145,17 @@ impl EventLog {
         self.announce();
     }
 
-    /// Ends the streams that follow.
+    /// Ends the streams that follow events.
     pub(super) fn close(&self) {
         self.progress.send_modify(|progress| progress.closed = true);
     }
 
-    /// How many of those that are kept have been announced.
+    /// How many of the kept events have been announced.
     fn announced(&self) -> usize {
         self.up_to(self.progress.borrow().last)
     }
 
-    /// How many of those that are kept have at most this number.
+    /// How many of the kept events have at most this number.
     fn up_to(&self, id: i64) -> usize {
         let Some(first) = self.kept.front() else { return 0 };
         let count = id.saturating_sub(first.id).saturating_add(1);
@@ -168,11 +167,11 @@ impl Store {
     pub(crate) fn publish(&self, kind: EventKind, details: serde_json::Value) {
         let now = self.clock.unix_millis();
         self.tables().events.publish(now, kind, &details);
-        // By value, as callers build it for this very purpose.
+        // Taken by value, since callers build it for this call.
         drop(details);
     }
 
-    /// `None` where there is none of this number, or no more.
+    /// `None` if there is no such event, or it has been dropped.
     pub(crate) fn event(&self, id: i64) -> Option<proto::Event> {
         let tables = self.tables();
         let announced = tables.events.announced();
@@ -181,8 +180,8 @@ impl Store {
         found.filter(|event| event.id == id).cloned()
     }
 
-    /// The oldest events with a greater number, in order. Where the first of
-    /// them is not the next number, those between are kept no more.
+    /// The oldest events with a greater number, in order. If the first does not have the
+    /// next number, those in between have been dropped.
     pub(crate) fn events_after(&self, id: i64, limit: usize) -> Vec<proto::Event> {
         let tables = self.tables();
         let to = tables.events.announced();
@@ -197,9 +196,8 @@ impl Store {
         tables.events.kept.range(..to).rev().take(limit).cloned().collect()
     }
 
-    /// To wait for the next event. Not to be looked into while the store is
-    /// asked for something.
-    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+    /// For waiting for the next event. Do not hold a borrow of it while calling the store.
+    pub(crate) fn progress(&self) -> watch::Receiver<EventProgress> {
         self.tables().events.progress.subscribe()
     }
 }

@@ -1,5 +1,5 @@
-//! The file that a store is kept in: made whole, opened only where it is whole
-//! and known, and written a transaction at a time.
+//! The file of a store: created whole, opened only if it is intact and of a known
+//! version, and written one transaction at a time.
 
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
@@ -7,17 +7,17 @@ use std::path::Path;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend as _, TableDefinition};
 
-use super::journal::{Kind, Write};
+use super::journal::{RecordKind, Write};
 use crate::files::NewFile;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// One table: a record's kind is the first byte of its key.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// The layout of the records. A program reads its own and refuses newer ones.
+/// The layout of the records. Newer ones are refused.
 const VERSION: u32 = 1;
 
-/// Opens a file that is whole and of a version that is known, or makes one.
+/// Opens a file that is intact and of a known version, or creates one.
 pub(super) fn open(path: &Path) -> Result<Database> {
     let shown = path.display();
     let refused = |why: String| Error::new(ErrorKind::FailedPrecondition, why);
@@ -28,28 +28,28 @@ pub(super) fn open(path: &Path) -> Result<Database> {
         error => refused(format!("the store `{shown}` cannot be opened: {error}")),
     };
     if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
-        make(path)
-            .map_err(|error| refused(format!("the store `{shown}` cannot be made: {error}")))?;
+        create(path)
+            .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
     }
     if std::fs::metadata(path)?.len() > 0 {
         match redb::ReadOnlyDatabase::open(path) {
-            // One that was not closed in order is repaired when it is opened.
+            // A file that was not closed is repaired when it is opened.
             Ok(_) | Err(DatabaseError::RepairAborted) => {}
             Err(error) => return Err(explain(error)),
         }
-        // Opening writes: it is tried on a copy, and what is refused is left as
-        // it is.
+        // Opening writes, so it is tried on a copy: a file that is refused is left as it
+        // is.
         check(path, &copy(path).map_err(explain)?)?;
     }
     let database = Database::create(path).map_err(explain)?;
-    if check(path, &database)? == Content::Nothing {
+    if check(path, &database)? == Content::Empty {
         begin(&database)
-            .map_err(|error| refused(format!("the store `{shown}` cannot be made: {error}")))?;
+            .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
     }
     Ok(database)
 }
 
-/// The whole file in memory, opened with every checksum looked at.
+/// The whole file in memory, opened with all checksums verified.
 fn copy(path: &Path) -> Result<Database, DatabaseError> {
     let content = std::fs::read(path)?;
     let memory = InMemoryBackend::new();
@@ -58,9 +58,9 @@ fn copy(path: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_check_integrity_on_open(true).create_with_backend(memory)
 }
 
-/// Makes a file where there is none, whole or not at all: killed half-way, it
-/// leaves one beside it that nobody reads.
-fn make(path: &Path) -> Result<(), redb::Error> {
+/// Creates the file, whole or not at all. A process that is killed half-way leaves a
+/// temporary file beside it, which is never read.
+fn create(path: &Path) -> Result<(), redb::Error> {
     let new = NewFile::new(path)?;
     let database = Database::create(new.path())?;
     begin(&database)?;
@@ -70,14 +70,14 @@ fn make(path: &Path) -> Result<(), redb::Error> {
 }
 
 fn begin(database: &Database) -> Result<(), redb::Error> {
-    let key = Kind::Version.key(&[], None);
+    let key = RecordKind::Version.key(&[], None);
     commit(database, &[Write { key, value: Some(VERSION.to_be_bytes().to_vec()) }])
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
-    /// New, or given up when it was just being made.
-    Nothing,
+    /// New, or not finished by the process that created it.
+    Empty,
     Records,
 }
 
@@ -85,29 +85,29 @@ fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
     let shown = path.display();
     let refused = |why: String| Err(Error::new(ErrorKind::FailedPrecondition, why));
     match version(database) {
-        Ok(None) => Ok(Content::Nothing),
+        Ok(None) => Ok(Content::Empty),
         Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
         Ok(Some(version)) => refused(format!(
-            "the store `{shown}` has version {version}, which a newer program wrote; this one \
-             knows versions up to {VERSION}"
+            "the store `{shown}` has version {version}, written by a newer program; this one \
+             reads versions up to {VERSION}"
         )),
         Err(error) => refused(format!("`{shown}` is not a store of a Gofer core: {error}")),
     }
 }
 
-/// `None` where there is nothing at all.
+/// `None` if the file is empty.
 fn version(database: &impl ReadableDatabase) -> Result<Option<u32>, redb::Error> {
     let transaction = database.begin_read()?;
     if transaction.list_tables()?.next().is_none() {
         return Ok(None);
     }
     let table = transaction.open_table(RECORDS)?;
-    let found = table.get(&*Kind::Version.key(&[], None))?;
+    let found = table.get(&*RecordKind::Version.key(&[], None))?;
     let version = found.and_then(|it| Some(u32::from_be_bytes(it.value().try_into().ok()?)));
     version.map(Some).ok_or_else(|| redb::Error::Corrupted("it has no version".to_owned()))
 }
 
-/// Writes records, all of them or none.
+/// Writes all of the records or none.
 pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {

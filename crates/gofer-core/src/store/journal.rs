@@ -1,8 +1,8 @@
-//! What an operation changes, as records of a file, and how a record is read.
+//! The changes of an operation, as records of a file.
 //!
-//! A record's key begins with the byte of its kind, so that reading the file in
-//! order gives namespaces before the pipelines in them, and those before what
-//! belongs to each. Its value is a protobuf message: mostly the API's own.
+//! A record's key begins with the byte of its kind, so that reading the file in order
+//! gives namespaces before their pipelines, and pipelines before what belongs to them.
+//! Its value is a protobuf message, usually one of the API's.
 
 #[cfg(feature = "store")]
 mod read;
@@ -20,10 +20,10 @@ use gofer_proto as proto;
 #[cfg(feature = "store")]
 pub(super) use read::{Record, decode};
 
-/// What a record is.
+/// The kind of a record. The numbers are part of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     #[cfg(feature = "store")]
     Version = 0,
     Flags = 1,
@@ -37,16 +37,16 @@ pub(super) enum Kind {
     Event = 9,
     Object = 10,
     Secret = 11,
-    Start = 12,
+    Launch = 12,
 }
 
-impl Kind {
-    /// A key that no other names or numbers give: each name with its length
-    /// before it, numbers in the order of their size.
+impl RecordKind {
+    /// A key that is unique to these names and this number: each name is preceded by its
+    /// length, and numbers sort by size.
     pub(super) fn key(self, names: &[&str], number: Option<i64>) -> Vec<u8> {
         let mut key = vec![self as u8];
         for name in names {
-            // Names are bounded far below 4 GiB.
+            // Names are far shorter than 4 GiB.
             key.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
             key.extend_from_slice(name.as_bytes());
         }
@@ -57,15 +57,15 @@ impl Kind {
     }
 }
 
-/// What an operation changes, in order; nothing is gathered where the store is
-/// in memory alone.
+/// The changes of an operation, in order. Nothing is collected for a store in memory
+/// only.
 pub(super) struct Journal {
     kept: bool,
     seal: Option<Arc<Seal>>,
     pub(super) writes: Vec<Write>,
 }
 
-/// A record that is put, or removed.
+/// A record that is put or, without a value, removed.
 pub(super) struct Write {
     #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
     pub(super) key: Vec<u8>,
@@ -74,18 +74,30 @@ pub(super) struct Write {
 }
 
 impl Journal {
-    /// Kept where there is something to seal secrets with.
+    /// Collects changes if there is a key to encrypt secrets with.
     pub(super) fn new(seal: Option<Arc<Seal>>) -> Self {
         Self { kept: seal.is_some(), seal, writes: Vec::new() }
     }
 
-    fn write(&mut self, kind: Kind, names: &[&str], number: Option<i64>, value: Option<Vec<u8>>) {
+    fn write(
+        &mut self,
+        kind: RecordKind,
+        names: &[&str],
+        number: Option<i64>,
+        value: Option<Vec<u8>>,
+    ) {
         if self.kept {
             self.writes.push(Write { key: kind.key(names, number), value });
         }
     }
 
-    fn put(&mut self, kind: Kind, names: &[&str], number: Option<i64>, record: &impl Message) {
+    fn put(
+        &mut self,
+        kind: RecordKind,
+        names: &[&str],
+        number: Option<i64>,
+        record: &impl Message,
+    ) {
         if self.kept {
             self.write(kind, names, number, Some(record.encode_to_vec()));
         }
@@ -93,7 +105,7 @@ impl Journal {
 
     pub(super) fn put_flags(&mut self, flags: Flags) {
         self.write(
-            Kind::Flags,
+            RecordKind::Flags,
             &[],
             None,
             Some(vec![flags.bootstrapped.into(), flags.ignores_runs.into()]),
@@ -101,91 +113,90 @@ impl Journal {
     }
 
     pub(super) fn put_namespace(&mut self, it: &proto::Namespace) {
-        self.put(Kind::Namespace, &[&it.id], None, it);
+        self.put(RecordKind::Namespace, &[&it.id], None, it);
     }
 
     pub(super) fn remove_namespace(&mut self, id: &str) {
-        self.write(Kind::Namespace, &[id], None, None);
+        self.write(RecordKind::Namespace, &[id], None, None);
     }
 
     pub(super) fn put_pipeline(&mut self, it: &proto::PipelineMetadata) {
-        self.put(Kind::Pipeline, &[&it.namespace, &it.id], None, it);
+        self.put(RecordKind::Pipeline, &[&it.namespace, &it.id], None, it);
     }
 
     pub(super) fn remove_pipeline(&mut self, namespace: &str, id: &str) {
-        self.write(Kind::Pipeline, &[namespace, id], None, None);
+        self.write(RecordKind::Pipeline, &[namespace, id], None, None);
     }
 
     pub(super) fn put_config(&mut self, it: &proto::PipelineConfig) {
-        self.put(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), it);
+        self.put(RecordKind::Config, &[&it.namespace, &it.pipeline], Some(it.version), it);
     }
 
     pub(super) fn remove_config(&mut self, it: &proto::PipelineConfig) {
-        self.write(Kind::Config, &[&it.namespace, &it.pipeline], Some(it.version), None);
+        self.write(RecordKind::Config, &[&it.namespace, &it.pipeline], Some(it.version), None);
     }
 
     pub(super) fn put_run(&mut self, it: &proto::Run) {
-        self.put(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), it);
+        self.put(RecordKind::Run, &[&it.namespace, &it.pipeline], Some(it.id), it);
     }
 
     pub(super) fn remove_run(&mut self, it: &proto::Run) {
-        self.write(Kind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
+        self.write(RecordKind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
     }
 
     pub(super) fn put_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
         let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
-        self.put(Kind::Subscription, &names, None, it);
+        self.put(RecordKind::Subscription, &names, None, it);
     }
 
     pub(super) fn remove_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
         let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
-        self.write(Kind::Subscription, &names, None, None);
+        self.write(RecordKind::Subscription, &names, None, None);
     }
 
-    /// As a whole, since it holds a registry's password and what an administrator
-    /// configured.
+    /// Encrypted as a whole, since it holds a registry's password and the configuration.
     pub(super) fn put_registration(
         &mut self,
         it: &proto::ExtensionRegistration,
     ) -> Result<(), Status> {
-        let key = Kind::Registration.key(&[&it.name], None);
+        let key = RecordKind::Registration.key(&[&it.name], None);
         let Some(sealed) = self.sealed(&key, &it.encode_to_vec())? else { return Ok(()) };
         self.writes.push(Write { key, value: Some(sealed) });
         Ok(())
     }
 
     pub(super) fn remove_registration(&mut self, name: &str) {
-        self.write(Kind::Registration, &[name], None, None);
+        self.write(RecordKind::Registration, &[name], None, None);
     }
 
     pub(super) fn put_token(&mut self, digest: &[u8; 32], it: &proto::Token) {
         if self.kept {
-            self.digest(Kind::Token, digest, Some(it.encode_to_vec()));
+            self.digest(RecordKind::Token, digest, Some(it.encode_to_vec()));
         }
     }
 
     pub(super) fn remove_token(&mut self, digest: &[u8; 32]) {
-        self.digest(Kind::Token, digest, None);
+        self.digest(RecordKind::Token, digest, None);
     }
 
     pub(super) fn put_event(&mut self, it: &proto::Event) {
-        self.put(Kind::Event, &[], Some(it.id), it);
+        self.put(RecordKind::Event, &[], Some(it.id), it);
     }
 
     pub(super) fn remove_event(&mut self, id: i64) {
-        self.write(Kind::Event, &[], Some(id), None);
+        self.write(RecordKind::Event, &[], Some(id), None);
     }
 
     pub(super) fn put_object(&mut self, it: &Object) {
-        self.put(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), it);
+        self.put(RecordKind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), it);
     }
 
     pub(super) fn remove_object(&mut self, it: &Object) {
-        self.write(Kind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), None);
+        self.write(RecordKind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), None);
     }
 
     pub(super) fn put_secret(&mut self, it: &Secret) -> Result<(), Status> {
-        let key = Kind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
+        let key = RecordKind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
         let Some(sealed) = self.sealed(&key, it.content.as_bytes())? else { return Ok(()) };
         let record = SealedSecret {
             namespace: it.namespace.clone(),
@@ -199,22 +210,22 @@ impl Journal {
         Ok(())
     }
 
-    /// Encrypted for its place; `None` where nothing is kept.
+    /// Encrypted for its place; `None` for a store in memory only.
     fn sealed(&self, place: &[u8], content: &[u8]) -> Result<Option<Vec<u8>>, Status> {
         let Some(seal) = &self.seal else { return Ok(None) };
         let sealed = seal.seal(place, content);
-        sealed.map(Some).ok_or_else(|| Status::internal("what is secret cannot be encrypted"))
+        sealed.map(Some).ok_or_else(|| Status::internal("a secret cannot be encrypted"))
     }
 
-    pub(super) fn put_start(&mut self, digest: &[u8; 32]) {
-        self.digest(Kind::Start, digest, Some(Vec::new()));
+    pub(super) fn put_launch(&mut self, digest: &[u8; 32]) {
+        self.digest(RecordKind::Launch, digest, Some(Vec::new()));
     }
 
-    pub(super) fn remove_start(&mut self, digest: &[u8; 32]) {
-        self.digest(Kind::Start, digest, None);
+    pub(super) fn remove_launch(&mut self, digest: &[u8; 32]) {
+        self.digest(RecordKind::Launch, digest, None);
     }
 
-    fn digest(&mut self, kind: Kind, digest: &[u8; 32], value: Option<Vec<u8>>) {
+    fn digest(&mut self, kind: RecordKind, digest: &[u8; 32], value: Option<Vec<u8>>) {
         if self.kept {
             let key = [&[kind as u8], &digest[..]].concat();
             self.writes.push(Write { key, value });
@@ -222,11 +233,11 @@ impl Journal {
     }
 
     pub(super) fn remove_secret(&mut self, it: &Secret) {
-        self.write(Kind::Secret, &[&it.namespace, &it.pipeline, &it.key], None, None);
+        self.write(RecordKind::Secret, &[&it.namespace, &it.pipeline, &it.key], None, None);
     }
 }
 
-/// A secret as it is on disk.
+/// A secret as stored on disk.
 #[derive(Clone, PartialEq, prost::Message)]
 struct SealedSecret {
     #[prost(string, tag = "1")]
@@ -243,11 +254,11 @@ struct SealedSecret {
     sealed: Vec<u8>,
 }
 
-/// What is true or not of the whole core.
+/// Switches of the whole core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags {
-    /// The token that needs none to be made has been made.
+    /// The first token, which can be made without one, has been made.
     pub(super) bootstrapped: bool,
-    /// No run is started at the moment.
+    /// No runs are started at the moment.
     pub(super) ignores_runs: bool,
 }

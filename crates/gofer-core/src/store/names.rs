@@ -1,17 +1,17 @@
-//! What names may look like, and which part of a listing is asked for.
+//! The rules for names, and the pages of listings.
 
 use tonic::Status;
 
 use super::DEFAULT;
 
-/// Far above any name that a person would type.
+/// Far longer than any name that a person would type.
 const MAX_NAME_BYTES: usize = 200;
 
 /// What a limit of 0 means.
 const DEFAULT_LIMIT: usize = 200;
 
-/// What every name must be: not empty, without `/` (which joins names) and
-/// control characters, at most 200 bytes.
+/// A name must not be empty, contain `/` (which joins names) or control characters, or be
+/// longer than 200 bytes.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
     let problem = if name.is_empty() {
         "must not be empty".to_owned()
@@ -25,12 +25,12 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
     Err(Status::invalid_argument(format!("the {what} {problem}")))
 }
 
-/// An empty namespace is `default`.
+/// The namespace, with an empty one replaced by `default`.
 pub(crate) fn or_default(namespace: &str) -> &str {
     if namespace.is_empty() { DEFAULT } else { namespace }
 }
 
-/// A part of a listing.
+/// A page of a listing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page {
     offset: usize,

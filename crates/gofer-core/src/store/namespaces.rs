@@ -1,4 +1,4 @@
-//! Namespaces: what keeps the pipelines of different owners apart.
+//! Namespaces, which separate the pipelines of different owners.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,7 +22,7 @@ impl NamespaceTable {
 }
 
 impl Store {
-    /// The namespace that is there from the start.
+    /// Creates the default namespace if there is none.
     pub(super) fn ensure_default(&self) {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
@@ -31,8 +31,7 @@ impl Store {
             let namespace = proto::Namespace {
                 id: id.clone(),
                 name: id.clone(),
-                description: "There from the start, and meant where no namespace is named."
-                    .to_owned(),
+                description: "Always there, and used if no namespace is given.".to_owned(),
                 created: now,
                 modified: now,
             };
@@ -51,7 +50,7 @@ impl Store {
         let mut tables = self.tables();
         let Tables { namespaces, events, journal, .. } = &mut *tables;
         let Entry::Vacant(free) = namespaces.entry(id) else {
-            return Err(Status::already_exists("there already is a namespace of this id"));
+            return Err(Status::already_exists("there already is a namespace with this id"));
         };
         let namespace = proto::Namespace {
             id: free.key().clone(),
@@ -71,7 +70,7 @@ impl Store {
         Ok(self.tables().namespace(id)?.namespace.clone())
     }
 
-    /// Those that may be seen, by their ids.
+    /// Those that the caller may see, by their ids.
     pub(crate) fn namespaces(
         &self,
         page: Page,
@@ -97,8 +96,8 @@ impl Store {
         Ok(())
     }
 
-    /// One with pipelines is refused: deleting those ends subscriptions, and
-    /// should be asked for by name.
+    /// Refused while the namespace has pipelines: deleting a pipeline ends subscriptions,
+    /// which should be asked for explicitly.
     pub(crate) fn delete_namespace(&self, id: &str) -> Result<(), Status> {
         let id = or_default(id);
         if id == DEFAULT {

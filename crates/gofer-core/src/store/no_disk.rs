@@ -1,4 +1,4 @@
-//! In place of the store's file, if the feature `store` is off: there is none.
+//! Stands in for the store's file if the feature `store` is off: there is none.
 
 use std::sync::Arc;
 

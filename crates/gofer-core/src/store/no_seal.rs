@@ -1,4 +1,4 @@
-//! In place of encryption at rest, if the feature `store` is off: nothing is written.
+//! Stands in for encryption at rest if the feature `store` is off: nothing is written.
 
 pub(super) enum Seal {}
 

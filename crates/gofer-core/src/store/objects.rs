@@ -9,7 +9,7 @@ use super::pipelines::PipelineTable;
 use super::{Store, Tables, check_name, or_default};
 use gofer_proto::ObjectStoreKey;
 
-/// Objects kept of one pipeline; one more evicts the oldest.
+/// Objects kept of one pipeline. One more evicts the oldest.
 const PIPELINE_OBJECTS: usize = 50;
 
 /// Objects accepted for one run.
@@ -18,7 +18,7 @@ const RUN_OBJECTS: usize = 50;
 /// The newest runs of a pipeline keep their objects; those of older ones expire.
 const RUNS_WITH_OBJECTS: i64 = 20;
 
-/// Whose objects: a run's, or with `None` the pipeline's.
+/// The owner of objects: a run, or without one the pipeline.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner<'a> {
     pub(crate) namespace: &'a str,
@@ -26,7 +26,7 @@ pub(crate) struct Owner<'a> {
     pub(crate) run: Option<i64>,
 }
 
-/// As it is kept, in memory and on disk.
+/// An object as stored in memory and on disk.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Object {
     #[prost(string, tag = "1")]
@@ -48,7 +48,7 @@ pub(super) struct Object {
 pub(super) type Objects = BTreeMap<(i64, String), Object>;
 
 impl PipelineTable {
-    /// Those of one owner, by their keys.
+    /// The objects of one owner, by their keys.
     fn objects_of(&self, run: i64) -> impl Iterator<Item = &Object> {
         let from = (run, String::new());
         self.objects.range(from..).map(|(_, object)| object).take_while(move |it| it.run == run)
@@ -56,7 +56,7 @@ impl PipelineTable {
 }
 
 impl Tables {
-    /// The pipeline and the number under which an owner's objects are kept.
+    /// The pipeline of an owner, and the number its objects are under.
     fn owner(&mut self, owner: Owner<'_>) -> Result<(&mut PipelineTable, i64), Status> {
         let pipeline = self.pipeline_mut(owner.namespace, owner.pipeline)?;
         if let Some(run) = owner.run {
@@ -82,7 +82,7 @@ impl Store {
         Ok(pipeline.objects_of(run).map(key).collect())
     }
 
-    /// Puts an object. Gives the key of the one that was evicted for it.
+    /// Puts an object. Returns the key of the one that was evicted for it.
     pub(crate) fn put_object(
         &self,
         of: Owner<'_>,
@@ -107,11 +107,11 @@ impl Store {
             removed.extend(oldest.map(|it| (0, it.key.clone())));
         } else if is_new && count >= RUN_OBJECTS {
             return Err(Status::resource_exhausted(format!(
-                "the run has {RUN_OBJECTS} objects, and no more are kept of one"
+                "the run has {RUN_OBJECTS} objects; no more are accepted"
             )));
         }
         let evicted = removed.first().map(|(_, key): &(i64, String)| key.clone());
-        // Of runs that are not among the newest.
+        // The objects of older runs.
         let expired = pipeline.last_run.saturating_sub(RUNS_WITH_OBJECTS);
         let old = pipeline.objects.range((1, String::new())..(expired.max(0) + 1, String::new()));
         removed.extend(old.map(|(key, _)| key.clone()));
@@ -143,11 +143,11 @@ impl Store {
     }
 }
 
-/// What an answer to a put tells of the limit.
+/// The limit that the response to a put reports.
 pub(crate) fn object_limit() -> i64 {
     i64::try_from(PIPELINE_OBJECTS).unwrap_or(i64::MAX)
 }
 
 fn no_object(key: &str) -> Status {
-    Status::not_found(format!("there is no object `{key}`, or no more"))
+    Status::not_found(format!("there is no object `{key}`; it may have been evicted"))
 }

@@ -1,7 +1,7 @@
 //! Pipelines and the versions of their configurations.
 //!
-//! This core has no deployments: registering a configuration makes it the live
-//! one at once, and the version before it is deprecated.
+//! There are no deployments: a configuration is live as soon as it is registered, and the
+//! version before it is deprecated.
 
 use gofer_proto as proto;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -10,7 +10,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::objects::Objects;
-use super::queue::{Line, cut_short, forget_turn};
+use super::queue::{UnfinishedRuns, cut_short, dequeue};
 use super::runs::Ending;
 use super::secrets::Secrets;
 use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
@@ -22,10 +22,9 @@ use gofer_proto::{self, Pipeline, PipelineConfig, PipelineMetadata, UserPipeline
 pub(super) struct PipelineTable {
     pub(super) metadata: PipelineMetadata,
     pub(super) configs: BTreeMap<i64, PipelineConfig>,
-    /// Oldest first: the newest of all that were started, and older ones that
-    /// are not over.
+    /// Oldest first: the newest ones, and older ones that are not complete.
     pub(super) runs: VecDeque<proto::Run>,
-    pub(super) line: Line,
+    pub(super) unfinished: UnfinishedRuns,
     pub(super) last_run: i64,
     /// By extension and label.
     pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
@@ -39,7 +38,7 @@ impl PipelineTable {
             metadata,
             configs: BTreeMap::new(),
             runs: VecDeque::new(),
-            line: Line::default(),
+            unfinished: UnfinishedRuns::default(),
             last_run: 0,
             subscriptions: BTreeMap::new(),
             objects: BTreeMap::new(),
@@ -47,7 +46,7 @@ impl PipelineTable {
         }
     }
 
-    /// The configuration that runs follow.
+    /// The configuration that new runs use.
     pub(super) fn live(&self) -> Option<&PipelineConfig> {
         self.configs.values().next_back()
     }
@@ -64,8 +63,8 @@ impl PipelineTable {
 }
 
 impl Store {
-    /// Stores a configuration as the next version, with the pipeline where
-    /// there is none of its id.
+    /// Stores a configuration as the next version, and creates the pipeline if there is
+    /// none with its id.
     pub(crate) fn register_config(
         &self,
         namespace: &str,
@@ -121,14 +120,14 @@ impl Store {
         details["version"] = version.into();
         events.publish(now, EventKind::PipelineConfigRegistered, &details);
         if let Some(queue) = queue {
-            // It may have more parallelism than the one before.
-            queue.give_turn(pipeline);
+            // It may allow more parallelism than the one before.
+            queue.enqueue(pipeline);
             self.run_waits.notify_one();
         }
         Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
     }
 
-    /// Makes a pipeline that can run, and its namespace, where they are missing.
+    /// Creates a pipeline that can run, and its namespace, if they are missing.
     pub(crate) fn ensure_pipeline(&self, namespace: &str, pipeline: &str) -> Result<(), Status> {
         if self.tables().pipeline(namespace, pipeline).is_ok() {
             return Ok(());
@@ -142,7 +141,7 @@ impl Store {
         self.register_config(namespace, config).map(drop)
     }
 
-    /// A pipeline with one version of its configuration, 0 for the live one.
+    /// A pipeline with one version of its configuration; 0 is the live one.
     pub(crate) fn pipeline(
         &self,
         namespace: &str,
@@ -166,7 +165,7 @@ impl Store {
         Ok(page.of(pipelines.values().map(|pipeline| &pipeline.metadata)))
     }
 
-    /// Allows or refuses new runs. Nothing happens where that is so already.
+    /// Allows or refuses new runs. Does nothing if that is already so.
     pub(crate) fn set_pipeline_state(
         &self,
         namespace: &str,
@@ -192,9 +191,9 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a pipeline with everything in it; its runs that are not over are
-    /// cancelled first, by whom `by` says. The subscriptions that it had come
-    /// back, for the extensions to be told.
+    /// Deletes a pipeline with everything in it. Runs that are not complete are cancelled
+    /// first, for the reason `by`. Returns its subscriptions, which have yet to be ended
+    /// in their extensions.
     pub(crate) fn delete_pipeline(
         &self,
         namespace: &str,
@@ -206,7 +205,7 @@ impl Store {
         let removed = tables.namespace_mut(namespace)?.pipelines.remove(id);
         let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
         let Tables { events, journal, queue, .. } = &mut *tables;
-        forget_turn(queue, &removed);
+        dequeue(queue, &removed);
         cut_short(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
         tables.journal.remove_pipeline(&removed.metadata.namespace, id);
         removed.configs.values().for_each(|it| tables.journal.remove_config(it));
@@ -223,7 +222,7 @@ impl Store {
         Ok(subscriptions)
     }
 
-    /// One version, 0 for the live one.
+    /// One version; 0 is the live one.
     pub(crate) fn config(
         &self,
         namespace: &str,
@@ -257,7 +256,7 @@ impl Store {
         let (version, state) = (config.version, config.state());
         if state == PipelineConfigState::Live {
             return Err(Status::failed_precondition(format!(
-                "version {version} is the live one of the pipeline `{}/{pipeline}`; \
+                "version {version} of the pipeline `{}/{pipeline}` is live; \
                  register another first",
                 or_default(namespace)
             )));
@@ -273,7 +272,7 @@ impl Store {
     }
 }
 
-/// What the server makes of the tasks that a pipeline's owner wrote.
+/// The tasks as they are stored, from those of a request.
 fn tasks(
     written: Vec<proto::UserPipelineTaskConfig>,
 ) -> Result<HashMap<String, proto::Task>, Status> {
@@ -300,7 +299,7 @@ fn tasks(
     for task in tasks.values() {
         if let Some(missing) = task.depends_on.keys().find(|id| !tasks.contains_key(*id)) {
             return Err(Status::invalid_argument(format!(
-                "the task `{}` depends on `{missing}`, which is no task of the pipeline",
+                "the task `{}` depends on `{missing}`, which is not a task of the pipeline",
                 task.id
             )));
         }
@@ -308,7 +307,7 @@ fn tasks(
     Ok(tasks)
 }
 
-/// Sorted, so that equal requests make equal records.
+/// Sorted, so that equal requests give equal records.
 pub(super) fn variables(
     given: HashMap<String, String>,
     source: &'static str,

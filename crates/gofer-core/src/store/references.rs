@@ -1,4 +1,4 @@
-//! Settings that refer to a secret or an object instead of holding a value.
+//! Settings that refer to a secret or an object.
 
 use std::collections::HashMap;
 
@@ -9,31 +9,31 @@ use gofer_proto::PipelineExtensionSubscription as Subscription;
 
 /// What a setting may refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ReferenceKind {
     PipelineSecret,
     GlobalSecret,
     PipelineObject,
 }
 
-const KINDS: [(&str, Kind); 3] = [
-    ("pipeline_secret{{", Kind::PipelineSecret),
-    ("global_secret{{", Kind::GlobalSecret),
-    ("pipeline_object{{", Kind::PipelineObject),
+const KINDS: [(&str, ReferenceKind); 3] = [
+    ("pipeline_secret{{", ReferenceKind::PipelineSecret),
+    ("global_secret{{", ReferenceKind::GlobalSecret),
+    ("pipeline_object{{", ReferenceKind::PipelineObject),
 ];
 
 /// `kind{{ key }}`, the spaces being optional; `None` for a value.
-fn reference(setting: &str) -> Option<(Kind, &str)> {
+fn reference(setting: &str) -> Option<(ReferenceKind, &str)> {
     let inner = setting.trim().strip_suffix("}}")?;
     KINDS.iter().find_map(|(prefix, kind)| Some((*kind, inner.strip_prefix(prefix)?.trim())))
 }
 
 impl Store {
-    /// The settings of a subscription as its extension gets them.
+    /// The settings of a subscription as its extension receives them.
     ///
     /// # Errors
     ///
-    /// Where a setting refers to something that is not there, or that its
-    /// namespace may not use.
+    /// If a setting refers to something that does not exist, or that its namespace may not
+    /// use.
     pub(crate) fn resolved(
         &self,
         subscription: &Subscription,
@@ -42,12 +42,14 @@ impl Store {
         let value = |(key, setting): (&String, &String)| {
             let value = match reference(setting) {
                 None => Some(setting.clone()),
-                Some((Kind::PipelineSecret, name)) => {
+                Some((ReferenceKind::PipelineSecret, name)) => {
                     let of = Holder::Pipeline { namespace, pipeline };
                     self.secret(of, name).ok().map(|(_, secret)| secret)
                 }
-                Some((Kind::GlobalSecret, name)) => self.global_secret_for(namespace, name),
-                Some((Kind::PipelineObject, name)) => {
+                Some((ReferenceKind::GlobalSecret, name)) => {
+                    self.global_secret_for(namespace, name)
+                }
+                Some((ReferenceKind::PipelineObject, name)) => {
                     let of = Owner { namespace, pipeline, run: None };
                     let content = self.object(of, name).ok();
                     content.and_then(|content| String::from_utf8(content.into()).ok())
@@ -72,10 +74,14 @@ mod tests {
     #[test]
     fn a_reference_is_the_whole_setting() {
         for setting in ["pipeline_secret{{ token }}", " pipeline_secret{{token}} "] {
-            assert_eq!(reference(setting), Some((Kind::PipelineSecret, "token")), "{setting}");
+            assert_eq!(
+                reference(setting),
+                Some((ReferenceKind::PipelineSecret, "token")),
+                "{setting}"
+            );
         }
-        assert_eq!(reference("global_secret{{ a b }}"), Some((Kind::GlobalSecret, "a b")));
-        assert_eq!(reference("pipeline_object{{ x }}"), Some((Kind::PipelineObject, "x")));
+        assert_eq!(reference("global_secret{{ a b }}"), Some((ReferenceKind::GlobalSecret, "a b")));
+        assert_eq!(reference("pipeline_object{{ x }}"), Some((ReferenceKind::PipelineObject, "x")));
         for value in ["5m", "x pipeline_secret{{ a }}", "pipeline_secret{{ a", "run_object{{ a }}"]
         {
             assert_eq!(reference(value), None, "{value}");

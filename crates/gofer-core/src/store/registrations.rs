@@ -1,5 +1,5 @@
-//! What is needed to start each installed extension again. That an extension
-//! was installed or disabled is published by those who made it so.
+//! What is needed to start each installed extension again. The events about it are
+//! published by the callers.
 
 use std::collections::btree_map::Entry;
 
@@ -29,7 +29,7 @@ impl Store {
         }
     }
 
-    /// Of an extension that is installed.
+    /// Replaces the registration of an installed extension.
     pub(crate) fn replace_registration(
         &self,
         registration: ExtensionRegistration,
@@ -38,7 +38,7 @@ impl Store {
         let Tables { registrations, journal, .. } = &mut *tables;
         let place = registrations
             .get_mut(&registration.name)
-            .ok_or_else(|| not_installed(&registration.name))?;
+            .ok_or_else(|| no_registration(&registration.name))?;
         journal.put_registration(&registration)?;
         *place = registration;
         Ok(())
@@ -57,7 +57,7 @@ impl Store {
     pub(crate) fn remove_registration(&self, name: &str) -> Result<ExtensionRegistration, Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
-        let removed = tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
+        let removed = tables.registrations.remove(name).ok_or_else(|| no_registration(name))?;
         tables.journal.remove_registration(name);
         tables.end_subscriptions(now, name);
         Ok(removed)
@@ -70,7 +70,7 @@ impl Store {
     ) -> Result<(), Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
-        let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
+        let registration = registrations.get_mut(name).ok_or_else(|| no_registration(name))?;
         let mut changed = registration.clone();
         changed.set_status(status);
         journal.put_registration(&changed)?;
@@ -79,6 +79,6 @@ impl Store {
     }
 }
 
-pub(super) fn not_installed(name: &str) -> Status {
+pub(super) fn no_registration(name: &str) -> Status {
     Status::not_found(format!("no extension named `{name}` is installed"))
 }

@@ -1,5 +1,5 @@
-//! Runs. Where nobody executes them, a run is complete, and successful, as soon
-//! as it has been accepted; otherwise it waits in the [`queue`](super::queue).
+//! Runs. If they are executed, a run waits in the [`queue`](super::queue). Otherwise it is
+//! complete, and successful, as soon as it has been accepted.
 
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -17,7 +17,7 @@ use gofer_proto::run::{RunState, RunStatus};
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_proto::{Initiator, RetryRunRequest, Run, RunStatusReason, StartRunRequest, Variable};
 
-/// Characters kept of what a run ended with.
+/// Characters kept of the description of how a run ended.
 const DESCRIPTION: usize = 1000;
 
 /// How a run ends.
@@ -31,7 +31,7 @@ impl Ending {
         Self { status: RunStatus::Successful, reason: None }
     }
 
-    /// Failed, and why as a sentence.
+    /// Failed, with a sentence that says why.
     pub(crate) fn failure(reason: Reason, description: &str) -> Self {
         Self::with(RunStatus::Failed, reason, description)
     }
@@ -40,7 +40,7 @@ impl Ending {
         Self::with(RunStatus::Cancelled, by, "the run was cancelled")
     }
 
-    /// The process that executed it ended.
+    /// The process that was executing it ended.
     pub(super) fn lost() -> Self {
         Self::failure(Reason::SchedulerError, "the core ended while the run was being executed")
     }
@@ -51,7 +51,7 @@ impl Ending {
     }
 }
 
-/// Completes a run that has not been completed.
+/// Completes a run, unless it is complete.
 pub(super) fn end(
     run: &mut Run,
     now: i64,
@@ -67,12 +67,12 @@ pub(super) fn end(
     run.status = ending.status.into();
     run.status_reason.clone_from(&ending.reason);
     journal.put_run(run);
-    events.publish(now, EventKind::RunCompleted, &details(run, Some(ending.status)));
+    events.publish(now, EventKind::RunCompleted, &run_details(run, Some(ending.status)));
 }
 
 /// The details of the events about a run, as the contract lists them.
 #[derive(Serialize)]
-struct Details<'a> {
+struct RunDetails<'a> {
     namespace_id: &'a str,
     pipeline_id: &'a str,
     run_id: i64,
@@ -87,7 +87,7 @@ impl PipelineTable {
         let place = self.runs.binary_search_by_key(&id, |run| run.id).ok();
         place.and_then(|place| self.runs.get(place)).ok_or_else(|| {
             Status::not_found(format!(
-                "the pipeline `{}/{}` has no run {id}, or no more",
+                "the pipeline `{}/{}` has no run {id}; it may have been removed",
                 self.metadata.namespace, self.metadata.id
             ))
         })
@@ -98,8 +98,7 @@ impl PipelineTable {
         self.runs.get_mut(place)
     }
 
-    /// Makes room for one more run. What is not over is kept: somebody waits
-    /// for it.
+    /// Makes room for one more run. Runs that are not complete are kept.
     fn forget_oldest_run(&mut self, journal: &mut Journal) -> Result<(), Status> {
         if self.runs.len() < RUNS_PER_PIPELINE {
             return Ok(());
@@ -107,8 +106,8 @@ impl PipelineTable {
         let over = self.runs.iter().position(|run| run.state() == RunState::Complete);
         let Some(oldest) = over.and_then(|place| self.runs.remove(place)) else {
             return Err(Status::resource_exhausted(format!(
-                "the pipeline `{}/{}` has {RUNS_PER_PIPELINE} runs that are not over, and takes \
-                 no more before one is; cancel some, or allow it more parallelism",
+                "the pipeline `{}/{}` has {RUNS_PER_PIPELINE} runs that are not complete, and \
+                 accepts no more until one is; cancel some, or allow it more parallelism",
                 self.metadata.namespace, self.metadata.id
             )));
         };
@@ -120,8 +119,8 @@ impl PipelineTable {
 impl Store {
     /// Starts a run of the live configuration.
     ///
-    /// What comes back is the run as it was accepted, pending, as Gofer has it:
-    /// nobody should come to rely on a run being over when its start returns.
+    /// Returns the run as it was accepted, pending, as Gofer does: callers should not come
+    /// to rely on a run being complete when this returns.
     pub(crate) fn start_run(&self, request: StartRunRequest) -> Result<Run, Status> {
         let initiator = request.initiator.unwrap_or_default();
         let source = match initiator.r#type() {
@@ -155,7 +154,7 @@ impl Store {
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         if flags.ignores_runs {
             return Err(Status::failed_precondition(
-                "the server starts no runs at the moment; ToggleEventIngress lets it again",
+                "the server is not starting runs at the moment; ToggleEventIngress allows them again",
             ));
         }
         if pipeline.metadata.state() != PipelineState::Active {
@@ -184,7 +183,7 @@ impl Store {
         };
         pipeline.forget_oldest_run(journal)?;
         pipeline.last_run = pending.id;
-        events.publish(now, EventKind::RunStarted, &details(&pending, None));
+        events.publish(now, EventKind::RunStarted, &run_details(&pending, None));
         if let Some(queue) = queue {
             journal.put_run(&pending);
             pipeline.runs.push_back(pending.clone());
@@ -195,15 +194,15 @@ impl Store {
             end(&mut run, now, &Ending::success(), events, journal);
             pipeline.runs.push_back(run);
         }
-        // While the tables are locked, so that runs are watched in order. A
-        // copy for nobody is not worth making.
+        // While the tables are locked, so that watchers see runs in order. Not copied if
+        // there are none.
         if self.started.receiver_count() > 0 {
             let _ = self.started.send(pending.clone());
         }
         Ok(pending)
     }
 
-    /// Ends a run before its time. Its handler is dropped soon.
+    /// Ends a run early. Its handler is dropped soon after.
     pub(crate) fn cancel_run(
         &self,
         namespace: &str,
@@ -213,14 +212,14 @@ impl Store {
     ) -> Result<(), Status> {
         if self.cut_runs_short(namespace, id, Some(run), by)?.is_empty() {
             return Err(Status::failed_precondition(format!(
-                "run {run} of the pipeline `{}/{id}` is over",
+                "run {run} of the pipeline `{}/{id}` is already complete",
                 or_default(namespace)
             )));
         }
         Ok(())
     }
 
-    /// The same for all runs of a pipeline that are not over; gives their numbers.
+    /// Ends all runs of a pipeline that are not complete, and returns their numbers.
     pub(crate) fn cancel_runs(
         &self,
         namespace: &str,
@@ -265,7 +264,7 @@ impl Store {
         Ok(page.of(tables.pipeline(namespace, pipeline)?.runs.iter().rev()))
     }
 
-    /// All that are kept, newest first; none of a pipeline that does not exist.
+    /// All that are kept, newest first; none if the pipeline does not exist.
     pub(crate) fn runs(&self, namespace: &str, pipeline: &str) -> Vec<Run> {
         let tables = self.tables();
         let table = tables.pipeline(namespace, pipeline);
@@ -277,8 +276,8 @@ impl Store {
         self.started.subscribe()
     }
 
-    /// Stops runs from being started, or lets them again. Returns whether they
-    /// are refused from now on.
+    /// Stops runs from being started, or allows them again. Returns whether they are
+    /// refused from now on.
     pub(crate) fn toggle_ignoring_runs(&self) -> bool {
         let mut tables = self.tables();
         let Tables { flags, journal, .. } = &mut *tables;
@@ -288,12 +287,12 @@ impl Store {
     }
 }
 
-fn details(run: &Run, status: Option<RunStatus>) -> Details<'_> {
+fn run_details(run: &Run, status: Option<RunStatus>) -> RunDetails<'_> {
     let (kind, name) = run
         .initiator
         .as_ref()
         .map_or((Type::Unknown, ""), |initiator| (initiator.r#type(), &*initiator.name));
-    Details {
+    RunDetails {
         namespace_id: &run.namespace,
         pipeline_id: &run.pipeline,
         run_id: run.id,

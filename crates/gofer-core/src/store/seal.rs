@@ -1,5 +1,5 @@
-//! Encrypts what must not be read off a disk: AES-256-GCM, with a key that is
-//! given or kept in a file beside the store, for its owner alone.
+//! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the
+//! store that only its owner can read.
 
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
@@ -18,14 +18,14 @@ pub(super) struct Seal {
 impl Seal {
     pub(super) fn new(key: &[u8; 32]) -> Result<Self> {
         let key = UnboundKey::new(&AES_256_GCM, key)
-            .map_err(|_| Error::internal("the key of the store's secrets is of no use"))?;
+            .map_err(|_| Error::internal("the key of the store's secrets cannot be used"))?;
         Ok(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
     }
 
-    /// With the key in this file, which is made where there is none.
+    /// With the key in this file, which is created if there is none.
     pub(super) fn from_file(path: &Path) -> Result<Self> {
         let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == NotFound => make(path)?,
+            Err(error) if error.kind() == NotFound => create_key(path)?,
             text => text?,
         };
         let key = key_from_hex(text.trim()).ok_or_else(|| {
@@ -35,9 +35,9 @@ impl Seal {
         Self::new(&key)
     }
 
-    /// The sealed text, for its place alone: it opens nowhere else.
+    /// The encrypted text, bound to its place: it cannot be decrypted at another one.
     pub(super) fn seal(&self, place: &[u8], text: &[u8]) -> Option<Vec<u8>> {
-        // One nonce for each secret that is put: at random they do not collide.
+        // One nonce for each secret that is put: random ones do not collide.
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
         let mut sealed = text.to_vec();
@@ -46,8 +46,8 @@ impl Seal {
         Some([&nonce[..], &sealed].concat())
     }
 
-    /// `None` where it was sealed with another key, for another place, or has
-    /// been changed.
+    /// `None` if the text was encrypted with another key or for another place, or was
+    /// changed.
     pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = sealed.to_vec();
@@ -57,8 +57,8 @@ impl Seal {
     }
 }
 
-/// Makes a key and keeps it, whole or not at all.
-fn make(path: &Path) -> Result<String> {
+/// Makes a key and stores it in a file.
+fn create_key(path: &Path) -> Result<String> {
     let key = super::super::certificates::random_key()
         .map_err(|status| Error::internal(status.message().to_owned()))?;
     let created = files::create(path, format!("{key}\n").as_bytes(), 0o600)?;

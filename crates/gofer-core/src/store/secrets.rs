@@ -1,5 +1,5 @@
-//! Secrets: texts under a key, of a pipeline or of the whole core. On disk they
-//! are encrypted; in an event or a message they never are.
+//! Secrets: texts under a key, of a pipeline or of the whole core. They are encrypted on
+//! disk, and never part of an event or an error.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use super::patterns::Patterns;
 use super::{Store, Tables, check_name, or_default};
 use gofer_proto::SecretStoreKey;
 
-/// Whose secrets.
+/// The owner of secrets.
 #[derive(Clone, Copy)]
 pub(crate) enum Holder<'a> {
     Pipeline {
         namespace: &'a str,
         pipeline: &'a str,
     },
-    /// The core; each says which namespaces may use it.
+    /// The core. Each secret lists the namespaces that may use it.
     Global,
 }
 
-/// A secret as it is kept in memory.
+/// A secret as stored in memory.
 #[derive(Clone)]
 pub(super) struct Secret {
-    /// Of a global one, both are empty.
+    /// Both are empty for a global secret.
     pub(super) namespace: String,
     pub(super) pipeline: String,
     pub(super) key: String,
-    /// Patterns of those who may use a global one.
+    /// Patterns of the namespaces that may use a global secret.
     pub(super) namespaces: Vec<String>,
     /// The same, compiled.
     pub(super) patterns: Patterns,
@@ -105,7 +105,7 @@ impl Store {
             created,
             content,
         };
-        // First: it may fail, and then nothing has changed.
+        // First, since it may fail: then nothing has changed.
         tables.journal.put_secret(&secret)?;
         tables.secrets(of)?.insert(key, secret);
         Ok(())
@@ -118,7 +118,7 @@ impl Store {
         Ok(())
     }
 
-    /// The content of a global secret, for a namespace that may use it.
+    /// The content of a global secret, if this namespace may use it.
     pub(crate) fn global_secret_for(&self, namespace: &str, key: &str) -> Option<String> {
         let tables = self.tables();
         let secret = tables.secrets.get(key)?;

@@ -1,4 +1,4 @@
-//! Where the store is: the builder's part.
+//! The store's part of the builder.
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::seal::key_from_hex;
 use crate::CoreBuilder;
 
 #[derive(Clone, Default)]
-pub(crate) struct Setup {
+pub(crate) struct StoreSetup {
     #[cfg(feature = "store")]
     path: Option<PathBuf>,
     #[cfg(feature = "store")]
@@ -26,7 +26,7 @@ pub(crate) struct Setup {
 }
 
 /// Without the key.
-impl fmt::Debug for Setup {
+impl fmt::Debug for StoreSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[cfg(feature = "store")]
         return self.path.fmt(f);
@@ -35,9 +35,9 @@ impl fmt::Debug for Setup {
     }
 }
 
-impl Setup {
-    /// The file that the store is kept in, if it is kept.
-    #[cfg_attr(not(feature = "store"), expect(clippy::unused_self, reason = "there is none"))]
+impl StoreSetup {
+    /// The file of the store, if it has one.
+    #[cfg_attr(not(feature = "store"), expect(clippy::unused_self, reason = "there is no path"))]
     pub(crate) fn path(&self) -> Option<&Path> {
         #[cfg(feature = "store")]
         return self.path.as_deref();
@@ -45,7 +45,7 @@ impl Setup {
         None
     }
 
-    /// Opens the store. Reads a file as a whole, so not on a thread of the runtime.
+    /// Opens the store. Reads the whole file, so not on a thread of the runtime.
     pub(crate) fn open(self, clock: Clock) -> Result<Arc<Store>> {
         #[cfg(feature = "store")]
         {
@@ -68,12 +68,12 @@ impl Setup {
 #[cfg(feature = "store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
 impl CoreBuilder {
-    /// Keeps everything in this file, which is made where there is none: what
-    /// has been acknowledged is there again after the process ended, however it
-    /// did. Extensions that are enabled are started again, and their
-    /// subscriptions restored, in the background.
+    /// Keeps everything in this file, which is created if it does not exist. Whatever a
+    /// caller has received a response for survives the end of the process, even a crash.
+    /// The next core on the file starts the enabled extensions and restores their
+    /// subscriptions in the background.
     ///
-    /// Runs and events are kept as in memory, the newest of them.
+    /// As in memory, only the newest runs and events are kept.
     pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
         self.store.path = Some(path.into());
         self
@@ -81,8 +81,8 @@ impl CoreBuilder {
 
     /// Encrypts the secrets in the store with this key, 64 hexadecimal digits.
     ///
-    /// Without it, a key is made and kept in a file beside the store, of the same
-    /// name with `.key` added, which its owner alone can read.
+    /// By default, a key is generated and kept beside the store, in a file of the same
+    /// name with `.key` appended that only its owner can read.
     pub fn encryption_key(mut self, key: impl Into<String>) -> Self {
         self.store.key = Some(key.into());
         self

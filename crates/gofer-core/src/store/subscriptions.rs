@@ -3,7 +3,7 @@
 use serde_json::json;
 use tonic::Status;
 
-use super::registrations::not_installed;
+use super::registrations::no_registration;
 use super::{EventKind, Store, Tables, or_default};
 use gofer_proto::PipelineExtensionSubscription as Subscription;
 use gofer_proto::PipelineExtensionSubscriptionStatusReason as StatusReason;
@@ -11,17 +11,17 @@ use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
 
 impl Store {
-    /// Stores a subscription, in the place of one with the same names.
+    /// Stores a subscription, replacing one with the same names.
     ///
-    /// Refused where the extension is not registered, so that one which is
-    /// uninstalled meanwhile leaves nothing behind.
+    /// Refused if the extension is not registered: it may have been uninstalled meanwhile,
+    /// and then keeps no subscriptions.
     pub(crate) fn put_subscription(&self, subscription: Subscription) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
         if !tables.registrations.contains_key(&subscription.name) {
-            return Err(not_installed(&subscription.name));
+            return Err(no_registration(&subscription.name));
         }
-        let details = details(&subscription);
+        let details = subscription_details(&subscription);
         tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
         tables.journal.put_subscription(&subscription);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
@@ -42,7 +42,7 @@ impl Store {
         let table = tables.pipeline(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
         let found = table.subscriptions.get(&key).cloned();
-        found.ok_or_else(|| missing(namespace, pipeline, extension, label))
+        found.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))
     }
 
     /// By extension and label.
@@ -78,7 +78,8 @@ impl Store {
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
         let removed = table.subscriptions.remove(&key);
-        let removed = removed.ok_or_else(|| missing(namespace, pipeline, extension, label))?;
+        let removed =
+            removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         tables.journal.remove_subscription(&removed);
         tables.publish_unsubscription(now, &removed);
         Ok(removed)
@@ -90,7 +91,7 @@ impl Store {
         self.tables().end_subscriptions(now, extension)
     }
 
-    /// The reason is for people; its kind follows from the status.
+    /// `reason` is a sentence; the kind of the reason follows from the status.
     pub(crate) fn set_subscription_status(
         &self,
         namespace: &str,
@@ -106,7 +107,7 @@ impl Store {
         let subscription = table
             .subscriptions
             .get_mut(&key)
-            .ok_or_else(|| missing(namespace, pipeline, extension, label))?;
+            .ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         subscription.set_status(status);
         subscription.status_reason = Some(status_reason(status, reason));
         let changed = subscription.clone();
@@ -136,7 +137,7 @@ impl Tables {
 
     pub(super) fn publish_unsubscription(&mut self, now: i64, subscription: &Subscription) {
         let kind = EventKind::PipelineExtensionUnsubscription;
-        self.events.publish(now, kind, &details(subscription));
+        self.events.publish(now, kind, &subscription_details(subscription));
     }
 }
 
@@ -151,7 +152,7 @@ pub(crate) fn status_reason(status: State, description: &str) -> StatusReason {
 }
 
 /// Without the settings, which may be secrets.
-fn details(subscription: &Subscription) -> serde_json::Value {
+fn subscription_details(subscription: &Subscription) -> serde_json::Value {
     json!({
         "namespace_id": subscription.namespace,
         "pipeline_id": subscription.pipeline,
@@ -160,7 +161,7 @@ fn details(subscription: &Subscription) -> serde_json::Value {
     })
 }
 
-fn missing(namespace: &str, pipeline: &str, extension: &str, label: &str) -> Status {
+fn no_subscription(namespace: &str, pipeline: &str, extension: &str, label: &str) -> Status {
     Status::not_found(format!(
         "the pipeline `{}/{pipeline}` has no subscription `{label}` to the extension `{extension}`",
         or_default(namespace)

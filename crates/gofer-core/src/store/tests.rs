@@ -502,21 +502,21 @@ fn stored_patterns_are_used_however_long_they_are() {
 }
 
 #[tokio::test]
-async fn changes_of_one_subscription_take_turns_and_leave_nothing_behind() {
+async fn changes_of_one_subscription_wait_for_each_other_and_keep_no_locks() {
     let store = store();
-    let first = store.turn(&subscription("hourly")).await;
-    let other = store.turn(&subscription("daily")).await;
+    let first = store.lock_subscription(&subscription("hourly")).await;
+    let other = store.lock_subscription(&subscription("daily")).await;
     let second = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { drop(store.turn(&subscription("hourly")).await) }
+        async move { drop(store.lock_subscription(&subscription("hourly")).await) }
     });
     tokio::task::yield_now().await;
     assert!(!second.is_finished());
     drop(first);
     second.await.unwrap();
-    assert_eq!(store.turns_taken(), 1);
+    assert_eq!(store.locked_subscriptions(), 1);
     drop(other);
-    assert_eq!(store.turns_taken(), 0);
+    assert_eq!(store.locked_subscriptions(), 0);
 }
 
 #[tokio::test]
@@ -560,12 +560,12 @@ async fn objects_of_a_run_expire_when_many_have_followed_it() {
         store.start_run(start("nightly")).unwrap();
         store.put_object(of(run), "log".to_owned(), "1".into(), false).unwrap();
     }
-    refused(store.object(of(5), "log"), Code::NotFound, "no more");
+    refused(store.object(of(5), "log"), Code::NotFound, "evicted");
     assert_eq!(store.object(of(6), "log").unwrap(), "1");
 }
 
 #[tokio::test]
-async fn secrets_are_for_those_whom_they_name() {
+async fn a_global_secret_is_for_the_namespaces_that_it_names() {
     let store = store();
     let of = Holder::Pipeline { namespace: "", pipeline: "nightly" };
     let put = |of, force| {

@@ -1,5 +1,5 @@
-//! Who has been given access. A token itself is seen once, by the one who makes
-//! it; what is kept is its SHA-256.
+//! Tokens. A token is returned once, to the caller that creates it; only its SHA-256 is
+//! stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ impl StoredToken {
 }
 
 impl Store {
-    /// Makes a token; the token itself is the second half. Without a time for
-    /// which it is valid, it does not expire.
+    /// Creates a token, and returns its details and the token itself. Without
+    /// `valid_for`, it does not expire.
     pub(crate) fn create_token(
         &self,
         kind: Kind,
@@ -72,7 +72,7 @@ impl Store {
         }
         if kind == Kind::Client && namespaces.is_empty() {
             return Err(Status::invalid_argument(
-                "`namespaces` must name what a client token has access to",
+                "`namespaces` must list what a client token has access to",
             ));
         }
         let patterns = Patterns::new(&namespaces)?;
@@ -91,14 +91,14 @@ impl Store {
         Ok((StoredToken { token, patterns }, random_key()?))
     }
 
-    /// Makes the first management token, once.
+    /// Creates the first management token, once.
     pub(crate) fn bootstrap_token(&self) -> Result<(Token, String), Status> {
         let (details, token) =
             self.new_token(Kind::Management, Vec::new(), HashMap::new(), None)?;
         let mut tables = self.tables();
         if std::mem::replace(&mut tables.flags.bootstrapped, true) {
             return Err(Status::failed_precondition(
-                "the first token has been made; it, or another management token, makes more",
+                "the first token has already been made; use a management token to make more",
             ));
         }
         let flags = tables.flags;
@@ -111,8 +111,7 @@ impl Store {
         !self.tables().flags.bootstrapped
     }
 
-    /// Those that have access to a namespace, or all for an empty name; oldest
-    /// first.
+    /// The tokens with access to a namespace, or all for an empty name; oldest first.
     pub(crate) fn tokens(&self, namespace: &str) -> Vec<Token> {
         let mut found: Vec<_> = self
             .tables()
@@ -153,8 +152,7 @@ impl Store {
         Ok(())
     }
 
-    /// Changes whenever a token gives other access than before, but for its
-    /// expiry.
+    /// Changes whenever the access that a token gives changes, except when it expires.
     pub(crate) fn token_changes(&self) -> watch::Receiver<()> {
         self.tokens_changed.subscribe()
     }

@@ -12,13 +12,13 @@ use gofer_proto::extension::{ExtensionState, ExtensionStatus};
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::run_extension_installer_client_message as installer;
 use gofer_proto::run_pipeline_configurator_client_message as configurator;
-use gofer_proto::run_pipeline_configurator_extension_message as said;
+use gofer_proto::run_pipeline_configurator_extension_message as reply;
 use tonic::codegen::tokio_stream;
 use tonic::{Code, Request, Status, Streaming};
 
 const WITHOUT_TOKEN: [&str; 2] = ["GetSystemInfo", "BootstrapToken"];
 
-/// What this core does not have.
+/// Methods that this core does not implement.
 const MISSING: [&str; 10] = [
     "RepairOrphan",
     "DeployPipeline",
@@ -32,7 +32,7 @@ const MISSING: [&str; 10] = [
     "DeleteTaskRunLogs",
 ];
 
-/// For management only.
+/// Methods that require a management token.
 const MANAGEMENT: [&str; 16] = [
     "GetGlobalSecret",
     "ListGlobalSecrets",
@@ -52,7 +52,7 @@ const MANAGEMENT: [&str; 16] = [
     "RunExtensionInstaller",
 ];
 
-/// The names of all methods, out of the contract.
+/// The names of all methods in the contract.
 fn methods() -> Vec<&'static str> {
     let contract = include_str!("../../../../proto/gofer.proto");
     let names: Vec<_> = contract
@@ -107,7 +107,7 @@ fn subscribe(every: &str) -> proto::CreatePipelineExtensionSubscriptionRequest {
     }
 }
 
-/// The request to look at, enable, disable or delete what [`subscribe`] makes.
+/// A request to get, enable, disable or delete the subscription that [`subscribe`] makes.
 macro_rules! of_tick {
     ($request:ident) => {
         proto::$request {
@@ -134,12 +134,12 @@ async fn with_metronome() -> (Core, Installed) {
 }
 
 #[tokio::test]
-async fn without_a_valid_token_only_two_methods_answer() {
+async fn without_a_valid_token_only_two_methods_respond() {
     let core = Core::on_loopback().await.unwrap();
     let caller = Caller::of(&core).await;
     for method in methods() {
         for (caller, telling) in
-            [(caller.clone(), "authorization"), (caller.with("wrong"), "not known")]
+            [(caller.clone(), "authorization"), (caller.with("wrong"), "not valid here")]
         {
             let outcome = caller.call(method).await;
             if WITHOUT_TOKEN.contains(&method) {
@@ -154,13 +154,13 @@ async fn without_a_valid_token_only_two_methods_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_names_itself_and_everything_else_is_there() {
+async fn missing_methods_name_themselves_and_all_others_are_implemented() {
     let core = Core::on_loopback().await.unwrap();
     let caller = Caller::of(&core).await.with(core.token());
     for method in methods() {
         let outcome = caller.call(method).await;
         if MISSING.contains(&method) {
-            refused(outcome, Code::Unimplemented, &format!("implement {method} yet"));
+            refused(outcome, Code::Unimplemented, &format!("implement {method}"));
         } else {
             let answered = outcome.err().map_or(Code::Ok, |status| status.code());
             assert_ne!(answered, Code::Unimplemented, "{method}");
@@ -175,7 +175,7 @@ async fn the_first_token_is_made_once_and_works() {
     let caller = Caller::of(&core).await;
     let made = caller.api().bootstrap_token(proto::BootstrapTokenRequest {}).await.unwrap();
     caller.with(&made.into_inner().token).call("ListExtensions").await.unwrap();
-    refused(caller.call("BootstrapToken").await, Code::FailedPrecondition, "has been made");
+    refused(caller.call("BootstrapToken").await, Code::FailedPrecondition, "already been made");
     core.stop().await;
 }
 
@@ -196,7 +196,7 @@ async fn an_expired_a_disabled_and_a_deleted_token_are_refused() {
     api.enable_token(proto::EnableTokenRequest { token: token.clone() }).await.unwrap();
     caller.call("ListExtensions").await.unwrap();
     api.delete_token(proto::DeleteTokenRequest { token }).await.unwrap();
-    refused(caller.call("ListExtensions").await, Code::Unauthenticated, "not known");
+    refused(caller.call("ListExtensions").await, Code::Unauthenticated, "not valid here");
     core.stop().await;
 }
 
@@ -285,7 +285,11 @@ async fn a_disabled_pipeline_and_a_server_that_ignores_runs_refuse_them() {
     api.enable_pipeline(enable).await.unwrap();
     let toggle = proto::ToggleEventIngressRequest {};
     assert!(api.toggle_event_ingress(toggle).await.unwrap().into_inner().value);
-    refused(api.start_run(start("", "nightly")).await, Code::FailedPrecondition, "no runs");
+    refused(
+        api.start_run(start("", "nightly")).await,
+        Code::FailedPrecondition,
+        "not starting runs",
+    );
     assert!(!api.toggle_event_ingress(toggle).await.unwrap().into_inner().value);
     api.start_run(start("", "nightly")).await.unwrap();
     core.stop().await;
@@ -299,7 +303,7 @@ async fn what_the_extension_refuses_is_not_stored() {
     refused(refusal, Code::InvalidArgument, "at least 1s");
     refused(stored(&core).await, Code::NotFound, "`tick`");
 
-    // Where there is one, it stays as it was.
+    // If there is one, it stays as it was.
     api.create_pipeline_extension_subscription(subscribe("1h")).await.unwrap();
     let refusal = api.create_pipeline_extension_subscription(subscribe("10ms")).await;
     refused(refusal, Code::InvalidArgument, "at least 1s");
@@ -342,7 +346,7 @@ async fn an_extension_keeps_objects_and_reads_secrets() {
     let secrets = core.client().pipeline_secrets("nightly");
     secrets.put("pace", "10m").await.unwrap();
     assert_eq!(secrets.get("pace").await.unwrap(), "10m");
-    // The extension gets what the setting refers to; what is stored refers to it.
+    // The extension receives the value; what is stored is the reference.
     let mut api = core.client().api();
     let request = subscribe("pipeline_secret{{ pace }}");
     api.create_pipeline_extension_subscription(request).await.unwrap();
@@ -387,7 +391,7 @@ async fn a_deleted_subscription_ends_in_the_extension() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_pipeline_its_subscriptions_end() {
+async fn deleting_a_pipeline_ends_its_subscriptions() {
     let (core, metronome) = with_metronome().await;
     let mut api = core.client().api();
     api.create_pipeline_extension_subscription(subscribe("1h")).await.unwrap();
@@ -420,13 +424,13 @@ async fn a_disabled_subscription_rests_until_it_is_enabled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_seen_through_though_its_caller_goes_away() {
+async fn a_change_is_completed_although_its_caller_disconnects() {
     let (core, _) = with_metronome().await;
     let mut api = core.client().api();
     let mut lingering = subscribe("1h");
     lingering.settings.insert("linger".to_owned(), "2s".to_owned());
     api.create_pipeline_extension_subscription(lingering).await.unwrap();
-    // For the extension to get as far as its first wait.
+    // Lets the extension reach its first wait.
     core.elapse(minutes(1)).await;
     let mut hasty = Request::new(subscribe("10m"));
     hasty.set_timeout(Duration::from_millis(100));
@@ -505,7 +509,7 @@ async fn a_follower_sees_each_event_once_and_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_end_where_nobody_follows_and_go_back_on_request() {
+async fn a_listing_of_events_ends_without_follow_and_can_be_reversed() {
     let core = Core::in_memory().await.unwrap();
     assert!(events(&core, false, false).await.message().await.unwrap().is_none());
     register(&core, "", "nightly").await;
@@ -535,7 +539,7 @@ async fn a_follower_does_not_hold_up_a_stop() {
     let request = proto::ListEventsRequest { reverse: false, follow: true };
     let mut events = caller.api().list_events(request).await.unwrap().into_inner();
     core.stop().await;
-    // The core's own last word, and not a connection that was cut.
+    // The core's own status, and not a connection that was cut.
     while let Some(event) = events.message().await.transpose() {
         if event.is_err() {
             return refused(event, Code::Unavailable, "the core is stopping");
@@ -556,7 +560,7 @@ async fn a_conversation_begins_with_init_and_goes_on_with_answers() {
         let mut heard = core.client().api().run_pipeline_configurator(messages).await?.into_inner();
         let mut settings = Vec::new();
         while let Some(message) = heard.message().await? {
-            if let Some(said::MessageType::ParamSetting(it)) = message.message_type {
+            if let Some(reply::MessageType::ParamSetting(it)) = message.message_type {
                 settings.push((it.param, it.value));
             }
         }
@@ -576,7 +580,7 @@ async fn a_conversation_begins_with_init_and_goes_on_with_answers() {
 }
 
 #[tokio::test]
-async fn an_installer_is_for_management() {
+async fn an_installer_requires_a_management_token() {
     let core = Core::on_loopback().await.unwrap();
     let token = token(&core, Kind::Client, &[".*"], "").await;
     let caller = Caller::of(&core).await.with(&token);

@@ -1,12 +1,10 @@
-//! Who may call what: every method of the API, by every kind of caller.
+//! Access to every method of the API by every kind of caller.
 //!
-//! Requests are put together from the API's own description, so that each names
-//! the namespace where its method takes one. A method that the table does not
-//! have fails the test.
+//! Requests are built from the API's description, so that each names a namespace if its
+//! method takes one. A method that is missing from the table fails the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[allow(dead_code, unreachable_pub, reason = "another test file uses the rest")]
 use std::collections::{BTreeMap, HashMap};
 
 use crate::caller::Caller;
@@ -23,26 +21,26 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::{self, StreamExt as _};
 use tonic::{Code, Request, Status};
 
-/// What a method asks of its caller.
+/// What a method requires of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asks {
-    /// Not even a token.
+enum Requires {
+    /// Nothing, not even a token.
     Nothing,
-    /// Any token that is valid.
+    /// Any valid token.
     Token,
     /// A token with access to the namespace that this field names.
     Namespace(&'static str),
     /// A management token.
     Management,
-    /// Any token; this core does not have the method.
+    /// Any token; this core does not implement the method.
     Missing,
 }
 
-use Asks::{Management, Missing, Nothing, Token};
+use Requires::{Management, Missing, Nothing, Token};
 
-const NAMESPACE: Asks = Asks::Namespace("namespace_id");
+const NAMESPACE: Requires = Requires::Namespace("namespace_id");
 
-const TABLE: [(&str, Asks); 71] = [
+const TABLE: [(&str, Requires); 71] = [
     ("GetSystemInfo", Nothing),
     ("BootstrapToken", Nothing),
     ("RepairOrphan", Missing),
@@ -55,10 +53,10 @@ const TABLE: [(&str, Asks); 71] = [
     ("DeleteToken", Management),
     // Lists what the token gives access to.
     ("ListNamespaces", Token),
-    ("CreateNamespace", Asks::Namespace("id")),
-    ("GetNamespace", Asks::Namespace("id")),
-    ("UpdateNamespace", Asks::Namespace("id")),
-    ("DeleteNamespace", Asks::Namespace("id")),
+    ("CreateNamespace", Requires::Namespace("id")),
+    ("GetNamespace", Requires::Namespace("id")),
+    ("UpdateNamespace", Requires::Namespace("id")),
+    ("DeleteNamespace", Requires::Namespace("id")),
     ("GetPipeline", NAMESPACE),
     ("ListPipelines", NAMESPACE),
     ("EnablePipeline", NAMESPACE),
@@ -83,7 +81,7 @@ const TABLE: [(&str, Asks); 71] = [
     ("AttachToTaskRun", Missing),
     ("GetTaskRunLogs", Missing),
     ("DeleteTaskRunLogs", Missing),
-    // Extensions are of the whole core; everyone may see and subscribe to them.
+    // Extensions belong to the whole core: any token may list and subscribe to them.
     ("GetExtension", Token),
     ("ListExtensions", Token),
     ("RunPipelineConfigurator", Token),
@@ -98,7 +96,7 @@ const TABLE: [(&str, Asks); 71] = [
     ("EnablePipelineExtensionSubscription", NAMESPACE),
     ("DisablePipelineExtensionSubscription", NAMESPACE),
     ("DeletePipelineExtensionSubscription", NAMESPACE),
-    // Those of other namespaces are as if they were not there.
+    // Those of other namespaces are not found.
     ("GetEvent", Token),
     ("ListEvents", Token),
     ("ListPipelineObjects", NAMESPACE),
@@ -120,8 +118,8 @@ const TABLE: [(&str, Asks); 71] = [
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Nobody,
+enum CallerKind {
+    NoToken,
     WrongToken,
     Expired,
     Disabled,
@@ -130,17 +128,25 @@ enum Who {
     Manager,
 }
 
-/// `None` where the call goes through: to whatever comes of it.
-fn expected(asks: Asks, who: Who) -> Option<Code> {
-    match (asks, who) {
+/// `None` if the call is allowed, whatever its outcome.
+fn expected(requires: Requires, kind: CallerKind) -> Option<Code> {
+    match (requires, kind) {
         (Nothing, _) => None,
-        (_, Who::Nobody | Who::WrongToken | Who::Expired | Who::Disabled) => {
-            Some(Code::Unauthenticated)
-        }
+        (
+            _,
+            CallerKind::NoToken
+            | CallerKind::WrongToken
+            | CallerKind::Expired
+            | CallerKind::Disabled,
+        ) => Some(Code::Unauthenticated),
         (Missing, _) => Some(Code::Unimplemented),
-        (Token, _) | (_, Who::Manager) | (Asks::Namespace(_), Who::ClientHere) => None,
-        (Asks::Namespace(_), Who::ClientElsewhere)
-        | (Management, Who::ClientHere | Who::ClientElsewhere) => Some(Code::PermissionDenied),
+        (Token, _)
+        | (_, CallerKind::Manager)
+        | (Requires::Namespace(_), CallerKind::ClientHere) => None,
+        (Requires::Namespace(_), CallerKind::ClientElsewhere)
+        | (Management, CallerKind::ClientHere | CallerKind::ClientElsewhere) => {
+            Some(Code::PermissionDenied)
+        }
     }
 }
 
@@ -150,8 +156,8 @@ fn methods() -> Vec<MethodDescriptor> {
     service.methods().collect()
 }
 
-/// A request of this kind that names a namespace and, for everything else that
-/// it names, `thing`, with a 1 for each number.
+/// A request of this type with this namespace, `thing` for every other name, and 1 for
+/// every number.
 fn request(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Bytes {
     Bytes::from(message(of, namespace, thing).encode_to_vec())
 }
@@ -159,7 +165,7 @@ fn request(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Byte
 fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> DynamicMessage {
     let mut made = DynamicMessage::new(of.clone());
     for field in of.fields() {
-        // Of alternatives the first, which is what a conversation begins with.
+        // The first of alternatives, with which a conversation begins.
         let is_another = field
             .containing_oneof()
             .is_some_and(|oneof| oneof.fields().next().is_some_and(|first| first != field));
@@ -170,7 +176,7 @@ fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Dyna
             Kind::String if field.name() == namespace.0 => Value::String(namespace.1.to_owned()),
             // A duration.
             Kind::String if field.name() == "expires" => continue,
-            // One that no launcher goes looking for elsewhere.
+            // One that no launcher tries to pull.
             Kind::String if field.name() == "image" => Value::String(format!("in-process:{thing}")),
             Kind::String => Value::String(thing.to_owned()),
             Kind::Int64 if field.name() == "offset" => continue,
@@ -183,7 +189,7 @@ fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Dyna
     made
 }
 
-/// Messages as bytes, whatever they are; answers are not looked at.
+/// Messages as bytes; responses are ignored.
 #[derive(Clone, Default)]
 struct Raw;
 
@@ -222,7 +228,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Calls a method of any kind with one message, and looks at all that comes back.
+/// Calls a method of any kind with one message, and reads the whole response.
 async fn call(caller: &Caller, method: &str, request: Bytes) -> Result<(), Status> {
     call_of("proto.Gofer", caller, method, request).await
 }
@@ -253,8 +259,7 @@ async fn token(core: &Core, kind: TokenKind, namespaces: &[&str], expires: &str)
     core.client().api().create_token(request).await.unwrap().into_inner().token
 }
 
-/// A core with one of everything that is in a namespace: in `here`, all of it
-/// named `thing`.
+/// A core with a namespace `here` that holds one of everything, all named `thing`.
 async fn core() -> Core {
     let core = Core::on_loopback().await.unwrap();
     let mut api = core.client().api();
@@ -298,13 +303,13 @@ async fn core() -> Core {
         ..Default::default()
     };
     api.put_pipeline_secret(secret).await.unwrap();
-    // Whoever asks without any token is too late, then.
+    // After this, BootstrapToken is refused.
     api.bootstrap_token(proto::BootstrapTokenRequest {}).await.unwrap();
     core
 }
 
-async fn callers(core: &Core) -> Vec<(Who, Caller)> {
-    let nobody = Caller::of(core).await;
+async fn callers(core: &Core) -> Vec<(CallerKind, Caller)> {
+    let without_token = Caller::of(core).await;
     let expired = token(core, TokenKind::Management, &[], "1ms").await;
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     let disabled = token(core, TokenKind::Management, &[], "").await;
@@ -314,13 +319,13 @@ async fn callers(core: &Core) -> Vec<(Who, Caller)> {
     let here = token(core, TokenKind::Client, &["here"], "").await;
     let manager = token(core, TokenKind::Management, &[], "").await;
     vec![
-        (Who::WrongToken, nobody.with("wrong")),
-        (Who::Expired, nobody.with(&expired)),
-        (Who::Disabled, nobody.with(&disabled)),
-        (Who::ClientElsewhere, nobody.with(&elsewhere)),
-        (Who::ClientHere, nobody.with(&here)),
-        (Who::Manager, nobody.with(&manager)),
-        (Who::Nobody, nobody),
+        (CallerKind::WrongToken, without_token.with("wrong")),
+        (CallerKind::Expired, without_token.with(&expired)),
+        (CallerKind::Disabled, without_token.with(&disabled)),
+        (CallerKind::ClientElsewhere, without_token.with(&elsewhere)),
+        (CallerKind::ClientHere, without_token.with(&here)),
+        (CallerKind::Manager, without_token.with(&manager)),
+        (CallerKind::NoToken, without_token),
     ]
 }
 
@@ -332,11 +337,11 @@ fn each_method_is_in_the_table_once() {
     names.sort_unstable();
     assert_eq!(names, table.keys().copied().collect::<Vec<_>>());
     for method in methods() {
-        // A method whose request names a namespace asks for access to it.
+        // A method whose request names a namespace requires access to it.
         let names_one = method.input().get_field_by_name("namespace_id").is_some();
-        let asks = table[method.name()];
+        let requires = table[method.name()];
         assert!(
-            !names_one || asks == NAMESPACE || asks == Missing,
+            !names_one || requires == NAMESPACE || requires == Missing,
             "{} takes a namespace",
             method.name()
         );
@@ -344,19 +349,20 @@ fn each_method_is_in_the_table_once() {
 }
 
 #[tokio::test]
-async fn each_method_lets_in_whom_it_should_and_nobody_else() {
+async fn each_method_allows_exactly_the_right_callers() {
     let core = core().await;
     let table: HashMap<_, _> = TABLE.into_iter().collect();
     let mut wrong = Vec::new();
-    for (who, caller) in callers(&core).await {
+    for (kind, caller) in callers(&core).await {
         for method in methods() {
-            let asks = table[method.name()];
-            let field = if let Asks::Namespace(field) = asks { field } else { "namespace_id" };
-            // What goes through is about nothing that is there, so that all is
+            let requires = table[method.name()];
+            let field =
+                if let Requires::Namespace(field) = requires { field } else { "namespace_id" };
+            // An allowed call names things that do not exist, so that everything is still
             // there for the next one.
-            let expects = expected(asks, who);
+            let expects = expected(requires, kind);
             let thing = if expects.is_some() { "thing" } else { "nothing" };
-            // This one can neither be made again nor deleted: it has a pipeline.
+            // This namespace can neither be created again nor deleted: it has a pipeline.
             let request = request(&method.input(), (field, "here"), thing);
             let outcome = call(&caller, method.name(), request)
                 .await
@@ -369,7 +375,7 @@ async fn each_method_lets_in_whom_it_should_and_nobody_else() {
                 ),
             };
             if !right {
-                wrong.push(format!("{} by {who:?}: {outcome:?}, not {expects:?}", method.name()));
+                wrong.push(format!("{} by {kind:?}: {outcome:?}, not {expects:?}", method.name()));
             }
         }
     }
@@ -377,31 +383,36 @@ async fn each_method_lets_in_whom_it_should_and_nobody_else() {
     core.stop().await;
 }
 
-/// What the core has beside Gofer's API is behind the same tokens.
+/// The core's additions to Gofer's API require the same tokens.
 #[tokio::test]
-async fn the_cores_own_methods_let_in_whom_they_should_and_nobody_else() {
+async fn the_cores_own_methods_allow_exactly_the_right_callers() {
     let core = core().await;
-    for (who, caller) in callers(&core).await {
-        for (method, asks) in [("UpdateExtension", Management), ("ListExtensionStates", Token)] {
+    for (kind, caller) in callers(&core).await {
+        for (method, requires) in [("UpdateExtension", Management), ("ListExtensionStates", Token)]
+        {
             let outcome =
                 call_of("gofer_sdk.embedded.EmbeddedCore", &caller, method, Bytes::new()).await;
-            let told = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
-            let let_in = if method == "UpdateExtension" { Code::NotFound } else { Code::Ok };
-            assert_eq!(told, expected(asks, who).unwrap_or(let_in), "{method} by {who:?}");
+            let outcome = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
+            let allowed = if method == "UpdateExtension" { Code::NotFound } else { Code::Ok };
+            assert_eq!(
+                outcome,
+                expected(requires, kind).unwrap_or(allowed),
+                "{method} by {kind:?}"
+            );
         }
     }
     core.stop().await;
 }
 
-/// What a client is told of another namespace is the same, whatever is in it and
-/// whether it is there.
+/// The error about another namespace is the same whatever it contains, and whether it exists
+/// or not.
 #[tokio::test]
-async fn nothing_is_learned_of_a_namespace_without_access() {
+async fn errors_reveal_nothing_about_a_namespace_without_access() {
     let core = core().await;
     let client = token(&core, TokenKind::Client, &["elsewhere"], "").await;
     let client = Caller::of(&core).await.with(&client);
     for method in methods() {
-        let Some((_, Asks::Namespace(field))) =
+        let Some((_, Requires::Namespace(field))) =
             TABLE.into_iter().find(|(name, _)| *name == method.name())
         else {
             continue;
@@ -426,13 +437,13 @@ async fn nothing_is_learned_of_a_namespace_without_access() {
     let namespaces = api.list_namespaces(proto::ListNamespacesRequest::default()).await.unwrap();
     let seen: Vec<_> = namespaces.into_inner().namespaces.into_iter().map(|it| it.id).collect();
     assert_eq!(seen, ["elsewhere"]);
-    // The first is of `here`, the last is not there.
-    let mut told = Vec::new();
+    // The first is of `here`, the last does not exist.
+    let mut messages = Vec::new();
     for id in [1, 1_000_000] {
         let status = api.get_event(proto::GetEventRequest { id }).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
-        told.push(status.message().replace(&id.to_string(), "<id>"));
+        messages.push(status.message().replace(&id.to_string(), "<id>"));
     }
-    assert_eq!(told[0], told[1]);
+    assert_eq!(messages[0], messages[1]);
     core.stop().await;
 }

@@ -1,10 +1,9 @@
-//! Acknowledged is durable: a core that is killed at any instant comes back
-//! with everything that it had acknowledged, and with nothing by halves.
+//! Durability: a core that is killed at any instant comes back with everything that it had
+//! acknowledged, and no half-finished changes.
 //!
-//! The core under test is a process of its own: this test program, started with
-//! a store's path in its environment. It loads itself through its own API and
-//! prints a line for each thing that was acknowledged; the test kills it at a
-//! random instant, opens the store and compares.
+//! The core under test is another process: this test program, with the path of a store in
+//! its environment. It puts load on its own API and prints a line for everything that was
+//! acknowledged. The test kills it at a random instant, opens the store and compares.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -18,16 +17,16 @@ use gofer_core::{Core, NO_SETTINGS};
 use gofer_proto as proto;
 use tonic::Code;
 
-/// Where the core under test keeps its store.
+/// The variable with the path of the store of the core under test.
 const STORE: &str = "GOFER_TEST_STORE";
 
-/// At least so many kills.
+/// The least number of kills.
 const KILLS: usize = 200;
 
-/// Loads that run side by side, each with a pipeline and names of its own.
+/// Concurrent loads, each with its own pipeline and names.
 const LOADS: usize = 8;
 
-/// Removed with what is in it.
+/// A directory that is removed with its content.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -44,15 +43,15 @@ impl Drop for Directory {
     }
 }
 
-/// One line, whole: what is printed is acknowledged.
+/// Prints one whole line: what is printed is acknowledged.
 fn acknowledge(line: &str) {
     let mut out = std::io::stdout().lock();
-    // Killed readers are the point of it.
+    // The reader may be gone.
     let _ = out.write_all(format!("ack {line}\n").as_bytes());
     let _ = out.flush();
 }
 
-/// What the killed process does. Not a test of its own.
+/// What the killed process does. Not a test by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests of this file"]
 async fn core_under_test() {
@@ -69,7 +68,7 @@ async fn core_under_test() {
             acknowledge(&format!("event {} {}", event.id, event.details));
         }
     });
-    // An error is a failure of the core: said, and found by the test.
+    // An error is a failure of the core: printed, and found by the test.
     let ended = loads.join_next().await;
     acknowledge(&format!("failure {ended:?}"));
 }
@@ -79,10 +78,10 @@ async fn load(core: Core, n: usize) {
     let mut api = core.client().api();
     let config = || proto::UserPipelineConfig { id: pipeline.clone(), ..Default::default() };
     let mut tokens: Vec<String> = Vec::new();
-    // Names that no earlier process of the same store took.
-    for turn in 0.. {
-        let name = format!("{n}-{}-{turn}", std::process::id());
-        match turn % 8 {
+    // Names that no earlier process on the same store used.
+    for step in 0.. {
+        let name = format!("{n}-{}-{step}", std::process::id());
+        match step % 8 {
             0 => {
                 let request = proto::RegisterPipelineConfigRequest {
                     pipeline_config: Some(config()),
@@ -97,7 +96,7 @@ async fn load(core: Core, n: usize) {
                     proto::CreateNamespaceRequest { id: name.clone(), ..Default::default() };
                 api.create_namespace(request).await.unwrap();
                 acknowledge(&format!("namespace {name}"));
-                if turn % 16 == 1 {
+                if step % 16 == 1 {
                     acknowledge(&format!("doomed-namespace {name}"));
                     api.delete_namespace(proto::DeleteNamespaceRequest { id: name.clone() })
                         .await
@@ -133,7 +132,7 @@ async fn load(core: Core, n: usize) {
     }
 }
 
-/// What is known of something that is made and deleted again.
+/// Whether something that is created and deleted again exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum There {
     Yes,
@@ -143,7 +142,7 @@ enum There {
 }
 
 impl There {
-    fn said(what: &str) -> Self {
+    fn parse(what: &str) -> Self {
         match what.split_once('-') {
             None => Self::Yes,
             Some(("doomed", _)) => Self::Maybe,
@@ -164,7 +163,7 @@ impl There {
     }
 }
 
-/// Everything that was acknowledged so far.
+/// Everything acknowledged so far.
 #[derive(Default)]
 struct Acknowledged {
     configs: BTreeMap<usize, i64>,
@@ -192,10 +191,10 @@ impl Acknowledged {
                 self.configs.insert(load, version);
             }
             "namespace" | "doomed-namespace" | "no-namespace" => {
-                self.namespaces.insert(rest.to_owned(), There::said(what));
+                self.namespaces.insert(rest.to_owned(), There::parse(what));
             }
             "token" | "doomed-token" | "no-token" => {
-                self.tokens.insert(rest.to_owned(), There::said(what));
+                self.tokens.insert(rest.to_owned(), There::parse(what));
             }
             "run" => {
                 let (load, id, name) = numbers();
@@ -204,7 +203,7 @@ impl Acknowledged {
             "event" => {
                 let (id, details) = rest.split_once(' ').unwrap();
                 let known = self.events.insert(id.parse().unwrap(), details.to_owned());
-                // Followers begin with what is kept, so most are told again.
+                // Followers begin with the oldest event, so most are received again.
                 assert!(known.is_none_or(|known| known == details), "event {id} has changed");
             }
             _ => panic!("the core under test says: {line}"),
@@ -231,8 +230,7 @@ impl Acknowledged {
             let found = api.get_token(proto::GetTokenRequest { token: token.clone() }).await;
             there.check("token", &found);
         }
-        // Nothing by halves: events without a gap, and each run with both of its
-        // own, once.
+        // No half-finished changes: events have no gaps, and each run has exactly its two.
         let mut events = core.client().events().await.unwrap();
         let (mut last, mut started, mut completed) = (0, BTreeSet::new(), BTreeSet::new());
         let mut namespaces = BTreeSet::new();
@@ -240,7 +238,7 @@ impl Acknowledged {
             assert_eq!(event.id, last + 1, "a gap in the events");
             last = event.id;
             if let Some(known) = self.events.get(&last) {
-                assert_eq!(event.details, *known, "event {last} was told and has changed");
+                assert_eq!(event.details, *known, "event {last} was received and has changed");
             }
             let details: serde_json::Value = serde_json::from_str(&event.details).unwrap();
             let run = || {
@@ -256,7 +254,10 @@ impl Acknowledged {
                 _ => {}
             }
         }
-        assert!(self.events.keys().next_back().is_none_or(|told| *told <= last), "events are lost");
+        assert!(
+            self.events.keys().next_back().is_none_or(|received| *received <= last),
+            "events are lost"
+        );
         for id in self.namespaces.keys() {
             assert!(namespaces.contains(id), "the event of {id} is lost");
         }
@@ -293,7 +294,7 @@ fn run_and_kill(store: &Path, acknowledged: &mut Acknowledged) {
     let reader = std::thread::spawn(move || {
         lines.map_while(Result::ok).filter(|line| line.starts_with("ack ")).collect::<Vec<_>>()
     });
-    // Some are killed before they have come up.
+    // Some are killed while they are starting.
     std::thread::sleep(Duration::from_micros(fastrand::u64(0..250_000)));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -310,11 +311,10 @@ fn run_and_kill(store: &Path, acknowledged: &mut Acknowledged) {
 }
 
 #[tokio::test]
-async fn killed_at_any_instant_it_comes_back_with_all_that_was_acknowledged() {
+async fn a_core_killed_at_any_instant_comes_back_with_all_that_was_acknowledged() {
     let (mut kills, mut lines) = (0, 0);
     while kills < KILLS {
-        // A new one now and then, since looking through all of it takes longer
-        // the more there is.
+        // A new store now and then, since comparing takes longer the more it holds.
         let directory = Directory::new(&format!("kill-{kills}"));
         let store = directory.0.join("store.redb");
         let mut acknowledged = Acknowledged::default();
@@ -329,7 +329,7 @@ async fn killed_at_any_instant_it_comes_back_with_all_that_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn extensions_and_their_subscriptions_are_there_again() {
+async fn extensions_and_their_subscriptions_are_restored() {
     let directory = Directory::new("extensions");
     let store = directory.0.join("store.redb");
     let program =

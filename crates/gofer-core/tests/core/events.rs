@@ -1,5 +1,5 @@
-//! Followed events: each once, in order, however often the follower is cut off;
-//! and to nobody whose token is no longer good.
+//! Following events: a follower receives each one once and in order, however often it is
+//! disconnected, and none after its token is revoked or expires.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -16,16 +16,16 @@ use gofer_sdk::Run;
 use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 
-/// Start runs side by side.
+/// Concurrent tasks that start runs.
 const STARTERS: usize = 8;
 
 /// Runs that each of them starts.
 const RUNS: usize = 100;
 
-/// The same where they start runs for as long as there are outages.
+/// The number of tasks if they start runs for as long as there are outages.
 const MOST_RUNS: usize = 500;
 
-/// Each of about a second, which open streams have to end.
+/// Outages, each of about a second, the time that open streams have to end.
 const OUTAGES: usize = 4;
 
 /// Longer than anything here takes on a busy machine.
@@ -46,9 +46,8 @@ async fn newest(core: &Core) -> i64 {
     last
 }
 
-/// Starts runs, at a core that may be away now and then: how many of them are
-/// started is seen by the events. Each starter is asked whether to start another
-/// one, after so many.
+/// Starts runs at a core that is away now and then; the events show how many were started.
+/// After each batch, a task asks whether to start another.
 async fn load(
     core: &Core,
     goes_on: impl Fn(usize) -> bool + Clone + Send + 'static,
@@ -76,7 +75,7 @@ async fn load(
     starters
 }
 
-/// One who follows and skips what he has seen.
+/// A follower that skips the events it has seen.
 #[derive(Default)]
 struct Follower {
     last: i64,
@@ -118,14 +117,14 @@ async fn a_follower_whose_connection_breaks_again_and_again_sees_each_event_once
         while !starters.is_empty() {
             let caller = Caller::of(&core).await.with(core.token());
             let mut events = follow(&caller).await.unwrap();
-            // Somewhere in what he has seen, or a little after it.
+            // Somewhere in what it has seen, or a little after it.
             let seen = usize::try_from(follower.last).unwrap();
             let most = fastrand::usize(seen / 2..seen + 200);
             tokio::select! {
                 () = follower.follow(&mut events, most, i64::MAX) => {}
                 Some(ended) = starters.join_next() => ended.unwrap(),
             }
-            // The connection goes with the two.
+            // Dropping the two closes the connection.
         }
         let to = newest(&core).await;
         let caller = Caller::of(&core).await.with(core.token());
@@ -161,7 +160,7 @@ async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_onc
     let mut follower = Follower::default();
     let all = async {
         while !starters.is_empty() {
-            // Over the core's own client, which finds the way back by itself.
+            // With the core's own client, which reconnects by itself.
             let Ok(mut events) = core.client().follow_events().await else { continue };
             let mut before = 0;
             loop {
@@ -204,7 +203,7 @@ async fn token(core: &Core, expires: &str) -> String {
     core.client().api().create_token(request).await.unwrap().into_inner().token
 }
 
-/// How a stream ends once all has been told.
+/// The status with which a stream ends.
 async fn end(events: &mut Streaming<proto::ListEventsResponse>) -> Code {
     let ended = async {
         loop {
@@ -251,7 +250,7 @@ async fn a_stream_ends_when_its_token_expires() {
     let caller = Caller::of(&core).await.with(&token);
     let outcome = match follow(&caller).await {
         Ok(mut events) => end(&mut events).await,
-        // On a machine that busy.
+        // The machine may be busy.
         Err(status) => status.code(),
     };
     assert_eq!(outcome, Code::Unauthenticated);

@@ -1,12 +1,12 @@
-//! The embedded core from outside: its API over real TLS, what it keeps, and the extensions that it
-//! keeps up.
+//! The embedded core from outside: its API over real TLS, its store, and its supervision of
+//! extensions.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     missing_docs,
-    reason = "what fails here fails a test"
+    reason = "a panic is a failed test"
 )]
 
 mod caller;

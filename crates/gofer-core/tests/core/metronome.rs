@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub(crate) struct Params {
     /// The time between two runs.
     every: GoDuration,
-    /// How long it goes on after it was told to stop.
+    /// How long it continues after it was asked to stop.
     linger: Option<GoDuration>,
 }
 

@@ -249,7 +249,7 @@ async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     open_store(&directory.file()).close().await;
     {
         let database = Database::open(directory.file()).unwrap();
-        let key = Kind::Version.key(&[], None);
+        let key = RecordKind::Version.key(&[], None);
         commit(&database, &[Write { key, value: Some(7_u32.to_be_bytes().to_vec()) }]).unwrap();
     }
     let before = std::fs::read(directory.file()).unwrap();

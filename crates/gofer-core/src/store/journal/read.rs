@@ -1,15 +1,15 @@
-//! How a record of a file is read.
+//! Reading the records of a file.
 
 use gofer_proto as proto;
 use prost::Message;
 
-use super::{Flags, Kind, SealedSecret};
+use super::{Flags, RecordKind, SealedSecret};
 use crate::store::objects::Object;
 use crate::store::patterns::Patterns;
 use crate::store::seal::Seal;
 use crate::store::secrets::Secret;
 
-impl Kind {
+impl RecordKind {
     fn of(byte: u8) -> Option<Self> {
         let all = [
             Self::Version,
@@ -24,13 +24,13 @@ impl Kind {
             Self::Event,
             Self::Object,
             Self::Secret,
-            Self::Start,
+            Self::Launch,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
-/// One record of a file that is read.
+/// A record that was read.
 pub(in crate::store) enum Record {
     /// Checked when the file was opened.
     Version,
@@ -45,36 +45,35 @@ pub(in crate::store) enum Record {
     Event(proto::Event),
     Object(Object),
     Secret(Secret),
-    Start([u8; 32]),
+    Launch([u8; 32]),
 }
 
-/// A record, of its key and value; `None` where it is none, or sealed with
-/// another key.
+/// Decodes a record; `None` if it is malformed, or encrypted with another key.
 pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<Record> {
     let (kind, rest) = key.split_first()?;
-    Some(match Kind::of(*kind)? {
-        Kind::Version => Record::Version,
-        Kind::Flags => {
+    Some(match RecordKind::of(*kind)? {
+        RecordKind::Version => Record::Version,
+        RecordKind::Flags => {
             let [bootstrapped, ignores_runs] = value else { return None };
             Record::Flags(Flags {
                 bootstrapped: *bootstrapped != 0,
                 ignores_runs: *ignores_runs != 0,
             })
         }
-        Kind::Namespace => Record::Namespace(Message::decode(value).ok()?),
-        Kind::Pipeline => Record::Pipeline(Message::decode(value).ok()?),
-        Kind::Config => Record::Config(Message::decode(value).ok()?),
-        Kind::Run => Record::Run(Message::decode(value).ok()?),
-        Kind::Subscription => Record::Subscription(Message::decode(value).ok()?),
-        Kind::Registration => {
+        RecordKind::Namespace => Record::Namespace(Message::decode(value).ok()?),
+        RecordKind::Pipeline => Record::Pipeline(Message::decode(value).ok()?),
+        RecordKind::Config => Record::Config(Message::decode(value).ok()?),
+        RecordKind::Run => Record::Run(Message::decode(value).ok()?),
+        RecordKind::Subscription => Record::Subscription(Message::decode(value).ok()?),
+        RecordKind::Registration => {
             let registration = seal.open(key, value)?;
             Record::Registration(Message::decode(&*registration).ok()?)
         }
-        Kind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
-        Kind::Event => Record::Event(Message::decode(value).ok()?),
-        Kind::Object => Record::Object(Message::decode(value).ok()?),
-        Kind::Start => Record::Start(rest.try_into().ok()?),
-        Kind::Secret => {
+        RecordKind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
+        RecordKind::Event => Record::Event(Message::decode(value).ok()?),
+        RecordKind::Object => Record::Object(Message::decode(value).ok()?),
+        RecordKind::Launch => Record::Launch(rest.try_into().ok()?),
+        RecordKind::Secret => {
             let it = SealedSecret::decode(value).ok()?;
             Record::Secret(Secret {
                 content: String::from_utf8(seal.open(key, &it.sealed)?).ok()?,

@@ -164,7 +164,7 @@ async fn what_is_over_or_was_never_there_is_not_cancelled() {
 }
 
 #[tokio::test]
-async fn cancelling_all_tells_which_were_not_over() {
+async fn cancelling_all_returns_the_runs_that_were_not_complete() {
     let store = store(2);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 4);
@@ -200,7 +200,7 @@ async fn a_deleted_pipelines_runs_end_first_and_a_new_one_has_nothing_of_them() 
 }
 
 #[tokio::test]
-async fn no_run_is_forgotten_that_is_not_over() {
+async fn a_run_that_is_not_complete_is_kept() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", RUNS_PER_PIPELINE);
@@ -208,7 +208,7 @@ async fn no_run_is_forgotten_that_is_not_over() {
     let status = try_start(&store, "nightly").unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("`default/nightly`"), "{status}");
-    // The next one is over, and makes room beside the first, which is not.
+    // The next one is complete and makes room, beside the first, which is not.
     store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
     start(&store, "nightly", 1);
     assert_eq!(store.run("", "nightly", 1).unwrap().state(), RunState::Running);
@@ -229,7 +229,7 @@ async fn what_an_earlier_process_left_is_settled() {
     start(&store, "nightly", 3);
     let lost = store.next_run().unwrap();
     // As a process does that comes after.
-    store.tables().pipeline_mut("", "nightly").unwrap().line = Line::default();
+    store.tables().pipeline_mut("", "nightly").unwrap().unfinished = UnfinishedRuns::default();
     store.begin_runs(Some(1));
     assert_eq!(states(&store, "nightly"), [FAILED, PENDING, PENDING]);
     let reason = store.run("", "nightly", 1).unwrap().status_reason.unwrap();
