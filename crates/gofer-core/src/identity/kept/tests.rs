@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::super::{names, outside};
 use super::*;
 
-/// A directory that is gone after the test.
+/// A directory that is removed after the test.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -30,7 +30,7 @@ fn on(address: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_was_made_at_the_first_start_is_used_at_the_next() {
+fn the_identity_of_the_first_start_is_used_at_the_next() {
     let directory = Directory::new();
     let first = kept(&directory.store(), &on("127.0.0.1:1")).unwrap();
     let second = kept(&directory.store(), &on("127.0.0.1:2")).unwrap();
@@ -38,7 +38,7 @@ fn what_was_made_at_the_first_start_is_used_at_the_next() {
 }
 
 #[test]
-fn it_is_made_anew_for_another_name() {
+fn it_is_replaced_for_another_name() {
     let directory = Directory::new();
     let first = kept(&directory.store(), &on("127.0.0.1:1")).unwrap();
     let second = kept(&directory.store(), &on("192.0.2.7:1")).unwrap();
@@ -48,7 +48,7 @@ fn it_is_made_anew_for_another_name() {
 }
 
 #[test]
-fn one_that_expires_soon_is_not_good_any_more() {
+fn one_that_expires_soon_is_no_longer_good() {
     let identity = Identity::for_names(&names(None)).unwrap();
     let year = Duration::from_secs(365 * 24 * 60 * 60);
     assert!(is_good(&identity.certificate, &names(None), SystemTime::now() + year));
@@ -57,7 +57,7 @@ fn one_that_expires_soon_is_not_good_any_more() {
 }
 
 #[test]
-fn a_pair_that_does_not_match_is_made_anew() {
+fn a_pair_that_does_not_match_is_replaced() {
     let directory = Directory::new();
     let first = kept(&directory.store(), &names(None)).unwrap();
     let other = Identity::for_names(&names(None)).unwrap();
@@ -68,7 +68,7 @@ fn a_pair_that_does_not_match_is_made_anew() {
 }
 
 #[test]
-fn the_owner_alone_reads_the_key() {
+fn only_the_owner_reads_the_key() {
     let directory = Directory::new();
     kept(&directory.store(), &names(None)).unwrap();
     let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

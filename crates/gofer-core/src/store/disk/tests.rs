@@ -1,4 +1,4 @@
-//! What is on disk is what was acknowledged, and nothing else is taken for it.
+//! What is on disk is exactly what was acknowledged, and other files are refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::token::Kind as TokenKind;
 
-/// A directory that is removed with what is in it.
+/// A directory that is removed with its content.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -76,7 +76,7 @@ fn everything(store: &Store) -> String {
         all.push(format!("{namespace:?}"));
     }
     all.push(format!("{:?}", store.registrations()));
-    // Those that were made within one millisecond have no order.
+    // Tokens made within the same millisecond have no order.
     let mut tokens: Vec<_> =
         store.tokens("").into_iter().map(|token| format!("{token:?}")).collect();
     tokens.sort();
@@ -86,7 +86,7 @@ fn everything(store: &Store) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_there_again() {
+async fn everything_is_restored() {
     let directory = Directory::new("again");
     let store = open_store(&directory.file());
     let (_, bootstrap) = store.bootstrap_token().unwrap();
@@ -157,7 +157,7 @@ async fn everything_is_there_again() {
 }
 
 #[tokio::test]
-async fn what_is_kept_no_more_is_not_on_disk_either() {
+async fn what_is_dropped_from_memory_is_dropped_from_disk() {
     let directory = Directory::new("bounded");
     let store = open_store(&directory.file());
     store.ensure_pipeline("", "busy").unwrap();
@@ -175,7 +175,7 @@ async fn what_is_kept_no_more_is_not_on_disk_either() {
 }
 
 #[tokio::test]
-async fn an_event_is_told_once_it_is_on_disk() {
+async fn an_event_is_announced_once_it_is_on_disk() {
     let directory = Directory::new("events");
     let store = open_store(&directory.file());
     store.durable().await.unwrap();
@@ -198,13 +198,13 @@ async fn nothing_is_acknowledged_after_the_store_was_closed() {
 }
 
 #[tokio::test]
-async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
+async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = Directory::new("secrets");
     let store = open_store(&directory.file());
     let secret = "correct horse battery staple";
     store.put_secret(Holder::Global, "it".to_owned(), secret.to_owned(), vec![], false).unwrap();
-    // So is what an extension was installed with.
+    // So is the configuration of an extension.
     let registration = gofer_proto::ExtensionRegistration {
         name: "it".to_owned(),
         pass: secret.to_owned(),
@@ -218,7 +218,7 @@ async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
     assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
     let key = directory.0.join("store.redb.key");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    // With another key it is refused, and with its own one it is there again.
+    // Another key is refused, and its own one opens it.
     let other = Store::open(Clock::system(), &directory.file(), Some([7; 32]));
     let why = other.err().unwrap().to_string();
     assert!(why.contains("encrypted with another key"), "{why}");
@@ -259,7 +259,7 @@ async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_refused_and_left_as_it_is() {
+async fn a_file_that_is_not_a_store_is_refused_and_left_as_it_is() {
     let directory = Directory::new("foreign");
     {
         let database = Database::create(directory.file()).unwrap();
@@ -287,7 +287,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     drop(store);
     let whole = std::fs::read(directory.file()).unwrap();
     let mut refused = 0;
-    // Everything that names a pipeline is in a page that is in use.
+    // All pages that mention a pipeline are in use.
     let places: Vec<usize> = whole
         .windows(9)
         .enumerate()
@@ -300,7 +300,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
         damaged[at] ^= 0x20;
         std::fs::write(directory.file(), &damaged).unwrap();
         match Store::open(Clock::system(), &directory.file(), None) {
-            // A page that was freed may hold an old copy: damage there is none.
+            // A freed page may hold an old copy: damage there does no harm.
             Ok(store) => store.close().await,
             Err(error) => {
                 let error = error.to_string();
