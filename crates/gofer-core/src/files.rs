@@ -126,4 +126,4 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
