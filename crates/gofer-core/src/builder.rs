@@ -151,7 +151,7 @@ impl CoreBuilder {
     /// #   gofer.client().api().register_pipeline_config(proto::RegisterPipelineConfigRequest {
     /// #       pipeline_config: Some(config), ..Default::default()
     /// #   }).await.map_err(|status| Error::internal(status.to_string()))?;
-    ///     let run = Run::because("somebody asked for it");
+    ///     let run = Run::because("requested by hand");
     ///     gofer.client().start_run("default/build", "by hand", run).await?;
     ///     gofer.elapse(seconds(30)).await;
     ///     let run = &gofer.runs("default/build")[0];

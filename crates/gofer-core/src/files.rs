@@ -104,7 +104,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // Usually there is none any more. Otherwise another error is being returned.
+        // Fails if it has been renamed already, as it usually has.
         let _ = fs::remove_file(&self.temporary);
     }
 }
@@ -126,4 +126,4 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,21 +5,21 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use super::*;
 
 /// A directory that is removed after the test.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
-        let name = format!("gofer-files-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    pub(crate) fn new() -> Self {
+        let name = format!("gofer-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         Self(path)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> =
             entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The rules of the store, each by itself.
+//! The rules of the store, one by one.
 #![allow(clippy::unwrap_used)]
 
 use gofer_proto as proto;
@@ -74,21 +74,21 @@ fn kinds(store: &Store) -> Vec<String> {
 }
 
 #[track_caller]
-fn refused<T>(outcome: Result<T, Status>, code: Code, telling: &str) {
+fn refused<T>(outcome: Result<T, Status>, code: Code, problem: &str) {
     let status = outcome.err().unwrap();
     assert_eq!(status.code(), code, "{status}");
-    assert!(status.message().contains(telling), "{status}");
+    assert!(status.message().contains(problem), "{status}");
 }
 
 #[tokio::test]
-async fn the_default_namespace_is_there_from_the_start_and_stays() {
+async fn the_default_namespace_always_exists() {
     let store = store();
     assert_eq!(store.namespace("").unwrap().id, "default");
     refused(store.delete_namespace("default"), Code::FailedPrecondition, "`default`");
 }
 
 #[tokio::test]
-async fn a_namespace_is_made_changed_and_deleted() {
+async fn a_namespace_is_created_changed_and_deleted() {
     let store = store();
     store.create_namespace(namespace("ops")).unwrap();
     refused(store.create_namespace(namespace("ops")), Code::AlreadyExists, "already");
@@ -114,7 +114,7 @@ async fn a_namespace_with_pipelines_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn names_that_could_not_be_told_apart_or_printed_are_refused() {
+async fn ambiguous_and_unprintable_names_are_refused() {
     let store = store();
     for name in ["", "a/b", "a\nb", &"x".repeat(201)] {
         refused(store.create_namespace(namespace(name)), Code::InvalidArgument, "namespace's id");
@@ -148,7 +148,7 @@ async fn the_live_configuration_is_not_deleted_and_versions_are_not_given_twice(
 }
 
 #[tokio::test]
-async fn tasks_are_taken_over_and_must_fit_together() {
+async fn tasks_are_stored_and_must_fit_together() {
     let store = store();
     let mut test = task("test");
     test.depends_on.insert("build".to_owned(), 2);
@@ -208,7 +208,7 @@ async fn a_run_is_published_with_what_the_contract_lists() {
 }
 
 #[tokio::test]
-async fn a_run_is_refused_where_it_must_not_start() {
+async fn a_run_that_must_not_start_is_refused() {
     let store = store();
     refused(store.start_run(start("absent")), Code::NotFound, "`default/absent`");
     let elsewhere = proto::StartRunRequest { namespace_id: "ops".to_owned(), ..start("nightly") };
@@ -328,7 +328,7 @@ async fn only_the_newest_events_are_kept_and_numbers_go_on() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_an_event_is_woken() {
+async fn a_waiter_for_an_event_is_woken() {
     let store = store();
     let mut progress = store.progress();
     let last = progress.borrow().last;
@@ -364,7 +364,7 @@ async fn a_subscription_is_stored_replaced_and_removed() {
 }
 
 #[tokio::test]
-async fn nothing_is_subscribed_to_what_is_not_there() {
+async fn a_subscription_to_something_that_does_not_exist_is_refused() {
     let store = store();
     let outcome = store.put_subscription(subscription("hourly"));
     refused(outcome, Code::NotFound, "`interval`");
@@ -387,7 +387,7 @@ async fn a_status_has_its_reason() {
 }
 
 #[tokio::test]
-async fn with_a_pipeline_go_its_subscriptions_and_with_an_extension_all_to_it() {
+async fn subscriptions_are_removed_with_their_pipeline_or_extension() {
     let store = with_interval();
     store.put_subscription(subscription("hourly")).unwrap();
     assert_eq!(store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap().len(), 1);

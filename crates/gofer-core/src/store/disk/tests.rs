@@ -1,41 +1,20 @@
-//! What is on disk is what was acknowledged, and nothing else is taken for it.
+//! What is on disk is exactly what was acknowledged, and other files are refused.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use redb::TableDefinition;
 
 use super::super::{Holder, Owner, Page, Store};
 use super::*;
+use crate::files::tests::Scratch;
 use gofer_net::Clock;
 use gofer_proto as proto;
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::token::Kind as TokenKind;
-
-/// A directory that is removed with what is in it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("store.redb")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn open_store(path: &Path) -> Arc<Store> {
     Store::open(Clock::system(), path, None).unwrap()
@@ -76,7 +55,7 @@ fn everything(store: &Store) -> String {
         all.push(format!("{namespace:?}"));
     }
     all.push(format!("{:?}", store.registrations()));
-    // Those that were made within one millisecond have no order.
+    // Tokens made within the same millisecond have no order.
     let mut tokens: Vec<_> =
         store.tokens("").into_iter().map(|token| format!("{token:?}")).collect();
     tokens.sort();
@@ -86,9 +65,9 @@ fn everything(store: &Store) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_there_again() {
-    let directory = Directory::new("again");
-    let store = open_store(&directory.file());
+async fn everything_is_restored() {
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     let (_, bootstrap) = store.bootstrap_token().unwrap();
     let access = vec!["ops".to_owned()];
     let valid = Some(Duration::from_secs(3600));
@@ -141,7 +120,7 @@ async fn everything_is_there_again() {
     store.durable().await.unwrap();
     let before = everything(&store);
     store.close().await;
-    let store = open_store(&directory.file());
+    let store = open_store(&directory.path("store.redb"));
     assert_eq!(everything(&store), before);
     assert_eq!(store.object(of, "kept").unwrap(), "content");
     assert_eq!(store.object(Owner { run: Some(5), ..of }, "log").unwrap(), "content");
@@ -157,9 +136,9 @@ async fn everything_is_there_again() {
 }
 
 #[tokio::test]
-async fn what_is_kept_no_more_is_not_on_disk_either() {
-    let directory = Directory::new("bounded");
-    let store = open_store(&directory.file());
+async fn what_is_dropped_from_memory_is_dropped_from_disk() {
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     store.ensure_pipeline("", "busy").unwrap();
     let most = i64::try_from(super::super::RUNS_PER_PIPELINE).unwrap();
     for _ in 0..most + 10 {
@@ -168,16 +147,16 @@ async fn what_is_kept_no_more_is_not_on_disk_either() {
     store.durable().await.unwrap();
     let before = everything(&store);
     store.close().await;
-    let store = open_store(&directory.file());
+    let store = open_store(&directory.path("store.redb"));
     assert_eq!(everything(&store), before);
     assert!(store.run("", "busy", 10).is_err());
     assert_eq!(store.run("", "busy", 11).unwrap().id, 11);
 }
 
 #[tokio::test]
-async fn an_event_is_told_once_it_is_on_disk() {
-    let directory = Directory::new("events");
-    let store = open_store(&directory.file());
+async fn an_event_is_announced_once_it_is_on_disk() {
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     store.durable().await.unwrap();
     let mut progress = store.progress();
     let last = progress.borrow().last;
@@ -190,21 +169,21 @@ async fn an_event_is_told_once_it_is_on_disk() {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_after_the_store_was_closed() {
-    let directory = Directory::new("closed");
-    let store = open_store(&directory.file());
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     store.close().await;
     store.ensure_pipeline("", "late").unwrap();
     assert_eq!(store.durable().await.unwrap_err().code(), tonic::Code::Unavailable);
 }
 
 #[tokio::test]
-async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
+async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     use std::os::unix::fs::PermissionsExt as _;
-    let directory = Directory::new("secrets");
-    let store = open_store(&directory.file());
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     let secret = "correct horse battery staple";
     store.put_secret(Holder::Global, "it".to_owned(), secret.to_owned(), vec![], false).unwrap();
-    // So is what an extension was installed with.
+    // So is the configuration of an extension.
     let registration = gofer_proto::ExtensionRegistration {
         name: "it".to_owned(),
         pass: secret.to_owned(),
@@ -214,30 +193,30 @@ async fn secrets_are_encrypted_with_a_key_that_its_owner_alone_can_read() {
     store.put_registration(registration.clone()).unwrap();
     store.durable().await.unwrap();
     store.close().await;
-    let file = std::fs::read(directory.file()).unwrap();
+    let file = std::fs::read(directory.path("store.redb")).unwrap();
     assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
-    let key = directory.0.join("store.redb.key");
+    let key = directory.path("store.redb.key");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    // With another key it is refused, and with its own one it is there again.
-    let other = Store::open(Clock::system(), &directory.file(), Some([7; 32]));
+    // Another key is refused, and its own one opens it.
+    let other = Store::open(Clock::system(), &directory.path("store.redb"), Some([7; 32]));
     let why = other.err().unwrap().to_string();
     assert!(why.contains("encrypted with another key"), "{why}");
     let own =
         super::super::seal::key_from_hex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
-    let store = Store::open(Clock::system(), &directory.file(), Some(own)).unwrap();
+    let store = Store::open(Clock::system(), &directory.path("store.redb"), Some(own)).unwrap();
     assert_eq!(store.secret(Holder::Global, "it").unwrap().1, secret);
     assert_eq!(store.registration("it"), Some(registration));
     store.close().await;
     std::fs::write(&key, "not a key").unwrap();
-    let why = refusal(&directory.file());
+    let why = refusal(&directory.path("store.redb"));
     assert!(why.contains("64 hexadecimal digits"), "{why}");
 }
 
 #[tokio::test]
 async fn a_file_that_is_in_use_is_refused() {
-    let directory = Directory::new("locked");
-    let store = open_store(&directory.file());
-    let refusal = refusal(&directory.file());
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
+    let refusal = refusal(&directory.path("store.redb"));
     assert!(refusal.contains("in use by another process"), "{refusal}");
     store.ensure_pipeline("", "one").unwrap();
     store.durable().await.unwrap();
@@ -245,49 +224,51 @@ async fn a_file_that_is_in_use_is_refused() {
 
 #[tokio::test]
 async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
-    let directory = Directory::new("newer");
-    open_store(&directory.file()).close().await;
+    let directory = Scratch::new();
+    open_store(&directory.path("store.redb")).close().await;
     {
-        let database = Database::open(directory.file()).unwrap();
+        let database = Database::open(directory.path("store.redb")).unwrap();
         let key = RecordKind::Version.key(&[], None);
         commit(&database, &[Write { key, value: Some(7_u32.to_be_bytes().to_vec()) }]).unwrap();
     }
-    let before = std::fs::read(directory.file()).unwrap();
-    let refusal = refusal(&directory.file());
+    let before = std::fs::read(directory.path("store.redb")).unwrap();
+    let refusal = refusal(&directory.path("store.redb"));
     assert!(refusal.contains("version 7") && refusal.contains("up to 1"), "{refusal}");
-    assert_eq!(std::fs::read(directory.file()).unwrap(), before);
+    assert_eq!(std::fs::read(directory.path("store.redb")).unwrap(), before);
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_refused_and_left_as_it_is() {
-    let directory = Directory::new("foreign");
+async fn a_file_that_is_not_a_store_is_refused_and_left_as_it_is() {
+    let directory = Scratch::new();
     {
-        let database = Database::create(directory.file()).unwrap();
+        let database = Database::create(directory.path("store.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         transaction.open_table(TableDefinition::<u64, u64>::new("mine")).unwrap();
         transaction.commit().unwrap();
     }
-    for content in [std::fs::read(directory.file()).unwrap(), b"dear diary".repeat(1000)] {
-        std::fs::write(directory.file(), &content).unwrap();
-        let refusal = refusal(&directory.file());
+    for content in
+        [std::fs::read(directory.path("store.redb")).unwrap(), b"dear diary".repeat(1000)]
+    {
+        std::fs::write(directory.path("store.redb"), &content).unwrap();
+        let refusal = refusal(&directory.path("store.redb"));
         assert!(refusal.contains("store.redb"), "{refusal}");
-        assert_eq!(std::fs::read(directory.file()).unwrap(), content);
+        assert_eq!(std::fs::read(directory.path("store.redb")).unwrap(), content);
     }
 }
 
 #[tokio::test]
 async fn a_damaged_store_is_refused_and_left_as_it_is() {
-    let directory = Directory::new("damaged");
-    let store = open_store(&directory.file());
+    let directory = Scratch::new();
+    let store = open_store(&directory.path("store.redb"));
     for n in 0..300 {
         store.ensure_pipeline("", &format!("pipeline-{n}")).unwrap();
     }
     store.durable().await.unwrap();
     store.close().await;
     drop(store);
-    let whole = std::fs::read(directory.file()).unwrap();
+    let whole = std::fs::read(directory.path("store.redb")).unwrap();
     let mut refused = 0;
-    // Everything that names a pipeline is in a page that is in use.
+    // All pages that mention a pipeline are in use.
     let places: Vec<usize> = whole
         .windows(9)
         .enumerate()
@@ -298,21 +279,21 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     for at in places {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x20;
-        std::fs::write(directory.file(), &damaged).unwrap();
-        match Store::open(Clock::system(), &directory.file(), None) {
-            // A page that was freed may hold an old copy: damage there is none.
+        std::fs::write(directory.path("store.redb"), &damaged).unwrap();
+        match Store::open(Clock::system(), &directory.path("store.redb"), None) {
+            // A freed page may hold an old copy: damage there does no harm.
             Ok(store) => store.close().await,
             Err(error) => {
                 let error = error.to_string();
                 assert!(error.contains("cannot be opened"), "{error}");
-                assert!(std::fs::read(directory.file()).unwrap() == damaged, "{error}");
+                assert!(std::fs::read(directory.path("store.redb")).unwrap() == damaged, "{error}");
                 refused += 1;
             }
         }
     }
     assert!(refused > 0, "no damage was noticed");
     let half = &whole[..whole.len() / 2];
-    std::fs::write(directory.file(), half).unwrap();
-    let refusal = refusal(&directory.file());
+    std::fs::write(directory.path("store.redb"), half).unwrap();
+    let refusal = refusal(&directory.path("store.redb"));
     assert!(refusal.contains("store.redb"), "{refusal}");
 }

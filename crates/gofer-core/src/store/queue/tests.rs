@@ -1,4 +1,4 @@
-//! Which run is executed when, and how it ends otherwise.
+//! When runs are executed, and how they end early.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn start(store: &Store, pipeline: &str, count: usize) {
     }
 }
 
-/// All that may be executed now.
+/// All jobs that may be executed now.
 fn due(store: &Store) -> Vec<Job> {
     std::iter::from_fn(|| store.next_run()).collect()
 }
@@ -85,7 +85,7 @@ async fn runs_of_a_pipeline_begin_in_order_within_its_parallelism() {
 }
 
 #[tokio::test]
-async fn more_parallelism_counts_at_once_and_less_harms_no_run() {
+async fn more_parallelism_applies_at_once_and_less_ends_no_run() {
     let store = store(10);
     pipeline(&store, "nightly", 1);
     start(&store, "nightly", 6);
@@ -105,7 +105,7 @@ async fn more_parallelism_counts_at_once_and_less_harms_no_run() {
 }
 
 #[tokio::test]
-async fn all_pipelines_take_turns_within_the_bound_of_the_core() {
+async fn pipelines_are_served_round_robin_within_the_limit_of_the_core() {
     let store = store(3);
     for id in ["one", "two"] {
         pipeline(&store, id, 0);
@@ -143,7 +143,7 @@ async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
     assert!(job.cancelled.is_cancelled());
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert!(store.next_run().is_none());
-    // It was about to succeed; what was told stays.
+    // It was about to succeed; what was reported stays.
     store.end_run(&job, &Ending::success());
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert_eq!(completed(&store), 1);
@@ -151,7 +151,7 @@ async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
 }
 
 #[tokio::test]
-async fn what_is_over_or_was_never_there_is_not_cancelled() {
+async fn a_complete_or_missing_run_is_not_cancelled() {
     let store = store(10);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
@@ -177,7 +177,7 @@ async fn cancelling_all_returns_the_runs_that_were_not_complete() {
 }
 
 #[tokio::test]
-async fn a_deleted_pipelines_runs_end_first_and_a_new_one_has_nothing_of_them() {
+async fn runs_of_a_deleted_pipeline_end_and_a_new_one_has_none_of_them() {
     let store = store(2);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
@@ -223,12 +223,12 @@ async fn a_run_that_is_not_complete_is_kept() {
 }
 
 #[tokio::test]
-async fn what_an_earlier_process_left_is_settled() {
+async fn runs_of_an_earlier_process_are_settled() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
     let lost = store.next_run().unwrap();
-    // As a process does that comes after.
+    // As the next process does.
     store.tables().pipeline_mut("", "nightly").unwrap().unfinished = UnfinishedRuns::default();
     store.begin_runs(Some(1));
     assert_eq!(states(&store, "nightly"), [FAILED, PENDING, PENDING]);
@@ -240,7 +240,7 @@ async fn what_an_earlier_process_left_is_settled() {
 }
 
 #[tokio::test]
-async fn without_a_handler_the_runs_that_one_left_succeed() {
+async fn without_a_handler_pending_runs_of_an_earlier_process_succeed() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 2);
@@ -250,7 +250,7 @@ async fn without_a_handler_the_runs_that_one_left_succeed() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_what_runs_and_leaves_what_waits() {
+async fn a_stop_ends_running_runs_and_keeps_pending_ones() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 2);
@@ -261,7 +261,7 @@ async fn a_stop_ends_what_runs_and_leaves_what_waits() {
 }
 
 #[tokio::test]
-async fn what_a_run_ends_with_is_kept_in_part_where_it_is_long() {
+async fn a_long_description_of_an_ending_is_truncated() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
