@@ -2,6 +2,6 @@
 //!
 //! **Internal**: anything here may change in any release.
 
-pub use crate::client::{Access, close_client, error, new_client, run_info};
+pub use crate::client::{Access, close_client, error, new_client, run_info, transport};
 pub use crate::extension::{Setting, settings_of};
 pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};

@@ -97,6 +97,12 @@ pub fn new_client(access: Access) -> Gofer {
     Gofer::new(access)
 }
 
+/// Carries the calls of generated clients, with the connection, token and deadline of a client.
+#[must_use]
+pub fn transport(gofer: &Gofer) -> Transport {
+    gofer.inner.transport.clone()
+}
+
 /// Ends the connection and every task of a client.
 pub async fn close_client(gofer: &Gofer) {
     gofer.close().await;

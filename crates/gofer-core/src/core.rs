@@ -28,15 +28,15 @@ use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
 use super::serving::{Service, Serving, Tls};
 use super::store::Store;
-use gofer_net::Clock;
-use gofer_net::Dial;
 use gofer_net::memory::Network;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
+use gofer_net::{Clock, Dial, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
-use gofer_sdk::internal::misdeclared;
-use gofer_sdk::internal::{Access, close_client, error, new_client, run_info};
-use gofer_sdk::{Error, Extension, Result};
-use gofer_sdk::{Gofer, PipelineId, RunInfo};
+use gofer_proto::gofer_client::GoferClient;
+use gofer_sdk::internal::{
+    Access, close_client, error, misdeclared, new_client, run_info, transport,
+};
+use gofer_sdk::{Error, Extension, Gofer, PipelineId, Result, RunInfo};
 
 /// A Gofer server inside this process.
 ///
@@ -307,7 +307,7 @@ impl Core {
             variables: pairs(config).into_iter().collect(),
             ..Default::default()
         };
-        let outcome = self.inner.client.api().install_extension(timed_for_pull(request)).await;
+        let outcome = self.api().install_extension(timed_for_pull(request)).await;
         outcome.map_err(|status| error(&status))?;
         Ok(Installed::new(self.clone(), name.to_owned()))
     }
@@ -333,7 +333,7 @@ impl Core {
             })
             .collect::<Vec<_>>();
         let stream = tonic::codegen::tokio_stream::iter(messages);
-        let response = self.inner.client.api().run_extension_installer(stream).await;
+        let response = self.api().run_extension_installer(stream).await;
         let messages = response.map_err(|status| error(&status))?.into_inner();
         Conversation::collect(messages, |message| {
             Some(match message.message_type? {
@@ -444,6 +444,12 @@ impl Core {
         self.inner.store.end_streams();
         self.go_away().await;
         self.inner.store.close().await;
+    }
+
+    /// Gofer's whole API, with the core's own token.
+    pub(super) fn api(&self) -> GoferClient<Transport> {
+        GoferClient::new(transport(&self.inner.client))
+            .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {

@@ -6,13 +6,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast::error::RecvError;
 
 use super::core::Core;
 use super::installed::Installed;
-use gofer_net::Clock;
+use gofer_net::{Clock, unix_millis};
 use gofer_sdk::internal::{PREFIX, Setting, Signals, misdeclared, run_info, settings_of};
 use gofer_sdk::{Error, Extension, GoDuration, Result};
 use gofer_sdk::{LogLevel, RunError, SystemConfig};
@@ -369,11 +368,6 @@ impl Report {
         writeln!(out, ".")?;
         Ok(out.flush()?)
     }
-}
-
-fn unix_millis(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The time of day in UTC, as `12:34:56.789`.

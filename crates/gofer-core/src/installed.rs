@@ -5,9 +5,8 @@ use super::core::{Core, pairs, timed, timed_for_pull};
 use super::state::ExtensionStatus;
 use gofer_proto as proto;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
-use gofer_sdk::PipelineId;
-use gofer_sdk::internal::error;
-use gofer_sdk::{Error, ErrorKind, Result};
+use gofer_sdk::internal::{error, transport};
+use gofer_sdk::{Error, ErrorKind, PipelineId, Result};
 
 /// What an extension reports about itself; see [`Installed::info`].
 #[derive(Clone, Debug)]
@@ -107,7 +106,7 @@ impl Installed {
             extension_label: label.to_owned(),
             settings: pairs(params).into_iter().collect(),
         };
-        let mut api = self.core.inner.client.api();
+        let mut api = self.core.api();
         let outcome = api.create_pipeline_extension_subscription(timed(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
@@ -125,7 +124,7 @@ impl Installed {
             extension_name: self.name.clone(),
             extension_label: label.to_owned(),
         };
-        let mut api = self.core.inner.client.api();
+        let mut api = self.core.api();
         let outcome = api.delete_pipeline_extension_subscription(timed(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
@@ -174,7 +173,7 @@ impl Installed {
             .map(|it| proto::RunPipelineConfiguratorClientMessage { message_type: Some(it) })
             .collect::<Vec<_>>();
         let stream = tonic::codegen::tokio_stream::iter(messages);
-        let response = self.core.inner.client.api().run_pipeline_configurator(stream).await;
+        let response = self.core.api().run_pipeline_configurator(stream).await;
         let messages = response.map_err(|status| error(&status))?.into_inner();
         Conversation::collect(messages, |message| {
             Some(match message.message_type? {
@@ -204,7 +203,7 @@ impl Installed {
     /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if it is not installed any more.
     pub async fn uninstall(&self) -> Result<()> {
         let request = proto::UninstallExtensionRequest { name: self.name.clone() };
-        let outcome = self.core.inner.client.api().uninstall_extension(timed(request)).await;
+        let outcome = self.core.api().uninstall_extension(timed(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }
 
@@ -259,7 +258,7 @@ impl Installed {
             variables: pairs(config).into_iter().collect(),
             ..Default::default()
         };
-        let mut embedded = EmbeddedCoreClient::new(self.core.inner.client.transport());
+        let mut embedded = EmbeddedCoreClient::new(transport(&self.core.inner.client));
         let outcome = embedded.update_extension(timed_for_pull(request)).await;
         outcome.map(drop).map_err(|status| error(&status))
     }

@@ -1,5 +1,7 @@
 //! The state of an extension, as callers see it.
 
+use std::time::SystemTime;
+
 use gofer_proto::embedded::extension_state::State;
 
 /// The state of an installed extension.
@@ -66,6 +68,6 @@ pub struct ExtensionStatus {
     /// How often it was restarted by the core since it was last installed, enabled or
     /// updated, or the core started.
     pub restarts: u32,
-    /// Since when it has been in this state, in Unix milliseconds.
-    pub since_unix_millis: i64,
+    /// Since when it has been in this state, by the core's clock.
+    pub since: SystemTime,
 }

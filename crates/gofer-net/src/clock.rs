@@ -49,6 +49,17 @@ impl Clock {
     }
 }
 
+/// A time as the contract has it. One before 1970 reads as 1970.
+pub fn unix_millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A time from the contract.
+pub fn from_unix_millis(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs())
+}
+
 fn system_unix() -> Duration {
     // A clock before 1970 reads as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()

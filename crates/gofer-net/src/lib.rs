@@ -37,7 +37,7 @@ mod transport;
 
 pub use backoff::Backoff;
 pub use channel::{Channel, NotSent};
-pub use clock::Clock;
+pub use clock::{Clock, from_unix_millis, unix_millis};
 pub use connect::{Connector, Dial};
 pub use effect::{Effect, effect, not_sent};
 pub use limits::Limits;

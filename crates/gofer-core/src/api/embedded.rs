@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{Api, caller, complete};
+use gofer_net::unix_millis;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
     ExtensionState, ListExtensionStatesRequest, ListExtensionStatesResponse,
@@ -42,7 +43,7 @@ impl EmbeddedCore for Api {
                 state: status.state.to_proto().into(),
                 reason: status.reason,
                 restarts: status.restarts.into(),
-                since: status.since_unix_millis,
+                since: unix_millis(status.since),
             })
             .collect();
         Ok(Response::new(ListExtensionStatesResponse { extensions }))

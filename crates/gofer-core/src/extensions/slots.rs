@@ -16,7 +16,7 @@ use super::Running;
 use crate::launcher::LaunchProgress;
 use crate::state::{ExtensionState, ExtensionStatus};
 use crate::sync::lock;
-use gofer_net::Clock;
+use gofer_net::{Clock, from_unix_millis};
 
 pub(super) struct Slots {
     clock: Clock,
@@ -251,7 +251,7 @@ impl Slot {
             state: self.state,
             reason: self.reason(),
             restarts: self.restarts,
-            since_unix_millis: self.since,
+            since: from_unix_millis(self.since),
         }
     }
 }

@@ -17,8 +17,8 @@ use tonic::Code;
 
 use super::answer::Answer;
 use super::quota::{Quota, Reservation};
-use crate::sync::lock;
 use crate::extensions::Extensions;
+use crate::sync::lock;
 use gofer_proto as proto;
 
 pub(super) struct Deliveries {
