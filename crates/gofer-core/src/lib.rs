@@ -109,6 +109,21 @@
 //!   Linux by any other core when it starts its first container.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The library neither panics, prints nor ends the process; tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::dbg_macro,
+        clippy::exit,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::todo,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 /// The guides.
 #[cfg(doc)]
