@@ -79,7 +79,7 @@ pub(crate) struct PutSecret {
     /// Read the secret from this file.
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
-    /// Rescope an existing secret.
+    /// Replace an existing secret.
     #[arg(long)]
     force: bool,
 }

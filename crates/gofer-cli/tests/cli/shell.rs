@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// The program under test.
 const GOFER: &str = env!("CARGO_BIN_EXE_gofer");
 
-/// The example, built by `cargo test` in the workspace's root beside the tests.
+/// The example, which `cargo test` in the workspace's root builds with the tests.
 fn interval() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("examples/interval");
