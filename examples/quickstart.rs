@@ -1,4 +1,4 @@
-//! The shortest complete extension: it runs a pipeline every so often.
+//! The shortest complete extension: it runs a pipeline at an interval.
 //!
 //! `cargo run --example quickstart` shows it at work.
 
@@ -22,7 +22,7 @@ impl Extension for Every {
         Ok(Self)
     }
 
-    // Refused before it is subscribed; told as "parameter `every`: must be …".
+    // Refuses the subscription with "parameter `every`: must be at least 1s".
     fn validate(&self, params: &Params) -> Result<()> {
         if params.every < GoDuration::from_secs(1) {
             return Err(Error::invalid_parameter("every", "must be at least 1s"));

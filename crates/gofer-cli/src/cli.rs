@@ -1,5 +1,5 @@
-//! The whole grammar: what every command understands, and which commands there
-//! are. What a command understands beside this is in the module of its noun.
+//! The top-level commands and the flags that all commands share. The arguments of a
+//! subcommand are in the module of its noun.
 
 use clap::{Parser, Subcommand};
 
@@ -26,22 +26,22 @@ Example:
   gofer extension sub interval hourly --pipeline nightly -s every=1h
   gofer event list --follow
 
-Where settings come from:
-  A flag comes before the environment, the environment before the configuration
-  file: GOFER_CONFIG, or gofer/config.toml in XDG_CONFIG_HOME or ~/.config.
+Settings:
+  Flags override environment variables, which override the configuration file.
+  The file is GOFER_CONFIG, or gofer/config.toml in XDG_CONFIG_HOME or ~/.config.
 
 Exit codes:
-  0    it is done
-  1    it failed, for a reason that no other code stands for
-  2    the command is not understood, or a value in it is not acceptable
-  3    what it names is not there
-  4    what it names is there already, or not in a state for this
-  5    the token is missing, not accepted, or gives no access to this
-  6    Gofer cannot be reached, or did not answer in time
-  7    this Gofer does not have what is asked for
-  8    the run that was waited for did not succeed";
+  0    success
+  1    any other error
+  2    invalid command, argument or value
+  3    not found
+  4    already exists, or not in a state that allows this
+  5    token missing, invalid or without access
+  6    Gofer is unreachable or did not respond in time
+  7    not supported by this Gofer
+  8    the run that --wait waited for did not succeed";
 
-/// Works with a Gofer: extensions, pipelines, runs and what they need.
+/// Manage Gofer: extensions, pipelines, runs and more.
 #[derive(Parser)]
 #[command(name = "gofer", version, after_help = EXAMPLE, after_long_help = LONG)]
 #[command(arg_required_else_help = true)]
@@ -54,54 +54,54 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// A Gofer core of your own, and the Gofer that is talked to.
+    /// Start a Gofer core, or show which Gofer you are connected to.
     #[command(subcommand)]
-    Service(service::Command),
-    /// Extensions: install, look after, subscribe pipelines to them.
+    Service(service::ServiceCommand),
+    /// Install and manage extensions, and subscribe pipelines to them.
     #[command(subcommand, visible_alias = "ext")]
-    Extension(extension::Command),
-    /// Subscriptions of a pipeline to extensions.
+    Extension(extension::ExtensionCommand),
+    /// Manage a pipeline's subscriptions to extensions.
     #[command(subcommand)]
-    Subscription(subscription::Command),
-    /// Pipelines: what can be run.
+    Subscription(subscription::SubscriptionCommand),
+    /// Manage pipelines.
     #[command(subcommand)]
-    Pipeline(pipeline::Command),
-    /// Runs of pipelines.
+    Pipeline(pipeline::PipelineCommand),
+    /// Start, show and cancel runs of pipelines.
     #[command(subcommand)]
-    Run(run::Command),
-    /// Namespaces, which keep the pipelines of different owners apart.
+    Run(run::RunCommand),
+    /// Manage namespaces, which separate the pipelines of different owners.
     #[command(subcommand)]
-    Namespace(namespace::Command),
-    /// What happened in Gofer.
+    Namespace(namespace::NamespaceCommand),
+    /// Show what happened in Gofer.
     #[command(subcommand)]
-    Event(event::Command),
-    /// Secrets that settings may refer to.
+    Event(event::EventCommand),
+    /// Manage secrets that settings can refer to.
     #[command(subcommand)]
-    Secret(secret::Command),
-    /// Objects: files that the runs of a pipeline share.
+    Secret(secret::SecretCommand),
+    /// Manage objects, files that the runs of a pipeline share.
     #[command(subcommand)]
-    Object(object::Command),
-    /// Tokens: who has access.
+    Object(object::ObjectCommand),
+    /// Manage tokens, which grant access.
     #[command(subcommand)]
-    Token(token::Command),
-    /// The configuration file of this program.
+    Token(token::TokenCommand),
+    /// Show and change the configuration file of this program.
     #[command(subcommand)]
-    Config(config::Command),
-    /// Prints the completions of a shell.
-    Completions(completions::Command),
+    Config(config::ConfigCommand),
+    /// Print completions for a shell.
+    Completions(completions::Completions),
 }
 
 impl Command {
-    /// Whether it is a core and not a call.
+    /// Whether this starts a core, rather than call one.
     pub(crate) fn is_core(&self) -> bool {
-        matches!(self, Self::Service(service::Command::Start(_)))
+        matches!(self, Self::Service(service::ServiceCommand::Start(_)))
     }
 
     pub(crate) async fn run(self, connection: &Connection) -> Result<(), Failure> {
         let out = Out::new(connection.json);
-        // These need no Gofer, and help with settings that are not right.
+        // These need no Gofer, and have to work even if the settings are invalid.
         match self {
-            Self::Service(service::Command::Start(start)) => {
+            Self::Service(service::ServiceCommand::Start(start)) => {
                 return service::start::run(*start, connection, out).await;
             }
             Self::Config(command) => return command.run(connection, out),
@@ -132,48 +132,49 @@ mod tests {
     use super::Cli;
 
     #[test]
-    fn the_grammar_has_no_contradictions() {
+    fn the_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     fn check(command: &clap::Command, path: &str) {
         for command in command.get_subcommands() {
             let path = format!("{path} {}", command.get_name());
-            assert!(command.get_about().is_some(), "{path} says nothing of itself");
+            assert!(command.get_about().is_some(), "{path} has no description");
             if command.has_subcommands() {
                 check(command, &path);
                 continue;
             }
             for argument in command.get_positionals().chain(command.get_opts()) {
-                assert!(argument.get_help().is_some(), "{path}: {} is not told", argument.get_id());
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{path}: {id} is not described");
             }
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("Example:\n  {path}")), "{path} has no example");
         }
     }
 
-    /// A flag of all commands and one of a single command would be one to clap,
-    /// of either's type.
-    fn check_names(command: &clap::Command, taken: &[&clap::Id]) {
+    /// To clap, a global flag and a command's own flag of the same name are one, of
+    /// either's type.
+    fn check_ids(command: &clap::Command, taken: &[&clap::Id]) {
         for command in command.get_subcommands() {
             for argument in command.get_arguments() {
                 let (id, command) = (argument.get_id(), command.get_name());
-                assert!(!taken.contains(&id), "`{id}` of {command} is a flag of all commands");
+                assert!(!taken.contains(&id), "`{id}` of {command} is a global flag");
             }
-            check_names(command, taken);
+            check_ids(command, taken);
         }
     }
 
     #[test]
-    fn no_command_takes_a_name_that_all_commands_have() {
+    fn no_command_redefines_a_global_flag() {
         let command = Cli::command();
         let taken: Vec<_> = command.get_arguments().map(clap::Arg::get_id).collect();
         assert!(taken.len() > 3);
-        check_names(&command, &taken);
+        check_ids(&command, &taken);
     }
 
     #[test]
-    fn every_command_says_what_it_does_and_shows_it() {
+    fn every_command_has_a_description_and_an_example() {
         check(&Cli::command(), "gofer");
     }
 }

@@ -12,14 +12,14 @@ use crate::failure::Failure;
 #[command(after_help = "\
 Example:
   gofer completions bash > ~/.local/share/bash-completion/completions/gofer")]
-pub(crate) struct Command {
-    /// The shell to complete in.
+pub(crate) struct Completions {
+    /// Shell to complete in.
     shell: Shell,
 }
 
-impl Command {
+impl Completions {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        // Written as a whole: the generator itself gives up where nobody reads.
+        // Written at once: the generator itself panics if the pipe is closed.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "gofer", &mut script);
         Ok(std::io::stdout().write_all(&script)?)

@@ -8,31 +8,31 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::Out;
-use crate::settings::{Connection, File, Settings};
+use crate::settings::{ConfigFile, Connection, Settings};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Shows what is set, by flags, environment and file together.
+pub(crate) enum ConfigCommand {
+    /// Show the settings in effect, from flags, environment and file.
     #[command(after_help = "Example:\n  gofer config show")]
     Show,
-    /// Says where the file is, whether it is there or not.
+    /// Print the path of the file, whether it exists or not.
     #[command(after_help = "Example:\n  gofer config path")]
     Path,
-    /// Sets one value in the file.
+    /// Set a value in the file.
     #[command(after_help = "\
 Example:
   gofer config set address gofer.example.com:443
   gofer config set token - < token.txt")]
     Set {
-        /// What it is known by.
+        /// Name of the setting.
         key: Key,
-        /// The value; `-` reads it from the standard input.
+        /// Value; `-` reads it from standard input.
         value: String,
     },
-    /// Removes one value from the file.
+    /// Remove a value from the file.
     #[command(after_help = "Example:\n  gofer config unset token")]
     Unset {
-        /// What it is known by.
+        /// Name of the setting.
         key: Key,
     },
 }
@@ -47,7 +47,7 @@ pub(crate) enum Key {
     SkipTlsVerify,
 }
 
-impl Command {
+impl ConfigCommand {
     pub(crate) fn run(self, connection: &Connection, out: Out) -> Result<(), Failure> {
         let path = connection.file()?;
         match self {
@@ -58,12 +58,12 @@ impl Command {
             }
             Self::Set { key, value } => {
                 let value = if value == "-" { read_value()? } else { value };
-                let mut file = File::read(&path)?;
+                let mut file = ConfigFile::read(&path)?;
                 set(&mut file, key, Some(value))?;
                 file.write(&path)?;
             }
             Self::Unset { key } => {
-                let mut file = File::read(&path)?;
+                let mut file = ConfigFile::read(&path)?;
                 set(&mut file, key, None)?;
                 file.write(&path)?;
             }
@@ -79,12 +79,12 @@ fn read_value() -> Result<String, Failure> {
     Ok(text.trim().to_owned())
 }
 
-fn set(file: &mut File, key: Key, value: Option<String>) -> Result<(), Failure> {
+fn set(file: &mut ConfigFile, key: Key, value: Option<String>) -> Result<(), Failure> {
     match key {
         Key::Address => file.address = value,
         Key::Token => file.token = value,
         Key::Namespace => file.namespace = value,
-        // The file is read from wherever one works.
+        // Absolute, since commands run in any directory.
         Key::Ca => {
             file.ca = value.map(|path| std::path::absolute(PathBuf::from(path))).transpose()?;
         }
@@ -113,7 +113,7 @@ fn show(connection: &Connection, out: Out) -> Result<(), Failure> {
         ("address", address.into()),
         ("token", if token.is_some() { "(set)" } else { "(none)" }.into()),
         ("namespace", namespace.into()),
-        ("ca", ca.unwrap_or_else(|| "(the system's authorities alone)".to_owned()).into()),
+        ("ca", ca.unwrap_or_else(|| "(only the system's authorities)".to_owned()).into()),
         ("skip_tls_verify", skip_tls_verify.to_string().into()),
     ];
     Ok(out.details(lines, &json)?)

@@ -1,18 +1,15 @@
-//! A conversation with an extension on the terminal: it asks, a person answers,
-//! and settings are what comes of it. Answers are lines of the standard input,
-//! so that a pipe can give them too.
-//!
-//! What is said goes to the standard error: results alone go to the standard
-//! output.
+//! A conversation with an extension on the terminal: it asks, a person answers, and
+//! the result is settings. Answers are lines of standard input, so that they can be
+//! piped in too. Questions and messages go to standard error.
 
 use std::io::{self, BufRead as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use gofer_proto as proto;
 use gofer_proto::run_extension_installer_client_message as installer;
-use gofer_proto::run_extension_installer_extension_message::MessageType as InstallerSaid;
+use gofer_proto::run_extension_installer_extension_message::MessageType as InstallerMessage;
 use gofer_proto::run_pipeline_configurator_client_message as configurator;
-use gofer_proto::run_pipeline_configurator_extension_message::MessageType as ConfiguratorSaid;
+use gofer_proto::run_pipeline_configurator_extension_message::MessageType as ConfiguratorMessage;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Streaming;
@@ -20,28 +17,28 @@ use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
 use crate::failure::Failure;
 use crate::output::{note, visible};
-use crate::progress::Waiting;
+use crate::progress::Spinner;
 use crate::session::Session;
 
-/// What was concluded, in order.
-type Settings = Vec<(String, String)>;
+/// The resulting settings, in order.
+type SettingPairs = Vec<(String, String)>;
 
-/// The image that an installer is talked with, and its registry's login.
+/// The image whose installer asks, and the credentials for its registry.
 pub(crate) struct Image {
     pub(crate) name: String,
     pub(crate) user: String,
     pub(crate) pass: String,
 }
 
-/// What an extension says, in either conversation.
-enum Said {
+/// A message of an extension, in either conversation.
+enum ExtensionMessage {
     Message(String),
     Query(String),
     Setting(String, String),
 }
 
-/// With the installer of an image, about the extension's configuration.
-pub(crate) async fn install(session: &Session, image: Image) -> Result<Settings, Failure> {
+/// Runs the installer of an image, which asks for the extension's configuration.
+pub(crate) async fn install(session: &Session, image: Image) -> Result<SettingPairs, Failure> {
     use installer::{Init, MessageType};
     let message = |message_type| proto::RunExtensionInstallerClientMessage {
         message_type: Some(message_type),
@@ -49,25 +46,25 @@ pub(crate) async fn install(session: &Session, image: Image) -> Result<Settings,
     let Image { name, user, pass } = image;
     let (answers, receiver) = mpsc::channel(1);
     let _ = answers.send(message(MessageType::Init(Init { image: name, user, pass }))).await;
-    let waiting = Waiting::new("starting the extension for its questions");
+    let spinner = Spinner::new("starting the extension, which asks for its configuration");
     let stream = session.api().run_extension_installer(ReceiverStream::new(receiver)).await;
-    drop(waiting);
+    drop(spinner);
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
         async move { answers.send(message).await.is_ok() }
     };
-    hold(stream?.into_inner(), answer, |said| {
-        Some(match said.message_type? {
-            InstallerSaid::Msg(text) => Said::Message(text),
-            InstallerSaid::Query(text) => Said::Query(text),
-            InstallerSaid::ConfigSetting(it) => Said::Setting(it.config, it.value),
+    converse(stream?.into_inner(), answer, |message| {
+        Some(match message.message_type? {
+            InstallerMessage::Msg(text) => ExtensionMessage::Message(text),
+            InstallerMessage::Query(text) => ExtensionMessage::Query(text),
+            InstallerMessage::ConfigSetting(it) => ExtensionMessage::Setting(it.config, it.value),
         })
     })
     .await
 }
 
-/// With an installed extension, about the parameters of a subscription.
-pub(crate) async fn subscribe(session: &Session, extension: &str) -> Result<Settings, Failure> {
+/// Runs the configurator of an installed extension, which asks for parameters.
+pub(crate) async fn subscribe(session: &Session, extension: &str) -> Result<SettingPairs, Failure> {
     use configurator::{Init, MessageType};
     let message = |message_type| proto::RunPipelineConfiguratorClientMessage {
         message_type: Some(message_type),
@@ -79,22 +76,22 @@ pub(crate) async fn subscribe(session: &Session, extension: &str) -> Result<Sett
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
         async move { answers.send(message).await.is_ok() }
     };
-    hold(stream.into_inner(), answer, |said| {
-        Some(match said.message_type? {
-            ConfiguratorSaid::Msg(text) => Said::Message(text),
-            ConfiguratorSaid::Query(text) => Said::Query(text),
-            ConfiguratorSaid::ParamSetting(it) => Said::Setting(it.param, it.value),
+    converse(stream.into_inner(), answer, |message| {
+        Some(match message.message_type? {
+            ConfiguratorMessage::Msg(text) => ExtensionMessage::Message(text),
+            ConfiguratorMessage::Query(text) => ExtensionMessage::Query(text),
+            ConfiguratorMessage::ParamSetting(it) => ExtensionMessage::Setting(it.param, it.value),
         })
     })
     .await
 }
 
-/// Listens and answers to the end.
-async fn hold<M, Sent>(
+/// Handles messages and answers questions until the extension is done.
+async fn converse<M, Sent>(
     mut messages: Streaming<M>,
     answer: impl Fn(String) -> Sent,
-    meaning: impl Fn(M) -> Option<Said>,
-) -> Result<Settings, Failure>
+    meaning: impl Fn(M) -> Option<ExtensionMessage>,
+) -> Result<SettingPairs, Failure>
 where
     Sent: Future<Output = bool>,
 {
@@ -103,13 +100,13 @@ where
     loop {
         let message = match &mut input {
             None => messages.message().await?,
-            // Who is asked may be told something meanwhile: that it is over.
+            // The extension may send messages, or end, while a question is open.
             Some(line) => tokio::select! {
                 message = messages.message() => message?,
                 line = line => {
                     input = None;
                     match line.map_err(io::Error::other)?? {
-                        // Whether it still listens, its next message tells.
+                        // If it is gone, the next message says so.
                         Some(line) => drop(answer(line).await),
                         None => return Err(unanswered()),
                     }
@@ -118,22 +115,24 @@ where
             },
         };
         match message.map(&meaning) {
-            None if input.is_some() => return Err(Failure::new("the extension hung up")),
+            None if input.is_some() => {
+                return Err(Failure::new("the extension ended the conversation"));
+            }
             None => break,
-            Some(Some(Said::Message(text))) => note_each_line(&text)?,
-            Some(Some(Said::Query(text))) => {
+            Some(Some(ExtensionMessage::Message(text))) => note_each_line(&text)?,
+            Some(Some(ExtensionMessage::Query(text))) => {
                 prompt(&text)?;
                 // One line at a time is read, and one question is open.
                 if input.is_none() {
                     input = Some(tokio::task::spawn_blocking(read_line));
                 }
             }
-            Some(Some(Said::Setting(key, value))) => settings.push((key, value)),
-            // It said what a later version of the contract knows.
+            Some(Some(ExtensionMessage::Setting(key, value))) => settings.push((key, value)),
+            // A message of a later version of the contract.
             Some(None) => {}
         }
     }
-    conclude(&settings)?;
+    print_settings(&settings)?;
     Ok(settings)
 }
 
@@ -147,8 +146,8 @@ fn read_line() -> io::Result<Option<String>> {
 }
 
 fn unanswered() -> Failure {
-    Failure::new("the conversation ended before it was complete; nothing was changed")
-        .hint("answers are lines of the standard input, one for each question")
+    Failure::new("standard input ended before all questions were answered; nothing was changed")
+        .hint("give one line of standard input for each question")
 }
 
 fn note_each_line(text: &str) -> io::Result<()> {
@@ -163,19 +162,19 @@ fn prompt(question: &str) -> io::Result<()> {
         writeln!(out, "{bold}{}{bold:#}", visible(line))?;
     }
     write!(out, "{green}>{green:#} ")?;
-    // Where nobody types, nobody ends the line either.
+    // Without a terminal, nobody's Enter ends the line.
     if !io::IsTerminal::is_terminal(&io::stdin()) {
         writeln!(out)?;
     }
     out.flush()
 }
 
-fn conclude(settings: &[(String, String)]) -> io::Result<()> {
+fn print_settings(settings: &[(String, String)]) -> io::Result<()> {
     for (key, value) in settings {
         note(&format!("{key} = {value}"))?;
     }
     if settings.is_empty() {
-        note("Nothing needs to be set.")?;
+        note("There are no settings.")?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `gofer event`: shown as they come, so that none has to be kept.
+//! `gofer event`. Events are printed as they arrive, without being buffered.
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -12,50 +12,52 @@ use crate::failure::Failure;
 use crate::output::{moment, note, rfc3339, visible};
 use crate::session::Session;
 
-/// Between attempts to go on with the events of a Gofer that went away.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Between attempts to reconnect to a Gofer that went away.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Lists what happened, oldest first.
+pub(crate) enum EventCommand {
+    /// List events, oldest first.
     #[command(after_help = "\
 Example:
   gofer event list --follow
   gofer event list --reverse --limit 10
   gofer event list --follow --json | jq .type
 
-With --json it is one array; with --follow, one event per line.")]
-    List(List),
-    /// Shows one event.
+--json prints an array; with --follow, one event per line.")]
+    List(ListEvents),
+    /// Show an event.
     #[command(after_help = "Example:\n  gofer event get 42")]
     Get {
-        /// What it is known by.
+        /// Number of the event.
         id: i64,
     },
 }
 
 #[derive(Args)]
-pub(crate) struct List {
-    /// Go on with what happens from now on, across an outage of Gofer too.
+pub(crate) struct ListEvents {
+    /// Keep printing new events, even across an outage of Gofer.
     #[arg(long, short)]
     follow: bool,
-    /// Newest first.
+    /// Show the newest first.
     #[arg(long, conflicts_with = "follow")]
     reverse: bool,
-    /// How many at most.
+    /// Maximum number to show.
     #[arg(long)]
     limit: Option<usize>,
 }
 
-impl Command {
+impl EventCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::List(list) => run_list(&list, session).await,
             Self::Get { id } => {
                 let answer = session.api().get_event(proto::GetEventRequest { id }).await;
                 let event = answer.map_err(|status| {
-                    Failure::from(status)
-                        .hint_on(Code::NotFound, "`gofer event list` shows those that are kept")
+                    Failure::from(status).hint_on(
+                        Code::NotFound,
+                        "`gofer event list` shows the events that are kept",
+                    )
                 })?;
                 let event = event.into_inner().event.unwrap_or_default();
                 let lines = vec![
@@ -70,16 +72,16 @@ impl Command {
     }
 }
 
-/// What has been shown.
-struct Shown {
+/// Prints events, and remembers how many and which was the last.
+struct EventPrinter {
     json: bool,
     follow: bool,
     count: usize,
     last: i64,
 }
 
-async fn run_list(list: &List, session: &Session) -> Result<(), Failure> {
-    let mut shown = Shown { json: session.out.json, follow: list.follow, count: 0, last: 0 };
+async fn run_list(list: &ListEvents, session: &Session) -> Result<(), Failure> {
+    let mut shown = EventPrinter { json: session.out.json, follow: list.follow, count: 0, last: 0 };
     let limit = list.limit.unwrap_or(usize::MAX);
     shown.begin()?;
     let mut events = open(list, session).await?;
@@ -87,7 +89,7 @@ async fn run_list(list: &List, session: &Session) -> Result<(), Failure> {
         match events.message().await {
             Ok(Some(answer)) => {
                 let Some(event) = answer.event else { continue };
-                // Gofer begins at the beginning again after an outage.
+                // After an outage the stream starts with the first event again.
                 if !list.reverse && event.id <= shown.last {
                     continue;
                 }
@@ -103,20 +105,20 @@ async fn run_list(list: &List, session: &Session) -> Result<(), Failure> {
 }
 
 async fn open(
-    list: &List,
+    list: &ListEvents,
     session: &Session,
 ) -> Result<Streaming<proto::ListEventsResponse>, tonic::Status> {
     let request = proto::ListEventsRequest { reverse: list.reverse, follow: list.follow };
     Ok(session.api().list_events(request).await?.into_inner())
 }
 
-/// Waits until Gofer is back, for as long as that takes.
+/// Reconnects, and waits as long as that takes.
 async fn reopen(
-    list: &List,
+    list: &ListEvents,
     session: &Session,
     status: Option<tonic::Status>,
 ) -> Result<Streaming<proto::ListEventsResponse>, Failure> {
-    // A refusal will not become another answer.
+    // Trying again would not change these.
     let is_refusal = |status: &tonic::Status| {
         matches!(
             status.code(),
@@ -129,9 +131,9 @@ async fn reopen(
     if let Some(status) = status.filter(is_refusal) {
         return Err(status.into());
     }
-    note("Gofer went away; waiting for it to come back.")?;
+    note("Lost the connection to Gofer; reconnecting.")?;
     loop {
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RECONNECT_DELAY).await;
         match open(list, session).await {
             Ok(events) => return Ok(events),
             Err(status) if is_refusal(&status) => return Err(status.into()),
@@ -141,7 +143,7 @@ async fn reopen(
 }
 
 fn json_of(event: &proto::Event) -> Value {
-    // JSON inside of JSON, where it is any.
+    // The details are JSON themselves, usually.
     let details = serde_json::from_str(&event.details);
     json!({
         "id": event.id,
@@ -151,7 +153,7 @@ fn json_of(event: &proto::Event) -> Value {
     })
 }
 
-impl Shown {
+impl EventPrinter {
     fn begin(&self) -> io::Result<()> {
         let mut out = anstream::stdout().lock();
         match (self.json, self.follow) {
@@ -187,7 +189,7 @@ impl Shown {
         }
         self.count += 1;
         self.last = event.id;
-        // Who follows wants to see it now.
+        // A follower wants to see it at once.
         if self.follow { out.flush() } else { Ok(()) }
     }
 

@@ -1,4 +1,4 @@
-//! `gofer extension`: those that are installed, and their subscribers.
+//! `gofer extension`: installed extensions and subscriptions to them.
 
 mod change;
 mod show;
@@ -11,123 +11,123 @@ use crate::session::Session;
 use crate::subscription;
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Installs an extension under a name and waits until it is ready.
+pub(crate) enum ExtensionCommand {
+    /// Install an extension and wait until it is ready.
     #[command(after_help = "\
 Example:
   gofer extension install interval registry.example.com/interval:1.0 -c min_interval=1m
   gofer extension install interval exec:target/debug/examples/interval -i
 
-An image is a container image, or `exec:` and the path of a program on the
-machine that the core runs on; a relative path starts where the core does. A
-real Gofer knows container images alone.")]
+An image is a container image, or `exec:` and the path of a program on the core's
+machine. A relative path starts at the core's working directory. A full Gofer
+supports only container images.")]
     Install(Install),
-    /// Puts a new image or configuration in place of an installed extension's.
+    /// Replace the image or the configuration of an installed extension.
     #[command(after_help = "\
 Example:
   gofer extension update interval --image registry.example.com/interval:1.1
   gofer extension update interval -c min_interval=30s --remove jitter
 
-The old one serves until the new one is ready, and stays where the new one does
-not come up. Subscriptions are kept.")]
+The old instance serves until the new one is ready, and stays if the new one does
+not become ready. Subscriptions are kept.")]
     Update(Update),
-    /// Lists the installed extensions and how they fare.
+    /// List the installed extensions and their states.
     #[command(after_help = "Example:\n  gofer extension list")]
     List,
-    /// Shows one extension, with its documentation.
+    /// Show an extension and its documentation.
     #[command(after_help = "Example:\n  gofer extension get interval")]
     Get {
-        /// The name that it is installed under.
+        /// Name of the extension.
         name: String,
     },
-    /// Starts a disabled extension again, with its subscriptions.
+    /// Start a disabled extension again, with its subscriptions.
     #[command(after_help = "Example:\n  gofer extension enable interval")]
     Enable {
-        /// The name that it is installed under.
+        /// Name of the extension.
         name: String,
     },
-    /// Stops an extension and keeps it stopped; its subscriptions are kept.
+    /// Stop an extension until it is enabled again; subscriptions are kept.
     #[command(after_help = "Example:\n  gofer extension disable interval")]
     Disable {
-        /// The name that it is installed under.
+        /// Name of the extension.
         name: String,
     },
-    /// Removes an extension and ends its subscriptions.
+    /// Remove an extension and its subscriptions.
     #[command(after_help = "Example:\n  gofer extension uninstall interval")]
     Uninstall {
-        /// The name that it is installed under.
+        /// Name of the extension.
         name: String,
     },
-    /// Subscribes a pipeline to an extension.
+    /// Subscribe a pipeline to an extension.
     #[command(after_help = "\
 Example:
   gofer extension sub interval hourly --pipeline nightly -s every=1h
   gofer extension sub interval hourly --pipeline ops/nightly -i
 
-The label tells the pipeline's subscriptions to one extension apart. A value may
-refer to what Gofer keeps: `pipeline_secret{{ key }}`, `global_secret{{ key }}`
+The label distinguishes the pipeline's subscriptions to this extension. A value can
+refer to secrets and objects: `pipeline_secret{{ key }}`, `global_secret{{ key }}`
 or `pipeline_object{{ key }}`.")]
     Sub(Sub),
-    /// Ends a pipeline's subscription to an extension.
+    /// End a pipeline's subscription to an extension.
     #[command(after_help = "Example:\n  gofer extension unsub interval hourly --pipeline nightly")]
     Unsub(Unsub),
 }
 
 #[derive(Args)]
 pub(crate) struct Install {
-    /// The name, by which pipelines subscribe to it.
+    /// Name to install it under.
     name: String,
-    /// The container image, or `exec:` and a program.
+    /// Container image, or `exec:` and the path of a program.
     image: String,
     #[command(flatten)]
     settings: Configuration,
     #[command(flatten)]
-    login: Login,
+    login: RegistryLogin,
 }
 
 #[derive(Args)]
 pub(crate) struct Update {
-    /// The name that it is installed under.
+    /// Name of the extension.
     name: String,
-    /// The new image; without it, the image stays as it is.
+    /// New image; without it, the image stays the same.
     #[arg(long)]
     image: Option<String>,
     #[command(flatten)]
     settings: Configuration,
-    /// A key of the configuration that is to be set no more.
+    /// Setting to remove from the configuration; can be repeated.
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
     #[command(flatten)]
-    login: Login,
+    login: RegistryLogin,
 }
 
 #[derive(Args)]
 struct Configuration {
-    /// A setting of the extension's configuration; may be given again.
+    /// Setting of the extension's configuration; can be repeated.
     #[arg(short = 'c', long = "set", value_name = "KEY=VALUE", value_parser = pair)]
     values: Vec<(String, String)>,
-    /// Hold the extension's own conversation about its configuration.
+    /// Let the extension ask for its configuration.
     #[arg(short, long)]
     interactive: bool,
 }
 
 #[derive(Args)]
-struct Login {
-    /// Who to log in to the image's registry as.
+struct RegistryLogin {
+    /// User name for the image's registry.
     #[arg(long, value_name = "USER", requires = "registry_password_stdin")]
     registry_user: Option<String>,
-    /// Read the registry's password from the standard input.
+    /// Read the password for the registry from standard input.
     #[arg(long, requires = "registry_user", conflicts_with = "interactive")]
     registry_password_stdin: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Sub {
-    /// The name that the extension is installed under.
+    /// Name of the extension.
     extension: String,
-    /// Tells the pipeline's subscriptions to one extension apart.
+    /// Label that distinguishes the pipeline's subscriptions to this extension.
     label: String,
-    /// The pipeline, or namespace/pipeline.
+    /// Pipeline, or namespace/pipeline.
     #[arg(long, short)]
     pipeline: String,
     #[command(flatten)]
@@ -136,16 +136,16 @@ pub(crate) struct Sub {
 
 #[derive(Args)]
 pub(crate) struct Unsub {
-    /// The name that the extension is installed under.
+    /// Name of the extension.
     extension: String,
-    /// Tells the pipeline's subscriptions to one extension apart.
+    /// Label that distinguishes the pipeline's subscriptions to this extension.
     label: String,
-    /// The pipeline, or namespace/pipeline.
+    /// Pipeline, or namespace/pipeline.
     #[arg(long, short)]
     pipeline: String,
 }
 
-impl Command {
+impl ExtensionCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Install(install) => change::install(install, session).await,
@@ -167,5 +167,5 @@ impl Command {
     }
 }
 
-/// What to do where an extension is not there.
-const NOT_INSTALLED: &str = "`gofer extension list` shows those that are installed";
+/// The hint if an extension is not found.
+const NOT_INSTALLED: &str = "`gofer extension list` shows the installed extensions";

@@ -1,4 +1,4 @@
-//! How a command fails: a sentence, what to do next, and an exit code.
+//! How a command fails: an error message, a hint, and an exit code.
 
 use std::fmt::Display;
 use std::io;
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use crate::output::visible;
 use crate::settings::{Connection, Settings};
 
-/// What the exit codes stand for is listed in the long help.
+/// The exit codes are documented in the long help.
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
@@ -23,20 +23,20 @@ const RUN_FAILED: u8 = 8;
 
 #[derive(Debug)]
 pub(crate) struct Failure {
-    what: What,
+    cause: Cause,
     hint: Option<String>,
 }
 
 #[derive(Debug)]
-enum What {
-    Said {
+enum Cause {
+    Message {
         code: u8,
         message: String,
     },
-    /// What Gofer answered, or that it did not.
+    /// The status of a call, from Gofer or from the client itself.
     Call(Box<Status>),
-    /// Nobody reads what is written any more, which is the end and no failure.
-    NobodyListens,
+    /// The reader of the output has closed it, which ends the command without an error.
+    BrokenPipe,
 }
 
 impl Failure {
@@ -44,7 +44,7 @@ impl Failure {
         Self::with(FAILED, message)
     }
 
-    /// The command is not understood, or a value in it is not acceptable.
+    /// The command or a value in it is invalid.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::with(USAGE, message)
     }
@@ -63,16 +63,16 @@ impl Failure {
     }
 
     fn with(code: u8, message: impl Into<String>) -> Self {
-        Self { what: What::Said { code, message: message.into() }, hint: None }
+        Self { cause: Cause::Message { code, message: message.into() }, hint: None }
     }
 
-    /// What to do next; the first one that is given counts.
+    /// What to do next. The first hint counts.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
     }
 
-    /// What to do next where that is what Gofer answered.
+    /// What to do next if a call returned this code.
     pub(crate) fn hint_on(self, code: Code, hint: impl Into<String>) -> Self {
         if self.status().is_some_and(|status| status.code() == code) {
             self.hint(hint)
@@ -82,22 +82,22 @@ impl Failure {
     }
 
     pub(crate) fn status(&self) -> Option<&Status> {
-        match &self.what {
-            What::Call(status) => Some(status),
-            What::Said { .. } | What::NobodyListens => None,
+        match &self.cause {
+            Cause::Call(status) => Some(status),
+            Cause::Message { .. } | Cause::BrokenPipe => None,
         }
     }
 
-    /// Says it, and what to do next.
+    /// Prints the error and the hint.
     pub(crate) fn report(self, connection: &Connection) -> ExitCode {
-        let (code, message, hint) = match self.what {
-            What::NobodyListens => return ExitCode::SUCCESS,
-            What::Said { code, message } => (code, message, None),
-            What::Call(status) => explain(&status, connection),
+        let (code, message, hint) = match self.cause {
+            Cause::BrokenPipe => return ExitCode::SUCCESS,
+            Cause::Message { code, message } => (code, message, None),
+            Cause::Call(status) => explain(&status, connection),
         };
         let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let yellow = Style::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
-        // Where even this cannot be said, the code still says it.
+        // If standard error is closed, the exit code is all that is left.
         let mut out = anstream::stderr().lock();
         let _ = io::Write::write_fmt(
             &mut out,
@@ -111,10 +111,10 @@ impl Failure {
     }
 }
 
-/// The exit code, the sentence, and what to do next, for what Gofer answered.
+/// The exit code, the message and the hint for a call's status.
 fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'static str>) {
     let settings = Settings::resolve(connection).ok();
-    let address = settings.as_ref().map_or("its address", |settings| &settings.address);
+    let address = settings.as_ref().map_or("the server", |settings| &settings.address);
     let has_token = settings.as_ref().is_some_and(|settings| settings.token.is_some());
     let message = status.message().to_owned();
     match status.code() {
@@ -122,60 +122,63 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
             UNAVAILABLE,
             format!("the certificate of {address} is not trusted: {message}"),
             Some(
-                "name its certificate with --ca or GOFER_CA (a core keeps it beside its store, \
-                 such as gofer.redb.crt), and call it by a name that it is for; for development, \
-                 --skip-tls-verify trusts anyone",
+                "trust its certificate with --ca or GOFER_CA (a core keeps it next to its store, \
+                 such as gofer.redb.crt), and use an address that it is valid for; for \
+                 development, --skip-tls-verify accepts any certificate",
             ),
         ),
         Code::Unavailable if message.starts_with("cannot connect") => (
             UNAVAILABLE,
-            format!("Gofer does not answer at {address}: {message}"),
+            format!("cannot reach Gofer at {address}: {message}"),
             Some(
                 "is it running? `gofer service start` starts a core; --address or GOFER_ADDRESS \
-                 says where it is",
+                 sets the address",
             ),
         ),
         Code::Unavailable => (UNAVAILABLE, message, None),
         Code::DeadlineExceeded => {
-            let hint = "it may have had its effect: look before doing it again";
+            let hint = "it may have taken effect: check before you try again";
             (UNAVAILABLE, message, Some(hint))
         }
         Code::Unauthenticated if !has_token => (
             ACCESS,
-            "this needs a token, and none is set".to_owned(),
+            "a token is required, and none is set".to_owned(),
             Some(
-                "set GOFER_TOKEN, or `gofer config set token -`; the first one of a new core is \
-                 made by `gofer token bootstrap --save`",
+                "set GOFER_TOKEN, or use `gofer config set token -`; `gofer token bootstrap --save` \
+                 creates the first token of a new core",
             ),
         ),
-        Code::Unauthenticated => {
-            (ACCESS, message, Some("GOFER_TOKEN or `gofer config set token -` sets another token"))
-        }
+        Code::Unauthenticated => (
+            ACCESS,
+            message,
+            Some("set another token with GOFER_TOKEN or `gofer config set token -`"),
+        ),
         Code::PermissionDenied => (
             ACCESS,
             message,
-            Some("who has a management token can make one with access: `gofer token create`"),
+            Some(
+                "use a token with access; `gofer token create` creates one, given a management token",
+            ),
         ),
         Code::NotFound => (NOT_FOUND, message, None),
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => (STATE, message, None),
         Code::InvalidArgument | Code::OutOfRange => (USAGE, message, None),
         Code::Unimplemented => (UNIMPLEMENTED, message, None),
-        // The code says more than an empty sentence.
-        code if message.is_empty() => (FAILED, format!("Gofer answered {code:?}"), None),
+        code if message.is_empty() => (FAILED, format!("Gofer returned {code:?}"), None),
         _ => (FAILED, message, None),
     }
 }
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self { what: What::Call(Box::new(status)), hint: None }
+        Self { cause: Cause::Call(Box::new(status)), hint: None }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { what: What::NobodyListens, hint: None };
+            return Self { cause: Cause::BrokenPipe, hint: None };
         }
         Self::new(error.to_string())
     }

@@ -1,22 +1,24 @@
 //! Gofer's command line, and a Gofer core to leave running.
 //!
 //! ```console
-//! $ cargo run --example gofer -- service start
+//! $ gofer service start
 //! ```
 //!
-//! One module per noun, each with its commands and what they do; what they
-//! share is here:
+//! Each noun has a module with its subcommands and what they do. The other modules
+//! are shared:
 //!
-//! - [`cli`] is the whole grammar, [`settings`] where the address, the token and
-//!   the rest come from: flags, environment, configuration file.
-//! - [`session`] is a client with these settings, [`failure`] how a command
-//!   fails: a sentence, what to do next, an exit code.
-//! - [`output`] is tables for people and JSON for programs; results go to the
-//!   standard output, everything else to the standard error.
+//! - [`cli`] has the top-level commands and flags; [`settings`] resolves the address,
+//!   the token and other settings from flags, environment and configuration file.
+//! - [`session`] is a client with these settings; [`failure`] is an error with a hint
+//!   and an exit code.
+//! - [`output`] writes tables for people and JSON for programs. Results go to standard
+//!   output, everything else to standard error.
+//! - [`conversation`] answers an extension's questions, [`progress`] is a spinner,
+//!   [`pairs`] reads `KEY=VALUE`, and [`pipeline_file`] a pipeline's configuration.
 
 #![allow(
     clippy::single_match_else,
-    reason = "of a pipeline and of no pipeline, of a file and of no file: neither is the other's exception"
+    reason = "the cases, such as a file or no file, are of equal rank"
 )]
 
 mod cli;
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    // A core answers many at once; a command waits for one answer.
+    // A core serves many calls at once; other commands wait for one response.
     let mut runtime = if cli.command.is_core() {
         tokio::runtime::Builder::new_multi_thread()
     } else {
@@ -65,7 +67,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(cli.command.run(&cli.connection));
-    // Somebody may still be asked for a line that is no longer wanted.
+    // A thread may still be blocked on a line of standard input that nobody needs.
     runtime.shutdown_background();
     outcome
 }

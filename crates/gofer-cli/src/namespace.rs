@@ -7,51 +7,51 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Row, moment, rfc3339};
-use crate::session::{Session, patient};
+use crate::session::{Session, with_long_timeout};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Makes a namespace.
+pub(crate) enum NamespaceCommand {
+    /// Create a namespace.
     #[command(after_help = "\
 Example:
   gofer namespace create ops --description 'What keeps us running'")]
-    Create(Words),
-    /// Lists the namespaces that the token has access to.
+    Create(NamespaceFields),
+    /// List the namespaces that the token has access to.
     #[command(after_help = "Example:\n  gofer namespace list")]
     List,
-    /// Shows one namespace.
+    /// Show a namespace.
     #[command(after_help = "Example:\n  gofer namespace get ops")]
     Get {
-        /// What it is known by.
+        /// ID of the namespace.
         id: String,
     },
-    /// Changes what is said of a namespace.
+    /// Change the name or description of a namespace.
     #[command(after_help = "Example:\n  gofer namespace update ops --name Operations")]
-    Update(Words),
-    /// Removes a namespace.
+    Update(NamespaceFields),
+    /// Delete a namespace.
     #[command(after_help = "Example:\n  gofer namespace delete ops")]
     Delete {
-        /// What it is known by.
+        /// ID of the namespace.
         id: String,
     },
 }
 
 #[derive(Args)]
-pub(crate) struct Words {
-    /// What it is known by.
+pub(crate) struct NamespaceFields {
+    /// ID of the namespace.
     id: String,
-    /// Its name for people.
+    /// Display name.
     #[arg(long)]
     name: Option<String>,
-    /// What it is for, for people.
+    /// Description.
     #[arg(long)]
     description: Option<String>,
 }
 
-impl Command {
+impl NamespaceCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
-            Self::Create(Words { id, name, description }) => {
+            Self::Create(NamespaceFields { id, name, description }) => {
                 let request = proto::CreateNamespaceRequest {
                     name: name.unwrap_or_else(|| id.clone()),
                     description: description.unwrap_or_default(),
@@ -73,20 +73,24 @@ impl Command {
                 ];
                 Ok(session.out.details(lines, &namespace.json())?)
             }
-            Self::Update(Words { id, name, description }) => {
+            Self::Update(NamespaceFields { id, name, description }) => {
                 // The request replaces both.
-                let known = get(session, &id).await?;
+                let current = get(session, &id).await?;
                 let request = proto::UpdateNamespaceRequest {
                     id: id.clone(),
-                    name: name.unwrap_or(known.name),
-                    description: description.unwrap_or(known.description),
+                    name: name.unwrap_or(current.name),
+                    description: description.unwrap_or(current.description),
                 };
                 session.api().update_namespace(request).await.map_err(not_found)?;
                 Ok(session.out.done(&format!("Updated {id}."), &json!({ "updated": id }))?)
             }
             Self::Delete { id } => {
                 let request = proto::DeleteNamespaceRequest { id: id.clone() };
-                session.api().delete_namespace(patient(request)).await.map_err(not_found)?;
+                session
+                    .api()
+                    .delete_namespace(with_long_timeout(request))
+                    .await
+                    .map_err(not_found)?;
                 Ok(session.out.done(&format!("Deleted {id}."), &json!({ "deleted": id }))?)
             }
         }
@@ -114,7 +118,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
         }
         all.extend(page);
     }
-    Ok(session.out.list(&all, "The token has access to no namespace.")?)
+    Ok(session.out.list(&all, "The token does not have access to any namespace.")?)
 }
 
 impl Row for proto::Namespace {

@@ -1,5 +1,4 @@
-//! `gofer object`: files that the runs of a pipeline share, or that belong to
-//! one run.
+//! `gofer object`: files that belong to a pipeline, or to one of its runs.
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,91 +11,89 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Row, moment, note, rfc3339};
-use crate::session::{Pipeline, Session, patient};
+use crate::session::{Pipeline, Session, with_long_timeout};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Keeps a file, or the standard input.
+pub(crate) enum ObjectCommand {
+    /// Store a file, or standard input.
     #[command(after_help = "\
 Example:
   gofer object put config.json config.json --pipeline nightly
   make-report | gofer object put report.txt - --pipeline nightly --run 7")]
-    Put(Put),
-    /// Writes an object to the standard output, or a file.
+    Put(PutObject),
+    /// Write an object to standard output, or to a file.
     #[command(after_help = "\
 Example:
   gofer object get config.json --pipeline nightly > config.json
 
-It is written as it is, with --json too.")]
+The content is written unchanged, even with --json.")]
     Get {
-        /// What it is known by.
+        /// Key of the object.
         key: String,
         #[command(flatten)]
-        place: Place,
+        scope: ObjectScope,
         /// Write it to this file.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Lists the keys of objects.
+    /// List the keys of objects.
     #[command(after_help = "Example:\n  gofer object list --pipeline nightly --run 7")]
     List {
         #[command(flatten)]
-        place: Place,
+        scope: ObjectScope,
     },
-    /// Removes an object.
+    /// Delete an object.
     #[command(after_help = "Example:\n  gofer object delete config.json --pipeline nightly")]
     Delete {
-        /// What it is known by.
+        /// Key of the object.
         key: String,
         #[command(flatten)]
-        place: Place,
+        scope: ObjectScope,
     },
 }
 
-/// Whose object it is.
+/// What the object belongs to.
 #[derive(Args)]
-pub(crate) struct Place {
-    /// The pipeline, or namespace/pipeline.
+pub(crate) struct ObjectScope {
+    /// Pipeline, or namespace/pipeline.
     #[arg(long, short)]
     pipeline: String,
-    /// Of this run alone.
+    /// Number of the run that the object belongs to.
     #[arg(long)]
     run: Option<i64>,
 }
 
 #[derive(Args)]
-pub(crate) struct Put {
-    /// What it is known by.
+pub(crate) struct PutObject {
+    /// Key of the object.
     key: String,
-    /// What to keep; `-` is the standard input.
+    /// File to store; `-` is standard input.
     file: PathBuf,
     #[command(flatten)]
-    place: Place,
-    /// Take the place of what the key holds.
+    scope: ObjectScope,
+    /// Replace an existing object.
     #[arg(long)]
     force: bool,
 }
 
-impl Command {
+impl ObjectCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Put(put) => run_put(put, session).await,
-            Self::Get { key, place, output } => get(session, place, key, output.as_deref()).await,
-            Self::List { place } => list(session, place).await,
-            Self::Delete { key, place } => delete(session, place, key).await,
+            Self::Get { key, scope, output } => get(session, scope, key, output.as_deref()).await,
+            Self::List { scope } => list(session, scope).await,
+            Self::Delete { key, scope } => delete(session, scope, key).await,
         }
     }
 }
 
 fn not_found(status: tonic::Status) -> Failure {
-    Failure::from(status).hint_on(
-        Code::NotFound,
-        "`gofer object list --pipeline <pipeline>` shows the keys there are",
-    )
+    Failure::from(status)
+        .hint_on(Code::NotFound, "`gofer object list --pipeline <pipeline>` shows the keys")
 }
 
-fn taken(status: tonic::Status) -> Failure {
-    not_found(status).hint_on(Code::AlreadyExists, "--force takes the place of what the key holds")
+fn already_exists(status: tonic::Status) -> Failure {
+    not_found(status).hint_on(Code::AlreadyExists, "--force replaces it")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -108,54 +105,65 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::file("read", path, &error))
 }
 
-async fn run_put(put: Put, session: &Session) -> Result<(), Failure> {
-    let Put { key, file, place, force } = put;
+async fn run_put(put: PutObject, session: &Session) -> Result<(), Failure> {
+    let PutObject { key, file, scope, force } = put;
     let content = read(&file)?.into();
-    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&place.pipeline);
-    let bytes = if let Some(run_id) = place.run {
+    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&scope.pipeline);
+    let bytes = if let Some(run_id) = scope.run {
         let key = key.clone();
         let request =
             proto::PutRunObjectRequest { namespace_id, pipeline_id, run_id, key, content, force };
-        let answer = session.api().put_run_object(patient(request)).await.map_err(taken)?;
+        let answer = session
+            .api()
+            .put_run_object(with_long_timeout(request))
+            .await
+            .map_err(already_exists)?;
         answer.into_inner().bytes
     } else {
         let key = key.clone();
         let request =
             proto::PutPipelineObjectRequest { namespace_id, pipeline_id, key, content, force };
-        let answer = session.api().put_pipeline_object(patient(request)).await.map_err(taken)?;
+        let answer = session
+            .api()
+            .put_pipeline_object(with_long_timeout(request))
+            .await
+            .map_err(already_exists)?;
         let answer = answer.into_inner();
         if !answer.object_evicted.is_empty() {
             note(&format!(
-                "{} had to give way: {} objects of a pipeline are kept.",
+                "Removed the oldest object, {}: a pipeline keeps at most {} objects.",
                 answer.object_evicted, answer.object_limit
             ))?;
         }
         answer.bytes
     };
     let json = json!({ "key": key, "bytes": bytes });
-    Ok(session.out.done(&format!("Kept {key}, {bytes} bytes."), &json)?)
+    Ok(session.out.done(&format!("Stored {key} ({bytes} bytes)."), &json)?)
 }
 
 async fn get(
     session: &Session,
-    place: Place,
+    scope: ObjectScope,
     key: String,
     output: Option<&Path>,
 ) -> Result<(), Failure> {
-    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&place.pipeline);
-    let content = if let Some(run_id) = place.run {
+    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&scope.pipeline);
+    let content = if let Some(run_id) = scope.run {
         let request = proto::GetRunObjectRequest { namespace_id, pipeline_id, run_id, key };
         session
             .api()
-            .get_run_object(patient(request))
+            .get_run_object(with_long_timeout(request))
             .await
             .map_err(not_found)?
             .into_inner()
             .content
     } else {
         let request = proto::GetPipelineObjectRequest { namespace_id, pipeline_id, key };
-        let answer =
-            session.api().get_pipeline_object(patient(request)).await.map_err(not_found)?;
+        let answer = session
+            .api()
+            .get_pipeline_object(with_long_timeout(request))
+            .await
+            .map_err(not_found)?;
         answer.into_inner().content
     };
     match output {
@@ -170,23 +178,23 @@ async fn get(
     }
 }
 
-async fn list(session: &Session, place: Place) -> Result<(), Failure> {
-    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&place.pipeline);
-    let keys = if let Some(run_id) = place.run {
+async fn list(session: &Session, scope: ObjectScope) -> Result<(), Failure> {
+    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&scope.pipeline);
+    let keys = if let Some(run_id) = scope.run {
         let request = proto::ListRunObjectsRequest { namespace_id, pipeline_id, run_id };
         session.api().list_run_objects(request).await?.into_inner().keys
     } else {
         let request = proto::ListPipelineObjectsRequest { namespace_id, pipeline_id };
         let answer = session.api().list_pipeline_objects(request).await;
-        answer.map_err(crate::pipeline::not_found)?.into_inner().keys
+        answer.map_err(crate::pipeline::pipeline_not_found)?.into_inner().keys
     };
-    Ok(session.out.list(&keys, "There are no objects; `gofer object put` keeps one.")?)
+    Ok(session.out.list(&keys, "There are no objects; `gofer object put` stores one.")?)
 }
 
-async fn delete(session: &Session, place: Place, key: String) -> Result<(), Failure> {
-    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&place.pipeline);
+async fn delete(session: &Session, scope: ObjectScope, key: String) -> Result<(), Failure> {
+    let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&scope.pipeline);
     let deleted = key.clone();
-    if let Some(run_id) = place.run {
+    if let Some(run_id) = scope.run {
         let request = proto::DeleteRunObjectRequest { namespace_id, pipeline_id, run_id, key };
         session.api().delete_run_object(request).await.map_err(not_found)?;
     } else {

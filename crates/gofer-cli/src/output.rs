@@ -1,6 +1,5 @@
-//! Results: tables for people, JSON for programs. Colours only where a terminal
-//! shows them. What was said by someone else is shown without what would steer
-//! a terminal.
+//! Results: tables for people, JSON for programs. Colours are for terminals only, and
+//! control characters are removed from text that comes from elsewhere.
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
@@ -16,7 +15,7 @@ pub(crate) struct Out {
     pub(crate) json: bool,
 }
 
-/// A thing that can be listed.
+/// A row of a table, or an object in a JSON array.
 pub(crate) trait Row {
     const HEADER: &'static [&'static str];
 
@@ -36,9 +35,9 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// How a thing is doing, in a word and a colour.
+/// The colour of a status.
 #[derive(Clone, Copy)]
-pub(crate) enum Mood {
+pub(crate) enum Health {
     Good,
     Changing,
     Bad,
@@ -46,12 +45,12 @@ pub(crate) enum Mood {
 }
 
 impl Cell {
-    pub(crate) fn mood(text: impl Into<String>, mood: Mood) -> Self {
-        let style = match mood {
-            Mood::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
-            Mood::Changing => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
-            Mood::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())),
-            Mood::Off => Style::new().dimmed(),
+    pub(crate) fn health(text: impl Into<String>, health: Health) -> Self {
+        let style = match health {
+            Health::Good => Style::new().fg_color(Some(AnsiColor::Green.into())),
+            Health::Changing => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+            Health::Bad => Style::new().fg_color(Some(AnsiColor::Red.into())),
+            Health::Off => Style::new().dimmed(),
         };
         Self { text: text.into(), style }
     }
@@ -62,24 +61,23 @@ impl Out {
         Self { json }
     }
 
-    /// A listing; `nothing` says that there is nothing to list.
-    pub(crate) fn list<T: Row>(self, rows: &[T], nothing: &str) -> io::Result<()> {
+    /// A listing, or the sentence `if_empty` without rows.
+    pub(crate) fn list<T: Row>(self, rows: &[T], if_empty: &str) -> io::Result<()> {
         if self.json {
             return self.document(&rows.iter().map(Row::json).collect());
         }
         if rows.is_empty() {
-            // Not a result: what counts lines counts none.
-            return note(nothing);
+            // Not on standard output, so that `wc -l` counts no lines.
+            return note(if_empty);
         }
         table(T::HEADER, &rows.iter().map(Row::cells).collect::<Vec<_>>())
     }
 
-    /// One thing: a line for each of its properties that is not empty.
+    /// One item: a line for each property that is not empty.
     pub(crate) fn details(self, lines: Vec<(&str, Cell)>, json: &Value) -> io::Result<()> {
         if self.json {
             return self.document(json);
         }
-        // What is not so needs no line.
         let lines: Vec<_> = lines.into_iter().filter(|(_, cell)| !cell.text.is_empty()).collect();
         let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
         let bold = Style::new().bold();
@@ -91,7 +89,7 @@ impl Out {
         out.flush()
     }
 
-    /// Something was done: a sentence, or what came of it.
+    /// Reports what was done: a sentence, or JSON.
     pub(crate) fn done(self, sentence: &str, json: &Value) -> io::Result<()> {
         if self.json {
             return self.document(json);
@@ -101,7 +99,7 @@ impl Out {
         out.flush()
     }
 
-    /// Lines of someone else's, as they are; nothing for programs.
+    /// Lines from elsewhere, such as documentation; nothing with --json.
     pub(crate) fn text(self, text: &str) -> io::Result<()> {
         if self.json {
             return Ok(());
@@ -113,7 +111,7 @@ impl Out {
         out.flush()
     }
 
-    #[allow(clippy::unused_self, reason = "one of the ways in which this one tells")]
+    #[allow(clippy::unused_self, reason = "one of the output methods")]
     pub(crate) fn document(self, json: &Value) -> io::Result<()> {
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, json)?;
@@ -122,13 +120,13 @@ impl Out {
     }
 }
 
-/// A sentence beside the result, for people.
+/// A sentence on standard error, apart from the result.
 pub(crate) fn note(sentence: &str) -> io::Result<()> {
     writeln!(anstream::stderr().lock(), "{}", visible(sentence))
 }
 
-/// Columns as wide as what is in them, two spaces apart, no lines: readable, and
-/// easy to take apart.
+/// Columns as wide as their content, two spaces apart, without rules: easy to read
+/// and to split.
 fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
     let mut widths: Vec<usize> = header.iter().map(|title| title.width()).collect();
     for row in rows {
@@ -141,7 +139,7 @@ fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
         let mut gap = 0;
         for ((text, style), width) in cells.zip(&widths) {
             if text.is_empty() {
-                // Nothing follows the last word of a line.
+                // No trailing spaces.
                 gap += width + 2;
                 continue;
             }
@@ -158,7 +156,7 @@ fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
     out.flush()
 }
 
-/// Without the characters that steer a terminal.
+/// Without control characters, which a terminal would interpret.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     if text.contains(char::is_control) {
         text.replace(char::is_control, " ").into()
@@ -167,7 +165,7 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Unix milliseconds as RFC 3339; nothing for what has not happened.
+/// Unix milliseconds as RFC 3339; `None` for 0, which means never.
 pub(crate) fn rfc3339(unix_millis: i64) -> Option<String> {
     if unix_millis == 0 {
         return None;
@@ -176,12 +174,12 @@ pub(crate) fn rfc3339(unix_millis: i64) -> Option<String> {
     time.ok()?.format(&Rfc3339).ok()
 }
 
-/// The same for a table: to the second.
+/// The same for tables: whole seconds, `-` for never.
 pub(crate) fn moment(unix_millis: i64) -> String {
     rfc3339(unix_millis - unix_millis.rem_euclid(1000)).unwrap_or_else(|| "-".to_owned())
 }
 
-/// A generated name such as `PIPELINE_STATE_UNKNOWN` as people read it.
+/// The name of an enum's value for people: `PIPELINE_STATE_UNKNOWN` is `unknown`.
 pub(crate) fn word(name: &str) -> String {
     if name.contains("UNKNOWN") { "unknown".to_owned() } else { name.to_lowercase() }
 }
@@ -191,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc_and_what_has_not_happened_is_none() {
+    fn times_are_utc_and_zero_is_never() {
         assert_eq!(rfc3339(1_700_000_000_123).unwrap(), "2023-11-14T22:13:20.123Z");
         assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20Z");
         assert_eq!((rfc3339(0), moment(0).as_str()), (None, "-"));
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_said_does_not_steer_the_terminal() {
+    fn control_characters_are_removed() {
         assert_eq!(visible("a\u{1b}[2Jb\nc"), "a [2Jb c");
     }
 }

@@ -1,10 +1,10 @@
-//! `KEY=VALUE`, as settings, variables and notes are given.
+//! `KEY=VALUE`, the form of settings, variables and notes.
 
 use std::collections::HashMap;
 
 use crate::failure::Failure;
 
-/// For clap: `KEY=VALUE`; the value may be empty and hold more `=`.
+/// For clap: `KEY=VALUE`. The value may be empty and may contain `=`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -12,7 +12,7 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The pairs by key. A key that is given twice is a mistake: which one is meant?
+/// The pairs by key. A key that is given twice is an error.
 pub(crate) fn unique(pairs: Vec<(String, String)>) -> Result<HashMap<String, String>, Failure> {
     let mut map = HashMap::with_capacity(pairs.len());
     for (key, value) in pairs {
@@ -24,13 +24,12 @@ pub(crate) fn unique(pairs: Vec<(String, String)>) -> Result<HashMap<String, Str
     Ok(map)
 }
 
-/// What was concluded in a conversation, with what was given beside it, which
-/// counts where both say something.
+/// The settings from a conversation and those from flags, which win.
 pub(crate) fn merge(
-    concluded: Vec<(String, String)>,
+    answered: Vec<(String, String)>,
     given: HashMap<String, String>,
 ) -> HashMap<String, String> {
-    let mut map: HashMap<_, _> = concluded
+    let mut map: HashMap<_, _> = answered
         .into_iter()
         .filter(|(key, _)| !given.keys().any(|it| it.eq_ignore_ascii_case(key)))
         .collect();

@@ -10,71 +10,71 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::failure::Failure;
-use crate::output::{Cell, Mood, Row, moment, rfc3339, word};
+use crate::output::{Cell, Health, Row, moment, rfc3339, word};
 use crate::pipeline_file;
-use crate::session::{Pipeline, Session, patient};
+use crate::session::{Pipeline, Session, with_long_timeout};
 use crate::subscription;
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Makes a pipeline, or adds a version to the one of that name.
+pub(crate) enum PipelineCommand {
+    /// Create a pipeline, or a new version of its configuration.
     #[command(after_help = "\
 Example:
   gofer pipeline create nightly --description 'What happens at night'
   gofer pipeline create nightly --task build=registry.example.com/build:1.0
   gofer pipeline create nightly --file nightly.toml
 
-A file is TOML, or JSON where its name ends so:
+The file is TOML, or JSON if its name ends in .json:
   description = \"What happens at night\"
   parallelism = 1
   [[tasks]]
   id = \"build\"
   image = \"registry.example.com/build:1.0\"
   variables = { MODE = \"release\" }")]
-    Create(Create),
-    /// Lists the pipelines of a namespace.
+    Create(CreatePipeline),
+    /// List the pipelines of a namespace.
     #[command(after_help = "Example:\n  gofer pipeline list --namespace ops")]
     List,
-    /// Shows one pipeline and its configuration.
+    /// Show a pipeline and its configuration.
     #[command(after_help = "Example:\n  gofer pipeline get ops/nightly")]
     Get {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The version of the configuration; without it, the newest.
+        /// Version of the configuration; the newest by default.
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         version: i64,
     },
-    /// Lets a disabled pipeline run again.
+    /// Allow runs of a disabled pipeline again.
     #[command(after_help = "Example:\n  gofer pipeline enable nightly")]
     Enable {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
     },
-    /// Refuses new runs of a pipeline.
+    /// Refuse new runs of a pipeline.
     #[command(after_help = "Example:\n  gofer pipeline disable nightly")]
     Disable {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
     },
-    /// Makes a version of a pipeline's configuration live, on a real Gofer.
+    /// Deploy a version of a pipeline's configuration, on a full Gofer.
     #[command(after_help = "\
 Example:
   gofer pipeline deploy nightly 2
 
-A core of this program has no deployments: the newest version is always live.")]
+An embedded core has no deployments: the newest version is always live.")]
     Deploy {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The version to make live.
+        /// Version to deploy.
         version: i64,
     },
-    /// Removes a pipeline with all that belongs to it.
+    /// Delete a pipeline with everything that belongs to it.
     #[command(after_help = "Example:\n  gofer pipeline delete nightly")]
     Delete {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
     },
-    /// Subscribes a pipeline to an extension; `extension sub` is the same.
+    /// Subscribe a pipeline to an extension, like `extension sub`.
     #[command(after_help = "\
 Example:
   gofer pipeline extend nightly interval hourly -s every=1h")]
@@ -82,39 +82,39 @@ Example:
 }
 
 #[derive(Args)]
-pub(crate) struct Create {
-    /// The pipeline, or namespace/pipeline.
+pub(crate) struct CreatePipeline {
+    /// Pipeline, or namespace/pipeline.
     pipeline: String,
-    /// Its name for people.
+    /// Display name.
     #[arg(long)]
     name: Option<String>,
-    /// What it is for, for people.
+    /// Description.
     #[arg(long)]
     description: Option<String>,
-    /// How many of its runs may go on at once; 0 leaves it to the server.
+    /// Maximum number of concurrent runs; 0 leaves it to the server.
     #[arg(long)]
     parallelism: Option<i64>,
-    /// A task and its image; may be given again.
+    /// Task and its image; can be repeated.
     #[arg(long = "task", value_name = "ID=IMAGE", value_parser = crate::pairs::pair)]
     tasks: Vec<(String, String)>,
-    /// The configuration, in TOML or JSON; flags count where both say something.
+    /// File with the configuration, in TOML or JSON; flags override it.
     #[arg(long, short)]
     file: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct Extend {
-    /// The pipeline, or namespace/pipeline.
+    /// Pipeline, or namespace/pipeline.
     pipeline: String,
-    /// The name that the extension is installed under.
+    /// Name of the extension.
     extension: String,
-    /// Tells the pipeline's subscriptions to one extension apart.
+    /// Label that distinguishes the pipeline's subscriptions to this extension.
     label: String,
     #[command(flatten)]
     settings: subscription::Parameters,
 }
 
-impl Command {
+impl PipelineCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Create(create) => run_create(create, session).await,
@@ -125,13 +125,13 @@ impl Command {
             Self::Enable { pipeline } => {
                 let Pipeline { namespace, id } = session.pipeline(&pipeline);
                 let request = proto::EnablePipelineRequest { namespace_id: namespace, id };
-                session.api().enable_pipeline(request).await.map_err(not_found)?;
+                session.api().enable_pipeline(request).await.map_err(pipeline_not_found)?;
                 done(session, "Enabled", &pipeline)
             }
             Self::Disable { pipeline } => {
                 let Pipeline { namespace, id } = session.pipeline(&pipeline);
                 let request = proto::DisablePipelineRequest { namespace_id: namespace, id };
-                session.api().disable_pipeline(request).await.map_err(not_found)?;
+                session.api().disable_pipeline(request).await.map_err(pipeline_not_found)?;
                 done(session, "Disabled", &pipeline)
             }
             Self::Deploy { pipeline, version } => {
@@ -143,17 +143,23 @@ impl Command {
                     force: false,
                 };
                 let answer = session.api().deploy_pipeline(request).await.map_err(|status| {
-                    not_found(status)
-                        .hint_on(Code::Unimplemented, "here the newest version is always live")
+                    pipeline_not_found(status).hint_on(
+                        Code::Unimplemented,
+                        "this Gofer has no deployments; the newest version is always live",
+                    )
                 })?;
                 let id = answer.into_inner().deployment_id;
-                let sentence = format!("Deployment {id} of {pipeline} has begun.");
+                let sentence = format!("Started deployment {id} of {pipeline}.");
                 Ok(session.out.done(&sentence, &json!({ "deployment": id }))?)
             }
             Self::Delete { pipeline } => {
                 let Pipeline { namespace, id } = session.pipeline(&pipeline);
                 let request = proto::DeletePipelineRequest { namespace_id: namespace, id };
-                session.api().delete_pipeline(patient(request)).await.map_err(not_found)?;
+                session
+                    .api()
+                    .delete_pipeline(with_long_timeout(request))
+                    .await
+                    .map_err(pipeline_not_found)?;
                 done(session, "Deleted", &pipeline)
             }
             Self::Extend(Extend { pipeline, extension, label, settings }) => {
@@ -170,13 +176,13 @@ fn done(session: &Session, what: &str, pipeline: &str) -> Result<(), Failure> {
     Ok(session.out.done(&format!("{what} {pipeline}."), &json)?)
 }
 
-pub(crate) fn not_found(status: tonic::Status) -> Failure {
+pub(crate) fn pipeline_not_found(status: tonic::Status) -> Failure {
     Failure::from(status)
         .hint_on(Code::NotFound, "`gofer pipeline list` shows the pipelines of a namespace")
 }
 
-async fn run_create(create: Create, session: &Session) -> Result<(), Failure> {
-    let Create { pipeline, name, description, parallelism, tasks, file } = create;
+async fn run_create(create: CreatePipeline, session: &Session) -> Result<(), Failure> {
+    let CreatePipeline { pipeline, name, description, parallelism, tasks, file } = create;
     let Pipeline { namespace, id } = session.pipeline(&pipeline);
     let mut config = match file {
         Some(path) => pipeline_file::read(&path)?,
@@ -195,7 +201,8 @@ async fn run_create(create: Create, session: &Session) -> Result<(), Failure> {
         pipeline_config: Some(config),
     };
     let answer = session.api().register_pipeline_config(request).await.map_err(|status| {
-        Failure::from(status).hint_on(Code::NotFound, "`gofer namespace create` makes a namespace")
+        Failure::from(status)
+            .hint_on(Code::NotFound, "`gofer namespace create` creates a namespace")
     })?;
     let made = answer.into_inner().pipeline.unwrap_or_default();
     let config = made.config.unwrap_or_default();
@@ -223,7 +230,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
         all.extend(page);
     }
     let nothing = format!(
-        "The namespace {} has no pipelines; `gofer pipeline create` makes one.",
+        "The namespace {} has no pipelines; `gofer pipeline create` creates one.",
         session.settings.namespace
     );
     Ok(session.out.list(&all, &nothing)?)
@@ -232,7 +239,7 @@ async fn list(session: &Session) -> Result<(), Failure> {
 async fn get(session: &Session, pipeline: Pipeline, version: i64) -> Result<(), Failure> {
     let request =
         proto::GetPipelineRequest { namespace_id: pipeline.namespace, id: pipeline.id, version };
-    let answer = session.api().get_pipeline(request).await.map_err(not_found)?;
+    let answer = session.api().get_pipeline(request).await.map_err(pipeline_not_found)?;
     let found = answer.into_inner().pipeline.unwrap_or_default();
     let metadata = found.metadata.unwrap_or_default();
     let config = found.config.unwrap_or_default();
@@ -253,12 +260,12 @@ async fn get(session: &Session, pipeline: Pipeline, version: i64) -> Result<(), 
 }
 
 fn state(metadata: &PipelineMetadata) -> Cell {
-    let mood = match metadata.state() {
-        PipelineState::Active => Mood::Good,
-        PipelineState::Disabled => Mood::Off,
-        PipelineState::Unknown => Mood::Bad,
+    let health = match metadata.state() {
+        PipelineState::Active => Health::Good,
+        PipelineState::Disabled => Health::Off,
+        PipelineState::Unknown => Health::Bad,
     };
-    Cell::mood(word(metadata.state().as_str_name()), mood)
+    Cell::health(word(metadata.state().as_str_name()), health)
 }
 
 impl Row for PipelineMetadata {
@@ -284,7 +291,7 @@ impl Row for PipelineMetadata {
     }
 }
 
-/// Without the tasks' variables and logins, which may be secret.
+/// Without the tasks' variables and credentials, which may be secret.
 fn json_of(metadata: &PipelineMetadata, config: &PipelineConfig) -> Value {
     let mut tasks: Vec<_> = config.tasks.values().collect();
     tasks.sort_by(|a, b| a.id.cmp(&b.id));

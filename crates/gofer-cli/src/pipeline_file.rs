@@ -1,4 +1,4 @@
-//! A pipeline's configuration in a file, as its owner writes it.
+//! The file format of a pipeline's configuration.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct PipelineFile {
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -29,8 +29,8 @@ struct Task {
     #[serde(default)]
     description: String,
     image: String,
-    registry_auth: Option<Login>,
-    /// What must have ended before, and how.
+    registry_auth: Option<TaskLogin>,
+    /// The tasks that must have ended before, and how.
     #[serde(default)]
     depends_on: HashMap<String, Ended>,
     #[serde(default)]
@@ -45,7 +45,7 @@ struct Task {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Login {
+struct TaskLogin {
     user: String,
     pass: String,
 }
@@ -58,21 +58,20 @@ enum Ended {
     Failure,
 }
 
-/// Reads JSON where the name ends so, TOML elsewhere.
+/// Reads JSON if the name ends in `.json`, and TOML otherwise.
 pub(crate) fn read(path: &Path) -> Result<UserPipelineConfig, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
-    // Neither says what stands there, which may be a secret.
+    // Neither error contains the text itself, which may be a secret.
     let parsed = if path.extension().is_some_and(|it| it.eq_ignore_ascii_case("json")) {
-        serde_json::from_str(&text).map_err(|error| {
-            format!("line {}, column {}: not as it must be", error.line(), error.column())
-        })
+        serde_json::from_str(&text)
+            .map_err(|error| format!("invalid at line {}, column {}", error.line(), error.column()))
     } else {
         toml::from_str(&text).map_err(|error: toml::de::Error| error.message().to_owned())
     };
-    let file: File = parsed.map_err(|why| {
-        Failure::usage(format!("`{}` is no pipeline: {why}", path.display()))
-            .hint("`gofer pipeline create --help` shows one")
+    let file: PipelineFile = parsed.map_err(|why| {
+        Failure::usage(format!("`{}` is not a valid pipeline: {why}", path.display()))
+            .hint("`gofer pipeline create --help` shows an example")
     })?;
     Ok(UserPipelineConfig {
         id: String::new(),
@@ -91,7 +90,7 @@ impl From<Task> for UserPipelineTaskConfig {
             image: task.image,
             registry_auth: task
                 .registry_auth
-                .map(|Login { user, pass }| RegistryAuth { user, pass }),
+                .map(|TaskLogin { user, pass }| RegistryAuth { user, pass }),
             depends_on: task
                 .depends_on
                 .into_iter()

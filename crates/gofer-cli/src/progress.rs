@@ -1,4 +1,4 @@
-//! What is waited for, on one line of a terminal; nothing where there is none.
+//! A spinner with a message on standard error, if that is a terminal.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -11,76 +11,75 @@ use tonic::Code;
 use crate::output::visible;
 use crate::session::Session;
 
-/// Seen as movement, and slow enough to read.
-const TICK: Duration = Duration::from_millis(100);
+/// Between two frames of the spinner.
+const FRAME: Duration = Duration::from_millis(100);
 
-/// How often a core is asked how an extension fares: an answer costs it next to
-/// nothing, and people notice half a second.
-const ASK: Duration = Duration::from_millis(500);
+/// How often the state of an extension is polled, which costs a core next to nothing.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Shows what is waited for until it is dropped.
-pub(crate) struct Waiting(ProgressBar);
+/// Shows a message until it is dropped.
+pub(crate) struct Spinner(ProgressBar);
 
-impl Waiting {
-    pub(crate) fn new(for_what: impl Into<String>) -> Self {
+impl Spinner {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         let bar = ProgressBar::new_spinner();
         if std::io::stderr().is_terminal() {
-            bar.enable_steady_tick(TICK);
+            bar.enable_steady_tick(FRAME);
         } else {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        bar.set_message(for_what.into());
+        bar.set_message(message.into());
         Self(bar)
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Spinner {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }
 
-/// Waits for a call that changes an extension, and shows how the extension fares
-/// meanwhile, where this Gofer tells.
-pub(crate) async fn watching<T>(
+/// Waits for a call that changes an extension, and shows the extension's state
+/// meanwhile if this Gofer reports it.
+pub(crate) async fn with_progress<T>(
     session: &Session,
     extension: &str,
-    doing: &str,
+    action: &str,
     call: impl Future<Output = T>,
 ) -> T {
-    let waiting = Waiting::new(doing);
+    let spinner = Spinner::new(action);
     tokio::select! {
         outcome = call => outcome,
-        () = tell(session, extension, doing, &waiting) => std::future::pending().await,
+        () = poll_state(session, extension, action, &spinner) => std::future::pending().await,
     }
 }
 
-/// Never ends, so that it is the call that ends the waiting.
-async fn tell(session: &Session, extension: &str, doing: &str, waiting: &Waiting) {
-    while !waiting.0.is_hidden() {
-        tokio::time::sleep(ASK).await;
+/// Never completes: it is the call that ends the wait.
+async fn poll_state(session: &Session, extension: &str, action: &str, spinner: &Spinner) {
+    while !spinner.0.is_hidden() {
+        tokio::time::sleep(POLL_INTERVAL).await;
         let request = ListExtensionStatesRequest { name: extension.to_owned() };
         match session.embedded().list_extension_states(request).await {
             Ok(answer) => {
                 if let Some(state) = answer.into_inner().extensions.first() {
                     let message = if state.reason.is_empty() {
-                        format!("{doing} ({})", word(state.state()))
+                        format!("{action} ({})", state_word(state.state()))
                     } else {
-                        format!("{doing}: {}", visible(&state.reason))
+                        format!("{action}: {}", visible(&state.reason))
                     };
-                    waiting.0.set_message(message);
+                    spinner.0.set_message(message);
                 }
             }
-            // A real Gofer does not tell.
+            // A full Gofer does not report states.
             Err(status) if status.code() == Code::Unimplemented => break,
-            // The call itself is told what is wrong.
+            // The call itself reports what is wrong.
             Err(_) => {}
         }
     }
     std::future::pending::<()>().await;
 }
 
-/// How an extension fares, as people say it.
-pub(crate) fn word(state: State) -> String {
+/// The state of an extension, for people.
+pub(crate) fn state_word(state: State) -> String {
     crate::output::word(state.as_str_name())
 }

@@ -10,89 +10,89 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::failure::Failure;
-use crate::output::{Cell, Mood, Row, moment, rfc3339, word};
+use crate::output::{Cell, Health, Row, moment, rfc3339, word};
 use crate::pairs::{pair, unique};
-use crate::pipeline::not_found;
-use crate::progress::Waiting;
+use crate::pipeline::pipeline_not_found;
+use crate::progress::Spinner;
 use crate::session::{Pipeline, Session};
 
-/// How often a run that is waited for is asked after.
-const ASK: Duration = Duration::from_millis(500);
+/// How often --wait polls a run.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Starts a run of a pipeline.
+pub(crate) enum RunCommand {
+    /// Start a run of a pipeline.
     #[command(after_help = "\
 Example:
   gofer run start nightly -v BRANCH=main --wait")]
-    Start(Start),
-    /// Lists the newest runs of a pipeline, newest first.
+    Start(StartRun),
+    /// List the runs of a pipeline, newest first.
     #[command(after_help = "Example:\n  gofer run list nightly --limit 5")]
     List {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// How many at most.
+        /// Maximum number to show.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
-        /// How many of the newest to leave out.
+        /// Number of the newest runs to skip.
         #[arg(long, default_value_t = 0)]
         offset: u32,
     },
-    /// Shows one run.
+    /// Show a run.
     #[command(after_help = "Example:\n  gofer run get nightly 7")]
     Get {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The run's number.
+        /// Number of the run.
         run: i64,
     },
-    /// Stops a run, or all of a pipeline.
+    /// Cancel a run, or all runs of a pipeline.
     #[command(after_help = "\
 Example:
   gofer run cancel nightly 7
   gofer run cancel nightly --all")]
-    Cancel(Cancel),
-    /// Starts a new run with the variables of an earlier one.
+    Cancel(CancelRun),
+    /// Start a new run with the variables of an earlier one.
     #[command(after_help = "Example:\n  gofer run retry nightly 7")]
     Retry {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The run's number.
+        /// Number of the run.
         run: i64,
     },
 }
 
 #[derive(Args)]
-pub(crate) struct Start {
-    /// The pipeline, or namespace/pipeline.
+pub(crate) struct StartRun {
+    /// Pipeline, or namespace/pipeline.
     pipeline: String,
-    /// A variable of the run; may be given again.
+    /// Variable of the run; can be repeated.
     #[arg(short, long = "variable", value_name = "KEY=VALUE", value_parser = pair)]
     variables: Vec<(String, String)>,
-    /// Why, for those who look at the run later.
+    /// Why it is started, which is shown with the run.
     #[arg(long, default_value = "started by hand")]
     reason: String,
-    /// Wait for its end; the exit code is 8 where it did not succeed.
+    /// Wait until the run ends; the exit code is 8 if it did not succeed.
     #[arg(long, short)]
     wait: bool,
 }
 
 #[derive(Args)]
-pub(crate) struct Cancel {
-    /// The pipeline, or namespace/pipeline.
+pub(crate) struct CancelRun {
+    /// Pipeline, or namespace/pipeline.
     pipeline: String,
-    /// The run's number.
+    /// Number of the run.
     #[arg(required_unless_present = "all")]
     run: Option<i64>,
-    /// All runs of the pipeline that go on.
+    /// All runs of the pipeline that have not ended.
     #[arg(long, conflicts_with = "run")]
     all: bool,
-    /// At once, without time to clean up.
+    /// Stop at once, without time to clean up.
     #[arg(long)]
     force: bool,
 }
 
-impl Command {
+impl RunCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Start(start) => run_start(start, session).await,
@@ -108,9 +108,9 @@ impl Command {
                     namespace_id: namespace,
                     pipeline_id: id,
                     run_id: run,
-                    initiator: Some(by_hand("tried again by hand".to_owned())),
+                    initiator: Some(by_hand("retried by hand".to_owned())),
                 };
-                let answer = session.api().retry_run(request).await.map_err(no_run)?;
+                let answer = session.api().retry_run(request).await.map_err(run_not_found)?;
                 let run = answer.into_inner().run.unwrap_or_default();
                 started(session, &run)
             }
@@ -118,7 +118,7 @@ impl Command {
     }
 }
 
-fn no_run(status: tonic::Status) -> Failure {
+fn run_not_found(status: tonic::Status) -> Failure {
     Failure::from(status)
         .hint_on(Code::NotFound, "`gofer run list <pipeline>` shows the runs of a pipeline")
 }
@@ -133,7 +133,7 @@ fn started(session: &Session, run: &proto::Run) -> Result<(), Failure> {
     Ok(session.out.done(&sentence, &run.json())?)
 }
 
-async fn run_start(start: Start, session: &Session) -> Result<(), Failure> {
+async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
     let pipeline = session.pipeline(&start.pipeline);
     let request = proto::StartRunRequest {
         namespace_id: pipeline.namespace.clone(),
@@ -142,28 +142,28 @@ async fn run_start(start: Start, session: &Session) -> Result<(), Failure> {
         initiator: Some(by_hand(start.reason)),
     };
     let answer = session.api().start_run(request).await.map_err(|status| {
-        not_found(status).hint_on(
+        pipeline_not_found(status).hint_on(
             Code::FailedPrecondition,
-            "`gofer pipeline get` shows whether it is disabled, `gofer run list` what still runs, \
-             and `gofer service toggle-events` lets Gofer start runs again",
+            "`gofer pipeline get` shows whether the pipeline is disabled, `gofer run list` which \
+             runs have not ended, and `gofer service toggle-events` allows runs again",
         )
     })?;
     let mut run = answer.into_inner().run.unwrap_or_default();
     if !start.wait {
         return started(session, &run);
     }
-    let waiting = Waiting::new(format!("run {} of {pipeline}", run.id));
+    let spinner = Spinner::new(format!("run {} of {pipeline}", run.id));
     while run.state() != RunState::Complete {
-        tokio::time::sleep(ASK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         run = get(session, &pipeline, run.id).await?;
     }
-    drop(waiting);
+    drop(spinner);
     show(session, &run)?;
     if run.status() == RunStatus::Successful {
         return Ok(());
     }
     let status = word(run.status().as_str_name());
-    Err(Failure::run_failed(format!("run {} of {pipeline} ended as {status}", run.id)))
+    Err(Failure::run_failed(format!("run {} of {pipeline} did not succeed: {status}", run.id)))
 }
 
 async fn get(session: &Session, pipeline: &Pipeline, id: i64) -> Result<proto::Run, Failure> {
@@ -172,7 +172,7 @@ async fn get(session: &Session, pipeline: &Pipeline, id: i64) -> Result<proto::R
         pipeline_id: pipeline.id.clone(),
         id,
     };
-    let answer = session.api().get_run(request).await.map_err(no_run)?;
+    let answer = session.api().get_run(request).await.map_err(run_not_found)?;
     Ok(answer.into_inner().run.unwrap_or_default())
 }
 
@@ -186,10 +186,11 @@ async fn list(session: &Session, pipeline: &str, limit: u32, offset: u32) -> Res
             namespace_id: pipeline.namespace.clone(),
             pipeline_id: pipeline.id.clone(),
             offset: offset + have,
-            // What one answer holds at most is up to the server.
+            // The server decides how many it returns at most.
             limit: (limit - have).min(200),
         };
-        let page = session.api().list_runs(request).await.map_err(not_found)?.into_inner().runs;
+        let page =
+            session.api().list_runs(request).await.map_err(pipeline_not_found)?.into_inner().runs;
         let is_last = page.is_empty();
         runs.extend(page);
         if is_last || i64::try_from(runs.len()).unwrap_or(i64::MAX) >= limit {
@@ -200,38 +201,38 @@ async fn list(session: &Session, pipeline: &str, limit: u32, offset: u32) -> Res
     Ok(session.out.list(&runs, &nothing)?)
 }
 
-async fn run_cancel(cancel: Cancel, session: &Session) -> Result<(), Failure> {
-    let Cancel { pipeline, run, all: _, force } = cancel;
+async fn run_cancel(cancel: CancelRun, session: &Session) -> Result<(), Failure> {
+    let CancelRun { pipeline, run, all: _, force } = cancel;
     let Pipeline { namespace, id } = session.pipeline(&pipeline);
     let Some(run) = run else {
         let request =
             proto::CancelAllRunsRequest { namespace_id: namespace, pipeline_id: id, force };
-        let answer = session.api().cancel_all_runs(request).await.map_err(not_found)?;
+        let answer = session.api().cancel_all_runs(request).await.map_err(pipeline_not_found)?;
         let runs = answer.into_inner().runs;
         let sentence = format!("Asked {} runs of {pipeline} to stop.", runs.len());
         return Ok(session.out.done(&sentence, &json!({ "runs": runs }))?);
     };
     let request =
         proto::CancelRunRequest { namespace_id: namespace, pipeline_id: id, run_id: run, force };
-    session.api().cancel_run(request).await.map_err(no_run)?;
+    session.api().cancel_run(request).await.map_err(run_not_found)?;
     let sentence = format!("Asked run {run} of {pipeline} to stop.");
     Ok(session.out.done(&sentence, &json!({ "runs": [run] }))?)
 }
 
-/// State and outcome in one word.
+/// State and status in one word.
 fn outcome(run: &proto::Run) -> Cell {
-    let (name, mood) = match (run.state(), run.status()) {
+    let (name, health) = match (run.state(), run.status()) {
         (RunState::Complete, status) => (
             status.as_str_name(),
             match status {
-                RunStatus::Successful => Mood::Good,
-                RunStatus::Cancelled => Mood::Off,
-                RunStatus::Failed | RunStatus::Unknown => Mood::Bad,
+                RunStatus::Successful => Health::Good,
+                RunStatus::Cancelled => Health::Off,
+                RunStatus::Failed | RunStatus::Unknown => Health::Bad,
             },
         ),
-        (state, _) => (state.as_str_name(), Mood::Changing),
+        (state, _) => (state.as_str_name(), Health::Changing),
     };
-    Cell::mood(word(name), mood)
+    Cell::health(word(name), health)
 }
 
 fn initiator(run: &proto::Run) -> (&str, &str) {
@@ -243,7 +244,8 @@ fn reason(run: &proto::Run) -> &str {
 }
 
 impl Row for proto::Run {
-    const HEADER: &'static [&'static str] = &["RUN", "STATUS", "STARTED", "ENDED", "BY", "BECAUSE"];
+    const HEADER: &'static [&'static str] =
+        &["RUN", "STATUS", "STARTED", "ENDED", "INITIATOR", "REASON"];
 
     fn cells(&self) -> Vec<Cell> {
         let (name, because) = initiator(self);
@@ -287,11 +289,11 @@ fn show(session: &Session, run: &proto::Run) -> Result<(), Failure> {
         ("run", run.id.to_string().into()),
         ("pipeline", format!("{}/{}", run.namespace, run.pipeline).into()),
         ("status", outcome(run)),
-        ("reason", reason(run).into()),
+        ("error", reason(run).into()),
         ("started", moment(run.started).into()),
         ("ended", moment(run.ended).into()),
-        ("by", name.into()),
-        ("because", because.into()),
+        ("initiator", name.into()),
+        ("reason", because.into()),
         ("variables", variables.join(", ").into()),
     ];
     Ok(session.out.details(lines, &run.json())?)

@@ -1,6 +1,5 @@
-//! `gofer secret`. A secret comes from the standard input or a file, never from
-//! an argument, which others on the machine can read; it is shown only where one
-//! asks for it.
+//! `gofer secret`. A secret comes from standard input or a file, never from an
+//! argument, which other users of the machine can read. It is shown only on request.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
@@ -17,92 +16,91 @@ use crate::output::{Cell, Row, moment, rfc3339};
 use crate::session::{Pipeline, Session};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Keeps a secret, read from the standard input.
+pub(crate) enum SecretCommand {
+    /// Store a secret, read from standard input.
     #[command(after_help = "\
 Example:
   gofer secret put token --pipeline nightly < token.txt
   gofer secret put token --global --for ops --for 'team-.*' --from-file token.txt
 
-One line break at the end of the standard input is not part of the secret; a file
-is taken as it is.")]
-    Put(Put),
-    /// Shows what is known of a secret, and with --reveal the secret itself.
+One line break at the end of standard input is removed; a file is stored unchanged.")]
+    Put(PutSecret),
+    /// Show information about a secret, or with --reveal the secret itself.
     #[command(after_help = "\
 Example:
   gofer secret get token --pipeline nightly --reveal")]
     Get {
-        /// What it is known by.
+        /// Key of the secret.
         key: String,
         #[command(flatten)]
-        place: Place,
-        /// Write the secret itself to the standard output, and nothing else.
+        scope: SecretScope,
+        /// Print the secret itself, and nothing else.
         #[arg(long)]
         reveal: bool,
     },
-    /// Lists the keys of secrets.
+    /// List the keys of secrets.
     #[command(after_help = "Example:\n  gofer secret list --global")]
     List {
         #[command(flatten)]
-        place: Place,
+        scope: SecretScope,
     },
-    /// Forgets a secret.
+    /// Delete a secret.
     #[command(after_help = "Example:\n  gofer secret delete token --pipeline nightly")]
     Delete {
-        /// What it is known by.
+        /// Key of the secret.
         key: String,
         #[command(flatten)]
-        place: Place,
+        scope: SecretScope,
     },
 }
 
-/// Whose secret it is.
+/// What the secret belongs to.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Place {
-    /// Of this pipeline, or namespace/pipeline.
+pub(crate) struct SecretScope {
+    /// Pipeline that the secret belongs to, or namespace/pipeline.
     #[arg(long, short)]
     pipeline: Option<String>,
-    /// Shared among namespaces, by those with a management token.
+    /// A global secret, which needs a management token.
     #[arg(long)]
     global: bool,
 }
 
 #[derive(Args)]
-pub(crate) struct Put {
-    /// What it is known by.
+pub(crate) struct PutSecret {
+    /// Key of the secret.
     key: String,
     #[command(flatten)]
-    place: Place,
-    /// The namespaces whose pipelines may use a global secret, as a regular
-    /// expression; may be given again.
+    scope: SecretScope,
+    /// Namespaces whose pipelines may use a global secret, as a regular
+    /// expression; can be repeated.
     #[arg(long = "for", value_name = "PATTERN", conflicts_with = "pipeline")]
     namespaces: Vec<String>,
     /// Read the secret from this file.
     #[arg(long, value_name = "FILE")]
     from_file: Option<PathBuf>,
-    /// Take the place of what the key holds.
+    /// Replace an existing secret.
     #[arg(long)]
     force: bool,
 }
 
-impl Place {
-    /// `None` is the place of global ones.
+impl SecretScope {
+    /// `None` for global secrets.
     fn pipeline(&self, session: &Session) -> Option<Pipeline> {
         self.pipeline.as_deref().map(|text| session.pipeline(text))
     }
 }
 
-impl Command {
+impl SecretCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Put(put) => run_put(put, session).await,
-            Self::Get { key, place, reveal } => {
-                get(session, place.pipeline(session), key, reveal).await
+            Self::Get { key, scope, reveal } => {
+                get(session, scope.pipeline(session), key, reveal).await
             }
-            Self::List { place } => list(session, place.pipeline(session)).await,
-            Self::Delete { key, place } => {
-                match place.pipeline(session) {
+            Self::List { scope } => list(session, scope.pipeline(session)).await,
+            Self::Delete { key, scope } => {
+                match scope.pipeline(session) {
                     Some(Pipeline { namespace, id }) => {
                         let request = proto::DeletePipelineSecretRequest {
                             namespace_id: namespace,
@@ -123,20 +121,19 @@ impl Command {
 }
 
 fn not_found(status: tonic::Status) -> Failure {
-    Failure::from(status).hint_on(Code::NotFound, "`gofer secret list` shows the keys there are")
+    Failure::from(status).hint_on(Code::NotFound, "`gofer secret list` shows the keys")
 }
 
-fn taken(status: tonic::Status) -> Failure {
-    Failure::from(status)
-        .hint_on(Code::AlreadyExists, "--force takes the place of what the key holds")
+fn already_exists(status: tonic::Status) -> Failure {
+    Failure::from(status).hint_on(Code::AlreadyExists, "--force replaces it")
 }
 
-fn read(put: &Put) -> Result<String, Failure> {
+fn read(put: &PutSecret) -> Result<String, Failure> {
     if let Some(path) = &put.from_file {
         return std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error));
     }
     if io::stdin().is_terminal() {
-        write!(io::stderr(), "The secret, which is not shown: ")?;
+        write!(io::stderr(), "Secret (not shown): ")?;
         return Ok(Term::stderr().read_secure_line()?);
     }
     let mut text = String::new();
@@ -147,14 +144,14 @@ fn read(put: &Put) -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn run_put(put: Put, session: &Session) -> Result<(), Failure> {
+async fn run_put(put: PutSecret, session: &Session) -> Result<(), Failure> {
     let content = read(&put)?;
-    let Put { key, place, namespaces, force, .. } = put;
+    let PutSecret { key, scope, namespaces, force, .. } = put;
     if content.is_empty() {
         return Err(Failure::usage("the secret is empty")
-            .hint("give it on the standard input, or with --from-file"));
+            .hint("pass it on standard input, or with --from-file"));
     }
-    match place.pipeline(session) {
+    match scope.pipeline(session) {
         Some(Pipeline { namespace, id }) => {
             let request = proto::PutPipelineSecretRequest {
                 namespace_id: namespace,
@@ -163,24 +160,24 @@ async fn run_put(put: Put, session: &Session) -> Result<(), Failure> {
                 content,
                 force,
             };
-            session.api().put_pipeline_secret(request).await.map_err(taken)?;
+            session.api().put_pipeline_secret(request).await.map_err(already_exists)?;
         }
         None => {
             let key = key.clone();
             let request = proto::PutGlobalSecretRequest { key, content, namespaces, force };
-            session.api().put_global_secret(request).await.map_err(taken)?;
+            session.api().put_global_secret(request).await.map_err(already_exists)?;
         }
     }
-    Ok(session.out.done(&format!("Kept {key}."), &json!({ "kept": key }))?)
+    Ok(session.out.done(&format!("Stored {key}."), &json!({ "kept": key }))?)
 }
 
 async fn get(
     session: &Session,
-    place: Option<Pipeline>,
+    scope: Option<Pipeline>,
     key: String,
     reveal: bool,
 ) -> Result<(), Failure> {
-    let (metadata, secret) = match place {
+    let (metadata, secret) = match scope {
         Some(Pipeline { namespace, id }) => {
             let request = proto::GetPipelineSecretRequest {
                 namespace_id: namespace,
@@ -205,7 +202,7 @@ async fn get(
         if !session.out.json {
             let mut out = io::stdout().lock();
             out.write_all(secret.as_bytes())?;
-            // As it is for a program, readable for a person.
+            // Unchanged for a program, on a line of its own for a person.
             if io::stdout().is_terminal() {
                 writeln!(out)?;
             }
@@ -221,20 +218,20 @@ async fn get(
     Ok(session.out.details(lines, &json)?)
 }
 
-async fn list(session: &Session, place: Option<Pipeline>) -> Result<(), Failure> {
-    let keys = match place {
+async fn list(session: &Session, scope: Option<Pipeline>) -> Result<(), Failure> {
+    let keys = match scope {
         Some(Pipeline { namespace, id }) => {
             let request =
                 proto::ListPipelineSecretsRequest { namespace_id: namespace, pipeline_id: id };
             let answer = session.api().list_pipeline_secrets(request).await;
-            answer.map_err(crate::pipeline::not_found)?.into_inner().keys
+            answer.map_err(crate::pipeline::pipeline_not_found)?.into_inner().keys
         }
         None => {
             let request = proto::ListGlobalSecretsRequest {};
             session.api().list_global_secrets(request).await?.into_inner().keys
         }
     };
-    Ok(session.out.list(&keys, "There are no secrets; `gofer secret put` keeps one.")?)
+    Ok(session.out.list(&keys, "There are no secrets; `gofer secret put` stores one.")?)
 }
 
 impl Row for SecretStoreKey {

@@ -1,4 +1,4 @@
-//! `gofer service`: a core of one's own, and the Gofer that is talked to.
+//! `gofer service`: starting a core, and the Gofer that commands connect to.
 
 pub(crate) mod start;
 
@@ -10,26 +10,26 @@ use crate::failure::Failure;
 use crate::session::Session;
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Starts a Gofer core and keeps it running until it is stopped.
+pub(crate) enum ServiceCommand {
+    /// Run a Gofer core until it is stopped.
     #[command(after_help = "\
 Example:
   gofer service start --listen 127.0.0.1:8080 --store /var/lib/gofer/gofer.redb
   gofer service start --external-events 127.0.0.1:8081 --run-command ./on-run.sh --quiet
 
-It stops in order on SIGINT (Ctrl-C) and SIGTERM, its extensions first. The key
-that its secrets are encrypted with is in GOFER_ENCRYPTION_KEY, 64 hexadecimal
-digits, or in a file beside the store that is made where there is none.")]
-    Start(Box<start::Start>),
-    /// Shows which Gofer is talked to.
+SIGINT (Ctrl-C) and SIGTERM stop the extensions, then the core. Secrets are
+encrypted with the key in GOFER_ENCRYPTION_KEY, 64 hexadecimal digits, or else
+with one in a file next to the store, which is created if it does not exist.")]
+    Start(Box<start::StartCore>),
+    /// Show the address and version of the Gofer you are connected to.
     #[command(after_help = "Example:\n  gofer service info")]
     Info,
-    /// Has Gofer ignore what starts runs, or heed it again.
+    /// Stop Gofer from starting runs, or allow it again.
     #[command(after_help = "Example:\n  gofer service toggle-events")]
     ToggleEvents,
 }
 
-impl Command {
+impl ServiceCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             // Needs no session; see `cli`.
@@ -52,9 +52,9 @@ impl Command {
                 let answer = session.api().toggle_event_ingress(request).await?;
                 let ignores = answer.into_inner().value;
                 let sentence = if ignores {
-                    "Gofer ignores what starts runs: none can be started."
+                    "Gofer starts no runs until you toggle this again."
                 } else {
-                    "Gofer heeds what starts runs."
+                    "Gofer starts runs again."
                 };
                 Ok(session.out.done(sentence, &json!({ "ignores": ignores }))?)
             }

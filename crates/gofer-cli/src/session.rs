@@ -1,4 +1,4 @@
-//! A client with the settings of this command, and what is named by them.
+//! A client with the settings of this command.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::failure::Failure;
 use crate::output::Out;
 use crate::settings::Settings;
 
-/// For calls that start or stop an extension: an image of some hundred
-/// megabytes comes over a slow line.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// For calls that start or stop an extension: enough to pull an image of some hundred
+/// megabytes over a slow connection.
+const LONG_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 pub(crate) struct Session {
     gofer: Gofer,
@@ -36,7 +36,7 @@ impl std::fmt::Display for Pipeline {
 }
 
 impl Session {
-    /// Connects at the first call.
+    /// Connects with the first call.
     pub(crate) fn new(settings: Settings, out: Out) -> Result<Self, Failure> {
         let mut builder = Gofer::builder(&settings.address)
             .name("gofer")
@@ -47,7 +47,7 @@ impl Session {
         if let Some(path) = &settings.ca {
             let pem = std::fs::read_to_string(path).map_err(|error| {
                 Failure::file("read", path, &error)
-                    .hint("--ca, GOFER_CA or the configuration file's `ca` names this file")
+                    .hint("it is set by --ca, GOFER_CA or `ca` in the configuration file")
             })?;
             builder = builder.ca_certificate(pem);
         }
@@ -59,12 +59,12 @@ impl Session {
         self.gofer.api()
     }
 
-    /// What an embedded core has beside it.
+    /// The additional API of an embedded core.
     pub(crate) fn embedded(&self) -> EmbeddedCoreClient<Transport> {
         EmbeddedCoreClient::new(self.gofer.transport())
     }
 
-    /// `namespace/pipeline`, or a pipeline of the namespace that is set.
+    /// `namespace/pipeline`, or a pipeline in the namespace of the settings.
     pub(crate) fn pipeline(&self, text: &str) -> Pipeline {
         match text.split_once('/') {
             Some((namespace, id)) => {
@@ -75,9 +75,9 @@ impl Session {
     }
 }
 
-/// A request that may take as long as an extension takes to come up.
-pub(crate) fn patient<T>(message: T) -> Request<T> {
+/// A request that may take as long as an extension takes to become ready.
+pub(crate) fn with_long_timeout<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(PATIENCE);
+    request.set_timeout(LONG_TIMEOUT);
     request
 }

@@ -1,5 +1,5 @@
-//! Where the address, the token and the rest come from: a flag comes before the
-//! environment, the environment before the configuration file.
+//! Where the address, the token and other settings come from: flags override the
+//! environment, which overrides the configuration file.
 
 use std::fs;
 use std::io;
@@ -12,40 +12,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
-/// Where `service start` listens, and so where a newcomer's Gofer is.
+/// The default of `service start`, and so of everything that connects to it.
 pub(crate) const ADDRESS: &str = "127.0.0.1:8080";
 
 pub(crate) const NAMESPACE: &str = "default";
 
-/// What every command understands.
+/// The flags of all commands.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Connection {
-    /// Where Gofer is [default: 127.0.0.1:8080].
+    /// Address of Gofer [default: 127.0.0.1:8080].
     #[arg(long, global = true, env = "GOFER_ADDRESS", value_name = "HOST:PORT")]
     address: Option<String>,
-    /// The token to call with; safer in the environment or the configuration file.
+    /// Token; safer in the environment or the configuration file.
     #[arg(long, global = true, env = "GOFER_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The namespace of pipelines that are named without one [default: default].
+    /// Namespace of pipelines that are named without one [default: default].
     #[arg(long, short = 'n', global = true, env = "GOFER_NAMESPACE")]
     namespace: Option<String>,
-    /// A file with certificates (PEM) to trust beside the system's.
+    /// File with certificates (PEM) to trust in addition to the system's.
     #[arg(long, global = true, env = "GOFER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Trust whoever answers, whatever its certificate: for development.
+    /// Accept any certificate; for development only.
     #[arg(long, global = true, env = "GOFER_SKIP_TLS_VERIFY", value_parser = BoolishValueParser::new())]
     skip_tls_verify: bool,
-    /// The configuration file [default: ~/.config/gofer/config.toml].
+    /// Configuration file [default: ~/.config/gofer/config.toml].
     #[arg(long, global = true, env = "GOFER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Answer in JSON, for programs.
+    /// Print JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
 impl Connection {
-    /// The configuration file, whether it is there or not.
+    /// The path of the configuration file, which may not exist.
     pub(crate) fn file(&self) -> Result<PathBuf, Failure> {
         if let Some(path) = given(self.config.as_ref(), |path| path.as_os_str().is_empty()) {
             return Ok(path.clone());
@@ -56,18 +56,18 @@ impl Connection {
             .or_else(|| directory("HOME").map(|home| home.join(".config")));
         match base {
             Some(base) => Ok(base.join("gofer").join("config.toml")),
-            None => Err(Failure::usage("the configuration file has no place: HOME is not set")
-                .hint("name a file with --config or GOFER_CONFIG")),
+            None => Err(Failure::usage("cannot locate the configuration file: HOME is not set")
+                .hint("set it with --config or GOFER_CONFIG")),
         }
     }
 }
 
-/// A variable that is set to nothing is as one that is not set.
+/// An empty variable counts as unset.
 fn given<T>(value: Option<&T>, is_empty: impl Fn(&T) -> bool) -> Option<&T> {
     value.filter(|value| !is_empty(value))
 }
 
-/// What a command works with.
+/// The settings in effect.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) address: String,
@@ -80,9 +80,9 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn resolve(connection: &Connection) -> Result<Self, Failure> {
         let file = match connection.file() {
-            Ok(path) => File::read(&path)?,
-            // Without a home there is nothing to read.
-            Err(_) => File::default(),
+            Ok(path) => ConfigFile::read(&path)?,
+            // Without a home directory there is no file.
+            Err(_) => ConfigFile::default(),
         };
         let text = |flag: &Option<String>, file: Option<String>| {
             given(flag.as_ref(), String::is_empty).cloned().or(file)
@@ -103,7 +103,7 @@ impl Settings {
 /// The configuration file.
 #[derive(Default, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct File {
+pub(crate) struct ConfigFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,8 +116,8 @@ pub(crate) struct File {
     pub(crate) skip_tls_verify: Option<bool>,
 }
 
-impl File {
-    /// Nothing where there is none.
+impl ConfigFile {
+    /// The default if there is no such file.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -125,14 +125,14 @@ impl File {
             Err(error) => return Err(Failure::file("read", path, &error)),
         };
         toml::from_str(&text).map_err(|error: toml::de::Error| {
-            // Not the lines themselves, which may hold the token.
+            // Without the lines themselves, which may contain the token.
             Failure::usage(format!(
-                "the configuration file `{}` is not right: {}",
+                "the configuration file `{}` is invalid: {}",
                 path.display(),
                 error.message()
             ))
             .hint(
-                "it may set address, token, namespace, ca (texts) and skip_tls_verify (true or \
+                "it may set address, token, namespace, ca (strings) and skip_tls_verify (true or \
                  false); `gofer config set` writes it",
             )
         })

@@ -1,4 +1,4 @@
-//! `gofer subscription`, and what `extension sub` and `pipeline extend` do.
+//! `gofer subscription`, `gofer extension sub` and `gofer pipeline extend`.
 
 use std::collections::BTreeMap;
 
@@ -11,63 +11,63 @@ use tonic::Code;
 
 use crate::conversation;
 use crate::failure::Failure;
-use crate::output::{Cell, Mood, Row, word};
+use crate::output::{Cell, Health, Row, word};
 use crate::pairs::{merge, pair, unique};
-use crate::progress::watching;
-use crate::session::{Pipeline, Session, patient};
+use crate::progress::with_progress;
+use crate::session::{Pipeline, Session, with_long_timeout};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Lists the subscriptions of a pipeline.
+pub(crate) enum SubscriptionCommand {
+    /// List the subscriptions of a pipeline.
     #[command(after_help = "Example:\n  gofer subscription list nightly")]
     List {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
     },
-    /// Shows one subscription with its parameters.
+    /// Show a subscription with its parameters.
     #[command(after_help = "Example:\n  gofer subscription get nightly interval hourly")]
     Get {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The name that the extension is installed under.
+        /// Name of the extension.
         extension: String,
-        /// Tells the pipeline's subscriptions to one extension apart.
+        /// Label that distinguishes the pipeline's subscriptions to this extension.
         label: String,
     },
-    /// Puts a suspended subscription in effect again.
+    /// Resume a suspended subscription.
     #[command(after_help = "Example:\n  gofer subscription enable nightly interval hourly")]
     Enable {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The name that the extension is installed under.
+        /// Name of the extension.
         extension: String,
-        /// Tells the pipeline's subscriptions to one extension apart.
+        /// Label that distinguishes the pipeline's subscriptions to this extension.
         label: String,
     },
-    /// Suspends a subscription.
+    /// Suspend a subscription.
     #[command(after_help = "Example:\n  gofer subscription disable nightly interval hourly")]
     Disable {
-        /// The pipeline, or namespace/pipeline.
+        /// Pipeline, or namespace/pipeline.
         pipeline: String,
-        /// The name that the extension is installed under.
+        /// Name of the extension.
         extension: String,
-        /// Tells the pipeline's subscriptions to one extension apart.
+        /// Label that distinguishes the pipeline's subscriptions to this extension.
         label: String,
     },
 }
 
-/// What a pipeline tells an extension.
+/// The parameters of a subscription.
 #[derive(Args)]
 pub(crate) struct Parameters {
-    /// A parameter of the subscription; may be given again.
+    /// Parameter of the subscription; can be repeated.
     #[arg(short, long = "setting", value_name = "KEY=VALUE", value_parser = pair)]
     settings: Vec<(String, String)>,
-    /// Hold the extension's own conversation about the parameters.
+    /// Let the extension ask for the parameters.
     #[arg(short, long)]
     interactive: bool,
 }
 
-impl Command {
+impl SubscriptionCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::List { pipeline } => list(session, &session.pipeline(&pipeline)).await,
@@ -83,7 +83,7 @@ impl Command {
                     extension_label: label,
                 };
                 let mut api = session.api();
-                api.enable_pipeline_extension_subscription(patient(request))
+                api.enable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
                     .map_err(not_found)?;
                 Ok(session.out.done("Enabled the subscription.", &json!({ "enabled": true }))?)
@@ -97,7 +97,7 @@ impl Command {
                     extension_label: label,
                 };
                 let mut api = session.api();
-                api.disable_pipeline_extension_subscription(patient(request))
+                api.disable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
                     .map_err(not_found)?;
                 Ok(session.out.done("Disabled the subscription.", &json!({ "enabled": false }))?)
@@ -121,9 +121,9 @@ pub(crate) async fn create(
     parameters: Parameters,
 ) -> Result<(), Failure> {
     let given = unique(parameters.settings)?;
-    let concluded = if parameters.interactive {
+    let answered = if parameters.interactive {
         conversation::subscribe(session, extension).await.map_err(|failure| {
-            failure.hint_on(Code::NotFound, "`gofer extension list` shows those that are installed")
+            failure.hint_on(Code::NotFound, "`gofer extension list` shows the installed extensions")
         })?
     } else {
         Vec::new()
@@ -133,21 +133,22 @@ pub(crate) async fn create(
         pipeline_id: pipeline.id.clone(),
         extension_name: extension.to_owned(),
         extension_label: label.to_owned(),
-        settings: merge(concluded, given),
+        settings: merge(answered, given),
     };
-    let call =
-        async { session.api().create_pipeline_extension_subscription(patient(request)).await };
+    let call = async {
+        session.api().create_pipeline_extension_subscription(with_long_timeout(request)).await
+    };
     let doing = format!("subscribing {pipeline} to {extension}");
-    watching(session, extension, &doing, call).await.map_err(|status| {
+    with_progress(session, extension, &doing, call).await.map_err(|status| {
         Failure::from(status)
             .hint_on(
                 Code::NotFound,
                 "`gofer pipeline list` and `gofer extension list` show what there is; `gofer \
-                 pipeline create` makes a pipeline",
+                 pipeline create` creates a pipeline",
             )
             .hint_on(
                 Code::InvalidArgument,
-                format!("`gofer extension get {extension}` shows its parameters; with -i it asks"),
+                format!("`gofer extension get {extension}` shows its parameters; -i asks for them"),
             )
     })?;
     let sentence = format!("Subscribed {pipeline} to {extension} ({label}).");
@@ -173,8 +174,10 @@ pub(crate) async fn delete(
         extension_label: label.to_owned(),
     };
     let mut api = session.api();
-    api.delete_pipeline_extension_subscription(patient(request)).await.map_err(not_found)?;
-    let sentence = format!("Ended the subscription of {pipeline} to {extension} ({label}).");
+    api.delete_pipeline_extension_subscription(with_long_timeout(request))
+        .await
+        .map_err(not_found)?;
+    let sentence = format!("Unsubscribed {pipeline} from {extension} ({label}).");
     Ok(session.out.done(&sentence, &json!({ "deleted": true }))?)
 }
 
@@ -187,7 +190,7 @@ async fn list(session: &Session, pipeline: &Pipeline) -> Result<(), Failure> {
     let answer = answer.map_err(|status| {
         Failure::from(status).hint_on(Code::NotFound, "`gofer pipeline list` shows the pipelines")
     })?;
-    let nothing = format!("{pipeline} has no subscriptions; `gofer extension sub` makes one.");
+    let nothing = format!("{pipeline} has no subscriptions; `gofer extension sub` creates one.");
     Ok(session.out.list(&answer.into_inner().subscriptions, &nothing)?)
 }
 
@@ -212,7 +215,7 @@ async fn get(
         ("status", status(&subscription)),
         ("reason", reason(&subscription).into()),
     ];
-    // As they were given: what refers to a secret does not show it.
+    // As given: a reference to a secret does not show the secret.
     for (key, value) in sorted(&subscription) {
         lines.push(("setting", format!("{key} = {value}").into()));
     }
@@ -248,10 +251,10 @@ fn reason(subscription: &PipelineExtensionSubscription) -> &str {
 }
 
 fn status(subscription: &PipelineExtensionSubscription) -> Cell {
-    let mood = match subscription.status() {
-        Status::Active => Mood::Good,
-        Status::Disabled => Mood::Off,
-        Status::Error | Status::Unknown => Mood::Bad,
+    let health = match subscription.status() {
+        Status::Active => Health::Good,
+        Status::Disabled => Health::Off,
+        Status::Error | Status::Unknown => Health::Bad,
     };
-    Cell::mood(word(subscription.status().as_str_name()), mood)
+    Cell::health(word(subscription.status().as_str_name()), health)
 }

@@ -1,4 +1,4 @@
-//! `gofer token`: who has access. A token itself is seen once, when it is made.
+//! `gofer token`. A token itself is shown only once, when it is created.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,88 +10,88 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::failure::Failure;
-use crate::output::{Cell, Mood, Row, moment, note, rfc3339, word};
+use crate::output::{Cell, Health, Row, moment, note, rfc3339, word};
 use crate::pairs::{pair, unique};
 use crate::session::Session;
-use crate::settings::{Connection, File};
+use crate::settings::{ConfigFile, Connection};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
-    /// Makes the first token of a new Gofer, which may do everything; once.
+pub(crate) enum TokenCommand {
+    /// Create the first token of a new Gofer, a management token. Works only once.
     #[command(after_help = "\
 Example:
   gofer token bootstrap --save --ca gofer.redb.crt
 
-Without --save, the token is written to the standard output and kept nowhere.")]
+Without --save, the token is only printed.")]
     Bootstrap {
-        /// Keep it in the configuration file, with the address and the certificates.
+        /// Save it in the configuration file, with the address and certificates.
         #[arg(long)]
         save: bool,
-        /// Also where that file has a token, which is lost then.
+        /// Replace the token in that file, which is lost.
         #[arg(long, requires = "save")]
         force: bool,
     },
-    /// Makes a token.
+    /// Create a token.
     #[command(after_help = "\
 Example:
   gofer token create client --for ops --for 'team-.*' --expires 720h --note owner=ops
   gofer token create management
 
-The token is shown once, now.")]
-    Create(Create),
-    /// Lists the tokens with access to a namespace, or all.
+The token is shown only this once.")]
+    Create(CreateToken),
+    /// List all tokens, or those with access to a namespace.
     #[command(after_help = "Example:\n  gofer token list --of ops")]
     List {
-        /// The namespace; without it, all tokens.
+        /// Only tokens with access to this namespace.
         #[arg(long, value_name = "NAMESPACE", default_value = "", hide_default_value = true)]
         of: String,
     },
-    /// Shows what is known of a token.
+    /// Show information about a token.
     #[command(after_help = "Example:\n  gofer token get < token.txt")]
-    Get(Which),
-    /// Accepts a disabled token again.
+    Get(TokenArg),
+    /// Enable a disabled token again.
     #[command(after_help = "Example:\n  gofer token enable < token.txt")]
-    Enable(Which),
-    /// Refuses a token until it is enabled again.
+    Enable(TokenArg),
+    /// Disable a token until it is enabled again.
     #[command(after_help = "Example:\n  gofer token disable < token.txt")]
-    Disable(Which),
-    /// Forgets a token.
+    Disable(TokenArg),
+    /// Delete a token.
     #[command(after_help = "Example:\n  gofer token delete < token.txt")]
-    Delete(Which),
+    Delete(TokenArg),
 }
 
 #[derive(Args)]
-pub(crate) struct Create {
-    /// What the token may do.
-    kind: Kind,
-    /// A namespace that a client token has access to, as a regular expression;
-    /// may be given again.
+pub(crate) struct CreateToken {
+    /// Kind of token.
+    kind: TokenKind,
+    /// Namespaces that a client token has access to, as a regular expression;
+    /// can be repeated.
     #[arg(long = "for", value_name = "PATTERN", required_if_eq("kind", "client"))]
     namespaces: Vec<String>,
-    /// How long it is valid, such as `720h`; without it, it does not expire.
+    /// How long it is valid, such as `720h`; by default it does not expire.
     #[arg(long, value_name = "DURATION", default_value = "", hide_default_value = true)]
     expires: String,
-    /// A note for people, such as whose it is; may be given again.
+    /// Note, such as who owns the token; can be repeated.
     #[arg(long = "note", value_name = "KEY=VALUE", value_parser = pair)]
     notes: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Kind {
-    /// May do everything.
+enum TokenKind {
+    /// Full access.
     Management,
-    /// May work in the namespaces that --for names.
+    /// Access to the namespaces in --for.
     Client,
 }
 
 #[derive(Args)]
-pub(crate) struct Which {
-    /// The token itself; without it, it is read from the standard input.
+pub(crate) struct TokenArg {
+    /// Token; read from standard input by default.
     #[arg(value_name = "TOKEN")]
     which: Option<String>,
 }
 
-impl Which {
+impl TokenArg {
     fn read(self) -> Result<String, Failure> {
         if let Some(token) = self.which.filter(|token| token != "-") {
             return Ok(token);
@@ -99,13 +99,13 @@ impl Which {
         let mut line = String::new();
         io::stdin().read_line(&mut line)?;
         match line.trim() {
-            "" => Err(Failure::usage("no token is given").hint("give it on the standard input")),
+            "" => Err(Failure::usage("a token is missing").hint("pass it on standard input")),
             token => Ok(token.to_owned()),
         }
     }
 }
 
-impl Command {
+impl TokenCommand {
     pub(crate) async fn run(
         self,
         session: &Session,
@@ -145,10 +145,8 @@ impl Command {
 }
 
 fn not_found(status: tonic::Status) -> Failure {
-    Failure::from(status).hint_on(
-        Code::NotFound,
-        "Gofer keeps no tokens, only their hashes: give the token itself, not a part of it",
-    )
+    Failure::from(status)
+        .hint_on(Code::NotFound, "Gofer stores only hashes of tokens: pass the whole token")
 }
 
 async fn bootstrap(
@@ -157,14 +155,14 @@ async fn bootstrap(
     save: bool,
     force: bool,
 ) -> Result<(), Failure> {
-    // What cannot be saved is found out before the one chance is used.
+    // Bootstrapping works only once: find out first whether the file can be written.
     let path = connection.file()?;
-    let mut file = File::read(&path)?;
+    let mut file = ConfigFile::read(&path)?;
     if save && file.token.is_some() && !force {
         let path = path.display();
         return Err(Failure::usage(format!("`{path}` already has a token")).hint(
-            "--config or GOFER_CONFIG names another file for another Gofer; --force replaces the \
-             token, which nobody can show again",
+            "use another file for another Gofer, with --config or GOFER_CONFIG; --force replaces \
+             the token, which cannot be recovered",
         ));
     }
     if save {
@@ -174,7 +172,7 @@ async fn bootstrap(
     let answer = answer.map_err(|status| {
         Failure::from(status).hint_on(
             Code::FailedPrecondition,
-            "who has a management token makes more with `gofer token create`",
+            "`gofer token create` creates another one, given a management token",
         )
     })?;
     let answer = answer.into_inner();
@@ -191,21 +189,21 @@ async fn bootstrap(
     };
     file.skip_tls_verify = settings.skip_tls_verify.then_some(true);
     if let Err(failure) = file.write(&path) {
-        // Lost otherwise: there is no second one.
-        note("The token could not be saved; it follows on the standard output.")?;
+        // It cannot be created a second time.
+        note("The token could not be saved; it is on standard output.")?;
         session.out.done(&answer.token, &json!({ "token": answer.token }))?;
         return Err(failure);
     }
     let path = path.display().to_string();
-    let sentence = format!("Logged in to {}; the token is kept in {path}.", settings.address);
+    let sentence = format!("Logged in to {}. The token is saved in {path}.", settings.address);
     Ok(session.out.done(&sentence, &json!({ "address": settings.address, "config": path }))?)
 }
 
-async fn run_create(create: Create, session: &Session) -> Result<(), Failure> {
-    let Create { kind, namespaces, expires, notes } = create;
+async fn run_create(create: CreateToken, session: &Session) -> Result<(), Failure> {
+    let CreateToken { kind, namespaces, expires, notes } = create;
     let kind = match kind {
-        Kind::Management => Requested::Management,
-        Kind::Client => Requested::Client,
+        TokenKind::Management => Requested::Management,
+        TokenKind::Client => Requested::Client,
     };
     let request = proto::CreateTokenRequest {
         kind: kind.into(),
@@ -216,7 +214,7 @@ async fn run_create(create: Create, session: &Session) -> Result<(), Failure> {
     let answer = session.api().create_token(request).await?.into_inner();
     let mut json = answer.details.unwrap_or_default().json();
     json["token"] = answer.token.clone().into();
-    // Alone on its line, so that it can be caught.
+    // Nothing else, so that a script can capture it.
     Ok(session.out.done(&answer.token, &json)?)
 }
 
@@ -226,9 +224,9 @@ fn notes(token: &proto::Token) -> BTreeMap<&String, &String> {
 
 fn state(token: &proto::Token) -> Cell {
     if token.disabled {
-        Cell::mood("disabled", Mood::Off)
+        Cell::health("disabled", Health::Off)
     } else {
-        Cell::mood("enabled", Mood::Good)
+        Cell::health("enabled", Health::Good)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Installing extensions, updating them in place, and taking them away.
+//! Installing, updating, enabling, disabling and removing extensions.
 
 use std::io::Read as _;
 
@@ -7,29 +7,28 @@ use gofer_proto::embedded::{ListExtensionStatesRequest, UpdateExtensionRequest};
 use serde_json::json;
 use tonic::Code;
 
-use super::{Install, Login, NOT_INSTALLED, Update};
+use super::{Install, NOT_INSTALLED, RegistryLogin, Update};
 use crate::conversation::{self, Image};
 use crate::failure::Failure;
 use crate::output::note;
 use crate::pairs::{merge, unique};
-use crate::progress::watching;
-use crate::session::{Session, patient};
+use crate::progress::with_progress;
+use crate::session::{Session, with_long_timeout};
 
-/// What to do where an extension does not come up.
-const ITS_LOG: &str = "an extension says why it ends in its log: of a core of this program, on the \
-                       standard error of the core";
+/// The hint if an extension does not become ready.
+const ITS_LOG: &str = "the reason is in the extension's log, which an embedded core writes to its \
+                       standard error";
 
-impl Login {
-    /// User and password; both empty where there is no login.
+impl RegistryLogin {
+    /// User and password; both empty without a login.
     fn read(self) -> Result<(String, String), Failure> {
         let Some(user) = self.registry_user else { return Ok(Default::default()) };
         let mut pass = String::new();
         std::io::stdin().read_to_string(&mut pass)?;
         let pass = pass.trim_end_matches(['\n', '\r']).to_owned();
         if pass.is_empty() {
-            return Err(Failure::usage("the registry's password is empty").hint(
-                "give it on the standard input: `--registry-password-stdin < password.txt`",
-            ));
+            return Err(Failure::usage("the registry's password is empty")
+                .hint("pass it on standard input: `--registry-password-stdin < password.txt`"));
         }
         Ok((user, pass))
     }
@@ -39,24 +38,21 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
     let Install { name, image, settings, login } = install;
     let given = unique(settings.values)?;
     let (user, pass) = login.read()?;
-    let concluded = if settings.interactive {
+    let answered = if settings.interactive {
         let image = Image { name: image.clone(), user: user.clone(), pass: pass.clone() };
         conversation::install(session, image).await?
     } else {
         Vec::new()
     };
-    let variables = merge(concluded, given);
+    let variables = merge(answered, given);
     let request =
         proto::InstallExtensionRequest { name: name.clone(), image, user, pass, variables };
-    let call = async { session.api().install_extension(patient(request)).await };
-    watching(session, &name, &format!("installing {name}"), call).await.map_err(|status| {
+    let call = async { session.api().install_extension(with_long_timeout(request)).await };
+    with_progress(session, &name, &format!("installing {name}"), call).await.map_err(|status| {
         Failure::from(status)
-            .hint_on(Code::AlreadyExists, "`gofer extension update` changes what is installed")
+            .hint_on(Code::AlreadyExists, "`gofer extension update` changes an installed extension")
             .hint_on(Code::FailedPrecondition, ITS_LOG)
-            .hint_on(
-                Code::InvalidArgument,
-                "with -i the extension asks for what it needs to be told",
-            )
+            .hint_on(Code::InvalidArgument, "-i lets the extension ask for its configuration")
     })?;
     let sentence = format!("Installed {name}.");
     Ok(session.out.done(&sentence, &json!({ "installed": name }))?)
@@ -66,7 +62,7 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     let Update { name, image, settings, remove, login } = update;
     let given = unique(settings.values)?;
     let (user, pass) = login.read()?;
-    let concluded = if settings.interactive {
+    let answered = if settings.interactive {
         let image = match &image {
             Some(image) => image.clone(),
             None => installed_image(session, &name).await?,
@@ -76,11 +72,11 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     } else {
         Vec::new()
     };
-    let variables = merge(concluded, given);
+    let variables = merge(answered, given);
     let has_login = !user.is_empty();
     if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login {
         return Err(Failure::usage("there is nothing to change")
-            .hint("give --image, -c KEY=VALUE or --remove KEY"));
+            .hint("use --image, -c KEY=VALUE or --remove KEY"));
     }
     let image = image.unwrap_or_default();
     let request = UpdateExtensionRequest {
@@ -91,21 +87,21 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         variables,
         removed: remove,
     };
-    let call = async { session.embedded().update_extension(patient(request)).await };
-    let outcome = watching(session, &name, &format!("updating {name}"), call).await;
+    let call = async { session.embedded().update_extension(with_long_timeout(request)).await };
+    let outcome = with_progress(session, &name, &format!("updating {name}"), call).await;
     let refused = match outcome {
         Ok(answer) => answer.into_inner().refused,
         Err(status) if status.code() == Code::Unimplemented && !is_embedded(session).await => {
-            return Err(Failure::unimplemented("this Gofer has no update in place").hint(format!(
-                "`gofer extension uninstall {name}`, install the new one under the same name, and \
-                 subscribe its pipelines again; `gofer subscription list` shows what they have"
+            return Err(Failure::unimplemented("this Gofer does not support updates in place").hint(format!(
+                "`gofer extension uninstall {name}`, install the new version under the same name, \
+                 and subscribe its pipelines again; `gofer subscription list` shows their settings"
             )));
         }
         Err(status) => return Err(not_installed(status)),
     };
     if refused > 0 {
         note(&format!(
-            "{refused} of its subscriptions were refused; `gofer subscription list` says why, and \
+            "{refused} of its subscriptions were refused; `gofer subscription list` shows why, and \
              `gofer subscription enable` tries again"
         ))?;
     }
@@ -113,7 +109,7 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     Ok(session.out.done(&sentence, &json!({ "updated": name, "refused": refused }))?)
 }
 
-/// Whether it has what the embedded core alone has.
+/// Whether it has the API that only an embedded core has.
 async fn is_embedded(session: &Session) -> bool {
     let request = ListExtensionStatesRequest::default();
     let answer = session.embedded().list_extension_states(request).await;
@@ -129,22 +125,26 @@ async fn installed_image(session: &Session, name: &str) -> Result<String, Failur
 
 pub(super) async fn enable(name: String, session: &Session) -> Result<(), Failure> {
     let request = proto::EnableExtensionRequest { name: name.clone() };
-    let call = async { session.api().enable_extension(patient(request)).await };
-    watching(session, &name, &format!("enabling {name}"), call).await.map_err(not_installed)?;
+    let call = async { session.api().enable_extension(with_long_timeout(request)).await };
+    with_progress(session, &name, &format!("enabling {name}"), call)
+        .await
+        .map_err(not_installed)?;
     Ok(session.out.done(&format!("Enabled {name}."), &json!({ "enabled": name }))?)
 }
 
 pub(super) async fn disable(name: String, session: &Session) -> Result<(), Failure> {
     let request = proto::DisableExtensionRequest { name: name.clone() };
-    let call = async { session.api().disable_extension(patient(request)).await };
-    watching(session, &name, &format!("disabling {name}"), call).await.map_err(not_installed)?;
+    let call = async { session.api().disable_extension(with_long_timeout(request)).await };
+    with_progress(session, &name, &format!("disabling {name}"), call)
+        .await
+        .map_err(not_installed)?;
     Ok(session.out.done(&format!("Disabled {name}."), &json!({ "disabled": name }))?)
 }
 
 pub(super) async fn uninstall(name: String, session: &Session) -> Result<(), Failure> {
     let request = proto::UninstallExtensionRequest { name: name.clone() };
-    let call = async { session.api().uninstall_extension(patient(request)).await };
-    let outcome = watching(session, &name, &format!("uninstalling {name}"), call).await;
+    let call = async { session.api().uninstall_extension(with_long_timeout(request)).await };
+    let outcome = with_progress(session, &name, &format!("uninstalling {name}"), call).await;
     outcome.map_err(not_installed)?;
     Ok(session.out.done(&format!("Uninstalled {name}."), &json!({ "uninstalled": name }))?)
 }

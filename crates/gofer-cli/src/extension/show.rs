@@ -1,5 +1,5 @@
-//! The installed extensions and how they fare; how often and why they were
-//! started again, where this Gofer tells.
+//! The installed extensions and their states; how often and why they were restarted,
+//! if this Gofer reports it.
 
 use std::collections::HashMap;
 
@@ -12,36 +12,36 @@ use tonic::Code;
 
 use super::NOT_INSTALLED;
 use crate::failure::Failure;
-use crate::output::{Cell, Mood, Row, moment, rfc3339};
+use crate::output::{Cell, Health, Row, moment, rfc3339};
 use crate::progress;
 use crate::session::Session;
 
-struct Shown {
+struct ExtensionRow {
     extension: Extension,
     state: Option<ExtensionState>,
 }
 
-impl Shown {
+impl ExtensionRow {
     fn is_enabled(&self) -> bool {
         self.extension.status() == ExtensionStatus::Enabled
     }
 
     fn state(&self) -> Cell {
         if let Some(state) = &self.state {
-            let mood = match state.state() {
-                State::Running => Mood::Good,
-                State::Stopped => Mood::Off,
-                State::Restarting | State::Unknown => Mood::Bad,
-                State::Starting | State::Updating | State::Stopping => Mood::Changing,
+            let health = match state.state() {
+                State::Running => Health::Good,
+                State::Stopped => Health::Off,
+                State::Restarting | State::Unknown => Health::Bad,
+                State::Starting | State::Updating | State::Stopping => Health::Changing,
             };
-            return Cell::mood(progress::word(state.state()), mood);
+            return Cell::health(progress::state_word(state.state()), health);
         }
         match self.extension.state() {
-            Reported::Running => Cell::mood("running", Mood::Good),
-            Reported::Processing => Cell::mood("starting", Mood::Changing),
-            Reported::Exited if self.is_enabled() => Cell::mood("exited", Mood::Bad),
-            Reported::Exited => Cell::mood("stopped", Mood::Off),
-            Reported::UnknownState => Cell::mood("unknown", Mood::Bad),
+            Reported::Running => Cell::health("running", Health::Good),
+            Reported::Processing => Cell::health("starting", Health::Changing),
+            Reported::Exited if self.is_enabled() => Cell::health("exited", Health::Bad),
+            Reported::Exited => Cell::health("stopped", Health::Off),
+            Reported::UnknownState => Cell::health("unknown", Health::Bad),
         }
     }
 
@@ -54,7 +54,7 @@ impl Shown {
     }
 }
 
-impl Row for Shown {
+impl Row for ExtensionRow {
     const HEADER: &'static [&'static str] =
         &["NAME", "STATE", "ENABLED", "RESTARTS", "STARTED", "IMAGE", "REASON"];
 
@@ -81,7 +81,7 @@ impl Row for Shown {
             "url": url,
             "started": rfc3339(*started),
             "enabled": self.is_enabled(),
-            "state": state.map_or(reported, |it| progress::word(it.state())),
+            "state": state.map_or(reported, |it| progress::state_word(it.state())),
             "reason": state.map(|it| &it.reason),
             "restarts": state.map(|it| it.restarts),
             "since": state.and_then(|it| rfc3339(it.since)),
@@ -90,7 +90,7 @@ impl Row for Shown {
     }
 }
 
-/// By name; none from a Gofer that does not tell.
+/// By name; empty if this Gofer does not report states.
 async fn states(session: &Session, name: &str) -> Result<HashMap<String, ExtensionState>, Failure> {
     let request = ListExtensionStatesRequest { name: name.to_owned() };
     match session.embedded().list_extension_states(request).await {
@@ -112,16 +112,16 @@ pub(super) async fn list(session: &Session) -> Result<(), Failure> {
         .into_inner()
         .extensions
         .into_iter()
-        .map(|extension| Shown { state: states.remove(&extension.name), extension })
+        .map(|extension| ExtensionRow { state: states.remove(&extension.name), extension })
         .collect();
-    // Those that are being installed are in no other listing.
+    // Extensions that are still being installed are only in this listing.
     for (name, state) in states {
         let extension =
             Extension { name, status: ExtensionStatus::Enabled.into(), ..Extension::default() };
-        shown.push(Shown { extension, state: Some(state) });
+        shown.push(ExtensionRow { extension, state: Some(state) });
     }
     shown.sort_by(|a, b| a.extension.name.cmp(&b.extension.name));
-    let nothing = "No extension is installed; `gofer extension install` does.";
+    let nothing = "No extensions are installed; `gofer extension install` installs one.";
     Ok(session.out.list(&shown, nothing)?)
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn get(name: String, session: &Session) -> Result<(), Failure> 
     let answer = session.api().get_extension(request).await;
     let answer = answer.map_err(|it| Failure::from(it).hint_on(Code::NotFound, NOT_INSTALLED))?;
     let extension = answer.into_inner().extension.unwrap_or_default();
-    let shown = Shown { state: states.remove(&name), extension };
+    let shown = ExtensionRow { state: states.remove(&name), extension };
     let since = shown.state.as_ref().map(|state| moment(state.since));
     let lines = vec![
         ("name", shown.extension.name.clone().into()),

@@ -18,45 +18,46 @@ use crate::failure::Failure;
 use crate::output::{Out, note};
 use crate::settings::Connection;
 
-/// Its secrets' key; not a flag, which others on the machine can read.
+/// The key that secrets are encrypted with. Not a flag: other users of the machine can
+/// read those.
 const ENCRYPTION_KEY: &str = "GOFER_ENCRYPTION_KEY";
 
 #[derive(Args)]
-pub(crate) struct Start {
-    /// The address to listen on; port 0 is any that is free.
-    #[arg(long, env = "GOFER_LISTEN", default_value = crate::settings::ADDRESS)]
+pub(crate) struct StartCore {
+    /// Address to listen on; port 0 picks a free port.
+    #[arg(long, env = "GOFER_LISTEN", value_name = "ADDRESS", default_value = crate::settings::ADDRESS)]
     listen: SocketAddr,
-    /// The file that everything is kept in; made where there is none.
+    /// File that holds the core's state; created if it does not exist.
     #[arg(long, env = "GOFER_STORE", value_name = "FILE", default_value = "gofer.redb")]
     store: PathBuf,
-    /// Keep nothing, whatever --store says: what there is ends with the core.
+    /// Keep the state in memory only, whatever --store says.
     #[arg(long)]
     in_memory: bool,
-    /// A certificate (PEM) of your own to show, in place of the one beside the store.
+    /// Certificate (PEM) to use instead of the generated one next to the store.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its key (PEM).
+    /// Key (PEM) of --tls-cert.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Take webhooks on this address, as POST /external/<extension>.
+    /// Accept webhooks on this address, as POST /external/<extension>.
     #[arg(long, env = "GOFER_EXTERNAL_EVENTS", value_name = "ADDRESS")]
     external_events: Option<SocketAddr>,
-    /// Take them over HTTPS, with this certificate (PEM).
+    /// Certificate (PEM) to accept webhooks over HTTPS.
     #[arg(long, value_name = "FILE", requires_all = ["external_events", "external_events_key"])]
     external_events_cert: Option<PathBuf>,
-    /// Its key (PEM).
+    /// Key (PEM) of --external-events-cert.
     #[arg(long, value_name = "FILE", requires = "external_events_cert")]
     external_events_key: Option<PathBuf>,
-    /// Execute runs with this program; all that follows are its arguments.
+    /// Program to execute for each run; everything that follows is its arguments.
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
     run_command: Option<Vec<OsString>>,
-    /// How many runs are executed at a time.
+    /// Maximum number of runs to execute at the same time.
     #[arg(long, value_name = "NUMBER", default_value_t = 64, requires = "run_command")]
     runs_at_a_time: usize,
-    /// Make a management token and show it, for who has lost the last one.
+    /// Create a management token and print it, in case the last one was lost.
     #[arg(long)]
     new_token: bool,
-    /// How much the core and its extensions log, to the standard error.
+    /// How much the core and its extensions log to standard error.
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: Level,
 }
@@ -89,9 +90,13 @@ impl Level {
     }
 }
 
-pub(crate) async fn run(start: Start, connection: &Connection, out: Out) -> Result<(), Failure> {
+pub(crate) async fn run(
+    start: StartCore,
+    connection: &Connection,
+    out: Out,
+) -> Result<(), Failure> {
     log(start.log_level.of_core());
-    // Before anything is started: a signal that comes meanwhile is kept.
+    // Before anything is started, so that no signal is lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut builder =
@@ -119,13 +124,13 @@ pub(crate) async fn run(start: Start, connection: &Connection, out: Out) -> Resu
     let core = builder.start().await.map_err(|error| {
         let failure = Failure::from(error);
         failure.hint(format!(
-            "it was to listen on {} and keep its store in `{}`: --listen and --store choose others",
+            "it tried to listen on {} and to open the store `{}`; --listen and --store change that",
             start.listen,
             start.store.display()
         ))
     })?;
     let address = core.address().unwrap_or(start.listen);
-    tell(&start, &core, address, connection, out)?;
+    announce(&start, &core, address, connection, out)?;
     if start.new_token {
         new_token(&core, out).await?;
     }
@@ -133,11 +138,11 @@ pub(crate) async fn run(start: Start, connection: &Connection, out: Out) -> Resu
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    note("Stopping; a second signal does not wait.")?;
+    note("Stopping. A second signal stops immediately.")?;
     tokio::select! {
         () = core.stop() => note("Stopped."),
-        _ = interrupt.recv() => note("Not waiting any longer."),
-        _ = terminate.recv() => note("Not waiting any longer."),
+        _ = interrupt.recv() => note("Stopped immediately."),
+        _ = terminate.recv() => note("Stopped immediately."),
     }?;
     Ok(())
 }
@@ -146,7 +151,7 @@ fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
 }
 
-/// To the standard error: the standard output tells where the core is.
+/// To standard error: standard output is for the core's address.
 fn log(level: LevelFilter) {
     tracing_subscriber::fmt()
         .with_max_level(level)
@@ -155,9 +160,9 @@ fn log(level: LevelFilter) {
         .init();
 }
 
-/// Where it is, and at its first start how to log in.
-fn tell(
-    start: &Start,
+/// Prints where the core is, and at its first start how to log in.
+fn announce(
+    start: &StartCore,
     core: &Core,
     address: SocketAddr,
     connection: &Connection,
@@ -176,7 +181,7 @@ fn tell(
     let show = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let trust = match show(&certificate) {
         Some(path) => format!("--ca {}", quoted(&path)),
-        // Known to nobody, and to be gone with the process.
+        // In memory only.
         None => "--skip-tls-verify".to_owned(),
     };
     let webhooks = core.external_events_address().map(|address| {
@@ -198,7 +203,7 @@ fn tell(
     let mut stdout = anstream::stdout().lock();
     writeln!(stdout, "Gofer listens on {address}.")?;
     for (label, path) in [("store", show(&store)), ("certificate", show(&certificate))] {
-        let path = path.unwrap_or_else(|| "none: nothing is kept".to_owned());
+        let path = path.unwrap_or_else(|| "in memory".to_owned());
         writeln!(stdout, "  {label:<12} {path}")?;
     }
     if let Some(webhooks) = webhooks {
@@ -208,14 +213,14 @@ fn tell(
         let file = connection
             .file()
             .map_or_else(|_| "a configuration file".to_owned(), |path| path.display().to_string());
-        writeln!(stdout, "\nNobody has logged in so far. In another terminal:\n")?;
-        writeln!(stdout, "  {bold}{log_in}{bold:#}\n")?;
-        writeln!(stdout, "makes the first token, once, and keeps it in {file}.")?;
+        let intro = "There is no token yet. To create the first one, run in another terminal:";
+        writeln!(stdout, "\n{intro}\n\n  {bold}{log_in}{bold:#}\n")?;
+        writeln!(stdout, "This works once. The token is saved in {file}.")?;
     }
     Ok(stdout.flush()?)
 }
 
-/// Whoever may start a core on a store may do everything with it anyway.
+/// No escalation: anyone who can start a core on a store controls it anyway.
 async fn new_token(core: &Core, out: Out) -> Result<(), Failure> {
     let request = proto::CreateTokenRequest {
         kind: proto::create_token_request::Kind::Management.into(),
@@ -223,12 +228,12 @@ async fn new_token(core: &Core, out: Out) -> Result<(), Failure> {
     };
     let token = core.client().api().create_token(request).await?.into_inner().token;
     Ok(out.done(
-        &format!("\nA new management token, shown once: {token}"),
+        &format!("\nNew management token, shown only once: {token}"),
         &json!({ "token": token }),
     )?)
 }
 
-/// Where it listens on every address, this machine is one of them.
+/// An address to connect to: `localhost` if the core listens on all addresses.
 fn reachable(address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         format!("localhost:{}", address.port())
@@ -237,7 +242,7 @@ fn reachable(address: SocketAddr) -> String {
     }
 }
 
-/// For a shell.
+/// Quoted for a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
     if text.chars().all(is_plain) {

@@ -1,9 +1,9 @@
-//! The command line, typed as a newcomer would: the console blocks of
-//! `docs/operating.md`, in order, against a core in a process of its own.
+//! The command line as a new user types it: the console blocks of the guide to
+//! operating a core, in order, against a core in a process of its own.
 //!
-//! A line that begins with `$ ` is a command for a shell, one with `>` an answer
-//! that is typed, `^C` an interrupt, and all others are what is shown, in this
-//! order, perhaps with more between them; `…` stands for anything.
+//! A line that begins with `$ ` is a shell command, one with `>` an answer that is
+//! typed, and `^C` an interrupt. All others are expected output, in this order, with
+//! any lines between them; `…` stands for any text.
 
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
@@ -33,12 +33,12 @@ fn the_guide_works_as_it_is_written() {
     }
 }
 
-/// The commands that a help lists.
+/// The commands in a help text.
 fn commands(help: &str) -> Vec<String> {
     let Some((_, rest)) = help.split_once("\nCommands:\n") else { return Vec::new() };
     rest.lines()
         .take_while(|line| !line.is_empty())
-        // What continues an explanation is indented further.
+        // Continuations of a description are indented further.
         .filter(|line| !line.starts_with("    "))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
@@ -67,12 +67,12 @@ fn the_help_of_every_command_has_an_example_of_it() {
 }
 
 #[test]
-fn mistakes_are_told_apart_by_the_exit_code() {
-    let nobody = {
+fn exit_codes_distinguish_errors() {
+    let unused = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let (code, out, error) = run(&["--address", &nobody, "extension", "list"]);
+    let (code, out, error) = run(&["--address", &unused, "extension", "list"]);
     assert_eq!((code, out.as_str()), (Some(6), ""), "{error}");
     assert!(error.contains("hint: is it running?"), "{error}");
     for args in [
@@ -99,7 +99,7 @@ fn completions_are_written_for_every_shell() {
 }
 
 #[test]
-fn who_stops_reading_is_not_told_of_an_error() {
+fn a_closed_pipe_is_no_error() {
     let machine = Machine::new("pipe");
     // Far more than a pipe holds.
     let line = "for n in 1 2 3 4; do gofer completions bash; done | head -n 1";
@@ -109,7 +109,7 @@ fn who_stops_reading_is_not_told_of_an_error() {
 }
 
 #[test]
-fn what_is_saved_is_for_its_owner_alone() {
+fn the_configuration_file_is_private_to_its_owner() {
     let mut machine = Machine::new("saved");
     machine.type_block(
         "$ gofer config set token -\n> 0123abcd\nWrote …config.toml.\n\
@@ -122,7 +122,7 @@ fn what_is_saved_is_for_its_owner_alone() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let (_, shown) = machine.outcome("gofer config show; gofer --json config show");
     assert!(!shown.contains("0123abcd"), "{shown}");
-    // What stands in a file that is not right may be the token.
+    // The invalid line may be the token.
     std::fs::write(&path, "token = 0123abcd").unwrap();
     let (status, shown) = machine.outcome("gofer service info");
     assert_eq!(status.code(), Some(2));
@@ -133,7 +133,7 @@ fn what_is_saved_is_for_its_owner_alone() {
 async fn programs_get_json() {
     let core = Core::on_loopback().await.unwrap();
     let mut machine = Machine::new("json");
-    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    machine.connect_to(&core.address().unwrap().to_string(), core.token());
     let machine = tokio::task::spawn_blocking(move || {
         machine.type_block(
             "$ gofer pipeline create nightly\n$ gofer run start nightly\n\
@@ -173,7 +173,7 @@ async fn programs_get_json() {
 }
 
 #[tokio::test]
-async fn events_are_followed_across_an_outage_each_of_them_once() {
+async fn events_are_followed_across_an_outage_and_each_printed_once() {
     let core = Core::on_loopback().await.unwrap();
     let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
     let request = proto::RegisterPipelineConfigRequest {
@@ -182,11 +182,11 @@ async fn events_are_followed_across_an_outage_each_of_them_once() {
     };
     core.client().api().register_pipeline_config(request).await.unwrap();
     let mut machine = Machine::new("follow");
-    machine.talk_to(&core.address().unwrap().to_string(), core.token());
+    machine.connect_to(&core.address().unwrap().to_string(), core.token());
     let following = machine.start("gofer event list --follow --json");
     following.until_shown("PIPELINE_CONFIG_REGISTERED").await;
     core.go_away().await;
-    following.until_shown("waiting for it to come back").await;
+    following.until_shown("Lost the connection to Gofer; reconnecting.").await;
     core.come_back().await.unwrap();
     let run = gofer_sdk::Run::because("Gofer is back");
     core.client().start_run("nightly", "test", run).await.unwrap();
@@ -204,23 +204,23 @@ async fn events_are_followed_across_an_outage_each_of_them_once() {
 }
 
 #[tokio::test]
-async fn a_gofer_without_updates_in_place_is_told_of_with_what_to_do_instead() {
+async fn an_update_in_place_that_gofer_does_not_support_fails_with_a_hint() {
     let gofer = Gofer::there(|_, _| Then::Answer);
     let mut machine = Machine::new("update");
-    machine.talk_to(&gofer.address.to_string(), support::TOKEN);
+    machine.connect_to(&gofer.address.to_string(), support::TOKEN);
     let update = tokio::task::spawn_blocking(move || {
         machine.outcome("gofer extension update interval --image example.com/interval:2")
     });
     let (status, shown) = update.await.unwrap();
     assert_eq!(status.code(), Some(7), "{shown}");
-    assert!(shown.contains("error: this Gofer has no update in place"), "{shown}");
+    assert!(shown.contains("error: this Gofer does not support updates in place"), "{shown}");
     assert!(shown.contains("hint: `gofer extension uninstall interval`"), "{shown}");
 }
 
 #[test]
-fn a_token_that_is_kept_is_not_lost_to_another_ones_and_a_lost_one_is_made_up_for() {
+fn a_saved_token_is_not_overwritten_and_a_lost_one_can_be_replaced() {
     let mut machine = Machine::new("tokens");
-    // Asked before Gofer is: its first token is made once.
+    // Checked before Gofer is called, which creates its first token only once.
     machine.type_block(
         "$ gofer config set token first\nWrote …config.toml.\n\
          $ gofer --address 127.0.0.1:1 token bootstrap --save\n\
@@ -230,13 +230,13 @@ fn a_token_that_is_kept_is_not_lost_to_another_ones_and_a_lost_one_is_made_up_fo
     );
     machine.type_block(
         "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --new-token\n\
-         Gofer listens on 127.0.0.1:8080.\n\nA new management token, shown once: …\n",
+         Gofer listens on 127.0.0.1:8080.\n\nNew management token, shown only once: …\n",
     );
 }
 
 #[test]
-fn verification_is_not_switched_off_by_a_slip() {
-    let machine = Machine::new("slip");
+fn an_invalid_value_does_not_disable_verification() {
+    let machine = Machine::new("verify");
     let (status, shown) = machine.outcome("GOFER_SKIP_TLS_VERIFY=maybe gofer config show");
     assert_eq!(status.code(), Some(2), "{shown}");
 }

@@ -1,5 +1,5 @@
-//! A newcomer's machine: an empty home with the programs in it, a shell, and a
-//! core that is started from it.
+//! A new user's machine: an empty home with the programs in it, a shell, and a core
+//! that is started from it.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,16 +8,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What the guide says the core listens on. A test takes what is free.
+/// The address in the guide. A test uses a free port instead.
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Well above what any command takes on a machine that does ten other things.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// When a test gives up on a command: far more than any takes on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The program under test.
 const GOFER: &str = env!("CARGO_BIN_EXE_gofer");
 
-/// The example, built by `cargo test` in the workspace's root beside the tests.
+/// The example, which `cargo test` in the workspace's root builds with the tests.
 fn interval() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("examples/interval");
@@ -40,11 +40,12 @@ pub(crate) fn run(args: &[&str]) -> (Option<i32>, String, String) {
 
 pub(crate) struct Machine {
     home: PathBuf,
-    /// Where the core of the moment listens.
+    /// Where the current core listens.
     address: Option<String>,
-    /// Said in the environment, once it is not what the configuration file has.
-    is_elsewhere: bool,
-    /// Said in the environment where nobody logged in.
+    /// Whether the address goes into the environment, since the configuration file has
+    /// another one.
+    has_moved: bool,
+    /// A token for the environment, without a login.
     token: Option<String>,
     core: Option<Process>,
     /// The exit code of the last command.
@@ -59,7 +60,7 @@ impl Machine {
         std::fs::create_dir(home.join("bin")).unwrap();
         std::os::unix::fs::symlink(GOFER, home.join("bin/gofer")).unwrap();
         std::os::unix::fs::symlink(interval(), examples.join("interval")).unwrap();
-        Self { home, address: None, is_elsewhere: false, token: None, core: None, last: None }
+        Self { home, address: None, has_moved: false, token: None, core: None, last: None }
     }
 
     /// Types a block of a guide.
@@ -69,7 +70,7 @@ impl Machine {
             let end = lines.iter().position(|line| line.starts_with("$ "));
             let expected: Vec<&str> = lines.drain(..end.unwrap_or(lines.len())).collect();
             match line.strip_prefix("$ ") {
-                // Takes minutes, and has been done to come here.
+                // Takes minutes, and has already been done.
                 Some(line) if line.starts_with("cargo ") => {}
                 Some("echo $?") => {
                     let code: i32 = expected[0].parse().unwrap();
@@ -88,12 +89,12 @@ impl Machine {
         }
     }
 
-    /// How a line ends, and what it shows.
+    /// The exit status and the output of a line.
     pub(crate) fn outcome(&self, line: &str) -> (ExitStatus, String) {
         Process::start(self.shell(line), "").ended(line)
     }
 
-    /// Starts a line, to look at what it shows as it goes on.
+    /// Starts a line, to look at its output while it runs.
     pub(crate) fn start(&self, line: &str) -> Process {
         Process::start(self.shell(&format!("exec {line}")), "")
     }
@@ -102,14 +103,14 @@ impl Machine {
         self.home.join(name)
     }
 
-    /// Has all commands talk to this Gofer, whatever its certificate.
-    pub(crate) fn talk_to(&mut self, address: &str, token: &str) {
+    /// Makes all commands connect to this Gofer, whatever its certificate.
+    pub(crate) fn connect_to(&mut self, address: &str, token: &str) {
         self.address = Some(address.to_owned());
-        self.is_elsewhere = true;
+        self.has_moved = true;
         self.token = Some(token.to_owned());
     }
 
-    /// With nothing of whoever runs the tests in the environment.
+    /// Without the environment of the test itself, apart from PATH.
     fn shell(&self, line: &str) -> Command {
         let mut command = Command::new("sh");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -121,7 +122,7 @@ impl Machine {
             .env("HOME", &self.home)
             .env("GOFER_CONFIG", self.home.join("config.toml"))
             .env("RUST_BACKTRACE", "0");
-        if let (true, Some(address)) = (self.is_elsewhere, &self.address) {
+        if let (true, Some(address)) = (self.has_moved, &self.address) {
             command.env("GOFER_ADDRESS", address);
         }
         if let Some(token) = &self.token {
@@ -137,7 +138,7 @@ impl Machine {
 
     fn start_core(&mut self, line: &str, expected: &[&str]) {
         assert!(self.core.is_none(), "one core at a time");
-        self.is_elsewhere = self.address.is_some();
+        self.has_moved = self.address.is_some();
         let line = line.replace(ADDRESS, "127.0.0.1:0");
         let process = Process::start(self.shell(&format!("exec {line}")), "");
         let address = |shown: &str| {
@@ -184,10 +185,10 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // In order where that is still possible: its extensions end with it.
+        // Cleanly if that is still possible, so that its extensions end too.
         if let Some(mut core) = self.core.take() {
             core.interrupt();
-            let until = Instant::now() + PATIENCE;
+            let until = Instant::now() + TIMEOUT;
             while matches!(core.child.try_wait(), Ok(None)) && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -200,7 +201,7 @@ fn answer(line: &str) -> Option<&str> {
     line.strip_prefix('>').map(str::trim_start)
 }
 
-/// The first line that is not shown where it must be.
+/// The first expected line that is missing from the output.
 fn missing(expected: &[String], shown: &str) -> Option<String> {
     let shown: Vec<_> = shown.lines().map(words).collect();
     let mut at = 0;
@@ -217,7 +218,7 @@ fn missing(expected: &[String], shown: &str) -> Option<String> {
     None
 }
 
-/// How wide a column is depends on what else is in it.
+/// Without the width of columns, which depends on their content.
 fn words(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -227,7 +228,7 @@ fn is_shown(pattern: &str, text: &str) -> bool {
     let Some(mut text) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let mut parts = parts.peekable();
     while let Some(part) = parts.next() {
-        // The last part ends the line, and an empty one is what goes on.
+        // The last part must end the line.
         let rest = match parts.peek() {
             None => text.ends_with(part).then_some(""),
             Some(_) => text.split_once(part).map(|(_, rest)| rest),
@@ -240,7 +241,7 @@ fn is_shown(pattern: &str, text: &str) -> bool {
     text.is_empty()
 }
 
-/// A process whose output is kept; killed where a test fails before it ends.
+/// A process and its output. Killed if a test fails before it ends.
 pub(crate) struct Process {
     child: Child,
     shown: Arc<Mutex<String>>,
@@ -249,7 +250,7 @@ pub(crate) struct Process {
 
 impl Process {
     fn start(mut command: Command, input: &str) -> Self {
-        // One pipe, as there is one terminal: what is shown has an order.
+        // One pipe, like one terminal, so that the output has an order.
         let (output, terminal) = std::io::pipe().unwrap();
         command.stdin(Stdio::piped()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
         let mut child = command.spawn().unwrap();
@@ -263,7 +264,7 @@ impl Process {
     }
 
     pub(crate) async fn until_shown(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !self.shown().contains(text) {
             assert!(Instant::now() < until, "`{text}` is not in:\n{}", self.shown());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -275,7 +276,7 @@ impl Process {
     }
 
     fn wait_until(&self, what: &str, is_enough: impl Fn(&str) -> bool) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !is_enough(&self.shown()) {
             assert!(Instant::now() < until, "`{what}` showed only:\n{}", self.shown());
             std::thread::sleep(Duration::from_millis(20));
@@ -288,7 +289,7 @@ impl Process {
     }
 
     fn ended(mut self, what: &str) -> (ExitStatus, String) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -310,7 +311,7 @@ impl Drop for Process {
     }
 }
 
-/// By whole lines, so that none is looked at by halves.
+/// Line by line, so that no test sees half of one.
 fn read(from: impl Read + Send + 'static, to: Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);

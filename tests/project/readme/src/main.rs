@@ -4,12 +4,12 @@ use gofer_sdk::{
 
 /// What a pipeline sets when it subscribes.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Params {
+pub struct Params {
     /// The time between two runs, such as `5m` or `1h30m`.
     every: GoDuration,
 }
 
-struct Every;
+pub struct Every;
 
 impl Extension for Every {
     type Config = NoConfig;
@@ -19,7 +19,7 @@ impl Extension for Every {
         Ok(Self)
     }
 
-    // Refused before it is subscribed; told as "parameter `every`: must be …".
+    // Refuses the subscription with "parameter `every`: must be at least 1s".
     fn validate(&self, params: &Params) -> Result<()> {
         if params.every < GoDuration::from_secs(1) {
             return Err(Error::invalid_parameter("every", "must be at least 1s"));
