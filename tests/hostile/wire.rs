@@ -1,4 +1,4 @@
-//! HTTP/2 written by hand, for what no client library would send.
+//! Hand-written HTTP/2, for what no client library sends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub const INFO: &str = "/proto.ExtensionService/Info";
 pub const SUBSCRIBE: &str = "/proto.ExtensionService/Subscribe";
 pub const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// TLS as a client of ours has it, but for the protocols it asks for.
+/// The TLS configuration of a client that offers these protocols.
 pub fn tls(protocols: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(IDENTITY.certificate.as_bytes()).unwrap()).unwrap();
@@ -54,7 +54,7 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::try_from("localhost").unwrap()
 }
 
-/// One frame, whatever is in it.
+/// A frame, valid or not.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     bytes.extend([kind, flags]);
@@ -63,13 +63,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Headers that are in no table and do not go into one.
+/// Literal header fields without indexing.
 pub fn hpack(headers: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in headers {
         bytes.push(0);
         for text in [name, value] {
-            // Seven bits of length; what does not fit follows, seven at a time.
+            // Seven bits of the length; if it does not fit, the rest follows in groups of seven bits.
             let mut length = text.len();
             if length < 127 {
                 bytes.push(length.to_le_bytes()[0]);
@@ -88,7 +88,7 @@ pub fn hpack(headers: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// The headers of a call that is as it should be.
+/// The headers of a valid call.
 pub fn call(path: &str, token: Option<&str>) -> Vec<u8> {
     let mut headers = vec![
         (":method", "POST"),
@@ -103,7 +103,7 @@ pub fn call(path: &str, token: Option<&str>) -> Vec<u8> {
     hpack(&headers)
 }
 
-/// A message as gRPC frames it.
+/// A message in its gRPC frame.
 pub fn message(bytes: &[u8]) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
@@ -111,7 +111,7 @@ pub fn message(bytes: &[u8]) -> Vec<u8> {
     framed
 }
 
-#[expect(dead_code, reason = "it is read off the wire with the rest")]
+#[expect(dead_code, reason = "parsed, but not needed")]
 pub struct Frame {
     pub kind: u8,
     pub flags: u8,
@@ -119,7 +119,7 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// A connection on which anything may be sent.
+/// A connection that can send anything.
 pub struct Raw<S = TlsStream<TcpStream>>(pub S);
 
 impl Raw<TcpStream> {
@@ -135,7 +135,7 @@ impl Raw {
         Ok(Self(within(TlsConnector::from(tls(protocols)).connect(server_name(), stream)).await?))
     }
 
-    /// As far as a client is before its first call, with these settings.
+    /// Opens an HTTP/2 connection with these settings, without making a call.
     pub async fn http2(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut raw = Self::tls(address, &[b"h2"]).await.unwrap();
         let settings: Vec<u8> = settings
@@ -153,12 +153,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.0.flush().await
     }
 
-    /// Sends the same again and again: how many bytes went out before the
-    /// server hung up, read no more, or all was sent.
+    /// Sends the same bytes repeatedly. Returns how many were sent before the server closed the
+    /// connection or stopped reading, or all were sent.
     pub async fn flood(&mut self, bytes: &[u8], times: usize) -> usize {
         let mut sent = 0;
         for _ in 0..times {
-            let one = tokio::time::timeout(Duration::from_millis(300), self.send(bytes));
+            let one = tokio::time::timeout(Duration::from_secs(1), self.send(bytes));
             match one.await {
                 Ok(Ok(())) => sent += bytes.len(),
                 _ => break,
@@ -167,13 +167,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         sent
     }
 
-    /// Waits until the server has hung up.
+    /// Waits until the server has closed the connection.
     pub async fn until_closed(&mut self) {
         let mut sink = vec![0; 16 << 10];
         within(async { while matches!(self.0.read(&mut sink).await, Ok(1..)) {} }).await;
     }
 
-    /// The next frame; `None` once the server has hung up.
+    /// The next frame; `None` once the server has closed the connection.
     pub async fn frame(&mut self) -> Option<Frame> {
         within(async {
             let mut head = [0; 9];
@@ -186,8 +186,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         .await
     }
 
-    /// Makes one call with the token, and waits for the end of its answer.
-    /// False where the server resets it, or hangs up, instead.
+    /// Makes a call, and waits for the end of its response. False if the server resets it or closes
+    /// the connection instead.
     pub async fn answered(&mut self, stream: u32, headers: &[u8], body: &[u8]) -> bool {
         let head = frame(HEADERS, END_HEADERS, stream, headers);
         let sent = [head, frame(DATA, END_STREAM, stream, body)].concat();
@@ -206,9 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// The connection still serves those who know the token.
-    pub async fn lives(&mut self, stream: u32) {
+    /// Asserts that the connection still serves calls with the token.
+    pub async fn assert_served(&mut self, stream: u32) {
         let served = self.answered(stream, &call(INFO, Some(TOKEN)), &message(&[])).await;
-        assert!(served, "the connection does not serve any more");
+        assert!(served, "the connection no longer serves calls");
     }
 }

@@ -1,0 +1,96 @@
+//! Many unauthenticated connections, each with as many calls as it can have.
+
+use std::time::Duration;
+
+use tonic_health::pb::HealthCheckRequest;
+
+use crate::abuse::{Target, alone, quick};
+use crate::support::{Connection, bearer};
+use crate::wire::{
+    ACK, CHECK, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, call, frame, hpack, message,
+};
+
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// The default limit is 1024.
+const CONNECTIONS: usize = 24;
+
+/// The memory that all their calls may hold if each is small, in bytes: half of what it is if every
+/// call that watches is kept, and twice what is measured.
+const SMALL: usize = 20 << 20;
+
+/// The same if each has long headers: half of what they send, and twice what is measured.
+const LONG: usize = 45 << 20;
+
+/// Opens connections, each of which makes 250 calls that start with these headers and this body.
+async fn connections(target: &Target, headers: &[u8], body: Option<&[u8]>) -> Vec<Raw> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut raw = Raw::http2(target.address, &[]).await;
+        raw.send(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
+        for stream in (1..500).step_by(2) {
+            let mut start = frame(HEADERS, END_HEADERS, stream, headers);
+            if let Some(body) = body {
+                start.extend(frame(DATA, END_STREAM, stream, body));
+            }
+            raw.send(&start).await.unwrap();
+        }
+        connections.push(raw);
+    }
+    connections
+}
+
+/// The maximum that is held while the server reads.
+async fn peak(target: &Target) -> usize {
+    let mut most = 0;
+    for _ in 0..100 {
+        most = most.max(target.grown());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    most
+}
+
+#[test]
+fn unauthenticated_calls_with_long_headers_hold_next_to_nothing() {
+    alone(async {
+        let mut target = Target::start(quick()).await;
+        // As long as allowed, and of calls that never end.
+        let headers = [call(CHECK, None), hpack(&[("x-long", &"x".repeat(15_000))])].concat();
+        let connections = connections(&target, &headers, None).await;
+        let peak = peak(&target).await;
+        assert!(peak < LONG, "{CONNECTIONS} connections hold {} MiB", peak >> 20);
+        drop(connections);
+        target.assert_unharmed().await;
+    });
+}
+
+#[test]
+fn unauthenticated_calls_that_watch_hold_next_to_nothing() {
+    alone(async {
+        let mut target = Target::start(quick()).await;
+        // Response streams that neither side ends.
+        let connections = connections(&target, &call(WATCH, None), Some(&message(&[]))).await;
+        let peak = peak(&target).await;
+        assert!(peak < SMALL, "{CONNECTIONS} connections hold {} MiB", peak >> 20);
+        drop(connections);
+        target.assert_unharmed().await;
+    });
+}
+
+#[test]
+fn connections_with_a_wrong_token_do_not_keep_gofer_out() {
+    alone(async {
+        // One for the good client, and four with the wrong token.
+        let mut target = Target::start(quick().with_connections(5)).await;
+        let mut connections = Vec::new();
+        for _ in 0..4 {
+            let connection = Connection::open(target.address, [bearer("not the token")]).await;
+            // Health needs no token, so it does not authenticate the connection.
+            connection.health().check(HealthCheckRequest::default()).await.unwrap();
+            connections.push(connection);
+        }
+        target.started.client().await.info().await.unwrap();
+        drop(connections);
+        target.assert_unharmed().await;
+    });
+}
