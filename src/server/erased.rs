@@ -77,6 +77,7 @@ impl Prepared {
 }
 
 /// What an author declared and nobody could ever set, as a sentence.
+#[must_use]
 pub fn misdeclared<E: Extension>() -> Option<String> {
     let sentence = |what: &str, field: &str| {
         format!(

@@ -2,6 +2,10 @@
 
 #[cfg(feature = "containers")]
 mod containers;
+#[cfg(feature = "store")]
+mod store_file;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -7,16 +7,12 @@ use gofer_sdk::Result;
 use super::extensions::Extensions;
 
 #[derive(Clone, Default)]
-pub(super) struct Options;
+pub(super) struct Options {}
 
 pub(super) enum External {}
 
+#[expect(clippy::unused_async, reason = "as with the feature")]
 impl External {
-    #[expect(
-        clippy::unused_async,
-        clippy::unnecessary_wraps,
-        reason = "the signature is that of the feature"
-    )]
     pub(super) async fn open(_: Options, _: &Arc<Extensions>) -> Result<Option<Self>> {
         Ok(None)
     }
