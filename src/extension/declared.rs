@@ -46,7 +46,7 @@ use crate::error::Problem;
     note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`",
     note = "where there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
 )]
-pub trait Declared: sealed::Declared {}
+pub trait Declared: sealed::SealedDeclared {}
 
 #[diagnostic::do_not_recommend]
 impl<T> Declared for T where T: DeserializeOwned + JsonSchema + Send + Sync + 'static {}
@@ -61,7 +61,7 @@ pub(crate) mod sealed {
         label = "cannot be read from settings",
         note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`"
     )]
-    pub trait Declared: Sized + Send + Sync + 'static {
+    pub trait SealedDeclared: Sized + Send + Sync + 'static {
         /// The fields, from the type's schema.
         #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn fields() -> Fields;
@@ -80,7 +80,7 @@ pub(crate) mod sealed {
     }
 
     #[diagnostic::do_not_recommend]
-    impl<T> Declared for T
+    impl<T> SealedDeclared for T
     where
         T: DeserializeOwned + JsonSchema + Send + Sync + 'static,
     {

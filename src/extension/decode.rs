@@ -24,7 +24,7 @@ mod value;
 
 use serde::de::DeserializeOwned;
 
-use self::explain::{explain, names, stranger};
+use self::explain::{explain, names, unknown_key};
 use self::fault::Fault;
 use self::table::{Table, Trace};
 use self::value::NESTED_TYPE;
@@ -67,7 +67,7 @@ pub(crate) fn decode_one<T: DeserializeOwned>(
     let trace = Trace::new();
     match T::deserialize(Table { settings: &settings, declared, skip: &[], trace: &trace }) {
         Err(Fault::At { message, .. }) => Err(message),
-        Err(Fault::Key) => Err(stranger(key, &names(declared, trace.known.get()))),
+        Err(Fault::Key) => Err(unknown_key(key, &names(declared, trace.known.get()))),
         // The others may be about settings that are yet to come.
         Ok(_) | Err(_) => Ok(()),
     }

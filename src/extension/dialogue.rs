@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Problem, Result};
 
 /// What the extension says in a conversation.
 #[derive(Debug)]
-pub(crate) enum Utterance {
+pub(crate) enum DialogueMessage {
     /// Something to read.
     Say(String),
     /// A question; exactly one answer follows.
@@ -50,14 +50,14 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 /// }
 /// ```
 pub struct Dialogue {
-    out: mpsc::Sender<Utterance>,
+    out: mpsc::Sender<DialogueMessage>,
     answers: Box<dyn Answers>,
     check: Option<Check>,
 }
 
 impl Dialogue {
     pub(crate) fn new(
-        out: mpsc::Sender<Utterance>,
+        out: mpsc::Sender<DialogueMessage>,
         answers: Box<dyn Answers>,
         check: Option<Check>,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Dialogue {
     /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
     /// pass it on with `?` to end the conversation cleanly.
     pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
-        self.send(Utterance::Say(message.into())).await
+        self.send(DialogueMessage::Say(message.into())).await
     }
 
     /// Asks a question and waits for the answer, without the white space
@@ -82,7 +82,7 @@ impl Dialogue {
     /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
     /// pass it on with `?` to end the conversation cleanly.
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
-        self.send(Utterance::Ask(question.into())).await?;
+        self.send(DialogueMessage::Ask(question.into())).await?;
         match self.answers.next().await {
             Some(answer) => Ok(answer.trim().to_owned()),
             None => Err(hung_up()),
@@ -96,7 +96,7 @@ impl Dialogue {
     ///
     /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
     pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
-        self.send(Utterance::Set { key: key.into(), value: value.into() }).await
+        self.send(DialogueMessage::Set { key: key.into(), value: value.into() }).await
     }
 
     /// Asks for every field of a struct of settings, in the order of its
@@ -185,8 +185,8 @@ impl Dialogue {
         Err(error.problems().to_vec())
     }
 
-    async fn send(&mut self, utterance: Utterance) -> Result<()> {
-        self.out.send(utterance).await.map_err(|_| hung_up())
+    async fn send(&mut self, message: DialogueMessage) -> Result<()> {
+        self.out.send(message).await.map_err(|_| hung_up())
     }
 }
 

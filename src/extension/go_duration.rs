@@ -146,10 +146,10 @@ impl GoDuration {
 /// The message says what is wrong and what would be right, and never repeats
 /// the text, so it may follow a parameter's name and be shown or logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParseGoDurationError(Problem);
+pub struct ParseGoDurationError(ParseProblem);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Problem {
+enum ParseProblem {
     Empty,
     Number,
     MissingUnit,
@@ -160,14 +160,18 @@ enum Problem {
 impl fmt::Display for ParseGoDurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Problem::Empty => "is empty: write a duration such as `5m`, `1h30m` or `300ms`",
-            Problem::Number => "needs a number before each unit: write `5m`, `1h30m` or `300ms`",
-            Problem::MissingUnit => "needs a unit: write `5m`, `1h30m` or `300ms`",
-            Problem::UnknownUnit => {
+            ParseProblem::Empty => "is empty: write a duration such as `5m`, `1h30m` or `300ms`",
+            ParseProblem::Number => {
+                "needs a number before each unit: write `5m`, `1h30m` or `300ms`"
+            }
+            ParseProblem::MissingUnit => "needs a unit: write `5m`, `1h30m` or `300ms`",
+            ParseProblem::UnknownUnit => {
                 "has an unknown unit: only `ns`, `us`, `ms`, `s`, `m` and `h` may follow \
                  a number, without spaces (a day is `24h`)"
             }
-            Problem::Range => "is out of range: at most 2562047h, about 292 years, are possible",
+            ParseProblem::Range => {
+                "is out of range: at most 2562047h, about 292 years, are possible"
+            }
         })
     }
 }
@@ -243,13 +247,13 @@ impl Serialize for GoDuration {
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(DurationVisitor)
     }
 }
 
-struct Text;
+struct DurationVisitor;
 
-impl de::Visitor<'_> for Text {
+impl de::Visitor<'_> for DurationVisitor {
     type Value = GoDuration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

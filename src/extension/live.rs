@@ -86,24 +86,24 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// Its number; 0 where there is none, negative where it is not known.
     last_run_id: AtomicI64,
     cancelled: AtomicBool,
-    /// Whether a run is being started, as [`FREE`], [`TAKEN`] or [`AWAITED`].
+    /// Whether a run is being started, as [`UNLOCKED`], [`LOCKED`] or [`CONTENDED`].
     starting: AtomicU8,
     /// Gofer is to be asked for the last run, or has been.
     asked: AtomicBool,
     pub(crate) params: P,
 }
 
-const FREE: u8 = 0;
-const TAKEN: u8 = 1;
+const UNLOCKED: u8 = 0;
+const LOCKED: u8 = 1;
 /// Taken, and another one waits for it.
-const AWAITED: u8 = 2;
+const CONTENDED: u8 = 2;
 
 /// Held while a run is being started.
-pub(crate) struct StartTurn<'a, P: ?Sized>(&'a Live<P>);
+pub(crate) struct StartGuard<'a, P: ?Sized>(&'a Live<P>);
 
-impl<P: ?Sized> Drop for StartTurn<'_, P> {
+impl<P: ?Sized> Drop for StartGuard<'_, P> {
     fn drop(&mut self) {
-        if self.0.starting.swap(FREE, Ordering::AcqRel) == AWAITED {
+        if self.0.starting.swap(UNLOCKED, Ordering::AcqRel) == CONTENDED {
             self.0.changed.notify();
         }
     }
@@ -120,7 +120,7 @@ impl<P> Live<P> {
             last_run_at: AtomicI64::new(LastRun::Unknown.packed()),
             last_run_id: AtomicI64::new(-1),
             cancelled: AtomicBool::new(false),
-            starting: AtomicU8::new(FREE),
+            starting: AtomicU8::new(UNLOCKED),
             asked: AtomicBool::new(false),
             params,
         }
@@ -153,31 +153,31 @@ impl<P: ?Sized> Live<P> {
     }
 
     /// Waits until no other run is being started; `None` once it is cancelled.
-    pub(crate) async fn start_turn(&self) -> Option<StartTurn<'_, P>> {
-        Signal::wait(self, |live| live.is_cancelled() || live.take_turn()).await;
+    pub(crate) async fn lock_starts(&self) -> Option<StartGuard<'_, P>> {
+        Signal::wait(self, |live| live.is_cancelled() || live.try_lock_starts()).await;
         // Where it was cancelled first, `starting` may be another one's.
-        (!self.is_cancelled()).then(|| StartTurn(self))
+        (!self.is_cancelled()).then(|| StartGuard(self))
     }
 
-    fn take_turn(&self) -> bool {
+    fn try_lock_starts(&self) -> bool {
         let change = |from, to| {
             let (both, order) = (Ordering::AcqRel, Ordering::Acquire);
             self.starting.compare_exchange(from, to, both, order)
         };
         loop {
-            if change(FREE, TAKEN).is_ok() {
+            if change(UNLOCKED, LOCKED).is_ok() {
                 return true;
             }
             // Where it has become free in between, it is tried again.
-            match change(TAKEN, AWAITED) {
-                Ok(_) | Err(AWAITED) => return false,
+            match change(LOCKED, CONTENDED) {
+                Ok(_) | Err(CONTENDED) => return false,
                 Err(_) => {}
             }
         }
     }
 
     /// Whether Gofer has to be asked for the last run; true once.
-    pub(crate) fn claim_question(&self) -> bool {
+    pub(crate) fn mark_asked(&self) -> bool {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 

@@ -32,9 +32,9 @@ pub use ticks::Ticks;
 pub(crate) use context::Context;
 pub use describe::{Setting, settings_of};
 
-pub(crate) use declared::sealed::Declared as Declaration;
+pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::{Fields, markdown};
-pub(crate) use dialogue::{Answers, Check, Utterance};
+pub(crate) use dialogue::{Answers, Check, DialogueMessage};
 pub(crate) use key::Key;
 pub(crate) use live::{Failure, Live, log_panic};
 pub(crate) use settings::Settings;

@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// But not later than this after the first: a fleet that subscribes without a
 /// pause must not put it off for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// While Gofer does not answer.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
@@ -39,13 +39,13 @@ const PAGES: [u32; 6] = [4, 200, 200, 200, 200, 200];
 
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     tasks: TaskTracker,
     closed: CancellationToken,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     /// Weak: a subscription that ends meanwhile is skipped.
     waiting: VecDeque<Weak<Live>>,
     /// From this length on, those that have ended are let go.
@@ -58,7 +58,7 @@ struct State {
 impl Context {
     /// Has Gofer asked, in the background, for the last run of a label.
     pub(super) fn ask_for_last_run(self: &Arc<Self>, live: &Arc<Live>) {
-        if !live.claim_question() {
+        if !live.mark_asked() {
             return;
         }
         let now = Instant::now();
@@ -95,7 +95,7 @@ impl Queue {
         self.state().waiting.clear();
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,7 +103,7 @@ impl Queue {
     /// The time until asking may start; `None` once it may.
     fn not_before(&self) -> Option<Instant> {
         let state = self.state();
-        let start = (state.last? + QUIET).min(state.first? + PATIENCE);
+        let start = (state.last? + QUIET).min(state.first? + MAX_DELAY);
         (start > Instant::now()).then_some(start)
     }
 
@@ -121,7 +121,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl QueueState {
     /// A subscription that has ended keeps its memory for as long as it is
     /// waiting here, and in an outage that may be long.
     fn sweep(&mut self) {

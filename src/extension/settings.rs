@@ -34,7 +34,8 @@ impl Settings {
             folded(a).cmp(folded(b)).then_with(|| (a, x.as_ref()).cmp(&(b, y.as_ref())))
         });
         // The exact size, so that boxing the bytes does not move them again.
-        let size = pairs.iter().map(|(k, v)| room(k.as_ref()) + room(v.as_ref())).sum();
+        let size =
+            pairs.iter().map(|(k, v)| encoded_len(k.as_ref()) + encoded_len(v.as_ref())).sum();
         let mut packed = Vec::with_capacity(size);
         for (key, value) in &pairs {
             push(&mut packed, key.as_ref());
@@ -104,7 +105,7 @@ fn folded(key: &str) -> impl Iterator<Item = u8> {
 }
 
 /// How many bytes `push` takes for `text`.
-fn room(text: &str) -> usize {
+fn encoded_len(text: &str) -> usize {
     let bits = usize::BITS - text.len().leading_zeros();
     bits.div_ceil(7).max(1) as usize + text.len()
 }
@@ -173,7 +174,7 @@ mod tests {
         for (key, value) in settings.iter() {
             assert_eq!(pairs[key], value);
         }
-        let exact: usize = pairs.iter().map(|(k, v)| room(k) + room(v)).sum();
+        let exact: usize = pairs.iter().map(|(k, v)| encoded_len(k) + encoded_len(v)).sum();
         assert_eq!(settings.packed.len(), exact);
     }
 

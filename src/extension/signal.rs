@@ -40,22 +40,22 @@ impl Signal {
         whole: &T,
         changed: impl Fn(&T) -> bool,
     ) -> impl Future<Output = ()> {
-        let mut beside: Option<Pin<Box<Notified<'_>>>> = None;
+        let mut notified: Option<Pin<Box<Notified<'_>>>> = None;
         poll_fn(move |context| {
             loop {
                 // Registered before the question: a change in between wakes.
                 let registered = whole.as_ref().register(context.waker());
-                if !registered && beside.is_none() {
-                    beside = Some(Box::pin(whole.as_ref().others.notified()));
+                if !registered && notified.is_none() {
+                    notified = Some(Box::pin(whole.as_ref().others.notified()));
                 }
                 if changed(whole) {
                     return Poll::Ready(());
                 }
-                match &mut beside {
+                match &mut notified {
                     Some(notified) if !registered => ready!(notified.as_mut().poll(context)),
                     _ => return Poll::Pending,
                 }
-                beside = None;
+                notified = None;
             }
         })
     }

@@ -19,7 +19,7 @@ const RECENT: u32 = 50;
 /// How long an attempt that is on its way may go on after the subscription has
 /// ended. An answer mostly comes within milliseconds; of a Gofer that does not
 /// answer, whoever ends the subscription should not have to wait.
-const LAST_WORD: Duration = Duration::from_secs(1);
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// A run, and when it started in nanoseconds of [`Gofer::monotonic`].
 struct Started {
@@ -37,7 +37,7 @@ impl<P: ?Sized> Live<P> {
         );
         // One after the other: of two calls at once, a run that Gofer started
         // could be either's where an answer gets lost.
-        let _turn = self.start_turn().await.ok_or_else(ended)?;
+        let _guard = self.lock_starts().await.ok_or_else(ended)?;
         // What was known before: a run that is newer may be this call's.
         let known = self.last_run_id();
         let mut backoff = BACKOFF;
@@ -52,7 +52,7 @@ impl<P: ?Sized> Live<P> {
                 };
                 tokio::select! {
                     outcome = self.start_or_find(&request, known.filter(|_| lost)) => outcome,
-                    () = self.given_up() => return Err(ended()),
+                    () = self.cancel_grace_over() => return Err(ended()),
                 }
             };
             match outcome {
@@ -121,9 +121,9 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    async fn given_up(&self) {
+    async fn cancel_grace_over(&self) {
         self.cancelled().await;
-        tokio::time::sleep(LAST_WORD).await;
+        tokio::time::sleep(CANCEL_GRACE).await;
     }
 }
 

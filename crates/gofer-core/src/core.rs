@@ -34,7 +34,7 @@ use gofer_net::memory::Network;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
 use gofer_proto as proto;
 use gofer_sdk::internal::misdeclared;
-use gofer_sdk::internal::{Access, close_client, error, new_client, run_info};
+use gofer_sdk::internal::{ClientOptions, close_client, error, new_client, run_info};
 use gofer_sdk::{Error, Extension, Result};
 use gofer_sdk::{Gofer, PipelineId, RunInfo};
 
@@ -200,7 +200,7 @@ impl Core {
         );
         let external = External::open(external, &extensions).await?;
         let own = extensions.let_in(&token);
-        let client = new_client(Access {
+        let client = new_client(ClientOptions {
             dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
             server_name: ServerName::try_from(SERVER_NAME)?,

@@ -30,7 +30,7 @@ pub(super) fn explain<T: DeserializeOwned>(
     // hide it.
     let mut problems = search.problems;
     problems.extend(keys.told);
-    let more = keys.untold + problems.len().saturating_sub(MAX_PROBLEMS);
+    let more = keys.unreported + problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     if search.gave_up {
         problems.push(Problem::general("and more"));
@@ -48,7 +48,7 @@ const MOST_TRIED: usize = 256;
 
 struct BadKeys {
     told: Vec<Problem>,
-    untold: usize,
+    unreported: usize,
 }
 
 struct Search<'a> {
@@ -84,7 +84,7 @@ impl<'a> Search<'a> {
     /// Leaves out keys that are unknown or given twice.
     fn set_bad_keys_aside(&mut self) -> BadKeys {
         let names = names(self.declared, self.known);
-        let (mut told, mut untold) = (Vec::new(), 0);
+        let (mut told, mut unreported) = (Vec::new(), 0);
         let mut start = 0;
         let entries = self.entries.clone();
         for same in entries.chunk_by(|(a, _), (b, _)| a.eq_ignore_ascii_case(b)) {
@@ -98,15 +98,15 @@ impl<'a> Search<'a> {
             self.skip[range].fill(true);
             self.dropped.extend(name);
             if told.len() == MAX_PROBLEMS {
-                untold += 1;
+                unreported += 1;
                 continue;
             }
             told.push(match name {
                 Some(name) => Problem::new(shown(name), twice(same)),
-                None => Problem::new(shown(key), stranger(key, &names)),
+                None => Problem::new(shown(key), unknown_key(key, &names)),
             });
         }
-        BadKeys { told, untold }
+        BadKeys { told, unreported }
     }
 
     /// Reads until no new value turns out wrong. Gives the required setting
@@ -234,7 +234,7 @@ fn twice(same: &[(&str, &str)]) -> String {
     format!("given twice, as {keys}; keys match without regard to case")
 }
 
-pub(super) fn stranger(key: &str, names: &[&str]) -> String {
+pub(super) fn unknown_key(key: &str, names: &[&str]) -> String {
     if let Some(name) = nearest(key, names) {
         return format!("unknown; did you mean `{name}`?");
     }
