@@ -48,6 +48,19 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 ///     let token = dialogue.ask("token: The token for the chat.").await?;
 ///     dialogue.set("token", token).await
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn of<E: gofer_sdk::Extension>(
+/// #     core: &gofer_core::Core,
+/// #     _: std::marker::PhantomData<E>,
+/// # ) -> Result<String> {
+/// #     Ok(core.converse_with_installer::<E>(["6b8f"]).await?.settings["token"].clone())
+/// # }
+/// # let (core, _, extension) = documented!(install: install);
+/// # assert_eq!(of(&core, extension).await?, "6b8f");
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Dialogue {
     out: mpsc::Sender<DialogueMessage>,

@@ -30,6 +30,14 @@ use crate::error::Result;
 ///     subscription.cancelled().await;
 ///     Ok(())
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!(serve: once);
+/// # core.elapse(gofer_core::seconds(1)).await;
+/// # assert_eq!(core.runs("ops/nightly")[0].variable("ATTEMPT"), Some("1"));
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Subscription<P> {
     live: Arc<Live<P>>,

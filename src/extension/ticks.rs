@@ -28,6 +28,14 @@ use crate::error::{Error, ErrorKind, Result};
 ///     }
 ///     Ok(())
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!(serve: hourly);
+/// # core.elapse(gofer_core::minutes(150)).await;
+/// # assert_eq!(core.runs("ops/nightly").len(), 2);
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Ticks<P> {
     subscription: Subscription<P>,

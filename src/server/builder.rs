@@ -18,7 +18,7 @@ use crate::extension::Extension;
 /// An extension's server, for a program with its own runtime, listener, logger,
 /// limits or way to stop; all others use [`run`](crate::run).
 ///
-/// ```no_run
+/// ```
 /// # use gofer_sdk::{Extension, Gofer, Limits, NoConfig, NoParams, Result, Server, SystemConfig};
 /// # struct Interval;
 /// # impl Extension for Interval {
@@ -26,14 +26,27 @@ use crate::extension::Extension;
 /// #     type Params = NoParams;
 /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
 /// # }
-/// # async fn example(stop: tokio::sync::oneshot::Receiver<()>) -> Result<(), gofer_sdk::RunError> {
-/// let config = SystemConfig::from_env()?;
-/// Server::<Interval>::new(config)
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let variables = [
+/// #     ("KEY", "6b8f".to_owned()),
+/// #     ("NAME", "interval".to_owned()),
+/// #     ("TLS_CERT", pair.cert.pem()),
+/// #     ("TLS_KEY", pair.signing_key.serialize_pem()),
+/// # ]
+/// # .map(|(name, value)| (format!("GOFER_EXTENSION_SYSTEM_{name}"), value));
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let config = SystemConfig::from_vars(variables)?; // or from_env()
+/// let server = Server::<Interval>::new(config)
+///     .with_listener(tokio::net::TcpListener::bind("127.0.0.1:0").await?)
 ///     .with_limits(Limits::default().with_connections(64))
-///     .stop_when(async { drop(stop.await) })
-///     .serve()
-///     .await
-/// # }
+///     .stop_when(async { drop(stopped.await) });
+/// let serving = tokio::spawn(server.serve());
+///
+/// drop(stop); // elsewhere, when it is time
+/// serving.await??;
+/// # Ok(()) }
 /// ```
 #[must_use = "a server does nothing until it serves"]
 pub struct Server<E> {

@@ -47,7 +47,7 @@ use crate::extension::Extension;
 /// and stops in bounded time on Shutdown, SIGTERM and SIGINT, or at once on a
 /// second signal. A current-thread runtime is all it needs:
 ///
-/// ```no_run
+/// ```
 /// # use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
 /// # struct Interval;
 /// # impl Extension for Interval {
@@ -55,10 +55,20 @@ use crate::extension::Extension;
 /// #     type Params = NoParams;
 /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
 /// # }
+/// # mod program {
+/// # use super::Interval;
 /// #[tokio::main(flavor = "current_thread")]
+/// # pub
 /// async fn main() -> Result<(), gofer_sdk::RunError> {
 ///     gofer_sdk::run::<Interval>().await
 /// }
+/// # }
+/// # fn main() {
+/// # let printed = program::main().unwrap_err().to_string();
+///
+/// // Not started by Gofer, it ends with what is missing:
+/// assert!(printed.contains("GOFER_EXTENSION_SYSTEM_KEY is not set"));
+/// # }
 /// ```
 ///
 /// Blocking work belongs in `tokio::task::spawn_blocking`, and should be short:

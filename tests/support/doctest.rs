@@ -36,9 +36,4 @@ macro_rules! documented {
             $function(dialogue).await
         }
     };
-    (@ event $function:path) => {
-        async fn external_event(&self, event: gofer_sdk::ExternalEvent) -> gofer_sdk::Result<()> {
-            $function(event).await
-        }
-    };
 }
