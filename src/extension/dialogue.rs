@@ -1,8 +1,8 @@
 //! The two conversations: with the administrator who installs the extension
 //! and with the owner of a pipeline who subscribes it.
 //!
-//! A [`Dialogue`] speaks in plain values; `server::conversation` carries them
-//! over the wire and ends the author's future when the other side goes away.
+//! A [`Dialogue`] uses plain values; `server::conversation` carries them over the
+//! wire and drops the author's future when the other side goes away.
 
 use std::fmt;
 
@@ -14,27 +14,27 @@ use super::describe::{Field, Fields, prompt};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Problem, Result};
 
-/// What the extension says in a conversation.
+/// A message of the extension in a conversation.
 #[derive(Debug)]
 pub(crate) enum DialogueMessage {
-    /// Something to read.
+    /// Text to read.
     Say(String),
     /// A question; exactly one answer follows.
     Ask(String),
-    /// A setting that was concluded.
+    /// A setting, as the outcome.
     Set { key: String, value: String },
 }
 
-/// Where the answers come from; `None` once the other side has hung up.
+/// The source of answers; `None` once the other side has ended the conversation.
 #[async_trait]
 pub(crate) trait Answers: Send {
     async fn next(&mut self) -> Option<String>;
 }
 
-/// Checks all answers together, where the extension is initialized.
+/// Checks all answers together, if the extension is initialized.
 pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 
-/// One conversation: say something, ask something, conclude settings.
+/// One conversation: show text, ask questions, set settings.
 ///
 /// [`Extension::install`](crate::Extension::install) and
 /// [`Extension::configure`](crate::Extension::configure) get one; their
@@ -77,12 +77,12 @@ impl Dialogue {
         Self { out, answers, check }
     }
 
-    /// Shows the other side something to read.
+    /// Shows the other side a text.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
-    /// pass it on with `?` to end the conversation cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation; pass it on with `?` to end it cleanly.
     pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Say(message.into())).await
     }
@@ -92,37 +92,38 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
-    /// pass it on with `?` to end the conversation cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation; pass it on with `?` to end it cleanly.
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
         self.send(DialogueMessage::Ask(question.into())).await?;
         match self.answers.next().await {
             Some(answer) => Ok(answer.trim().to_owned()),
-            None => Err(hung_up()),
+            None => Err(conversation_ended()),
         }
     }
 
-    /// Concludes one setting, under which name and with which value it is to
-    /// be stored.
+    /// Sets one setting: the name and the value to be stored.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation.
     pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Set { key: key.into(), value: value.into() }).await
     }
 
     /// Asks for every field of a struct of settings, in the order of its
-    /// declaration, and concludes those that were answered.
+    /// declaration, and sets those that were answered.
     ///
     /// The question is the field's doc comment with its type and default; an
-    /// empty answer takes the default. An answer that does not decode, or that
-    /// [`validate`](crate::Extension::validate) does not accept, is asked for
-    /// again with the reason.
+    /// empty answer means the default. For an answer that does not decode, or that
+    /// [`validate`](crate::Extension::validate) does not accept, the reason is shown
+    /// and the question asked again.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
         let declared = T::fields();
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];
@@ -154,13 +155,13 @@ impl Dialogue {
                 });
             }
             if !open.contains(&true) {
-                // Nothing that could be asked again: asking on would loop.
+                // There is no question to ask again.
                 return Err(Error::invalid(ErrorKind::InvalidParameter, problems));
             }
         }
     }
 
-    /// Asks for one field until its answer decodes; `None` takes the default.
+    /// Asks for one field until its answer decodes; `None` means the default.
     async fn ask_field<T: Declared>(
         &mut self,
         field: &Field,
@@ -199,11 +200,11 @@ impl Dialogue {
     }
 
     async fn send(&mut self, message: DialogueMessage) -> Result<()> {
-        self.out.send(message).await.map_err(|_| hung_up())
+        self.out.send(message).await.map_err(|_| conversation_ended())
     }
 }
 
-fn hung_up() -> Error {
+fn conversation_ended() -> Error {
     Error::new(ErrorKind::Cancelled, "the other side ended the conversation")
 }
 

@@ -1,9 +1,7 @@
-//! Go's notation of durations: reading and writing the text.
+//! Go's notation of durations: parsing and printing.
 //!
-//! Where Go's arithmetic has quirks they are kept, each marked where it is.
-//! Every step of [`parse`] takes what it has looked at off the front, so no
-//! byte is looked at more often than a fixed number of times: the time is
-//! linear in the input, whatever the input.
+//! Quirks of Go's arithmetic are kept, and marked. Every step of [`parse`] removes
+//! what it has read from the front, so the time is linear in the input.
 
 use super::ParseProblem;
 
@@ -13,11 +11,11 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const HOUR: u64 = 60 * MINUTE;
 
-/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. A
-/// positive result is held to one less at the very end.
+/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. For a
+/// positive result, the limit of one less is checked at the end.
 const LIMIT: u64 = 1 << 63;
 
-/// The nanoseconds that `text` means.
+/// The nanoseconds that `text` stands for.
 pub(super) fn parse(text: &[u8]) -> Result<i64, ParseProblem> {
     let (negative, mut rest) = match text {
         [sign @ (b'-' | b'+'), rest @ ..] => (*sign == b'-', rest),
