@@ -244,7 +244,9 @@ impl Error {
     /// configuration, as the kind says.
     pub(crate) fn invalid(kind: ErrorKind, mut problems: Vec<Problem>) -> Self {
         if kind == ErrorKind::InvalidConfiguration {
-            problems.iter_mut().for_each(|problem| problem.noun = CONFIGURATION);
+            for problem in &mut problems {
+                problem.noun = CONFIGURATION;
+            }
         }
         Self(Box::new(Repr { kind, message: Cow::Borrowed(""), problems, source: None }))
     }

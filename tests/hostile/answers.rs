@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::siege::{Siege, quick};
 use crate::support::TOKEN;
-use crate::support::talk::Talk;
+use crate::support::conversation::Conversation;
 use crate::wire::{ACK, DATA, END_HEADERS, HEADERS, Raw, SETTINGS, call, frame, message};
 
 const INSTALLER: &str = "/proto.ExtensionService/RunExtensionInstaller";
@@ -67,7 +67,7 @@ async fn flooded(part: &[u8], rounds: usize) {
     drop(raw);
     // All places are free again.
     siege.over().await;
-    Talk::installer(&siege.good).await.unwrap().query().await;
+    Conversation::installer(&siege.good).await.unwrap().query().await;
 }
 
 #[tokio::test]

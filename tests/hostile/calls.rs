@@ -47,7 +47,7 @@ fn unfinished(start: Vec<Bytes>) -> Body {
 #[tokio::test]
 async fn health_calls_that_never_end_hold_next_to_nothing() {
     let mut siege = Siege::begin(quick()).await;
-    let stranger = siege.started.stranger().await;
+    let stranger = siege.started.unauthenticated().await;
     // What is sent costs this side nothing: it is the same bytes all the time.
     let claim = Bytes::from_static(&[0, 0, 0x30, 0, 0]);
     let start = || [vec![claim.clone()], vec![Bytes::from(vec![0; 1 << 16]); 40]].concat();
@@ -135,7 +135,7 @@ async fn calls_of_what_is_not_there_are_answered() {
         let code = post(trusted, Method::POST, path, whole(message(&[]))).await;
         assert_eq!(code, Some(Code::Unimplemented), "{path}");
     }
-    let stranger = siege.started.stranger().await;
+    let stranger = siege.started.unauthenticated().await;
     let sneaky = "/grpc.health.v1.Health/../../proto.ExtensionService/Shutdown";
     let code = post(&stranger, Method::POST, sneaky, whole(message(&[]))).await;
     assert_eq!(code, Some(Code::Unimplemented));

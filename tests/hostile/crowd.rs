@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::siege::{Siege, quick};
+use crate::support::conversation::Conversation;
 use crate::support::probe::probe;
-use crate::support::talk::Talk;
 use crate::support::{EVENT, TOKEN, within};
 use crate::wire::{CHECK, END_HEADERS, HEADERS, INFO, Raw, call, frame};
 
@@ -54,14 +54,14 @@ async fn a_crowd_of_strangers_keeps_nobody_out_who_has_the_token() {
 #[tokio::test]
 async fn a_first_call_that_takes_long_is_not_taken_for_a_strangers() {
     let slow = probe().event(|probe, _| async move {
-        probe.tell("event");
+        probe.record("event");
         probe.wait_at_gate().await;
         Ok(())
     });
     let mut siege = Siege::of(slow, quick().with_connections(8)).await;
     let fresh = siege.started.client().await;
     let event = tokio::spawn(async move { fresh.external_event(EVENT).await });
-    siege.probe.until_told("event").await;
+    siege.probe.until_seen("event").await;
     let crowd = strangers(siege.address, 40).await;
     siege.probe.open_gate();
     within(event).await.unwrap().expect("strangers pushed out who had shown the token");
@@ -83,7 +83,7 @@ async fn a_stop_in_the_midst_of_it_all_is_bounded() {
         async move { fresh.external_event(EVENT).await }
     });
     let watch = fresh.connection.health().watch(HealthCheckRequest::default()).await.unwrap();
-    let talk = Talk::installer(&fresh).await.unwrap();
+    let talk = Conversation::installer(&fresh).await.unwrap();
     let mut deaf = Raw::http2(siege.address, &[(4, 0)]).await;
     for stream in [1, 3, 5] {
         let headers = frame(HEADERS, END_HEADERS, stream, &call(INFO, Some(TOKEN)));
