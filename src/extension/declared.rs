@@ -44,7 +44,7 @@ use crate::error::Problem;
     message = "`{Self}` does not declare settings",
     label = "cannot be read from settings",
     note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`",
-    note = "where there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
+    note = "if there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
 )]
 pub trait Declared: sealed::SealedDeclared {}
 
