@@ -1,7 +1,8 @@
 //! Hooks for `gofer-core`, which runs extensions inside its own process.
 //!
-//! **Internal**: anything here may change in any release.
+//! **Internal.** `gofer-core` requires the exact version of this crate; anything here may change in
+//! any release.
 
-pub use crate::client::{Access, close_client, error, new_client, run_info, transport};
+pub use crate::client::{ClientOptions, close_client, error, new_client, run_info, transport};
 pub use crate::extension::{Setting, settings_of};
 pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};

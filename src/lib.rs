@@ -1,10 +1,9 @@
 //! Write extensions for [Gofer](https://github.com/clintjedwards/gofer):
 //! implement one trait, get a well-behaved gRPC service.
 //!
-//! Gofer runs pipelines of containers. An *extension* is a long-running
-//! container that gives pipelines extra powers: a pipeline subscribes to it with
-//! parameters, and the extension acts for that pipeline, above all by asking
-//! Gofer to run it. This is a complete one:
+//! Gofer runs pipelines of containers. An *extension* is a long-running container
+//! that acts for pipelines: a pipeline subscribes to it with parameters, and the
+//! extension asks Gofer to run that pipeline when it is time. This is a complete one:
 //!
 //! ```
 //! use gofer_sdk::{
@@ -28,7 +27,7 @@
 //!         Ok(Self)
 //!     }
 //!
-//!     // Refused before it is subscribed; told as "parameter `every`: must be …".
+//!     // Checked before Gofer subscribes the pipeline.
 //!     fn validate(&self, params: &Params) -> Result<()> {
 //!         if params.every < GoDuration::from_secs(1) {
 //!             return Err(Error::invalid_parameter("every", "must be at least 1s"));
@@ -63,16 +62,27 @@
 //! #     });
 //! ```
 //!
+//! # Is this for me?
+//!
+//! Yes, if you run [Gofer](https://github.com/clintjedwards/gofer) 0.6.2 and want
+//! something of yours to start its pipelines: a timer, a webhook, a queue. The
+//! program is a container that Gofer starts and talks to over gRPC; this crate does
+//! everything but your part of it. No, if you want to write pipelines, or to embed a
+//! Gofer in a program: that is
+//! [`gofer-core`](https://docs.rs/gofer-core), which is also what extensions are
+//! tested with, as the example above is.
+//!
 //! # Where to look
 //!
+//! - The guide [for authors](guide::authors), and
+//!   [for those who operate an embedded core](https://docs.rs/gofer-core).
 //! - [`Extension`] is the trait that an author implements; [`Subscription`],
 //!   [`Ticks`], [`Dialogue`] and [`ExternalEvent`] are what its methods get, and
 //!   [`GoDuration`], [`Error`] and [`Declared`] what its settings are made of.
-//! - [`run`] runs an extension as Gofer starts it; [`Server`] is for those who
-//!   bring their own runtime, listener, limits or stop.
-//! - [`Gofer`] is the client to Gofer's API, with [`Gofer::builder`] for programs
-//!   that are no extension, and [`proto`] the contract itself.
-//! - `harness` (a feature) is an embedded Gofer core for tests and development.
+//! - [`run`] runs an extension that Gofer starts; [`Server`] is for programs with
+//!   their own runtime, listener, [`Limits`] or way to stop.
+//! - [`Gofer`] is the client for Gofer's API, also for programs that are not
+//!   extensions: [`Gofer::builder`].
 //!
 //! # Features
 //!
@@ -80,12 +90,17 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `harness` | an embedded Gofer core, for developing and testing extensions |
+//! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It follows the contract, not semver |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
+//!
+//! Types of other crates in the public API are [`http`]'s, in [`ExternalEvent`], and
+//! [`Bytes`], both re-exported here, and tokio's `TcpListener`, in
+//! [`Server::with_listener`]. Settings derive `serde::Deserialize` and
+//! `schemars::JsonSchema`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The library neither panics, prints nor ends the process. Said here and not in
-// Cargo.toml, since tests, examples and benchmarks may.
+// The library neither panics, prints nor ends the process. Set here and not in
+// Cargo.toml, because tests, examples and benchmarks may.
 #![cfg_attr(
     not(test),
     warn(

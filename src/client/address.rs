@@ -1,4 +1,4 @@
-//! Where Gofer's API is: `host[:port]`, as the environment gives it.
+//! The address of Gofer's API: `host[:port]`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use gofer_net::Dial;
 use http::uri::Authority;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// The port of an address that names none.
+/// The port of an address without one.
 const DEFAULT_PORT: u16 = 443;
 
 /// The host and port of Gofer's API.
@@ -25,12 +25,12 @@ const DEFAULT_PORT: u16 = 443;
 pub struct GoferAddress {
     host: String,
     port: u16,
-    /// Both are made when the address is read, so that one that is refused is refused early.
+    /// Both are made when the address is parsed, so that a bad one is refused early.
     server_name: ServerName<'static>,
     authority: Authority,
 }
 
-/// A text is not `host[:port]`.
+/// A text that is not `host[:port]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidAddress(&'static str);
 
@@ -49,24 +49,24 @@ impl GoferAddress {
         &self.host
     }
 
-    /// The port; 443 where the address named none.
+    /// The port; 443 if the address has none.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is this machine, where nobody else listens in between.
+    /// Whether it is this machine, so that nothing is in between.
     pub(crate) fn is_loopback(&self) -> bool {
         let address = self.host.parse::<std::net::IpAddr>();
         address.map_or(self.host == "localhost", |address| address.is_loopback())
     }
 
-    /// The name that the server's certificate must be for.
+    /// The name that the server's certificate must be valid for.
     pub(crate) fn server_name(&self) -> ServerName<'static> {
         self.server_name.clone()
     }
 
-    /// `host:port`, as HTTP has it.
+    /// `host:port`, for HTTP.
     pub(crate) fn authority(&self) -> Authority {
         self.authority.clone()
     }
@@ -93,15 +93,16 @@ impl FromStr for GoferAddress {
             return Err(InvalidAddress("must be host or host:port, without a scheme or a path"));
         }
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (host, after) =
-                rest.split_once(']').ok_or(InvalidAddress("the bracket of `[…]` is not closed"))?;
+            let (host, after) = rest
+                .split_once(']')
+                .ok_or(InvalidAddress("the closing bracket of `[…]` is missing"))?;
             if host.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(InvalidAddress("in brackets stands an IPv6 address, as host"));
+                return Err(InvalidAddress("the host in brackets must be an IPv6 address"));
             }
             match after.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if after.is_empty() => (host, None),
-                None => return Err(InvalidAddress("after `[…]` only `:port` may follow")),
+                None => return Err(InvalidAddress("only `:port` may follow `[…]`")),
             }
         } else {
             match text.split_once(':') {
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_with_and_without_port_are_read() {
+    fn hosts_with_and_without_port_are_parsed() {
         for (text, host, port) in [
             ("localhost:8080", "localhost", 8080),
             ("gofer.example.com", "gofer.example.com", 443),
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused_with_what_would_be_right() {
+    fn what_is_not_an_address_is_refused_with_what_would_be_right() {
         for (text, word) in [
             ("https://gofer:8080", "scheme"),
             ("gofer/api", "path"),

@@ -1,5 +1,5 @@
-//! A client of one's own: for a program that is no extension and is told by a
-//! person, not by Gofer's environment, where Gofer is and who calls.
+//! A client for a program that is not an extension: a person, not Gofer's
+//! environment, sets the address and the token.
 
 use std::fmt;
 
@@ -8,22 +8,19 @@ use gofer_net::tls::{Trust, certificates};
 use http::HeaderValue;
 
 use super::address::GoferAddress;
-use super::{Access, Gofer, new_client};
+use super::{ClientOptions, Gofer, new_client};
 use crate::error::{Error, Result};
 
-/// The name under which runs are started where nobody says otherwise.
+/// The name under which runs are started by default.
 const NAME: &str = "gofer-sdk";
 
-/// How a [`Gofer`] is set up that is not an extension's; made by
+/// Sets up a [`Gofer`] for a program that is not an extension; made by
 /// [`Gofer::builder`].
 ///
 /// ```
 /// use gofer_sdk::Gofer;
 ///
-/// # fn example() -> gofer_sdk::Result<()> {
-/// let gofer = Gofer::builder("gofer.example.com:8080").token("6b8f…").build()?;
-/// # Ok(()) }
-/// // What is wrong is told when the client is built, by name.
+/// // What is wrong is reported when the client is built, by name.
 /// let error = Gofer::builder("https://gofer.example.com").build().unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
@@ -62,23 +59,22 @@ impl GoferBuilder {
         }
     }
 
-    /// The token that calls carry. Without one only those calls are answered
-    /// that need none, such as `GetSystemInfo`.
+    /// The token that calls carry. Without one, only calls that need none are
+    /// answered, such as `GetSystemInfo`.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// Trusts these certificates too, PEM text of one or more: of a private
-    /// authority, or Gofer's own. May be called again for more; the system's
-    /// authorities stay trusted.
+    /// Trusts these certificates too, in PEM, one or more: of a private authority,
+    /// or Gofer's own. May be called several times; the system's authorities stay
+    /// trusted.
     pub fn ca_certificate(mut self, pem: impl Into<String>) -> Self {
         self.certificates.push(pem.into());
         self
     }
 
-    /// Talks to whoever answers at the address, whatever its certificate: for
-    /// development. Default false.
+    /// Whether to accept any certificate, for development; default false.
     pub fn skip_tls_verify(mut self, skip: bool) -> Self {
         self.skip_tls_verify = skip;
         self
@@ -95,8 +91,8 @@ impl GoferBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) where the address is
-    /// not `host[:port]`, the token cannot be sent, or a certificate is none.
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if the address is
+    /// not `host[:port]`, the token cannot be sent, or a certificate cannot be read.
     pub fn build(self) -> Result<Gofer> {
         let invalid = |key: &str, why: String| Err(Error::invalid_parameter(key, why));
         let address: GoferAddress = match self.address.parse() {
@@ -107,12 +103,12 @@ impl GoferBuilder {
             None => None,
             Some(token) => match HeaderValue::try_from(format!("Bearer {token}")) {
                 Ok(mut value) if !token.is_empty() => {
-                    // Not shown by whoever prints the headers.
+                    // Hidden when headers are printed.
                     value.set_sensitive(true);
                     Some(value)
                 }
                 _ => {
-                    let why = "must be one line of visible characters, as Gofer gave it";
+                    let why = "must be one line of visible ASCII characters, as Gofer issued it";
                     return invalid("token", why.to_owned());
                 }
             },
@@ -124,7 +120,7 @@ impl GoferBuilder {
                 Err(problem) => return invalid("ca_certificate", problem.to_string()),
             }
         }
-        Ok(new_client(Access {
+        Ok(new_client(ClientOptions {
             dial: address.dial(),
             authority: address.authority(),
             server_name: address.server_name(),

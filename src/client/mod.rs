@@ -1,10 +1,10 @@
-//! The way back to Gofer.
+//! The client for Gofer's API.
 //!
 //! [`Gofer`] is a cheap clone over one HTTP/2 connection. The calls that
-//! extensions make have names here; all others are reached through
-//! [`Gofer::api`]. Retrying is decided by what is known of a call that failed
-//! (see `status`), and starting runs for subscriptions has rules of its own
-//! (see `start`).
+//! extensions make are methods here; all others are reached through `Gofer::api`.
+//! Whether a failed call is retried depends on what is known of its effect (see
+//! `gofer_net::effect`); starting runs for subscriptions has rules of its own (see
+//! `extension::start`).
 
 mod address;
 mod builder;
@@ -37,28 +37,33 @@ use tonic::{Response, Status};
 
 use crate::error::Result;
 
-/// How long a call may take, attempts and pauses included, where nobody says
-/// otherwise. Long enough for a Gofer that is busy, short enough that an
-/// extension notices one that hangs.
+/// How long a call may take by default, attempts and pauses included. Long enough
+/// for a busy Gofer, short enough that an extension notices one that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Pauses between attempts of one call. They start where a restarted process
-/// may just be listening again and end where an attempt a second costs nothing.
+/// Pauses between attempts of one call: the first about as long as a process takes
+/// to restart, the last so long that attempts cost next to nothing.
 pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// A client for Gofer's API.
 ///
 /// A cheap clone; all clones share one connection, which is opened at the
 /// first call and again after it was lost. Every call has a deadline of 10 s,
-/// attempts included: what certainly had no effect (a refused connection,
-/// `UNAVAILABLE`) is tried again within it.
+/// attempts included: a call that certainly had no effect (a refused connection,
+/// `UNAVAILABLE`) is retried within it.
 ///
 /// ```
-/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
 /// use gofer_sdk::Run;
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!();
+/// # let gofer = core.client();
 /// let run = gofer.start_run("ops/nightly", "hourly", Run::because("an hour passed")).await?;
-/// let config = gofer.pipeline_objects("ops/nightly").get("config.json").await?;
+/// assert_eq!((run.id(), run.reason()), (1, "an hour passed"));
+/// assert_eq!(gofer.run("ops/nightly", 1).await?.pipeline().pipeline(), "nightly");
+/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -68,20 +73,20 @@ pub struct Gofer {
 
 struct Inner {
     transport: Transport,
-    /// The name that the extension is installed under.
+    /// The name under which the extension is installed.
     extension: String,
     clock: Clock,
 }
 
-/// How to reach Gofer and as whom.
-pub struct Access {
+/// How to reach Gofer, and how calls identify themselves.
+pub struct ClientOptions {
     /// Where to connect to.
     pub dial: Dial,
     /// The `:authority` of each call.
     pub authority: Authority,
-    /// The name that the certificate must be for.
+    /// The name that the certificate must be valid for.
     pub server_name: ServerName<'static>,
-    /// What is trusted.
+    /// Which certificates are trusted.
     pub trust: Trust,
     /// `Bearer <key>`.
     pub authorization: Option<HeaderValue>,
@@ -91,9 +96,9 @@ pub struct Access {
     pub clock: Clock,
 }
 
-/// A client that reaches Gofer in a way of its own.
+/// A client with options that the builder does not have.
 #[must_use]
-pub fn new_client(access: Access) -> Gofer {
+pub fn new_client(access: ClientOptions) -> Gofer {
     Gofer::new(access)
 }
 
@@ -109,28 +114,43 @@ pub async fn close_client(gofer: &Gofer) {
 }
 
 impl Gofer {
-    /// A client of one's own, for a program that is not an extension; an
-    /// extension is given its client. `address` is `host[:port]`, the port 443
-    /// where none is named.
+    /// A client for a program that is not an extension; an extension gets its client
+    /// in [`init`](crate::Extension::init). `address` is `host[:port]`, by default
+    /// with port 443.
     ///
-    /// ```no_run
-    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// ```
     /// use gofer_sdk::Gofer;
     ///
-    /// let gofer = Gofer::builder("gofer.example.com:8080")
-    ///     .token(std::env::var("GOFER_TOKEN")?)
-    ///     .ca_certificate(std::fs::read_to_string("gofer.crt")?)
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// # let core = gofer_core::Core::on_loopback().await?;
+    /// # struct Idle;
+    /// # impl gofer_sdk::Extension for Idle {
+    /// #     type Config = gofer_sdk::NoConfig;
+    /// #     type Params = gofer_sdk::NoParams;
+    /// #     async fn init(_: gofer_sdk::NoConfig, _: Gofer) -> gofer_sdk::Result<Self> { Ok(Self) }
+    /// # }
+    /// # let idle = core.install::<Idle>("idle", gofer_core::NO_SETTINGS).await?;
+    /// # idle.subscribe("ops/nightly", "docs", gofer_core::NO_SETTINGS).await?;
+    /// # let (address, token) = (core.address().unwrap().to_string(), core.token());
+    /// # core.client().start_run("ops/nightly", "docs", gofer_sdk::Run::because("of it")).await?;
+    /// let gofer = Gofer::builder(address) // such as gofer.example.com:8080
+    ///     .token(token)
+    ///     .ca_certificate(core.certificate()) // unless the system trusts it
     ///     .build()?;
     /// for run in gofer.runs("ops/nightly", 10).await? {
     ///     println!("{} {:?}", run.id(), run.status());
     /// }
+    /// # assert_eq!(gofer.runs("ops/nightly", 10).await?.len(), 1);
+    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     pub fn builder(address: impl Into<String>) -> GoferBuilder {
         GoferBuilder::new(address.into())
     }
 
-    fn new(access: Access) -> Self {
+    fn new(access: ClientOptions) -> Self {
         let connector = Connector::new(access.dial, access.server_name, access.trust);
         let channel = Channel::new(connector, access.clock);
         let transport = Transport::new(channel, access.authorization, access.authority, DEADLINE);
@@ -139,19 +159,26 @@ impl Gofer {
         }
     }
 
-    /// Gofer's whole API, as generated from the contract, over the same
-    /// connection, with the same token and default deadline.
+    /// Gofer's whole API, as generated from the contract, over the same connection,
+    /// with the same token and default deadline. It follows the contract and not
+    /// semver; see [`api`](crate::api).
     ///
-    /// Nothing is retried; a call that could not be sent, since there is no
-    /// connection, fails with `UNAVAILABLE`. A deadline of its own is set on the request:
+    /// Nothing is retried; a call that could not be sent, because there is no
+    /// connection, fails with `UNAVAILABLE`. Another deadline is set on the request:
     ///
     /// ```
-    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), gofer_sdk::api::tonic::Status> {
-    /// use gofer_sdk::api::GetSystemInfoRequest;
+    /// use gofer_sdk::api::{GetSystemInfoRequest, tonic};
     ///
-    /// let mut request = gofer_sdk::api::tonic::Request::new(GetSystemInfoRequest {});
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (core, ..) = documented!();
+    /// # let gofer = core.client();
+    /// let mut request = tonic::Request::new(GetSystemInfoRequest {});
     /// request.set_timeout(std::time::Duration::from_secs(2));
     /// let info = gofer.api().get_system_info(request).await?.into_inner();
+    /// assert!(!info.semver.is_empty());
+    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
@@ -165,14 +192,21 @@ impl Gofer {
         GoferClient::new(self.inner.transport.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    /// What carries [`api`](Self::api)'s calls, for the generated client of
+    /// The transport of [`api`](Self::api)'s calls, for the generated client of
     /// another service at the same address.
     ///
     /// ```
-    /// # async fn example(gofer: gofer_sdk::Gofer) -> Result<(), gofer_sdk::api::tonic::Status> {
+    /// use gofer_sdk::api::GetSystemInfoRequest;
     /// use gofer_sdk::api::gofer_client::GoferClient;
     ///
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (core, ..) = documented!();
+    /// # let gofer = core.client();
     /// let mut small = GoferClient::new(gofer.transport()).max_decoding_message_size(4096);
+    /// small.get_system_info(GetSystemInfoRequest {}).await?;
+    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
@@ -182,20 +216,19 @@ impl Gofer {
         self.inner.transport.clone()
     }
 
-    /// Asks Gofer to run a pipeline, in the name of this extension and of a
-    /// subscription's label.
+    /// Asks Gofer to run a pipeline, on behalf of this extension and a subscription's
+    /// label.
     ///
     /// For a live subscription prefer
-    /// [`Subscription::start_run`](crate::Subscription::start_run), which also
-    /// waits out an outage.
+    /// [`Subscription::start_run`](crate::Subscription::start_run), which also keeps
+    /// trying during an outage.
     ///
     /// # Errors
     ///
-    /// What Gofer refuses with;
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) where it cannot be
-    /// reached within the deadline;
-    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) where it did not
-    /// answer: the run may have started.
+    /// Gofer's refusal; [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer
+    /// cannot be reached within the deadline;
+    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it did not
+    /// answer, and then the run may have started.
     pub async fn start_run(
         &self,
         pipeline: impl Into<PipelineId>,
@@ -239,8 +272,8 @@ impl Gofer {
         Ok(RunInfo::new(response.run.unwrap_or_default()))
     }
 
-    /// The newest runs of a pipeline, newest first, at most `limit`; a limit of
-    /// 0 means the server's default (200).
+    /// The newest runs of a pipeline, newest first, at most `limit`; 0 means the
+    /// server's default (200).
     ///
     /// # Errors
     ///
@@ -250,7 +283,7 @@ impl Gofer {
         self.list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit).await
     }
 
-    /// The objects of a pipeline: files that its runs share.
+    /// The objects of a pipeline, which its runs share.
     pub fn pipeline_objects(&self, pipeline: impl Into<PipelineId>) -> Objects<'_> {
         Objects::new(self, pipeline.into(), None)
     }
@@ -345,7 +378,7 @@ impl Gofer {
         self.inner.transport.channel().abandon();
     }
 
-    /// Makes a call, again where it certainly had no effect, within one
+    /// Makes a call, and retries it if it certainly had no effect, within one
     /// deadline for all attempts.
     async fn call<T, F, Fut>(&self, attempt: F) -> Result<T>
     where
@@ -355,8 +388,8 @@ impl Gofer {
         let until = Instant::now() + self.inner.transport.deadline();
         let mut backoff = BACKOFF;
         loop {
-            // Boxed: a call's future is some kilobytes, and this one lives in
-            // the future of whoever calls.
+            // Boxed: a call's future is some kilobytes, and would be part of the
+            // caller's.
             let status = match Box::pin(attempt(self.raw())).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,

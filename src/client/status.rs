@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 
 use crate::error::{Error, ErrorKind};
 
-/// The error that an author gets for a status that Gofer answered, or that the channel made.
+/// The error for a status that Gofer sent or that the channel made.
 #[must_use]
 pub fn error(status: &Status) -> Error {
     let kind = match (effect(status), status.code()) {

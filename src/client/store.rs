@@ -1,4 +1,4 @@
-//! Gofer's stores: objects, secrets and events.
+//! Objects, secrets and events.
 
 use std::fmt;
 
@@ -12,12 +12,21 @@ use gofer_proto as proto;
 /// The objects of a pipeline or of one run: bytes under a key.
 ///
 /// ```
-/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// use gofer_sdk::ErrorKind;
+///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!();
+/// # let gofer = core.client();
 /// let objects = gofer.pipeline_objects("ops/nightly");
+/// objects.put("cursor", "41").await?;
+/// assert_eq!(objects.put("cursor", "42").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
 /// objects.replace("cursor", "42").await?;
 /// assert_eq!(objects.get("cursor").await?, "42");
 /// assert_eq!(objects.list().await?, ["cursor"]);
 /// objects.delete("cursor").await?;
+/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -143,10 +152,16 @@ impl<'a> Objects<'a> {
 /// The secrets of a pipeline, or the global ones: text under a key.
 ///
 /// ```
-/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!();
+/// # let gofer = core.client();
 /// let secrets = gofer.pipeline_secrets("ops/nightly");
 /// secrets.put("token", "hunter2").await?;
-/// assert_eq!(secrets.get("token").await?, "hunter2");
+/// secrets.replace("token", "correct horse").await?;
+/// assert_eq!(secrets.get("token").await?, "correct horse");
+/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -267,11 +282,20 @@ impl<'a> Secrets<'a> {
 /// A stream of events; made by [`Gofer::events`] and [`Gofer::follow_events`].
 ///
 /// ```
-/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!();
+/// # let gofer = core.client();
+/// # gofer.start_run("ops/nightly", "docs", gofer_sdk::Run::because("of it")).await?;
 /// let mut events = gofer.follow_events().await?;
 /// while let Some(event) = events.next().await? {
 ///     println!("{}: {}", event.kind, event.details);
+///     if event.kind == "RUN_STARTED" {
+///         break;
+///     }
 /// }
+/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 pub struct Events(Streaming<proto::ListEventsResponse>);

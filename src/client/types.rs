@@ -1,5 +1,4 @@
-//! What goes to Gofer and comes back, in plain Rust types: generated protobuf
-//! types stop at this module's edge.
+//! What is sent to Gofer and received from it, in plain Rust types.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -74,7 +73,7 @@ impl fmt::Display for PipelineId {
     }
 }
 
-/// A run that is to be started: why, and with which variables.
+/// A run to be started: why, and with which variables.
 ///
 /// ```
 /// use gofer_sdk::Run;
@@ -89,13 +88,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run for a reason, a short text for the people who look at the run.
+    /// A run for a reason, a short text for people who look at the run.
     pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
         Self { reason: reason.into(), variables: Vec::new() }
     }
 
-    /// Adds an environment variable that the run's tasks get. The last value
-    /// of a name counts.
+    /// Adds an environment variable for the run's tasks. If a name is added twice,
+    /// the last value counts.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.push((name.into(), value.into()));
@@ -117,17 +116,17 @@ impl fmt::Debug for Run {
     }
 }
 
-/// How far a run is.
+/// How far a run has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunState {
-    /// Gofer said something that this version of the SDK does not know.
+    /// A state that this version of the SDK does not have.
     Unknown,
     /// Waiting to be executed.
     Pending,
     /// Being executed.
     Running,
-    /// Over; the [`RunStatus`] says how.
+    /// Ended; the [`RunStatus`] says how.
     Complete,
 }
 
@@ -135,23 +134,28 @@ pub enum RunState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunStatus {
-    /// It has not ended, or in a way that this version of the SDK does not know.
+    /// It has not ended, or in a way that this version of the SDK does not have.
     Unknown,
     /// All went well.
     Successful,
     /// A task failed.
     Failed,
-    /// Somebody cancelled it.
+    /// It was cancelled.
     Cancelled,
 }
 
-/// A run, as Gofer knows it.
+/// A run, as Gofer reports it.
 ///
 /// ```
-/// # async fn example(gofer: gofer_sdk::Gofer) -> gofer_sdk::Result<()> {
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!();
+/// # let gofer = core.client();
 /// if let Some(latest) = gofer.runs("ops/nightly", 1).await?.first() {
 ///     println!("run {} was started because {}", latest.id(), latest.reason());
 /// }
+/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -197,7 +201,7 @@ impl RunInfo {
         (ended > 0).then(|| time(ended))
     }
 
-    /// How far it is.
+    /// How far it has got.
     #[must_use]
     pub fn state(&self) -> RunState {
         use proto::run::RunState as Wire;
@@ -221,14 +225,14 @@ impl RunInfo {
         }
     }
 
-    /// Why it ended as it did, as a sentence for people; empty where it has not
-    /// ended or nothing is to be said, as of one that succeeded.
+    /// Why it ended as it did, as a sentence for people; empty if it has not ended,
+    /// or if there is nothing to explain, such as after a success.
     #[must_use]
     pub fn description(&self) -> &str {
         self.0.status_reason.as_ref().map_or("", |reason| &reason.description)
     }
 
-    /// Who started it; for an extension `<name> (<label>)`.
+    /// What started it; for an extension `<name> (<label>)`.
     #[must_use]
     pub fn initiator(&self) -> &str {
         self.0.initiator.as_ref().map_or("", |initiator| &initiator.name)
@@ -240,8 +244,7 @@ impl RunInfo {
         self.0.initiator.as_ref().map_or("", |initiator| &initiator.reason)
     }
 
-    /// Its variables, names and values, by their names where this crate's core
-    /// has it.
+    /// Its variables, names and values; an embedded core sorts them by name.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.variables.iter().map(|variable| (&*variable.key, &*variable.value))
     }
@@ -253,7 +256,7 @@ impl RunInfo {
         Some(&found.value)
     }
 
-    /// Whether this extension started it, under this initiator's name.
+    /// Whether an extension started it as this initiator.
     pub(crate) fn is_by_extension(&self, name: &str) -> bool {
         self.0.initiator.as_ref().is_some_and(|initiator| {
             initiator.r#type() == proto::initiator::Type::Extension && initiator.name == name

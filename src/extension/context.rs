@@ -1,13 +1,13 @@
-//! What all subscriptions of an extension share: the client to Gofer, the bound on runs that are
-//! being started, and the queue of those whose last run is still to be asked for.
+//! What all subscriptions of an extension share: the client to Gofer, the limit on runs that are
+//! being started, and the queue of subscriptions whose last run Gofer is to be asked for.
 
 use tokio::sync::Semaphore;
 
 use super::resume;
 use crate::client::Gofer;
 
-/// Runs that may be on their way to Gofer at once. One connection is saturated with less, and a
-/// Gofer that comes back after an outage is not met by every subscription at once.
+/// Calls to start a run that may be in flight at once. Fewer saturate one connection, and after an
+/// outage, not every subscription calls Gofer at once.
 const STARTS_IN_FLIGHT: usize = 64;
 
 pub(crate) struct Context {

@@ -1,5 +1,5 @@
-//! What a struct of settings must be, in one name, so that a missing derive is
-//! reported in the author's words.
+//! What a struct of settings must implement, under one name, so that the compiler
+//! reports a missing derive clearly.
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -15,14 +15,14 @@ use crate::error::Problem;
 /// Implemented for everything that derives both [`serde::Deserialize`] and
 /// [`schemars::JsonSchema`]. Fields may be text, numbers, booleans,
 /// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and
-/// (comma-separated) lists of these, and whatever else reads itself from a
-/// string. A type with parts of its own, such as [`std::time::Duration`], cannot
-/// be set by a text, and an extension that declares one does not start.
+/// (comma-separated) lists of these, and any other type that deserializes from a
+/// string. A nested type, such as [`std::time::Duration`], cannot be set by text,
+/// and an extension that declares one does not start.
 ///
-/// `#[schemars(range(min = 1, max = 5))]` on a number is documented and holds;
-/// other rules (`length`, `regex`, `url`) are documented at most, and are for
-/// [`validate`](crate::Extension::validate) to check. The default of a field is
-/// documented where its type can also be serialized, so an enum derives
+/// `#[schemars(range(min = 1, max = 5))]` on a number is documented and enforced;
+/// other rules (`length`, `regex`, `url`) are not enforced, and
+/// [`validate`](crate::Extension::validate) has to check them. The default of a field
+/// is documented if its type can also be serialized, so an enum should derive
 /// [`serde::Serialize`] as well.
 ///
 /// ```
@@ -32,7 +32,7 @@ use crate::error::Problem;
 /// struct Params {
 ///     /// The time between two runs, such as `5m` or `1h30m`.
 ///     every: GoDuration,
-///     /// Who is told about each run, separated by commas.
+///     /// Who gets a message about each run, separated by commas.
 ///     #[serde(default)]
 ///     notify: Vec<String>,
 /// }
@@ -44,15 +44,15 @@ use crate::error::Problem;
     message = "`{Self}` does not declare settings",
     label = "cannot be read from settings",
     note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`",
-    note = "where there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
+    note = "if there is nothing to set, use `gofer_sdk::NoConfig` or `gofer_sdk::NoParams`"
 )]
-pub trait Declared: sealed::Declared {}
+pub trait Declared: sealed::SealedDeclared {}
 
 #[diagnostic::do_not_recommend]
 impl<T> Declared for T where T: DeserializeOwned + JsonSchema + Send + Sync + 'static {}
 
-/// What a declaration can do, kept from the trait above: as its supertraits,
-/// the two derives would be reported one by one, in words of their own.
+/// What [`Declared`] can do. A separate trait, because with the two derived traits as
+/// supertraits, the compiler would report each of them in its own words.
 pub(crate) mod sealed {
     use super::{DeserializeOwned, Fields, JsonSchema, Problem, Settings, decode, fields};
 
@@ -61,16 +61,16 @@ pub(crate) mod sealed {
         label = "cannot be read from settings",
         note = "derive both: `#[derive(serde::Deserialize, schemars::JsonSchema)]`"
     )]
-    pub trait Declared: Sized + Send + Sync + 'static {
+    pub trait SealedDeclared: Sized + Send + Sync + 'static {
         /// The fields, from the type's schema.
         #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn fields() -> Fields;
 
-        /// Reads settings, or tells everything that is wrong with them.
+        /// Reads settings, or returns everything that is wrong with them.
         #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn decode(settings: &Settings, declared: &Fields) -> Result<Self, Vec<Problem>>;
 
-        /// A field whose type no text can be read as.
+        /// A field whose type cannot be read from text.
         #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn nested(declared: &Fields) -> Option<&str>;
 
@@ -80,7 +80,7 @@ pub(crate) mod sealed {
     }
 
     #[diagnostic::do_not_recommend]
-    impl<T> Declared for T
+    impl<T> SealedDeclared for T
     where
         T: DeserializeOwned + JsonSchema + Send + Sync + 'static,
     {

@@ -1,12 +1,12 @@
 //! What an author's struct says about each of its settings.
 //!
-//! [`fields`] reads a type's JSON schema into one [`Field`] per setting: name,
-//! doc comment, type, required, default. From these come the documentation
-//! that people read ([`markdown`]), the questions of a conversation
-//! ([`prompt`]), and what `decode` needs beyond what serde tells it. Building a
-//! schema is slow and its result never changes, so it is done once per type.
+//! [`fields`] reads a type's JSON schema into one [`Field`] per setting: name, doc
+//! comment, type, required, default. They are used for the documentation
+//! ([`markdown`]), the questions of a conversation ([`prompt`]), and what `decode`
+//! needs and serde does not provide. Building a schema is slow and its result never
+//! changes, so it is done once per type.
 //!
-//! Reading one property's schema is in `kind`.
+//! `kind` reads the schema of one property.
 
 pub(super) mod kind;
 mod order;
@@ -33,9 +33,9 @@ pub(crate) struct Field {
     /// The type in words: "whole number", "one of `a`, `b`".
     pub(crate) kind: String,
     pub(crate) required: bool,
-    /// What holds where the setting is absent, as one would type it.
+    /// The value if the setting is absent, as one would type it.
     pub(crate) default: Option<String>,
-    /// The type for a reader who asks "what is this?" rather than "a `u32`!".
+    /// The type, for reading a value without a type of serde.
     pub(crate) shape: Shape,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Field {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Fields {
     list: Vec<Field>,
-    /// What other keys hold, where the type takes any key: a map, say.
+    /// What other keys hold, if the type accepts any key, such as a map.
     rest: Option<Shape>,
 }
 
@@ -53,12 +53,12 @@ impl Fields {
         self.rest.is_some()
     }
 
-    /// The declared setting of that name, whichever the case.
+    /// The declared setting of that name, without regard to case.
     pub(crate) fn named(&self, key: &str) -> Option<&Field> {
         self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key))
     }
 
-    /// What the value of `key` looks like; text where nothing is known.
+    /// What the value of `key` looks like; text if it is not known.
     pub(crate) fn shape(&self, key: &str) -> &Shape {
         self.named(key).map(|field| &field.shape).or(self.rest.as_ref()).unwrap_or(&Shape::Text)
     }
@@ -72,7 +72,7 @@ impl Deref for Fields {
     }
 }
 
-/// One setting that a type declares, for those who show it.
+/// One setting that a type declares, to be shown.
 pub struct Setting {
     /// The key, as the author spells it.
     pub name: String,
@@ -82,7 +82,7 @@ pub struct Setting {
     pub kind: String,
     /// Whether it must be set.
     pub required: bool,
-    /// What holds if it is not set.
+    /// The value if it is not set.
     pub default: Option<String>,
 }
 
@@ -103,13 +103,12 @@ pub fn settings_of<T: Declared>() -> Vec<Setting> {
 /// The settings that `T` declares.
 pub(crate) fn fields<T: DeserializeOwned + JsonSchema>() -> Fields {
     let mut settings = SchemaSettings::draft2020_12().for_deserialize();
-    // Leaves a reference only where a type contains itself: what follows never
-    // meets an endless schema.
+    // Leaves a reference only if a type contains itself, so that no schema is endless.
     settings.inline_subschemas = true;
     let schema = settings.into_generator().into_root_schema_for::<T>();
     let mut fields = Fields::default();
     collect(schema.as_value(), &mut fields);
-    // What is not named keeps its place, behind what is.
+    // Fields without a known position stay in order, after the others.
     let names = order::names::<T>();
     fields.list.sort_by_key(|field| {
         names.iter().position(|name| *name == field.name).unwrap_or(names.len())
@@ -196,7 +195,7 @@ fn field(name: &str, schema: &Value, required: bool) -> Field {
     }
 }
 
-/// A default as one would type it; `None` where it cannot be typed.
+/// A default as one would type it; `None` if it cannot be typed.
 fn typed(default: &Value) -> Option<String> {
     match default {
         Value::Null | Value::Object(_) => None,
@@ -212,7 +211,7 @@ fn typed(default: &Value) -> Option<String> {
 pub(crate) fn markdown(heading: &str, fields: &Fields) -> String {
     let mut text = format!("## {heading}\n\n");
     for field in fields.iter() {
-        let _ = write!(text, "- `{}` ({}, ", field.name, kind_beside_description(field));
+        let _ = write!(text, "- `{}` ({}, ", field.name, kind_to_show(field));
         let _ = match &field.default {
             _ if field.required => write!(text, "required)"),
             None => write!(text, "optional)"),
@@ -239,7 +238,7 @@ pub(crate) fn prompt(field: &Field) -> String {
     if !field.description.is_empty() {
         let _ = write!(text, ": {}", fold(&field.description));
     }
-    let _ = write!(text, " ({}, ", kind_beside_description(field));
+    let _ = write!(text, " ({}, ", kind_to_show(field));
     let _ = match &field.default {
         _ if field.required => write!(text, "required)"),
         None => write!(text, "optional)"),
@@ -254,8 +253,8 @@ fn fold(description: &str) -> String {
     description.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The kind without its examples where the description gives its own.
-fn kind_beside_description(field: &Field) -> &str {
+/// The kind, without its examples if the description has some.
+fn kind_to_show(field: &Field) -> &str {
     match field.kind.split_once(kind::EXAMPLES) {
         Some((kind, _)) if field.description.contains('`') => kind,
         _ => &field.kind,

@@ -1,8 +1,8 @@
 //! The two conversations: with the administrator who installs the extension
 //! and with the owner of a pipeline who subscribes it.
 //!
-//! A [`Dialogue`] speaks in plain values; `server::conversation` carries them
-//! over the wire and ends the author's future when the other side goes away.
+//! A [`Dialogue`] uses plain values; `server::conversation` carries them over the
+//! wire and drops the author's future when the other side goes away.
 
 use std::fmt;
 
@@ -14,27 +14,27 @@ use super::describe::{Field, Fields, prompt};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Problem, Result};
 
-/// What the extension says in a conversation.
+/// A message of the extension in a conversation.
 #[derive(Debug)]
-pub(crate) enum Utterance {
-    /// Something to read.
+pub(crate) enum DialogueMessage {
+    /// Text to read.
     Say(String),
     /// A question; exactly one answer follows.
     Ask(String),
-    /// A setting that was concluded.
+    /// A setting, as the outcome.
     Set { key: String, value: String },
 }
 
-/// Where the answers come from; `None` once the other side has hung up.
+/// The source of answers; `None` once the other side has ended the conversation.
 #[async_trait]
 pub(crate) trait Answers: Send {
     async fn next(&mut self) -> Option<String>;
 }
 
-/// Checks all answers together, where the extension is initialized.
+/// Checks all answers together, if the extension is initialized.
 pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 
-/// One conversation: say something, ask something, conclude settings.
+/// One conversation: show text, ask questions, set settings.
 ///
 /// [`Extension::install`](crate::Extension::install) and
 /// [`Extension::configure`](crate::Extension::configure) get one; their
@@ -48,30 +48,43 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 ///     let token = dialogue.ask("token: The token for the chat.").await?;
 ///     dialogue.set("token", token).await
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn of<E: gofer_sdk::Extension>(
+/// #     core: &gofer_core::Core,
+/// #     _: std::marker::PhantomData<E>,
+/// # ) -> Result<String> {
+/// #     Ok(core.converse_with_installer::<E>(["6b8f"]).await?.settings["token"].clone())
+/// # }
+/// # let (core, _, extension) = documented!(install: install);
+/// # assert_eq!(of(&core, extension).await?, "6b8f");
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Dialogue {
-    out: mpsc::Sender<Utterance>,
+    out: mpsc::Sender<DialogueMessage>,
     answers: Box<dyn Answers>,
     check: Option<Check>,
 }
 
 impl Dialogue {
     pub(crate) fn new(
-        out: mpsc::Sender<Utterance>,
+        out: mpsc::Sender<DialogueMessage>,
         answers: Box<dyn Answers>,
         check: Option<Check>,
     ) -> Self {
         Self { out, answers, check }
     }
 
-    /// Shows the other side something to read.
+    /// Shows the other side a text.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
-    /// pass it on with `?` to end the conversation cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation; pass it on with `?` to end it cleanly.
     pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
-        self.send(Utterance::Say(message.into())).await
+        self.send(DialogueMessage::Say(message.into())).await
     }
 
     /// Asks a question and waits for the answer, without the white space
@@ -79,37 +92,38 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up;
-    /// pass it on with `?` to end the conversation cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation; pass it on with `?` to end it cleanly.
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
-        self.send(Utterance::Ask(question.into())).await?;
+        self.send(DialogueMessage::Ask(question.into())).await?;
         match self.answers.next().await {
             Some(answer) => Ok(answer.trim().to_owned()),
-            None => Err(hung_up()),
+            None => Err(conversation_ended()),
         }
     }
 
-    /// Concludes one setting, under which name and with which value it is to
-    /// be stored.
+    /// Sets one setting: the name and the value to be stored.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation.
     pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
-        self.send(Utterance::Set { key: key.into(), value: value.into() }).await
+        self.send(DialogueMessage::Set { key: key.into(), value: value.into() }).await
     }
 
     /// Asks for every field of a struct of settings, in the order of its
-    /// declaration, and concludes those that were answered.
+    /// declaration, and sets those that were answered.
     ///
     /// The question is the field's doc comment with its type and default; an
-    /// empty answer takes the default. An answer that does not decode, or that
-    /// [`validate`](crate::Extension::validate) does not accept, is asked for
-    /// again with the reason.
+    /// empty answer means the default. For an answer that does not decode, or that
+    /// [`validate`](crate::Extension::validate) does not accept, the reason is shown
+    /// and the question asked again.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) where the other side has hung up.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
+    /// conversation.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
         let declared = T::fields();
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];
@@ -141,13 +155,13 @@ impl Dialogue {
                 });
             }
             if !open.contains(&true) {
-                // Nothing that could be asked again: asking on would loop.
+                // There is no question to ask again.
                 return Err(Error::invalid(ErrorKind::InvalidParameter, problems));
             }
         }
     }
 
-    /// Asks for one field until its answer decodes; `None` takes the default.
+    /// Asks for one field until its answer decodes; `None` means the default.
     async fn ask_field<T: Declared>(
         &mut self,
         field: &Field,
@@ -185,12 +199,12 @@ impl Dialogue {
         Err(error.problems().to_vec())
     }
 
-    async fn send(&mut self, utterance: Utterance) -> Result<()> {
-        self.out.send(utterance).await.map_err(|_| hung_up())
+    async fn send(&mut self, message: DialogueMessage) -> Result<()> {
+        self.out.send(message).await.map_err(|_| conversation_ended())
     }
 }
 
-fn hung_up() -> Error {
+fn conversation_ended() -> Error {
     Error::new(ErrorKind::Cancelled, "the other side ended the conversation")
 }
 

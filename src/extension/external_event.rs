@@ -1,15 +1,13 @@
-//! The HTTP request that reached an extension from outside Gofer.
+//! An HTTP request from outside Gofer.
 //!
-//! Gofer hands such a request on as the bytes of an HTTP/1.1 message, written
-//! by Go's `httputil.DumpRequest`. [`ExternalEvent`] promises to read
-//! everything which that writes: the line of an HTTP/2 request says
-//! `HTTP/2.0`, a length may be missing, and the body of a chunked request is
-//! still in chunks. Anything may come from outside, so reading never panics,
-//! takes time linear in the payload, and refuses what does not add up rather
-//! than guess which part of it is the body.
+//! Gofer passes such a request on as the bytes of an HTTP/1.1 message, written by
+//! Go's `httputil.DumpRequest`. [`ExternalEvent`] reads everything that this
+//! function writes: the request line of an HTTP/2 request says `HTTP/2.0`, a length
+//! may be missing, and the body of a chunked request is still in chunks. Anything may
+//! come from outside, so parsing never panics, takes time linear in the payload, and
+//! refuses contradictions instead of guessing which part is the body.
 //!
-//! How the payload travels here lies with the server; whether its sender may
-//! be believed (a signature, a token) lies with the extension's author.
+//! Checking the sender (a signature, a token) is up to the extension's author.
 
 use std::fmt;
 
@@ -23,16 +21,16 @@ mod chunked;
 #[cfg(test)]
 mod tests;
 
-/// More headers than real requests have, and so few that the table of them
-/// fits on the stack (8 KiB).
+/// More headers than real requests have, and few enough for a table on the stack
+/// (8 KiB).
 const MAX_HEADERS: usize = 256;
 
-/// An HTTP request from outside, handed on by Gofer.
+/// An HTTP request from outside, passed on by Gofer.
 ///
 /// Gofer's listener for external events takes `POST /external/<extension>`
-/// and answers the sender 200 when the extension accepted the event, 500 when
-/// it did not. Gofer does not ask who sent it: check a signature or a token in
-/// the headers before you act on one.
+/// and answers the sender 200 if the extension accepted the event, 500 if it did
+/// not. Gofer does not authenticate the sender: check a signature or a token in the
+/// headers before you act on an event.
 ///
 /// A clone shares the payload. `Debug` shows neither headers nor body, which
 /// may hold secrets; for the same reason each value in
@@ -67,16 +65,15 @@ pub struct ExternalEvent {
 }
 
 impl ExternalEvent {
-    /// Reads a request from the bytes that Gofer hands on; in a test, from
-    /// what you write there.
+    /// Parses a request from the bytes that Gofer passes on, or that a test makes up.
+    /// Without `Content-Length` and `Transfer-Encoding` the body is all that follows
+    /// the headers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidParameter`], saying what is wrong, for what is not
-    /// an HTTP request with a path as its target, has more than 256 headers,
-    /// or has a body that is not as long as the headers say. Without
-    /// `Content-Length` and `Transfer-Encoding` the body is all that follows
-    /// the headers.
+    /// [`ErrorKind::InvalidParameter`], with a description, for anything that is not
+    /// an HTTP request with a path as its target, that has more than 256 headers, or
+    /// whose body is not as long as the headers say.
     pub fn new(payload: impl Into<Bytes>) -> Result<Self> {
         let payload = payload.into();
         let (line, rest) = split_line(&payload)?;
@@ -99,8 +96,8 @@ impl ExternalEvent {
         &self.method
     }
 
-    /// The path as it was sent, percent-encoding and all, without the query;
-    /// begins with `/`.
+    /// The path as it was sent, still percent-encoded and without the query; begins
+    /// with `/`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -125,15 +122,14 @@ impl ExternalEvent {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body, whatever bytes it holds: a slice of the
-    /// [`payload`](Self::payload), or where the request was sent in chunks,
-    /// these put together.
+    /// The body: a slice of the [`payload`](Self::payload), or of a request that was
+    /// sent in chunks, the chunks joined.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// The whole request as Gofer handed it on.
+    /// The whole request as Gofer passed it on.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload
@@ -176,7 +172,7 @@ fn split_line(text: &[u8]) -> Result<(&[u8], &[u8])> {
     Ok((line.strip_suffix(b"\r").unwrap_or(line), &text[end + 1..]))
 }
 
-/// Method, path and query. Not left to `httparse`, which knows no `HTTP/2.0`.
+/// Method, path and query. Not parsed by `httparse`, which refuses `HTTP/2.0`.
 fn request_line(line: &[u8]) -> Result<(Method, String, Option<String>)> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
@@ -201,8 +197,8 @@ fn request_line(line: &[u8]) -> Result<(Method, String, Option<String>)> {
     })
 }
 
-/// A target's path and query: a proxy's client sends them with scheme and
-/// host in front.
+/// The path and query of a target, which clients of a proxy send with scheme and
+/// host.
 fn strip_authority(target: &str) -> Option<&str> {
     if target.starts_with('/') {
         return Some(target);
@@ -240,15 +236,15 @@ fn header_lines(text: &[u8]) -> Result<(HeaderMap, &[u8])> {
         else {
             return Err(refuse(MALFORMED_HEADER));
         };
-        // So that printing the map does not tell the values.
+        // Hidden when the map is printed.
         value.set_sensitive(true);
         headers.append(name, value);
     }
     Ok((headers, &text[length..]))
 }
 
-/// What the headers say of the body's end. Contradictions are refused: who
-/// reads them one way and forwards them the other lets requests be smuggled.
+/// How the headers delimit the body. Contradictions are refused: two programs that
+/// read them differently allow request smuggling.
 fn framing(headers: &HeaderMap) -> Result<Framing> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();

@@ -1,10 +1,9 @@
 //! Durations as Go writes them, for parameters and configuration.
 //!
-//! Gofer and its extensions have always taken durations in the notation of
-//! Go's `time` package, so [`GoDuration`] promises to accept what
-//! `time.ParseDuration` accepts, refuse what it refuses, arrive at the same
-//! number of nanoseconds and print what `Duration.String` prints. A table in
-//! the tests holds what a real Go answers.
+//! Gofer and its extensions have always used the notation of Go's `time` package, so
+//! [`GoDuration`] accepts exactly what `time.ParseDuration` accepts, with the same
+//! number of nanoseconds, and prints what `Duration.String` prints. A table in the
+//! tests holds the results of a real Go.
 //!
 //! The grammar itself lives in `go_duration/text.rs`. Arithmetic is left to
 //! the standard library: turn a [`GoDuration`] into a
@@ -24,7 +23,7 @@ use text::{HOUR, MILLISECOND, MINUTE, SECOND};
 
 /// A signed span of time in Go's notation, such as `5m` or `1h30m`.
 ///
-/// Counts nanoseconds in an `i64`, and so reaches about 292 years either way.
+/// Counts nanoseconds in an `i64`: up to about 292 years, positive or negative.
 /// The default is [`ZERO`](Self::ZERO).
 ///
 /// A duration is written as an optional sign and then one or more numbers,
@@ -81,21 +80,21 @@ impl GoDuration {
     }
 
     /// A duration of that many milliseconds; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) where they are too many.
+    /// [`MIN`](Self::MIN) if that is out of range.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(MILLISECOND.cast_signed()))
     }
 
     /// A duration of that many seconds; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) where they are too many.
+    /// [`MIN`](Self::MIN) if that is out of range.
     #[must_use]
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(SECOND.cast_signed()))
     }
 
     /// A duration of that many minutes; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) where they are too many.
+    /// [`MIN`](Self::MIN) if that is out of range.
     ///
     /// ```
     /// use gofer_sdk::GoDuration;
@@ -110,7 +109,7 @@ impl GoDuration {
     }
 
     /// A duration of that many hours; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) where they are too many.
+    /// [`MIN`](Self::MIN) if that is out of range.
     #[must_use]
     pub const fn from_hours(hours: i64) -> Self {
         Self(hours.saturating_mul(HOUR.cast_signed()))
@@ -141,15 +140,15 @@ impl GoDuration {
     }
 }
 
-/// Why a text is no [`GoDuration`].
+/// Why a text is not a [`GoDuration`].
 ///
 /// The message says what is wrong and what would be right, and never repeats
 /// the text, so it may follow a parameter's name and be shown or logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParseGoDurationError(Problem);
+pub struct ParseGoDurationError(ParseProblem);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Problem {
+enum ParseProblem {
     Empty,
     Number,
     MissingUnit,
@@ -160,14 +159,16 @@ enum Problem {
 impl fmt::Display for ParseGoDurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Problem::Empty => "is empty: write a duration such as `5m`, `1h30m` or `300ms`",
-            Problem::Number => "needs a number before each unit: write `5m`, `1h30m` or `300ms`",
-            Problem::MissingUnit => "needs a unit: write `5m`, `1h30m` or `300ms`",
-            Problem::UnknownUnit => {
+            ParseProblem::Empty => "is empty: write a duration such as `5m`, `1h30m` or `300ms`",
+            ParseProblem::Number => {
+                "needs a number before each unit: write `5m`, `1h30m` or `300ms`"
+            }
+            ParseProblem::MissingUnit => "needs a unit: write `5m`, `1h30m` or `300ms`",
+            ParseProblem::UnknownUnit => {
                 "has an unknown unit: only `ns`, `us`, `ms`, `s`, `m` and `h` may follow \
                  a number, without spaces (a day is `24h`)"
             }
-            Problem::Range => "is out of range: at most 2562047h, about 292 years, are possible",
+            ParseProblem::Range => "is out of range: the longest is 2562047h, about 292 years",
         })
     }
 }
@@ -182,7 +183,7 @@ impl FromStr for GoDuration {
     }
 }
 
-/// What Go prints, in at most three units: `1h30m0s`, `1.5s`, `300ms`, `0s`.
+/// As in Go, in at most three units: `1h30m0s`, `1.5s`, `300ms`, `0s`.
 impl fmt::Display for GoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&text::print(self.0))
@@ -196,8 +197,8 @@ impl fmt::Debug for GoDuration {
     }
 }
 
-/// Why a duration does not convert: [`std::time::Duration`] has no negative
-/// ones, and [`GoDuration`] none beyond about 292 years.
+/// Why a duration does not convert: [`std::time::Duration`] cannot be negative, and
+/// [`GoDuration`] not be longer than about 292 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GoDurationRangeError(&'static str);
 
@@ -243,13 +244,13 @@ impl Serialize for GoDuration {
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(DurationVisitor)
     }
 }
 
-struct Text;
+struct DurationVisitor;
 
-impl de::Visitor<'_> for Text {
+impl de::Visitor<'_> for DurationVisitor {
     type Value = GoDuration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -261,8 +262,8 @@ impl de::Visitor<'_> for Text {
     }
 }
 
-/// A string of the format `go-duration`. Says nothing more, since a field's
-/// own doc comment describes it.
+/// A string of the format `go-duration`. No description: the field's doc comment is
+/// the description.
 impl schemars::JsonSchema for GoDuration {
     fn inline_schema() -> bool {
         true

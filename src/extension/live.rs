@@ -1,10 +1,9 @@
 //! One live subscription, as the registry holds it.
 //!
-//! A million of these may be alive at once, so [`Live`] is one allocation beside
-//! its key and settings, and the one [`Signal`] in it serves both cancellation
-//! and the arrival of what `resume` found out. What an author sees of it
-//! is [`super::subscription`]; when it starts and stops is decided in
-//! `server::registry`.
+//! A million of these may be alive at once, so [`Live`] is one allocation, besides
+//! its key and settings, and the one [`Signal`] in it is for both cancellation and the
+//! result of `resume`. Authors see it as [`super::subscription`]; `server::registry`
+//! starts and stops it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
@@ -22,15 +21,15 @@ use super::signal::Signal;
 pub(crate) enum LastRun {
     /// Gofer has not been asked, or has not answered yet.
     Unknown,
-    /// Gofer knows of none.
+    /// There was none.
     Never,
     /// It started at this time, in nanoseconds of [`Gofer::monotonic`](crate::Gofer); before
     /// the start of this process it is negative.
     At(i64),
 }
 
-/// As one number, in the order of what is known: the greater one knows more, so
-/// that a newer answer is the maximum of the two.
+/// Packed into one number, so that the later of two states is the greater one, and
+/// an update is an atomic maximum.
 impl LastRun {
     const UNKNOWN: i64 = i64::MIN;
     const NEVER: i64 = i64::MIN + 1;
@@ -56,17 +55,17 @@ impl LastRun {
 pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) restarts: u32,
-    /// True while it waits to be started again.
+    /// True while it is waiting to be restarted.
     pub(crate) waiting: bool,
     /// When it failed, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
     pub(crate) at: i64,
 }
 
-/// The parts that change under a lock. Held for a few instructions, never
+/// The parts that change under a lock, which is held for a few instructions, never
 /// across an await.
 #[derive(Default)]
 pub(crate) struct Activity {
-    /// The future that runs the author's `serve`, until somebody joins it.
+    /// The task that runs the author's `serve`, until it is joined.
     pub(crate) task: Option<JoinHandle<()>>,
     /// What the author spawned; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
@@ -79,31 +78,31 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     pub(crate) settings: Settings,
     pub(crate) context: Arc<Context>,
     activity: Mutex<Activity>,
-    /// Wakes whoever waits in `cancelled` or in `Ticks::next`.
+    /// Wakes tasks that wait in `cancelled` or in `Ticks::next`.
     changed: Signal,
-    /// When the last run started: as Gofer told, or by this process.
+    /// When the last run started: according to Gofer, or as started by this process.
     last_run_at: AtomicI64,
-    /// Its number; 0 where there is none, negative where it is not known.
+    /// Its number; 0 if there was none, negative if it is not known.
     last_run_id: AtomicI64,
     cancelled: AtomicBool,
-    /// Whether a run is being started, as [`FREE`], [`TAKEN`] or [`AWAITED`].
+    /// Whether a run is being started, as [`UNLOCKED`], [`LOCKED`] or [`CONTENDED`].
     starting: AtomicU8,
-    /// Gofer is to be asked for the last run, or has been.
+    /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
     pub(crate) params: P,
 }
 
-const FREE: u8 = 0;
-const TAKEN: u8 = 1;
-/// Taken, and another one waits for it.
-const AWAITED: u8 = 2;
+const UNLOCKED: u8 = 0;
+const LOCKED: u8 = 1;
+/// Locked, and another task is waiting for it.
+const CONTENDED: u8 = 2;
 
 /// Held while a run is being started.
-pub(crate) struct StartTurn<'a, P: ?Sized>(&'a Live<P>);
+pub(crate) struct StartGuard<'a, P: ?Sized>(&'a Live<P>);
 
-impl<P: ?Sized> Drop for StartTurn<'_, P> {
+impl<P: ?Sized> Drop for StartGuard<'_, P> {
     fn drop(&mut self) {
-        if self.0.starting.swap(FREE, Ordering::AcqRel) == AWAITED {
+        if self.0.starting.swap(UNLOCKED, Ordering::AcqRel) == CONTENDED {
             self.0.changed.notify();
         }
     }
@@ -120,7 +119,7 @@ impl<P> Live<P> {
             last_run_at: AtomicI64::new(LastRun::Unknown.packed()),
             last_run_id: AtomicI64::new(-1),
             cancelled: AtomicBool::new(false),
-            starting: AtomicU8::new(FREE),
+            starting: AtomicU8::new(UNLOCKED),
             asked: AtomicBool::new(false),
             params,
         }
@@ -152,37 +151,37 @@ impl<P: ?Sized> Live<P> {
         Signal::wait(self, Self::is_cancelled).await;
     }
 
-    /// Waits until no other run is being started; `None` once it is cancelled.
-    pub(crate) async fn start_turn(&self) -> Option<StartTurn<'_, P>> {
-        Signal::wait(self, |live| live.is_cancelled() || live.take_turn()).await;
-        // Where it was cancelled first, `starting` may be another one's.
-        (!self.is_cancelled()).then(|| StartTurn(self))
+    /// Waits until no other run is being started; `None` if the subscription is
+    /// cancelled.
+    pub(crate) async fn lock_starts(&self) -> Option<StartGuard<'_, P>> {
+        Signal::wait(self, |live| live.is_cancelled() || live.try_lock_starts()).await;
+        // If it was cancelled first, another task may hold the lock.
+        (!self.is_cancelled()).then(|| StartGuard(self))
     }
 
-    fn take_turn(&self) -> bool {
+    fn try_lock_starts(&self) -> bool {
         let change = |from, to| {
             let (both, order) = (Ordering::AcqRel, Ordering::Acquire);
             self.starting.compare_exchange(from, to, both, order)
         };
         loop {
-            if change(FREE, TAKEN).is_ok() {
+            if change(UNLOCKED, LOCKED).is_ok() {
                 return true;
             }
-            // Where it has become free in between, it is tried again.
-            match change(TAKEN, AWAITED) {
-                Ok(_) | Err(AWAITED) => return false,
+            // If it was unlocked in between, try again.
+            match change(LOCKED, CONTENDED) {
+                Ok(_) | Err(CONTENDED) => return false,
                 Err(_) => {}
             }
         }
     }
 
-    /// Whether Gofer has to be asked for the last run; true once.
-    pub(crate) fn claim_question(&self) -> bool {
+    /// Whether Gofer still has to be asked for the last run; true for one caller.
+    pub(crate) fn mark_asked(&self) -> bool {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 
-    /// Completes once it is cancelled, or more is known of the last run than
-    /// `last`.
+    /// Completes once it is cancelled, or the last run is no longer `last`.
     pub(crate) fn changed_since(&self, last: LastRun) -> impl Future<Output = ()> {
         let seen = last.packed();
         Signal::wait(self, move |live| {
@@ -199,14 +198,14 @@ impl<P: ?Sized> Live<P> {
         (id >= 0).then_some(id)
     }
 
-    /// Notes a run that this process started.
+    /// Records a run that this process started.
     pub(crate) fn run_started(&self, id: i64, at: i64) {
         self.last_run_id.fetch_max(id, Ordering::AcqRel);
         self.last_run_at.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// Notes what Gofer said about the time before this process; a run that
-    /// was started in the meantime is newer and stays.
+    /// Records Gofer's answer about the time before this process; a run that was
+    /// started in the meantime is newer, and stays.
     pub(crate) fn resume(&self, last: Option<(i64, i64)>) {
         let (id, at) = last.unwrap_or((0, LastRun::Never.packed()));
         self.last_run_id.fetch_max(id, Ordering::AcqRel);

@@ -1,8 +1,8 @@
-//! What an author sees: the [`Extension`] trait and everything its methods
-//! take and give.
+//! What an author uses: the [`Extension`] trait and everything that its methods
+//! take and return.
 //!
-//! Nothing here knows of gRPC. The trait is erased and wrapped into a service
-//! in [`crate::server`]; the way back to Gofer is [`crate::client`].
+//! [`crate::server`] erases the trait and makes a gRPC service of it;
+//! [`crate::client`] makes calls to Gofer.
 
 mod context;
 mod declared;
@@ -32,9 +32,9 @@ pub use ticks::Ticks;
 pub(crate) use context::Context;
 pub use describe::{Setting, settings_of};
 
-pub(crate) use declared::sealed::Declared as Declaration;
+pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::{Fields, markdown};
-pub(crate) use dialogue::{Answers, Check, Utterance};
+pub(crate) use dialogue::{Answers, Check, DialogueMessage};
 pub(crate) use key::Key;
 pub(crate) use live::{Failure, Live, log_panic};
 pub(crate) use settings::Settings;
@@ -45,8 +45,8 @@ use std::future::Future;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 
-/// An extension: what it asks of the administrator, what it asks of each
-/// pipeline, and what it does for one subscription.
+/// An extension: its configuration, its parameters, and what it does for a
+/// subscription.
 ///
 /// `Self` is the *initialized* extension: [`init`](Self::init) builds it from
 /// the administrator's configuration, so no other method can be called before.
@@ -126,29 +126,30 @@ pub trait Extension: Sized + Send + Sync + 'static {
 
     /// Builds the extension from the administrator's configuration.
     ///
-    /// Called once at a time, and again only after it failed. The configuration
-    /// has been decoded and checked against its declaration.
+    /// Called again only after it failed, never twice at once. The configuration has
+    /// been decoded and checked against its declaration.
     ///
     /// Gofer starts its extensions before its own API listens: keep `gofer` for
-    /// later, and do not wait for an answer from it here.
+    /// later, and make no calls with it here.
     ///
     /// # Errors
     ///
-    /// [`Error::invalid_configuration`] for a setting that is not acceptable:
-    /// the administrator is told which one and why. Any other error is logged,
-    /// and Gofer may try again.
+    /// [`Error::invalid_configuration`] for a setting that is not acceptable, with
+    /// [`and_configuration`](Error::and_configuration) for further ones: the
+    /// administrator sees which and why. Any other error is logged, and Gofer may try
+    /// again.
     fn init(config: Self::Config, gofer: Gofer) -> impl Future<Output = Result<Self>> + Send;
 
-    /// Checks what the declaration alone cannot, before Subscribe is
-    /// acknowledged. The default accepts everything.
+    /// Checks what the declaration alone cannot, before Subscribe is acknowledged. The
+    /// default accepts everything.
     ///
-    /// A refused subscription is marked as failed until somebody subscribes
-    /// again: refuse what is wrong, not what does not work at the moment.
+    /// A refused subscription stays failed until the pipeline is subscribed again:
+    /// refuse what is wrong, not what happens to be unavailable.
     ///
     /// # Errors
     ///
     /// [`Error::invalid_parameter`], with
-    /// [`and_parameter`](Error::and_parameter) to tell several at once.
+    /// [`and_parameter`](Error::and_parameter) to report several at once.
     fn validate(&self, params: &Self::Params) -> Result<()> {
         let _ = params;
         Ok(())
@@ -156,10 +157,10 @@ pub trait Extension: Sized + Send + Sync + 'static {
 
     /// The life of one subscription; the default waits for its end.
     ///
-    /// Called once [`validate`](Self::validate) has passed. Unsubscribe,
-    /// Shutdown and a subscription with changed parameters
-    /// [cancel](Subscription::cancelled) it; after a grace it is dropped. For
-    /// one subscription at most one such future exists at any time.
+    /// Called after [`validate`](Self::validate) has passed. Unsubscribe, Shutdown and
+    /// a subscription with changed parameters [cancel](Subscription::cancelled) it;
+    /// after a grace it is dropped. For one subscription at most one such future
+    /// exists at any time.
     ///
     /// `Ok` means that there is nothing more to do for the subscription.
     ///
@@ -177,19 +178,18 @@ pub trait Extension: Sized + Send + Sync + 'static {
         }
     }
 
-    /// Handles an HTTP request that reached Gofer for this extension. The
-    /// default refuses every one.
+    /// Handles an HTTP request that Gofer received for this extension. The default
+    /// refuses all.
     ///
     /// # Errors
     ///
-    /// Gofer answers the outside caller 200 where this succeeds and 500 where
-    /// it fails.
+    /// Gofer answers the sender 200 if this succeeds and 500 if it fails.
     fn external_event(&self, event: ExternalEvent) -> impl Future<Output = Result<()>> + Send {
         let _ = event;
         async {
             Err(Error::new(
                 ErrorKind::Unimplemented,
-                "this extension does not take external events",
+                "this extension does not accept external events",
             ))
         }
     }
@@ -203,29 +203,28 @@ pub trait Extension: Sized + Send + Sync + 'static {
 
     /// What the extension is for, in Markdown, or a link to it.
     ///
-    /// Info answers with it, followed by what the SDK writes itself: one list
-    /// of the configuration's settings and one of the parameters.
+    /// Info shows it, followed by two lists that the SDK makes: the settings of the
+    /// configuration and the parameters.
     #[must_use]
     fn documentation() -> Cow<'static, str> {
         Cow::Borrowed("")
     }
 
-    /// Holds the conversation with the administrator who installs the
-    /// extension. The default asks for each setting of [`Config`](Self::Config).
+    /// The conversation with the administrator who installs the extension. The
+    /// default asks for each setting of [`Config`](Self::Config).
     ///
     /// # Errors
     ///
-    /// The conversation ends with the error's sentence;
-    /// [`Cancelled`](ErrorKind::Cancelled), which [`Dialogue::ask`] gives when
-    /// the other side hangs up, ends it cleanly.
+    /// An error ends the conversation and is shown;
+    /// [`Cancelled`](ErrorKind::Cancelled), which [`Dialogue::ask`] returns when the
+    /// other side ends the conversation, ends it cleanly.
     fn install(dialogue: &mut Dialogue) -> impl Future<Output = Result<()>> + Send {
         async move { dialogue.ask_for::<Self::Config>().await }
     }
 
-    /// Holds the conversation with the owner of a pipeline who subscribes it.
-    /// The default asks for each parameter of [`Params`](Self::Params), and
-    /// where the extension is initialized checks the answers with
-    /// [`validate`](Self::validate).
+    /// The conversation with the owner of a pipeline who subscribes it. The default
+    /// asks for each parameter of [`Params`](Self::Params), and if the extension is
+    /// initialized, checks the answers with [`validate`](Self::validate).
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
-//! What an extension declares where it has nothing to be set.
+//! What an extension declares if it has no settings.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The configuration of an extension that has none.
 ///
-/// Every key that an administrator sets is refused, so that a setting which
-/// nobody reads is noticed at install time.
+/// Every key is refused, so that the administrator notices a setting without effect
+/// at install time.
 ///
 /// ```
 /// use gofer_sdk::NoConfig;
@@ -20,10 +20,10 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub struct NoConfig {}
 
-/// The parameters of an extension whose pipelines have nothing to set.
+/// The parameters of an extension that has none.
 ///
-/// Every key that a pipeline sets is refused, so that a parameter which
-/// nobody reads is noticed when the pipeline subscribes.
+/// Every key is refused, so that a parameter without effect is noticed when the
+/// pipeline subscribes.
 ///
 /// ```
 /// use gofer_sdk::NoParams;

@@ -1,9 +1,9 @@
 //! Asking Gofer when the last run of a label started, so that a restart of the
 //! extension does not reset the clocks of its subscriptions.
 //!
-//! In the background, a few calls at a time, for as long as it takes: Gofer
-//! restores all subscriptions before its own API listens, so at first nobody
-//! answers, and a hundred thousand subscriptions may be waiting.
+//! In the background, a few calls at a time, without a time limit: Gofer restores all
+//! subscriptions before its own API listens, so at first there is no answer, and a
+//! hundred thousand subscriptions may be waiting.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,37 +18,36 @@ use super::context::Context;
 use super::live::Live;
 use crate::error::{ErrorKind, Result};
 
-/// Questions on their way at once. The answers are not urgent; what subscribes
-/// and what ticks comes first.
+/// Calls in flight at once. The answers are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
 
-/// Asking starts once no subscription has come for this long: while Gofer
-/// restores its subscriptions it does not answer yet.
+/// The calls begin once no subscription has been made for this long: while Gofer
+/// restores its subscriptions, it does not answer yet.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// But not later than this after the first: a fleet that subscribes without a
-/// pause must not put it off for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// But not later than this after the first subscription: a constant stream of them
+/// must not delay the calls for ever.
+const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// While Gofer does not answer.
+/// Pauses while Gofer does not answer.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
-/// How many runs of the pipeline are looked through: first few, since the last
-/// run of an interval's pipeline is mostly its own, then whole pages.
+/// How many runs of the pipeline are searched: a few first, since the last run of an
+/// interval's pipeline is mostly its own, then whole pages.
 const PAGES: [u32; 6] = [4, 200, 200, 200, 200, 200];
 
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     tasks: TaskTracker,
     closed: CancellationToken,
 }
 
 #[derive(Default)]
-struct State {
-    /// Weak: a subscription that ends meanwhile is skipped.
+struct QueueState {
+    /// Weak: a subscription that has ended is skipped.
     waiting: VecDeque<Weak<Live>>,
-    /// From this length on, those that have ended are let go.
+    /// At this length, those that have ended are removed.
     sweep_at: usize,
     workers: usize,
     first: Option<Instant>,
@@ -56,9 +55,9 @@ struct State {
 }
 
 impl Context {
-    /// Has Gofer asked, in the background, for the last run of a label.
+    /// Queues a question to Gofer for the last run of a label.
     pub(super) fn ask_for_last_run(self: &Arc<Self>, live: &Arc<Live>) {
-        if !live.claim_question() {
+        if !live.mark_asked() {
             return;
         }
         let now = Instant::now();
@@ -95,40 +94,40 @@ impl Queue {
         self.state().waiting.clear();
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time until asking may start; `None` once it may.
+    /// The time when the calls may begin; `None` once they may.
     fn not_before(&self) -> Option<Instant> {
         let state = self.state();
-        let start = (state.last? + QUIET).min(state.first? + PATIENCE);
+        let start = (state.last? + QUIET).min(state.first? + MAX_DELAY);
         (start > Instant::now()).then_some(start)
     }
 
-    /// The next to ask for; `None` counts the worker out.
+    /// The next to ask for; `None` ends the worker.
     fn next(&self) -> Option<Weak<Live>> {
         let mut state = self.state();
         let next = state.waiting.pop_front();
         if next.is_none() {
             state.workers -= 1;
             state.first = None;
-            // A start-up's queue may have been long; the next is not.
+            // The queue is long after a start only.
             state.waiting.shrink_to_fit();
         }
         next
     }
 }
 
-impl State {
-    /// A subscription that has ended keeps its memory for as long as it is
-    /// waiting here, and in an outage that may be long.
+impl QueueState {
+    /// A subscription that has ended keeps its memory while it is queued, which in an
+    /// outage may be long.
     fn sweep(&mut self) {
         const LEAST: usize = 1024;
         if self.waiting.len() >= self.sweep_at.max(LEAST) {
             self.waiting.retain(|live| live.strong_count() > 0);
-            // Twice what is left: each sweep is paid for by as many arrivals.
+            // Twice what is left: one sweep for as many additions.
             self.sweep_at = 2 * self.waiting.len();
         }
     }
@@ -141,8 +140,8 @@ async fn work(context: &Context) {
     }
     while let Some(live) = queue.next() {
         let mut backoff = BACKOFF;
-        // Only a strong reference while a call is on its way, so that waiting
-        // for Gofer keeps no ended subscription.
+        // A strong reference only during a call, so that waiting for Gofer does not
+        // keep a subscription that has ended.
         while let Some(live) = live.upgrade() {
             if live.is_cancelled() {
                 break;
@@ -153,7 +152,7 @@ async fn work(context: &Context) {
                     break;
                 }
                 Err(error) => match error.kind() {
-                    // Asking again would not help: the cadence starts afresh.
+                    // Asking again would not help.
                     ErrorKind::InvalidParameter
                     | ErrorKind::NotFound
                     | ErrorKind::PermissionDenied
@@ -161,11 +160,11 @@ async fn work(context: &Context) {
                     | ErrorKind::Unimplemented => {
                         tracing::warn!(
                             subscription = %live.key, ?error,
-                            "cannot ask for the last run; the cadence starts afresh"
+                            "cannot ask for the last run; ticks count from now"
                         );
                         break;
                     }
-                    // Gofer is away, or not well, and may be better soon.
+                    // An outage, or a failure that may pass.
                     _ => {}
                 },
             }

@@ -1,13 +1,12 @@
-//! Settings as they came over the wire, in the form in which they are kept.
+//! Settings as they came over the wire, in a compact form.
 //!
-//! [`Settings`] holds a `map<string,string>` in one allocation and in one
-//! order, so that two callers who mean the same compare equal whatever the
-//! case of their keys. A subscription keeps its settings for as long as it
-//! lives, to tell a repeated Subscribe from a changed one; with a million of
-//! them a hash map each would outweigh everything else that is held.
+//! [`Settings`] holds a `map<string,string>` in one allocation and in a fixed order, so
+//! that two maps whose keys differ in case only are equal. A subscription keeps its
+//! settings while it lives, to distinguish a repeated Subscribe from a changed one;
+//! for a million of them, a hash map each would take more memory than everything
+//! else.
 //!
-//! What the settings mean is elsewhere: `decode` reads them into the author's
-//! struct and refuses what does not fit it.
+//! `decode` reads them into the author's struct and refuses what does not fit it.
 
 use std::fmt;
 
@@ -22,7 +21,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Packs `pairs`, in any order. Keys that are given twice are all kept.
+    /// Packs `pairs`, in any order. Keys that are given twice are kept twice.
     pub(crate) fn new<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<str>,
@@ -34,7 +33,8 @@ impl Settings {
             folded(a).cmp(folded(b)).then_with(|| (a, x.as_ref()).cmp(&(b, y.as_ref())))
         });
         // The exact size, so that boxing the bytes does not move them again.
-        let size = pairs.iter().map(|(k, v)| room(k.as_ref()) + room(v.as_ref())).sum();
+        let size =
+            pairs.iter().map(|(k, v)| encoded_len(k.as_ref()) + encoded_len(v.as_ref())).sum();
         let mut packed = Vec::with_capacity(size);
         for (key, value) in &pairs {
             push(&mut packed, key.as_ref());
@@ -60,8 +60,7 @@ impl Settings {
     }
 }
 
-/// Equal where the keys are the same but for ASCII case, and the values are
-/// the same.
+/// Equal if the keys are the same except for ASCII case, and the values are the same.
 impl PartialEq for Settings {
     fn eq(&self, other: &Self) -> bool {
         // Case does not change a length, so equal settings are equally long.
@@ -103,8 +102,8 @@ fn folded(key: &str) -> impl Iterator<Item = u8> {
     key.bytes().map(|byte| byte.to_ascii_lowercase())
 }
 
-/// How many bytes `push` takes for `text`.
-fn room(text: &str) -> usize {
+/// How many bytes `push` writes for `text`.
+fn encoded_len(text: &str) -> usize {
     let bits = usize::BITS - text.len().leading_zeros();
     bits.div_ceil(7).max(1) as usize + text.len()
 }
@@ -173,7 +172,7 @@ mod tests {
         for (key, value) in settings.iter() {
             assert_eq!(pairs[key], value);
         }
-        let exact: usize = pairs.iter().map(|(k, v)| room(k) + room(v)).sum();
+        let exact: usize = pairs.iter().map(|(k, v)| encoded_len(k) + encoded_len(v)).sum();
         assert_eq!(settings.packed.len(), exact);
     }
 

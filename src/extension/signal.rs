@@ -1,9 +1,8 @@
-//! Wakes whoever waits for a subscription to change.
+//! Wakes tasks that wait for a subscription to change.
 //!
-//! A million subscriptions wait for this at once, nearly all of them from one
-//! place, the task that runs `serve`. Its waker has a place of its own here, so
-//! that waiting costs the waiting future nothing; a second task that waits
-//! beside it is woken by a [`Notify`], at the usual price.
+//! A million subscriptions may wait at once, nearly all of them in one task each, the
+//! one that runs `serve`. Its waker is stored here, so that waiting adds nothing to the
+//! waiting future; a second task is woken by a [`Notify`], at the usual cost.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,14 +14,14 @@ use tokio::sync::futures::Notified;
 
 #[derive(Default)]
 pub(crate) struct Signal {
-    /// The first task that waits. It may be gone by now: a waker too many is
-    /// woken for nothing, once.
+    /// The first task that waits. It may have been dropped: then it is woken once for
+    /// nothing.
     first: Mutex<Option<Waker>>,
     others: Notify,
 }
 
 impl Signal {
-    /// Wakes all who wait; call it after the change.
+    /// Wakes all waiting tasks; call it after the change.
     pub(crate) fn notify(&self) {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(first) = first {
@@ -31,36 +30,36 @@ impl Signal {
         self.others.notify_waiters();
     }
 
-    /// Completes once `changed` holds for what the signal is part of; it is
-    /// asked at first and after each [`notify`](Self::notify).
+    /// Completes once `changed` is true of what the signal is part of; checked at first
+    /// and after each [`notify`](Self::notify).
     ///
-    /// The signal is taken from `whole` and not given beside it: each word here
-    /// is one for each subscription that waits.
+    /// The signal is taken from `whole` instead of passed separately: each word here is
+    /// one for each waiting subscription.
     pub(crate) fn wait<T: AsRef<Self> + ?Sized>(
         whole: &T,
         changed: impl Fn(&T) -> bool,
     ) -> impl Future<Output = ()> {
-        let mut beside: Option<Pin<Box<Notified<'_>>>> = None;
+        let mut notified: Option<Pin<Box<Notified<'_>>>> = None;
         poll_fn(move |context| {
             loop {
-                // Registered before the question: a change in between wakes.
+                // Registered before the check, so that no change is missed.
                 let registered = whole.as_ref().register(context.waker());
-                if !registered && beside.is_none() {
-                    beside = Some(Box::pin(whole.as_ref().others.notified()));
+                if !registered && notified.is_none() {
+                    notified = Some(Box::pin(whole.as_ref().others.notified()));
                 }
                 if changed(whole) {
                     return Poll::Ready(());
                 }
-                match &mut beside {
+                match &mut notified {
                     Some(notified) if !registered => ready!(notified.as_mut().poll(context)),
                     _ => return Poll::Pending,
                 }
-                beside = None;
+                notified = None;
             }
         })
     }
 
-    /// Takes the first place, or keeps it; false where another task has it.
+    /// Stores the waker as the first, or keeps it; false if another task has one there.
     fn register(&self, waker: &Waker) -> bool {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| waker.clone()).will_wake(waker)
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_is_gone_does_not_keep_others_from_being_woken() {
+    async fn a_task_that_was_dropped_does_not_keep_others_from_being_woken() {
         let count = Arc::new(Count::default());
         let gone = tokio::spawn(Arc::clone(&count).reaches(1));
         tokio::task::yield_now().await;

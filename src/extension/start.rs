@@ -1,5 +1,5 @@
-//! Starting a run for a live subscription: kept through an outage, not started
-//! twice, and not in a storm.
+//! Starting a run for a live subscription: retried during an outage, never started
+//! twice, and limited in number at once.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use super::live::Live;
 use crate::client::{BACKOFF, Run, RunInfo, error, start_request};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many of a pipeline's newest runs are looked through for one that was
-/// started by a call whose answer got lost. It was started within the last
-/// deadline, so only what others started since stands before it.
+/// How many of a pipeline's newest runs are searched for one that was started by a
+/// call whose answer was lost. It started within the last deadline, so only what
+/// others have started since is newer.
 const RECENT: u32 = 50;
 
-/// How long an attempt that is on its way may go on after the subscription has
-/// ended. An answer mostly comes within milliseconds; of a Gofer that does not
-/// answer, whoever ends the subscription should not have to wait.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long a call that is in flight may go on after the subscription was cancelled.
+/// Answers usually take milliseconds; if Gofer does not answer, Unsubscribe should not
+/// have to wait for it.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// A run, and when it started in nanoseconds of [`Gofer::monotonic`].
 struct Started {
@@ -35,16 +35,16 @@ impl<P: ?Sized> Live<P> {
             self.key.pipeline().to_owned(),
             run,
         );
-        // One after the other: of two calls at once, a run that Gofer started
-        // could be either's where an answer gets lost.
-        let _turn = self.start_turn().await.ok_or_else(ended)?;
-        // What was known before: a run that is newer may be this call's.
+        // One after the other: if an answer of two concurrent calls is lost, a run that
+        // Gofer started could belong to either.
+        let _guard = self.lock_starts().await.ok_or_else(ended)?;
+        // A run that is newer than this may be this call's.
         let known = self.last_run_id();
         let mut backoff = BACKOFF;
         let mut lost = false;
         loop {
             let outcome = {
-                // For an attempt and not for the pauses between: pipelines that
+                // Held during an attempt and not between attempts: pipelines that
                 // cannot be run now do not keep others from trying.
                 let _permit = tokio::select! {
                     permit = self.context.starts.acquire() => permit.map_err(Error::from)?,
@@ -52,7 +52,7 @@ impl<P: ?Sized> Live<P> {
                 };
                 tokio::select! {
                     outcome = self.start_or_find(&request, known.filter(|_| lost)) => outcome,
-                    () = self.given_up() => return Err(ended()),
+                    () = self.cancel_grace_over() => return Err(ended()),
                 }
             };
             match outcome {
@@ -62,11 +62,11 @@ impl<P: ?Sized> Live<P> {
                 }
                 Err(status) => match (effect(&status), known) {
                     (Effect::None, _) => {}
-                    // Said by Gofer, or by a proxy that lost Gofer in mid-call.
+                    // From Gofer, or from a proxy that lost Gofer during the call.
                     (Effect::Unavailable, _) => lost = known.is_some(),
                     (Effect::Unknown, Some(_)) => lost = true,
-                    // Without knowing the last run before the call, a run that
-                    // this call may have started cannot be told from it.
+                    // Without the last run before the call, a run that this call may
+                    // have started cannot be distinguished from it.
                     (Effect::Refused, _) | (Effect::Unknown, None) => return Err(error(&status)),
                 },
             }
@@ -74,8 +74,8 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    /// One attempt. After an answer got lost, it looks first for a run that is
-    /// newer than the last one that was `known` before.
+    /// One attempt. After an answer was lost, it first looks for a run that is newer
+    /// than the last one that was `known` before.
     async fn start_or_find(
         &self,
         request: &StartRunRequest,
@@ -85,7 +85,7 @@ impl<P: ?Sized> Live<P> {
         if let Some(known) = known
             && let Some(run) = self.newer_run(request, known).await?
         {
-            // Ticks that fell due since then are not answered by it.
+            // It does not cover ticks that fell due since then.
             let at = gofer.started_at(&run);
             return Ok(Started { run, at });
         }
@@ -94,7 +94,7 @@ impl<P: ?Sized> Live<P> {
         Ok(Started { run, at: gofer.monotonic() })
     }
 
-    /// The run of this label that is newer than the one known of.
+    /// A run of this label that is newer than the known one.
     async fn newer_run(
         &self,
         request: &StartRunRequest,
@@ -121,9 +121,9 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    async fn given_up(&self) {
+    async fn cancel_grace_over(&self) {
         self.cancelled().await;
-        tokio::time::sleep(LAST_WORD).await;
+        tokio::time::sleep(CANCEL_GRACE).await;
     }
 }
 

@@ -13,8 +13,8 @@ use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
 
-/// One subscription of one pipeline, alive: its parameters, who it is for, and
-/// what can be done for it.
+/// One live subscription of one pipeline: its parameters, its pipeline, and what can
+/// be done for it.
 ///
 /// A cheap clone; [`Extension::serve`](crate::Extension::serve) gets one and is
 /// the subscription's life.
@@ -30,6 +30,14 @@ use crate::error::Result;
 ///     subscription.cancelled().await;
 ///     Ok(())
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!(serve: once);
+/// # core.elapse(gofer_core::seconds(1)).await;
+/// # assert_eq!(core.runs("ops/nightly")[0].variable("ATTEMPT"), Some("1"));
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Subscription<P> {
     live: Arc<Live<P>>,
@@ -46,13 +54,13 @@ impl<P> Subscription<P> {
 }
 
 impl<P: Send + Sync + 'static> Subscription<P> {
-    /// As the registry holds it, whatever the type of its parameters.
+    /// As the registry holds it, without the type of its parameters.
     pub(crate) fn shared(&self) -> Arc<Live> {
         let live: Arc<Live<P>> = Arc::clone(&self.live);
         live
     }
 
-    /// Has Gofer asked, in the background, for the last run of this label.
+    /// Queues a question to Gofer for the last run of this label.
     pub(super) fn ask_for_last_run(&self) {
         self.live.context.ask_for_last_run(&self.shared());
     }
@@ -69,32 +77,32 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         self.live.key.namespace()
     }
 
-    /// The pipeline that is subscribed, without its namespace.
+    /// The subscribed pipeline, without its namespace.
     #[must_use]
     pub fn pipeline(&self) -> &str {
         self.live.key.pipeline()
     }
 
-    /// The label; one pipeline may subscribe many times under different ones.
+    /// The label; one pipeline may subscribe several times, with different labels.
     #[must_use]
     pub fn label(&self) -> &str {
         self.live.key.label()
     }
 
-    /// The client to Gofer, for everything that is not about this pipeline.
+    /// The client for Gofer, for everything that is not about this pipeline.
     #[must_use]
     pub fn gofer(&self) -> &Gofer {
         &self.live.context.gofer
     }
 
-    /// Whether the subscription has been told to end.
+    /// Whether the subscription has been cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.live.is_cancelled()
     }
 
-    /// Waits until the subscription has been told to end: by Unsubscribe, by a
-    /// subscription with other parameters in its place, or by Shutdown.
+    /// Waits until the subscription is cancelled: by Unsubscribe, by a subscription with
+    /// other parameters in its place, or by Shutdown.
     ///
     /// `serve` then has a few seconds (see
     /// [`Limits::stop_grace`](crate::Limits::stop_grace)) before it is dropped.
@@ -102,65 +110,66 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         self.live.cancelled().await;
     }
 
-    /// Asks Gofer to run the pipeline, and waits out an outage of Gofer.
+    /// Asks Gofer to run the pipeline, and keeps trying during an outage of Gofer.
     ///
-    /// While Gofer cannot be reached this keeps trying, with a growing, jittered
-    /// pause of at most 2 s, until the subscription ends. At most 64 such calls
-    /// of one extension are in flight at once, so that a Gofer that comes back
-    /// is not met by a storm, and those of one subscription are made one after the
-    /// other. Where an answer got lost in mid-call, Gofer is asked first whether
-    /// the run has started, so that it is not started twice. A call that is on its
-    /// way when the subscription ends has one more second.
+    /// While Gofer cannot be reached, this retries with a growing, jittered pause of at
+    /// most 2 s, until the subscription is cancelled. At most 64 such calls of one
+    /// extension are in flight at once, so that they do not overload a Gofer that comes
+    /// back, and those of one subscription are made one after the other. If an answer
+    /// was lost, Gofer is first asked whether the run has started, so that it is not
+    /// started twice. A call that is in flight when the subscription is cancelled has
+    /// one more second.
     ///
     /// # Errors
     ///
-    /// What Gofer refuses with, above all
+    /// Gofer's refusal, above all
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for a disabled
     /// pipeline or one without a configuration and
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
-    /// [`Cancelled`](crate::ErrorKind::Cancelled) where the subscription ended first;
+    /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
     /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) where an answer got lost and it
-    /// cannot be told whether the run has started.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if an answer was lost and it is
+    /// not known whether the run has started.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
-        // Boxed: a call's future is some kilobytes, and a subscription that
-        // only waits for its next tick must not carry it.
+        // Boxed: a call's future is some kilobytes, which a subscription that waits
+        // for its next tick must not hold.
         Box::pin(self.live.start_run(run)).await
     }
 
     /// Ticks once every `period`, the first time one period from now.
     ///
-    /// Ticks are computed from the first one, so they do not drift; ticks that
-    /// were missed, because Gofer was away or `serve` was busy, become one; and
-    /// where an earlier process already started runs for this label, the
-    /// cadence carries on from the last of them. See [`Ticks`].
+    /// Ticks are computed from the first one, so they do not drift; ticks that were
+    /// missed, because of an outage or because `serve` was busy, become one; and if an
+    /// earlier process started runs for this label, the cadence continues from the last
+    /// of them. See [`Ticks`] for an example.
     ///
-    /// One for each subscription: a run answers whatever ticks are due when it
-    /// starts, those of a second `Ticks` too.
+    /// Use one for each subscription: a run counts for all ticks that are due when it
+    /// starts, also those of a second `Ticks`.
     ///
-    /// A period that comes from a pipeline wants a minimum, checked in
-    /// [`validate`](crate::Extension::validate): one of a nanosecond is a storm.
+    /// A period that a pipeline sets needs a minimum, checked in
+    /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with
+    /// nothing else.
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) where `period` is not
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if `period` is not
     /// positive.
     pub fn every(&self, period: GoDuration) -> Result<Ticks<P>> {
         Ticks::new(self.clone(), period)
     }
 
-    /// Runs a future beside `serve` that ends with the subscription: it sees
+    /// Runs a future concurrently with `serve` that ends with the subscription: it sees
     /// the same cancellation, is dropped after the same grace, and is joined.
     ///
-    /// A panic in it is logged and ends it alone.
+    /// A panic in it is logged, and ends only this future.
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let mut activity = self.live.activity();
         let tasks = activity.spawned.get_or_insert_default();
-        // What has finished is let go here, so that an author who spawns for
-        // every event holds no more than what is running.
+        // Remove what has finished, so that an author that spawns for every event
+        // holds only what is running.
         while let Some(ended) = tasks.try_join_next() {
             log_panic(&self.live.key, ended);
         }
@@ -177,14 +186,14 @@ impl<P> Clone for Subscription<P> {
     }
 }
 
-/// The pipeline that is subscribed.
+/// The subscribed pipeline.
 impl<P: Send + Sync + 'static> From<&Subscription<P>> for PipelineId {
     fn from(subscription: &Subscription<P>) -> Self {
         Self::new(subscription.namespace(), subscription.pipeline())
     }
 }
 
-/// Who it is for; never the parameters, which may be secrets.
+/// The pipeline and the label; never the parameters, which may be secrets.
 impl<P> fmt::Debug for Subscription<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({})", self.live.key)

@@ -1,12 +1,12 @@
 //! When the next tick of a subscription is due.
 //!
-//! The promises: ticks lie on a grid that is computed from its first point, so
-//! nothing drifts; ticks that could not be served become one; and the grid
-//! survives a restart of the extension, since Gofer is asked (in the
-//! background, by `client::resume`) when the last run of this label started.
+//! The guarantees: ticks lie on a grid that is computed from its first point, so they
+//! do not drift; ticks that could not be served become one; and the grid survives a
+//! restart of the extension, because Gofer is asked (in the background, by `resume`)
+//! when the last run of this label started.
 //!
-//! All times here are nanoseconds of [`Gofer::monotonic`](crate::Gofer), eight
-//! bytes each, because every live interval subscription holds a few.
+//! All times here are nanoseconds of [`Gofer::monotonic`](crate::Gofer), eight bytes
+//! each, because every live interval subscription holds some of them.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,6 +28,14 @@ use crate::error::{Error, ErrorKind, Result};
 ///     }
 ///     Ok(())
 /// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, ..) = documented!(serve: hourly);
+/// # core.elapse(gofer_core::minutes(150)).await;
+/// # assert_eq!(core.runs("ops/nightly").len(), 2);
+/// # core.stop().await;
+/// # Ok(()) }
 /// ```
 pub struct Ticks<P> {
     subscription: Subscription<P>,
@@ -47,11 +55,11 @@ impl<P: Send + Sync + 'static> Ticks<P> {
         Ok(Self { subscription, grid })
     }
 
-    /// Moves every tick later by an offset between zero and `spread`, always
-    /// the same for the same subscription, so that many subscriptions with the
-    /// same period do not all come due in the same instant.
+    /// Delays every tick by an offset between zero and `spread`, always the same for the
+    /// same subscription, so that subscriptions with the same period are not all due at
+    /// the same instant.
     ///
-    /// A `spread` of zero or less moves nothing.
+    /// A `spread` of zero or less has no effect.
     #[must_use]
     pub fn jitter(mut self, spread: GoDuration) -> Self {
         let key = &self.subscription.live().key;
@@ -60,17 +68,16 @@ impl<P: Send + Sync + 'static> Ticks<P> {
         self
     }
 
-    /// Waits for the next tick; `false` once the subscription has been told to
-    /// end.
+    /// Waits for the next tick; `false` once the subscription is cancelled.
     ///
-    /// Where several ticks fell due since the last call, or since the last run
-    /// that the subscription started, they become one.
+    /// Several ticks that fell due since the last call, or since the last run that the
+    /// subscription started, become one.
     ///
     /// Cancel safe: a future dropped before it completes loses no tick.
     #[expect(clippy::should_implement_trait, reason = "it is asynchronous")]
     #[expect(
         clippy::manual_async_fn,
-        reason = "an `async fn` holds `self` twice, for each subscription that waits"
+        reason = "an `async fn` would store `self` twice, for each waiting subscription"
     )]
     pub fn next(&mut self) -> impl Future<Output = bool> + Send {
         async move {
@@ -83,27 +90,27 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 let due = self.grid.due(last);
                 if now >= due {
                     self.grid.serve(now);
-                    // With a tiny period the next one is always due: others get
-                    // their turn nevertheless.
+                    // With a tiny period the next tick is always due: let other tasks
+                    // run nevertheless.
                     tokio::task::consume_budget().await;
                     return true;
                 }
                 let wait = Duration::from_nanos(due.abs_diff(now));
-                let news = self.subscription.live().changed_since(last);
-                let _either = tokio::time::timeout(wait, news).await;
+                let changed = self.subscription.live().changed_since(last);
+                let _either = tokio::time::timeout(wait, changed).await;
             }
         }
     }
 }
 
-/// Where the ticks lie and which have been answered.
+/// Where the ticks lie, and which of them have been served.
 struct Grid {
     period: i64,
     /// A tick is due at every `origin + n * period`, for n from one.
     origin: i64,
-    /// Ticks up to here have been handed out.
+    /// Ticks up to here have been returned.
     served: i64,
-    /// Whether the grid may still be moved to what Gofer says of the last run.
+    /// Whether the grid may still be moved to the last run that Gofer reports.
     resuming: bool,
 }
 
@@ -112,14 +119,14 @@ impl Grid {
         Self { period, origin: now, served: now, resuming: true }
     }
 
-    /// The first tick that nothing has answered yet.
+    /// The first tick that has not been served yet.
     fn due(&mut self, last: LastRun) -> i64 {
         if self.resuming {
             match last {
                 LastRun::Unknown => {}
                 LastRun::Never => self.resuming = false,
                 LastRun::At(at) => {
-                    // That run was started on the grid, an offset included.
+                    // That run started on the grid, including the offset.
                     self.origin = at;
                     self.served = at;
                     self.resuming = false;
@@ -127,8 +134,8 @@ impl Grid {
             }
         }
         let covered = match last {
-            // A run that was started late, after an outage, answers all the
-            // ticks that fell due until it started.
+            // A run that started late, after an outage, counts for all ticks that fell
+            // due until then.
             LastRun::At(at) => self.served.max(at),
             LastRun::Unknown | LastRun::Never => self.served,
         };
@@ -155,15 +162,14 @@ fn next_on_grid(origin: i64, period: i64, covered: i64) -> i64 {
     origin.saturating_add(period.saturating_mul(passed.saturating_add(1)))
 }
 
-/// A number in `0..spread` that depends on the names alone, the same in every
-/// process and on every machine (FNV-1a: the few bits of a fair spread matter
-/// here, an adversary does not).
+/// A number in `0..spread` that depends only on the names, the same in every process
+/// and on every machine (FNV-1a: it has to spread evenly, not to resist an attack).
 fn stable_fraction(path: &str, label: &str, spread: i64) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in path.bytes().chain([0]).chain(label.bytes()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
-    // FNV leaves the high bits of short inputs poor: mix them once.
+    // The high bits of FNV vary little for short inputs: mix them once.
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let scaled = (u128::from(hash) * u128::from(spread.unsigned_abs())) >> 64;
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_that_a_late_run_answers_are_not_served_again() {
+    fn ticks_that_a_late_run_covers_are_not_served_again() {
         let mut grid = Grid::new(10, 0);
         assert_eq!(grid.due(LastRun::Unknown), 10);
         grid.serve(10);

@@ -1,4 +1,4 @@
-//! An extension's server for those who bring their own parts.
+//! An extension's server for programs that bring parts of their own.
 
 use std::fmt;
 use std::future::Future;
@@ -8,17 +8,17 @@ use gofer_net::server::Listener;
 use gofer_net::tls::certificates;
 use tokio::net::TcpListener;
 
-use super::core::Core;
 use super::error::RunError;
+use super::inner::ServerInner;
 use super::limits::Limits;
 use super::signals::Signals;
 use super::{SystemConfig, erased};
 use crate::extension::Extension;
 
-/// An extension's server, for those who bring their own runtime, listener,
-/// logger, limits or stop; everyone else uses [`run`](crate::run).
+/// An extension's server, for a program with its own runtime, listener, logger,
+/// limits or way to stop; all others use [`run`](crate::run).
 ///
-/// ```no_run
+/// ```
 /// # use gofer_sdk::{Extension, Gofer, Limits, NoConfig, NoParams, Result, Server, SystemConfig};
 /// # struct Interval;
 /// # impl Extension for Interval {
@@ -26,93 +26,105 @@ use crate::extension::Extension;
 /// #     type Params = NoParams;
 /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
 /// # }
-/// # async fn example(stop: tokio::sync::oneshot::Receiver<()>) -> Result<(), gofer_sdk::RunError> {
-/// let config = SystemConfig::from_env()?;
-/// Server::<Interval>::new(config)
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let variables = [
+/// #     ("KEY", "6b8f".to_owned()),
+/// #     ("NAME", "interval".to_owned()),
+/// #     ("TLS_CERT", pair.cert.pem()),
+/// #     ("TLS_KEY", pair.signing_key.serialize_pem()),
+/// # ]
+/// # .map(|(name, value)| (format!("GOFER_EXTENSION_SYSTEM_{name}"), value));
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let config = SystemConfig::from_vars(variables)?; // or from_env()
+/// let server = Server::<Interval>::new(config)
+///     .with_listener(tokio::net::TcpListener::bind("127.0.0.1:0").await?)
 ///     .with_limits(Limits::default().with_connections(64))
-///     .stop_when(async { drop(stop.await) })
-///     .serve()
-///     .await
-/// # }
+///     .stop_when(async { drop(stopped.await) });
+/// let serving = tokio::spawn(server.serve());
+///
+/// drop(stop); // elsewhere, when it is time
+/// serving.await??;
+/// # Ok(()) }
 /// ```
 #[must_use = "a server does nothing until it serves"]
 pub struct Server<E> {
-    core: Core,
+    inner: ServerInner,
     extension: PhantomData<fn() -> E>,
 }
 
 impl<E: Extension> Server<E> {
-    /// A server with what Gofer told by the environment.
+    /// A server with the settings that Gofer passes in the environment.
     pub fn new(config: SystemConfig) -> Self {
-        let mut core = Core::new(config, erased::definition::<E>());
-        core.misdeclared = erased::misdeclared::<E>();
-        Self { core, extension: PhantomData }
+        let mut inner = ServerInner::new(config, erased::definition::<E>());
+        inner.misdeclared = erased::misdeclared::<E>();
+        Self { inner, extension: PhantomData }
     }
 
     /// Replaces the default limits.
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.core.limits = limits;
+        self.inner.limits = limits;
         self
     }
 
     /// Serves on a listener that is already bound, instead of the configured
-    /// address.
+    /// address. The type is tokio's: the server runs on a tokio runtime of version 1.
     pub fn with_listener(mut self, listener: TcpListener) -> Self {
-        self.core.listener = Some(Listener::Tcp(listener));
+        self.inner.listener = Some(Listener::Tcp(listener));
         self
     }
 
-    /// Trusts the certificates in a PEM text, beside the system's, when Gofer
-    /// shows its own: for a Gofer with a private authority.
+    /// Trusts the certificates in a PEM text, in addition to the system's, to
+    /// verify Gofer's: for a Gofer with a private certificate authority.
     ///
     /// # Errors
     ///
-    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) where
-    /// the text holds no certificate.
+    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) if the
+    /// text holds no certificate.
     pub fn with_gofer_ca(mut self, pem: &str) -> crate::Result<Self> {
         let certificates = certificates(pem).map_err(|problem| {
             crate::Error::invalid_configuration("gofer_ca", problem.to_string())
         })?;
-        self.core.trust.extra.extend(certificates);
+        self.inner.trust.extra.extend(certificates);
         Ok(self)
     }
 
-    /// Stops, gracefully, when the future completes. Of several such futures
-    /// the first one counts.
+    /// Stops gracefully when the future completes; with several such futures, when
+    /// the first one does.
     pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.core.stop.push(Box::pin(stop));
+        self.inner.stop.push(Box::pin(stop));
         self
     }
 
-    /// Stops on SIGTERM and SIGINT; a second signal does not wait. Needs to be
-    /// called on a tokio runtime.
+    /// Stops gracefully on SIGTERM and SIGINT, and at once on a second signal.
+    /// Must be called on a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`RunError::Signals`] where the signals cannot be watched.
+    /// [`RunError::Signals`] if the signals cannot be watched.
     pub fn stop_on_signals(mut self) -> Result<Self, RunError> {
-        self.core.signals = Some(Signals::watch().map_err(RunError::Signals)?);
+        self.inner.signals = Some(Signals::watch().map_err(RunError::Signals)?);
         Ok(self)
     }
 
     /// Serves until Shutdown, a signal or a stop future, and returns once all
-    /// subscriptions, connections and tasks have ended, or their bounds are
-    /// over.
+    /// subscriptions, connections and tasks have ended or timed out.
     ///
     /// # Errors
     ///
-    /// [`RunError::Listen`] where the address cannot be listened on.
+    /// [`RunError::Listen`] if it cannot listen on the address.
     pub async fn serve(self) -> Result<(), RunError> {
-        self.core.serve().await
+        self.inner.serve().await
     }
 
-    pub(super) fn into_core(self) -> Core {
-        self.core
+    pub(super) fn into_inner(self) -> ServerInner {
+        self.inner
     }
 }
 
 impl<E> fmt::Debug for Server<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("config", &self.core.config).finish_non_exhaustive()
+        f.debug_struct("Server").field("config", &self.inner.config).finish_non_exhaustive()
     }
 }

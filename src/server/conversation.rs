@@ -2,7 +2,7 @@
 //! two gRPC streams on the other.
 //!
 //! The author's future runs in a task of its own and is dropped as soon as the
-//! caller is gone or the extension drains.
+//! caller goes away or the extension drains.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::service::to_status;
 use crate::error::{ErrorKind, Result};
-use crate::extension::{Answers, Check, Dialogue, Utterance};
+use crate::extension::{Answers, Check, Dialogue, DialogueMessage};
 use gofer_proto::{
     ExtensionRunExtensionInstallerClientMessage as InstallerAnswer,
     ExtensionRunExtensionInstallerExtensionMessage as InstallerMessage,
@@ -28,10 +28,10 @@ use gofer_proto::{
     extension_run_pipeline_configurator_extension_message as configurator,
 };
 
-/// What is said before the caller has read it; more waits.
-const UNREAD: usize = 16;
+/// Messages that may be sent before the caller has read them; the next one waits.
+const MAX_UNREAD: usize = 16;
 
-/// A message of the caller's: the answer to a question.
+/// A message of the caller: the answer to a question.
 pub(crate) trait Answer: Send + 'static {
     fn text(self) -> String;
 }
@@ -48,14 +48,14 @@ impl Answer for ConfiguratorAnswer {
     }
 }
 
-impl From<Utterance> for InstallerMessage {
-    fn from(utterance: Utterance) -> Self {
+impl From<DialogueMessage> for InstallerMessage {
+    fn from(message: DialogueMessage) -> Self {
         use installer::{ConfigSetting, MessageType};
         Self {
-            message_type: Some(match utterance {
-                Utterance::Say(text) => MessageType::Msg(text),
-                Utterance::Ask(text) => MessageType::Query(text),
-                Utterance::Set { key, value } => {
+            message_type: Some(match message {
+                DialogueMessage::Say(text) => MessageType::Msg(text),
+                DialogueMessage::Ask(text) => MessageType::Query(text),
+                DialogueMessage::Set { key, value } => {
                     MessageType::ConfigSetting(ConfigSetting { config: key, value })
                 }
             }),
@@ -63,14 +63,14 @@ impl From<Utterance> for InstallerMessage {
     }
 }
 
-impl From<Utterance> for ConfiguratorMessage {
-    fn from(utterance: Utterance) -> Self {
+impl From<DialogueMessage> for ConfiguratorMessage {
+    fn from(message: DialogueMessage) -> Self {
         use configurator::{MessageType, ParamSetting};
         Self {
-            message_type: Some(match utterance {
-                Utterance::Say(text) => MessageType::Msg(text),
-                Utterance::Ask(text) => MessageType::Query(text),
-                Utterance::Set { key, value } => {
+            message_type: Some(match message {
+                DialogueMessage::Say(text) => MessageType::Msg(text),
+                DialogueMessage::Ask(text) => MessageType::Query(text),
+                DialogueMessage::Set { key, value } => {
                     MessageType::ParamSetting(ParamSetting { param: key, value })
                 }
             }),
@@ -83,75 +83,76 @@ struct Incoming<A>(Streaming<A>);
 #[async_trait]
 impl<A: Answer> Answers for Incoming<A> {
     async fn next(&mut self) -> Option<String> {
-        // A broken stream is a caller that has gone away.
+        // A broken stream means that the caller has gone away.
         self.0.message().await.ok().flatten().map(Answer::text)
     }
 }
 
-/// What the extension says, as the stream that the caller reads.
-pub(crate) struct Speech<M> {
-    said: mpsc::Receiver<Utterance>,
-    /// The last word: how it ended, where it did not end well.
-    end: mpsc::Receiver<Status>,
-    message: std::marker::PhantomData<fn() -> M>,
+/// The extension's messages, as the stream that the caller reads.
+pub(crate) struct ResponseStream<M> {
+    messages: mpsc::Receiver<DialogueMessage>,
+    /// The error that the conversation ended with, if any.
+    error: mpsc::Receiver<Status>,
+    wire: std::marker::PhantomData<fn() -> M>,
 }
 
-impl<M: From<Utterance>> Stream for Speech<M> {
+impl<M: From<DialogueMessage>> Stream for ResponseStream<M> {
     type Item = Result<M, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.said.poll_recv(context) {
-            Poll::Ready(Some(utterance)) => Poll::Ready(Some(Ok(utterance.into()))),
-            Poll::Ready(None) => self.end.poll_recv(context).map(|end| end.map(Err)),
+        match self.messages.poll_recv(context) {
+            Poll::Ready(Some(message)) => Poll::Ready(Some(Ok(message.into()))),
+            Poll::Ready(None) => self.error.poll_recv(context).map(|error| error.map(Err)),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-/// Starts a conversation and gives what the caller reads of it.
-pub(crate) fn hold<A, M, F, Fut>(
+/// Starts a conversation; returns the stream that its caller reads.
+pub(crate) fn start_conversation<A, M, F, Fut>(
     answers: Streaming<A>,
     check: Option<Check>,
     permit: OwnedSemaphorePermit,
     tasks: &TaskTracker,
     draining: CancellationToken,
-    talk: F,
-) -> Speech<M>
+    converse: F,
+) -> ResponseStream<M>
 where
     A: Answer,
     F: FnOnce(Dialogue) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    let (say, said) = mpsc::channel(UNREAD);
-    let (finish, end) = mpsc::channel(1);
-    let gone = say.clone();
-    let talk = talk(Dialogue::new(say, Box::new(Incoming(answers)), check));
+    let (send, messages) = mpsc::channel(MAX_UNREAD);
+    let (fail, error) = mpsc::channel(1);
+    let caller = send.clone();
+    let conversation = converse(Dialogue::new(send, Box::new(Incoming(answers)), check));
     tasks.spawn(async move {
         let _permit = permit;
         let outcome = tokio::select! {
-            outcome = talk => outcome,
-            () = gone.closed() => return,
+            outcome = conversation => outcome,
+            () = caller.closed() => return,
             () = draining.cancelled() => {
                 Err(crate::error::Error::shutting_down())
             }
         };
         match outcome {
             Ok(()) => {}
-            // The caller hung up: for a conversation that is a clean end.
+            // The caller ended it; for a conversation that is a clean end.
             Err(error) if error.kind() == ErrorKind::Cancelled => {}
             Err(error) => {
-                let _ = finish.send(to_status(&error)).await;
+                let _ = fail.send(to_status(&error)).await;
             }
         }
     });
-    Speech { said, end, message: std::marker::PhantomData }
+    ResponseStream { messages, error, wire: std::marker::PhantomData }
 }
 
-/// Keeps the definition alive for as long as it talks.
-pub(crate) async fn talk_to<D: ?Sized, F>(
+/// Runs one of the author's conversations, and keeps the definition alive
+/// meanwhile.
+pub(crate) async fn converse_with<D: ?Sized, F>(
     definition: Arc<D>,
     mut dialogue: Dialogue,
-    talk: F,
+    converse: F,
 ) -> Result<()>
 where
     F: for<'a> FnOnce(
@@ -159,5 +160,5 @@ where
         &'a mut Dialogue,
     ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>,
 {
-    super::contain::contain(talk(&definition, &mut dialogue)).await
+    super::catch_panic::catch_panic(converse(&definition, &mut dialogue)).await
 }

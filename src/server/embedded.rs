@@ -19,5 +19,5 @@ pub async fn serve_embedded<E: Extension>(
     trust: Trust,
     clock: Clock,
 ) -> Result<(), RunError> {
-    Server::<E>::new(config).into_core().embedded(listener, gofer, trust, clock).serve().await
+    Server::<E>::new(config).into_inner().embedded(listener, gofer, trust, clock).serve().await
 }

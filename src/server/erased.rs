@@ -1,8 +1,7 @@
 //! The author's type, erased once: from here on nothing is generic over it.
 //!
-//! [`Definition`] is what works before Init, [`Instance`] what works after.
-//! This is the one place that uses `async_trait`; authors write plain
-//! `async fn`.
+//! [`Definition`] is what works before Init, [`Instance`] what works after it.
+//! Only this module uses `async_trait`; authors write plain `async fn`.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,20 +10,20 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::contain::contain_call;
+use super::catch_panic::catch_panic_in;
 use super::info;
 use super::supervisor::Supervised;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
-    Context, Declaration as _, Dialogue, Extension, ExternalEvent, Fields, Key, Live, Settings,
+    Context, Dialogue, Extension, ExternalEvent, Fields, Key, Live, SealedDeclared as _, Settings,
     markdown,
 };
 
 /// What an extension is before it is initialized.
 #[async_trait]
 pub(crate) trait Definition: Send + Sync {
-    /// What the author wrote, the settings and the parameters, in Markdown.
+    /// The author's documentation, the settings and the parameters, in Markdown.
     fn documentation(&self) -> &str;
 
     async fn init(
@@ -42,7 +41,7 @@ pub(crate) trait Definition: Send + Sync {
 /// What an extension is once it is initialized.
 #[async_trait]
 pub(crate) trait Instance: Send + Sync {
-    /// Decodes and validates, and has everything ready to start.
+    /// Decodes and validates, and prepares the start.
     fn prepare(
         self: Arc<Self>,
         key: Key,
@@ -58,7 +57,7 @@ pub(crate) trait Instance: Send + Sync {
     async fn shutdown(&self);
 }
 
-/// A subscription that has been accepted and not started.
+/// A subscription that has been accepted but not started.
 pub(crate) struct Prepared {
     pub(crate) live: Arc<Live>,
     /// Spawns the future that supervises the author's `serve`.
@@ -67,8 +66,8 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn start(self) -> Arc<Live> {
-        // The lock is held over the spawn, so that nobody sees a subscription
-        // that runs and has no task to join.
+        // The lock is held during the spawn, so that a running subscription always
+        // has a task to join.
         let mut activity = self.live.activity();
         activity.task = Some((self.spawn)());
         drop(activity);
@@ -76,18 +75,18 @@ impl Prepared {
     }
 }
 
-/// What an author declared and nobody could ever set, as a sentence.
+/// What an author declared that no text could ever set, as a sentence.
 #[must_use]
 pub fn misdeclared<E: Extension>() -> Option<String> {
     let sentence = |what: &str, field: &str| {
         format!(
-            "the {what} declare `{field}` with a type that has parts of its own, which no text \
-             can set; use text, a number, true or false, an enum without fields, a list of \
-             these, or for a time `gofer_sdk::GoDuration`"
+            "the {what} declare `{field}` with a nested type, which cannot be set by text; use \
+             text, a number, true or false, an enum without fields, a list of these, or \
+             `gofer_sdk::GoDuration` for a duration"
         )
     };
-    // The author's types are tried out: contained.
-    let found = contain_call(|| {
+    // Runs code of the author's types, which may panic.
+    let found = catch_panic_in(|| {
         let config = E::Config::fields();
         if let Some(field) = E::Config::nested(&config) {
             return Ok(Some(sentence("settings", field)));
@@ -108,15 +107,15 @@ pub(crate) fn definition<E: Extension>() -> Arc<dyn Definition> {
         documentation.push_str(markdown(heading, fields).trim());
     }
     documentation.push('\n');
-    Arc::new(Declaration::<E> {
-        documentation: info::fit(documentation),
+    Arc::new(TypedDefinition::<E> {
+        documentation: info::truncate(documentation),
         config,
         params: params.into(),
         extension: PhantomData,
     })
 }
 
-struct Declaration<E> {
+struct TypedDefinition<E> {
     documentation: String,
     config: Fields,
     params: Arc<Fields>,
@@ -124,7 +123,7 @@ struct Declaration<E> {
 }
 
 #[async_trait]
-impl<E: Extension> Definition for Declaration<E> {
+impl<E: Extension> Definition for TypedDefinition<E> {
     fn documentation(&self) -> &str {
         &self.documentation
     }
@@ -138,7 +137,7 @@ impl<E: Extension> Definition for Declaration<E> {
         let config = E::Config::decode(config, &self.config)
             .map_err(|problems| Error::invalid(ErrorKind::InvalidConfiguration, problems))?;
         let extension = E::init(config, gofer).await?;
-        Ok(Arc::new(Ready { extension, params: Arc::clone(&self.params), failing }))
+        Ok(Arc::new(Initialized { extension, params: Arc::clone(&self.params), failing }))
     }
 
     async fn install(&self, dialogue: &mut Dialogue) -> Result<()> {
@@ -151,14 +150,14 @@ impl<E: Extension> Definition for Declaration<E> {
 }
 
 /// An initialized extension and what its subscriptions share.
-pub(super) struct Ready<E> {
+pub(super) struct Initialized<E> {
     pub(super) extension: E,
     params: Arc<Fields>,
-    /// How many subscriptions wait to be started again.
+    /// How many subscriptions are waiting to be restarted.
     pub(super) failing: watch::Sender<usize>,
 }
 
-impl<E: Extension> Ready<E> {
+impl<E: Extension> Initialized<E> {
     fn accept(&self, settings: &Settings) -> Result<E::Params> {
         let params = E::Params::decode(settings, &self.params)
             .map_err(|problems| Error::invalid(ErrorKind::InvalidParameter, problems))?;
@@ -168,7 +167,7 @@ impl<E: Extension> Ready<E> {
 }
 
 #[async_trait]
-impl<E: Extension> Instance for Ready<E> {
+impl<E: Extension> Instance for Initialized<E> {
     fn prepare(
         self: Arc<Self>,
         key: Key,

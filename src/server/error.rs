@@ -6,19 +6,20 @@ use super::system_config::SystemConfigError;
 
 /// Why an extension could not run.
 ///
-/// Its `Debug` is its `Display`, since that is what `main` prints.
+/// `Debug` prints the same as `Display`, because `main` prints its error with
+/// `Debug`.
 #[non_exhaustive]
 pub enum RunError {
-    /// The environment is not one that Gofer starts an extension with.
+    /// The environment is not that of an extension started by Gofer.
     Environment(SystemConfigError),
-    /// A setting is declared with a type that nobody could set; see
+    /// A setting is declared with a type that no text can set; see
     /// [`Declared`](crate::Declared).
     Declaration(String),
-    /// The address cannot be listened on.
+    /// The server cannot listen on its address.
     Listen {
         /// The address, as configured.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The signals of the process cannot be watched.

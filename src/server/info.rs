@@ -1,8 +1,8 @@
-//! Info: what the extension is, what it is subscribed to, and what is not well.
+//! Info: what the extension is, its subscriptions, and which of them are failing.
 //!
-//! Not part of `service` and its generated types for one reason: the list of
-//! subscriptions is kept as it goes over the wire (see `roster`), and tonic's
-//! codec would want a `String` for each of them.
+//! Separate from `service` and its generated types because the list of
+//! subscriptions is kept as it goes over the wire (see `listing`), and tonic's
+//! codec would need a `String` for each of them.
 
 use std::fmt::Write as _;
 
@@ -13,24 +13,24 @@ use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic_prost::ProstDecoder;
 
 use super::lifecycle::Lifecycle;
-use super::roster::Listing;
+use super::listing::Snapshot;
 use gofer_proto::{ExtensionInfoRequest, ExtensionInfoResponse};
 
 /// What Gofer's client accepts as one message.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Of those, what the documentation may take; the rest is for the list.
-const MOST_DOCUMENTATION_BYTES: usize = 1024 * 1024;
+/// The documentation's part of it; the rest is for the list.
+const MAX_DOCUMENTATION_BYTES: usize = 1024 * 1024;
 
-/// Room for the name, the tags, the sentences about what was cut, and what is
-/// said of failing subscriptions: twenty lines with a key of at most 4 KiB and
-/// a reason of at most 2 KiB.
+/// Reserved for the name, the tags, the sentences about what was cut, and the
+/// failing subscriptions: twenty lines with a key of at most 4 KiB and a reason
+/// of at most 2 KiB.
 const OVERHEAD_BYTES: usize = 192 * 1024;
 
-/// Cuts the documentation to what Info has room for, and says so in it.
-pub(super) fn fit(mut documentation: String) -> String {
-    if documentation.len() > MOST_DOCUMENTATION_BYTES {
-        let mut ends = (0..=MOST_DOCUMENTATION_BYTES).rev();
+/// Cuts the documentation to its part of Info, and says so in it.
+pub(super) fn truncate(mut documentation: String) -> String {
+    if documentation.len() > MAX_DOCUMENTATION_BYTES {
+        let mut ends = (0..=MAX_DOCUMENTATION_BYTES).rev();
         let end = ends.find(|end| documentation.is_char_boundary(*end));
         documentation.truncate(end.unwrap_or(0));
         documentation.push_str("\n\nThe documentation was cut here: it is too long.\n");
@@ -38,21 +38,21 @@ pub(super) fn fit(mut documentation: String) -> String {
     documentation
 }
 
-/// What the list of subscriptions may take beside this documentation, in bytes.
-pub(super) fn room(documentation: &str) -> usize {
-    MOST_BYTES - OVERHEAD_BYTES - documentation.len()
+/// What this documentation leaves for the list of subscriptions, in bytes.
+pub(super) fn listing_budget(documentation: &str) -> usize {
+    MAX_BYTES - OVERHEAD_BYTES - documentation.len()
 }
 
 /// An answer to Info.
 pub(super) struct Info {
     /// Everything but the list.
     head: ExtensionInfoResponse,
-    list: Listing,
+    list: Snapshot,
 }
 
 impl Info {
-    /// What the author wrote, what the SDK made of the declarations, and what
-    /// is not well at the moment.
+    /// The author's documentation, the declared settings, and the subscriptions
+    /// that are failing at the moment.
     pub(super) fn of(name: &str, lifecycle: &Lifecycle) -> Self {
         let mut documentation = lifecycle.definition.documentation().to_owned();
         if *lifecycle.failing().borrow() > 0 {
@@ -64,8 +64,8 @@ impl Info {
             }
         }
         let list = lifecycle.registry.list();
-        if list.left_out > 0 {
-            let (listed, all) = (list.listed, list.listed + list.left_out);
+        if list.omitted > 0 {
+            let (listed, all) = (list.listed, list.listed + list.omitted);
             // Writing to a String cannot fail.
             let _ = writeln!(
                 documentation,
@@ -82,21 +82,21 @@ impl Info {
 
     fn encode(&self, buffer: &mut impl BufMut) {
         self.head.encode_raw(buffer);
-        // Fields may come in any order, so what is appended is part of it.
+        // Protobuf fields may come in any order, and repeated ones in parts.
         buffer.put_slice(&self.list.encoded);
     }
 }
 
-/// The message as the generated types have it.
+/// The message as the generated type.
 impl From<Info> for ExtensionInfoResponse {
     fn from(Info { head, list }: Info) -> Self {
-        // Encoded by ourselves, from texts.
+        // We encoded it ourselves, so it decodes.
         let list = Self::decode(list.encoded.as_slice()).unwrap_or_default();
         Self { registered: list.registered, ..head }
     }
 }
 
-/// Encodes [`Info`] as `ExtensionInfoResponse`.
+/// Encodes [`Info`] as an `ExtensionInfoResponse`.
 #[derive(Default)]
 pub(super) struct InfoCodec;
 

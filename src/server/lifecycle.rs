@@ -1,9 +1,10 @@
 //! From the first call to the last: what the extension answers, and when.
 //!
 //! One state machine, entered by Init and left by Shutdown or a signal:
-//! *uninitialized*, *initializing*, *ready*, *draining*, *stopped*. No change of
-//! state lives in a handler's future, since that is dropped when its caller
-//! goes away: Init and the drain run in tasks of their own, handlers await them.
+//! *uninitialized*, *initializing*, *ready*, *draining*, *stopped*. No state
+//! transition depends on a handler's future, which is dropped when its caller
+//! goes away: Init and the drain run in tasks of their own, and handlers await
+//! them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::contain::contain;
+use super::catch_panic::catch_panic;
 use super::erased::{Definition, Instance};
 use super::info;
 use super::registry::Registry;
@@ -52,11 +53,11 @@ pub(crate) struct Lifecycle {
     pub(crate) registry: Arc<Registry>,
     context: Arc<Context>,
     stop_grace: Duration,
-    /// Held to look at it and to change it; never across an await.
+    /// Locked to read or change it; never across an await.
     state: Mutex<State>,
     phase: watch::Sender<Phase>,
     failing: watch::Sender<usize>,
-    /// Cancelled when draining begins: whatever talks to people ends.
+    /// Cancelled when draining begins; ends conversations and a pending Init.
     draining: CancellationToken,
     tasks: TaskTracker,
 }
@@ -68,10 +69,10 @@ impl Lifecycle {
         stop_grace: Duration,
     ) -> Arc<Self> {
         let context = Arc::new(Context::new(gofer));
-        let room = info::room(definition.documentation());
+        let budget = info::listing_budget(definition.documentation());
         Arc::new(Self {
             definition,
-            registry: Registry::new(Arc::clone(&context), stop_grace, room),
+            registry: Registry::new(Arc::clone(&context), stop_grace, budget),
             context,
             stop_grace,
             state: Mutex::new(State::Uninitialized),
@@ -86,7 +87,7 @@ impl Lifecycle {
         self.phase.subscribe()
     }
 
-    /// How many subscriptions wait to be started again.
+    /// How many subscriptions are waiting to be restarted.
     pub(crate) fn failing(&self) -> watch::Receiver<usize> {
         self.failing.subscribe()
     }
@@ -128,24 +129,24 @@ impl Lifecycle {
                     )));
                 }
                 State::Ended => return Err(Arc::new(Error::shutting_down())),
-                State::Uninitialized => self.begin(&mut state, config),
+                State::Uninitialized => self.start_init(&mut state, config),
             }
         };
         let outcome = outcome.wait_for(Option::is_some).await;
         match outcome.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            // The attempt was dropped: the extension is ending.
+            // The attempt was dropped: the extension is shutting down.
             _ => Err(Arc::new(Error::shutting_down())),
         }
     }
 
-    fn begin(self: &Arc<Self>, state: &mut State, config: Settings) -> Outcome {
+    fn start_init(self: &Arc<Self>, state: &mut State, config: Settings) -> Outcome {
         let (done, outcome) = watch::channel(None);
         *state = State::Initializing { config: config.clone(), outcome: outcome.clone() };
         self.advance(Phase::Initializing);
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            let attempt = contain(this.definition.init(
+            let attempt = catch_panic(this.definition.init(
                 &config,
                 this.context.gofer.clone(),
                 this.failing.clone(),
@@ -154,12 +155,12 @@ impl Lifecycle {
                 attempt = attempt => attempt,
                 () = this.draining.cancelled() => Err(Error::shutting_down()),
             };
-            let _ = done.send(Some(this.conclude(config, attempt).map_err(Arc::new)));
+            let _ = done.send(Some(this.finish_init(config, attempt).map_err(Arc::new)));
         });
         outcome
     }
 
-    fn conclude(&self, config: Settings, attempt: Result<Arc<dyn Instance>>) -> Result<()> {
+    fn finish_init(&self, config: Settings, attempt: Result<Arc<dyn Instance>>) -> Result<()> {
         let mut state = self.state();
         if matches!(*state, State::Ended) {
             return Err(Error::shutting_down());
@@ -172,7 +173,7 @@ impl Lifecycle {
                 Ok(())
             }
             Err(error) => {
-                // Init may be tried again, with another configuration too.
+                // Init may be tried again, also with another configuration.
                 *state = State::Uninitialized;
                 self.advance(Phase::Uninitialized);
                 Err(error)
@@ -181,7 +182,7 @@ impl Lifecycle {
     }
 
     /// Ends all subscriptions, then the extension; returns once that is done.
-    /// Called again it waits for the same end.
+    /// Further calls wait for the same end.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         let mut phase = self.phase();
         let before = std::mem::replace(&mut *self.state(), State::Ended);
@@ -192,18 +193,18 @@ impl Lifecycle {
             // Not in the tracker that the drain waits for.
             tokio::spawn(async move { this.drain(before).await });
         }
-        // The sender is part of self, so this ends with the phase.
+        // The sender is part of self, so only the phase ends this.
         let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
     }
 
     async fn drain(&self, before: State) {
-        // Also where the author's code panics on its way out, in a `Drop` say:
-        // the server waits for this.
+        // Even if the author's code panics, in a `Drop` for example: the server
+        // waits for this.
         let _stopped = Stopped(self);
         self.registry.drain().await;
         let cleanup = async {
             if let State::Ready { instance, .. } = before {
-                let done = contain(async {
+                let done = catch_panic(async {
                     instance.shutdown().await;
                     Ok(())
                 });
@@ -220,8 +221,8 @@ impl Lifecycle {
         }
     }
 
-    /// Ends everything at once and waits for nothing: for a server that is
-    /// dropped, or told a second time to stop.
+    /// Ends everything at once without waiting: for a server that is dropped, or
+    /// that is asked to stop a second time.
     pub(crate) fn abandon(&self) {
         self.draining.cancel();
         self.registry.abandon();
@@ -233,8 +234,8 @@ impl Lifecycle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes a phase; false where it is already past it. Only a failed Init
-    /// goes back.
+    /// Publishes a phase; false if it has passed already. Only a failed Init goes
+    /// back.
     fn advance(&self, next: Phase) -> bool {
         self.phase.send_if_modified(|phase| {
             let back = *phase == Phase::Initializing && next == Phase::Uninitialized;
@@ -247,7 +248,7 @@ impl Lifecycle {
     }
 }
 
-/// Whoever waits for the end is told of it when this is dropped.
+/// Announces the end when it is dropped.
 struct Stopped<'a>(&'a Lifecycle);
 
 impl Drop for Stopped<'_> {

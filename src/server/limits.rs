@@ -1,11 +1,11 @@
-//! Every bound of the server, with its reason.
+//! Every limit of the server, with its reason.
 
 use std::time::Duration;
 
-/// The bounds within which a server works.
+/// The limits of a server.
 ///
 /// The defaults suit an extension in a container; a test or an unusual
-/// deployment changes one at a time:
+/// deployment changes some of them:
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,12 +39,12 @@ impl Default for Limits {
     }
 }
 
-/// Times longer than this are cut to it: a century is no different from no bound
-/// at all, and the sum of two still is a time.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// Longer times are cut to this: a century is as good as no limit, and the sum of
+/// two does not overflow.
+const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Limits {
-    pub(super) fn of_connections(&self) -> gofer_net::Limits {
+    pub(super) fn connection_limits(&self) -> gofer_net::Limits {
         gofer_net::Limits {
             connections: self.connections,
             calls_per_connection: self.calls_per_connection,
@@ -55,8 +55,8 @@ impl Limits {
 
     /// Connections open at once; default 1024, a common limit of open files.
     ///
-    /// Gofer needs one. At the limit, the oldest connection that has not shown
-    /// a valid token gives way to the new one, so that a flood of strangers
+    /// Gofer needs one. At the limit, a new connection replaces the oldest one
+    /// that has not shown a valid token, so that a flood of unauthenticated peers
     /// does not keep Gofer out.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -70,7 +70,7 @@ impl Limits {
         self
     }
 
-    /// Calls in flight on one connection; default 256. More wait in the
+    /// Calls in flight on one connection; default 256. Further calls wait in the
     /// caller's HTTP/2 implementation.
     #[must_use]
     pub fn calls_per_connection(&self) -> u32 {
@@ -84,9 +84,8 @@ impl Limits {
         self
     }
 
-    /// The largest message accepted, in bytes; default 40 MiB, which leaves
-    /// room for an external event of 32 MiB. Only a caller with the token gets
-    /// as far as sending one.
+    /// The largest message accepted, in bytes; default 40 MiB, enough for an
+    /// external event of 32 MiB. Only callers with the token can send one.
     #[must_use]
     pub fn message_bytes(&self) -> usize {
         self.message_bytes
@@ -99,8 +98,8 @@ impl Limits {
         self
     }
 
-    /// Conversations held at once with administrators, and as many with owners of
-    /// pipelines; default 64. One more is refused with `RESOURCE_EXHAUSTED`.
+    /// Conversations at once with administrators, and as many with owners of
+    /// pipelines; default 64. Further ones are refused with `RESOURCE_EXHAUSTED`.
     #[must_use]
     pub fn conversations(&self) -> usize {
         self.conversations
@@ -122,12 +121,12 @@ impl Limits {
     /// Sets [`handshake_timeout`](Self::handshake_timeout).
     #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout.min(LONGEST);
+        self.handshake_timeout = timeout.min(MAX_TIME);
         self
     }
 
     /// The time from the handshake to the complete headers of the first call;
-    /// default 30 s. A connection that never asks for anything is closed.
+    /// default 30 s. A connection that makes no call in this time is closed.
     #[must_use]
     pub fn first_call_timeout(&self) -> Duration {
         self.first_call_timeout
@@ -136,14 +135,14 @@ impl Limits {
     /// Sets [`first_call_timeout`](Self::first_call_timeout).
     #[must_use]
     pub fn with_first_call_timeout(mut self, timeout: Duration) -> Self {
-        self.first_call_timeout = timeout.min(LONGEST);
+        self.first_call_timeout = timeout.min(MAX_TIME);
         self
     }
 
-    /// The time a cancelled `serve` has before it is dropped, and the time that
-    /// the author's `shutdown` has; default 3 s each. With the second that open
-    /// connections get, a stop takes at most 7 s by default: less than the 10 s
-    /// after which Docker kills.
+    /// The time that a cancelled `serve` has before it is dropped, and the time
+    /// that the author's `shutdown` has; default 3 s each. With one second for open
+    /// connections, a stop takes at most 7 s by default: less than the 10 s after
+    /// which Docker kills a container.
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
@@ -152,7 +151,7 @@ impl Limits {
     /// Sets [`stop_grace`](Self::stop_grace).
     #[must_use]
     pub fn with_stop_grace(mut self, grace: Duration) -> Self {
-        self.stop_grace = grace.min(LONGEST);
+        self.stop_grace = grace.min(MAX_TIME);
         self
     }
 }

@@ -1,24 +1,25 @@
-//! What wraps an author's extension into a well-behaved service.
+//! What makes a well-behaved service of an author's extension.
 //!
-//! A call passes `connections` (TLS, HTTP/2, bounds), `auth` (one layer over
-//! everything), `service` (protobuf to plain Rust) and `lifecycle` (what is
-//! answered when), and ends in `registry` (changes of each subscription, in
-//! order) or in the author's code, behind `erased` and `contain`.
+//! A call passes `gofer_net::server` (TLS, HTTP/2, limits), `auth` (one check
+//! before everything), `router`, `service` (protobuf to plain Rust) and
+//! `lifecycle` (what is answered when), and ends in `registry` (changes of each
+//! subscription, in order) or in the author's code, behind `erased` and
+//! `catch_panic`.
 
 mod auth;
 mod builder;
-mod contain;
+mod catch_panic;
 mod conversation;
-mod core;
 mod embedded;
 mod erased;
 mod error;
 mod health;
 mod info;
+mod inner;
 mod lifecycle;
 mod limits;
+mod listing;
 mod registry;
-mod roster;
 mod router;
 mod service;
 mod signals;
@@ -31,7 +32,7 @@ pub use error::RunError;
 pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
-pub use contain::panic_message;
+pub use catch_panic::panic_message;
 pub use embedded::serve_embedded;
 pub use erased::misdeclared;
 pub use signals::Signals;
@@ -39,14 +40,14 @@ pub use system_config::PREFIX;
 
 use crate::extension::Extension;
 
-/// Runs an extension as Gofer starts it, until Shutdown or a signal asks it to
-/// stop; then `main` returns and the process ends with status 0.
+/// Runs an extension that Gofer starts, until Shutdown or a signal asks it to
+/// stop; then `main` returns and the process exits with status 0.
 ///
 /// Reads the environment, logs JSON lines to standard error, listens, serves,
-/// and stops within a bound on Shutdown, SIGTERM and SIGINT; a second signal
-/// does not wait. A current-thread runtime is all it needs:
+/// and stops in bounded time on Shutdown, SIGTERM and SIGINT, or at once on a
+/// second signal. A current-thread runtime is all it needs:
 ///
-/// ```no_run
+/// ```
 /// # use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
 /// # struct Interval;
 /// # impl Extension for Interval {
@@ -54,21 +55,31 @@ use crate::extension::Extension;
 /// #     type Params = NoParams;
 /// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
 /// # }
+/// # mod program {
+/// # use super::Interval;
 /// #[tokio::main(flavor = "current_thread")]
+/// # pub
 /// async fn main() -> Result<(), gofer_sdk::RunError> {
 ///     gofer_sdk::run::<Interval>().await
 /// }
+/// # }
+/// # fn main() {
+/// # let printed = program::main().unwrap_err().to_string();
+///
+/// // Not started by Gofer, it ends with what is missing:
+/// assert!(printed.contains("GOFER_EXTENSION_SYSTEM_KEY is not set"));
+/// # }
 /// ```
 ///
-/// Work that blocks belongs in `tokio::task::spawn_blocking`, and should be short:
-/// a runtime that `#[tokio::main]` made waits for it without end once `main`
-/// returns. A program whose blocking work may take long builds its runtime
-/// itself and ends it with `Runtime::shutdown_background`.
+/// Blocking work belongs in `tokio::task::spawn_blocking`, and should be short:
+/// when `main` returns, the runtime of `#[tokio::main]` waits for it without a
+/// timeout. A program whose blocking work may take long builds its runtime itself
+/// and ends it with `Runtime::shutdown_background`.
 ///
 /// # Errors
 ///
-/// [`RunError`] where the environment is not complete, the address cannot be
-/// listened on, or a setting is declared with a type that nobody could set.
+/// [`RunError`] if the environment is incomplete, the server cannot listen on its
+/// address, or a setting is declared with a type that no text can set.
 pub async fn run<E: Extension>() -> Result<(), RunError> {
     let config = SystemConfig::from_env()?;
     telemetry::install(config.log_level, &config.name);

@@ -1,15 +1,15 @@
 //! All live subscriptions, and the order of changes to each.
 //!
-//! The promises: for one key at most one `serve` runs at any time; changes of
+//! The guarantees: for one key at most one `serve` runs at any time; changes of
 //! one key happen one after the other in the order of their calls, and a caller
-//! that goes away does not leave one half done; different keys never wait for
-//! each other.
+//! that goes away does not leave a change half done; different keys never wait
+//! for each other.
 //!
-//! The common changes need no waiting and are done under the one lock: a new
-//! key starts, an equal subscription is confirmed, an unknown one is ended.
-//! Only what has to wait for a running `serve` to stop becomes a [`Changing`]
-//! entry with a queue and a task of its own, which exist for as long as that
-//! lasts. So a subscription at rest costs a pointer and a hash here, and no channel.
+//! The common changes do not wait and are made under the one lock: starting a new
+//! key, confirming an equal subscription, ending an unknown one. Only a change
+//! that has to wait for a running `serve` to stop makes a [`Changing`] entry, with
+//! a queue and a task of its own, which exist until the queue is empty. So an idle
+//! subscription costs a pointer and a hash here, and no channel.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -22,37 +22,37 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::contain::contain_call;
+use super::catch_panic::catch_panic_in;
 use super::erased::{Instance, Prepared};
-use super::roster::{Listing, Roster};
+use super::listing::{Listing, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Key, Live, Settings, log_panic};
 
-/// Changes of one key that may wait behind one that is under way. A caller that
-/// has more than these in flight for one key is not asking for anything.
-const MOST_WAITING: usize = 1024;
+/// Changes of one key that may wait behind one that is under way: more than any
+/// sensible caller has in flight for one key.
+const MAX_WAITING: usize = 1024;
 
-/// How long an aborted future may take to notice, where the process must end.
-const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an aborted future may take to end when the process must exit.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Registry {
     context: Arc<Context>,
     stop_grace: Duration,
     hasher: RandomState,
-    /// Held for a lookup, an insertion and the spawn that goes with it, or one
-    /// walk over all; never across an await.
-    state: Mutex<State>,
+    /// Locked for a lookup, an insertion with its spawn, or one iteration over all
+    /// entries; never across an await.
+    state: Mutex<Subscriptions>,
     workers: TaskTracker,
 }
 
-struct State {
+struct Subscriptions {
     entries: HashTable<Slot>,
-    roster: Roster,
+    listing: Listing,
     closed: bool,
 }
 
-/// The hash stands beside the entry: a table that grows places it again without
-/// reading every key, which for a million of them is a stall.
+/// The hash is stored with the entry, so that a growing table need not read and
+/// hash a million keys again, which would be a noticeable pause.
 struct Slot {
     hash: u64,
     entry: Entry,
@@ -105,14 +105,14 @@ impl Entry {
 }
 
 impl Registry {
-    /// `room` is what Info's list may take, in bytes.
-    pub(crate) fn new(context: Arc<Context>, stop_grace: Duration, room: usize) -> Arc<Self> {
-        let (entries, roster) = (HashTable::new(), Roster::new(room));
+    /// `budget` is what Info's list may take, in bytes.
+    pub(crate) fn new(context: Arc<Context>, stop_grace: Duration, budget: usize) -> Arc<Self> {
+        let (entries, listing) = (HashTable::new(), Listing::new(budget));
         Arc::new(Self {
             context,
             stop_grace,
             hasher: RandomState::new(),
-            state: Mutex::new(State { entries, roster, closed: false }),
+            state: Mutex::new(Subscriptions { entries, listing, closed: false }),
             workers: TaskTracker::new(),
         })
     }
@@ -128,14 +128,14 @@ impl Registry {
             return Ok(());
         }
         let context = Arc::clone(&self.context);
-        // The author's code: outside the lock, and contained.
-        let prepared = contain_call(|| instance.prepare(key, settings, context))?;
+        // The author's code: outside the lock, and its panics are caught.
+        let prepared = catch_panic_in(|| instance.prepare(key, settings, context))?;
         let Some(outcome) = self.accept(prepared)? else { return Ok(()) };
         outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 
-    /// Ends a subscription and answers once it has ended; one that is not there
-    /// has.
+    /// Ends a subscription and returns once it has ended; an unknown one has
+    /// already.
     pub(crate) async fn unsubscribe(self: &Arc<Self>, key: Key) -> Result<()> {
         let outcome = {
             let mut state = self.state();
@@ -143,7 +143,7 @@ impl Registry {
             let Some(slot) = state.entries.find_mut(hash, |slot| slot.is(hash, &key)) else {
                 return Ok(());
             };
-            has_room(&slot.entry)?;
+            check_queue(&slot.entry)?;
             let (reply, outcome) = oneshot::channel();
             self.change(&mut slot.entry, Command::Unsubscribe(reply));
             outcome
@@ -152,16 +152,16 @@ impl Registry {
     }
 
     /// What Info lists.
-    pub(crate) fn list(&self) -> Listing {
-        let State { entries, roster, .. } = &mut *self.state();
-        roster.list(entries.iter().filter_map(Slot::current).map(|live| &live.key))
+    pub(crate) fn list(&self) -> Snapshot {
+        let Subscriptions { entries, listing, .. } = &mut *self.state();
+        listing.snapshot(entries.iter().filter_map(Slot::current).map(|live| &live.key))
     }
 
-    /// One line for each subscription that waits to be started again, the first
-    /// few.
+    /// One line for each subscription that is waiting to be restarted, up to a
+    /// limit.
     pub(crate) fn failing(&self) -> Vec<String> {
-        /// More than a person reads; the log has all.
-        const MOST: usize = 20;
+        /// As many as a person reads; the log has all.
+        const MAX_LINES: usize = 20;
         let state = self.state();
         let line = |live: &Arc<Live>| {
             let activity = live.activity();
@@ -173,11 +173,11 @@ impl Registry {
             };
             Some(format!("`{}`: {}{restarted}", live.key, failure.message))
         };
-        state.entries.iter().filter_map(Slot::current).filter_map(line).take(MOST).collect()
+        state.entries.iter().filter_map(Slot::current).filter_map(line).take(MAX_LINES).collect()
     }
 
-    /// Ends all subscriptions and accepts no more. Bounded in time: the grace,
-    /// and a second for what has to be aborted.
+    /// Ends all subscriptions and accepts no more. Takes at most the grace, and one
+    /// second for what has to be aborted.
     pub(crate) async fn drain(&self) {
         let entries = self.close();
         let live: Vec<Arc<Live>> =
@@ -185,19 +185,19 @@ impl Registry {
         for live in &live {
             live.cancel();
         }
-        // Dropping a waiting command answers its caller that we are stopping.
-        // One by one: each may panic by itself.
-        entries.into_iter().for_each(let_go);
-        // One deadline for all: a thousand that ignore it take no longer.
+        // Dropping a waiting command answers its caller that the extension is
+        // shutting down. One by one, since each may panic.
+        entries.into_iter().for_each(drop_caught);
+        // One deadline for all: a thousand that ignore it take no longer than one.
         let deadline = Instant::now() + self.stop_grace;
-        let patience = deadline + ABORT_PATIENCE;
+        let abort_deadline = deadline + ABORT_TIMEOUT;
         for live in live {
-            join(&live, deadline, Some(patience)).await;
-            let_go(live);
+            join(&live, deadline, Some(abort_deadline)).await;
+            drop_caught(live);
         }
         self.workers.close();
-        if tokio::time::timeout_at(patience, self.workers.wait()).await.is_err() {
-            tracing::error!("a subscription does not end; the process ends without it");
+        if tokio::time::timeout_at(abort_deadline, self.workers.wait()).await.is_err() {
+            tracing::error!("a subscription does not end; shutting down without it");
         }
     }
 
@@ -214,19 +214,19 @@ impl Registry {
                 spawned.abort_all();
             }
         }
-        entries.into_iter().for_each(let_go);
+        entries.into_iter().for_each(drop_caught);
     }
 
-    /// Accepts no more, and gives all that there are.
+    /// Accepts no more, and returns all entries.
     fn close(&self) -> HashTable<Slot> {
         let mut state = self.state();
         state.closed = true;
-        state.roster.invalidate();
+        state.listing.invalidate();
         std::mem::take(&mut state.entries)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code of an author's runs under the lock, and nothing in it panics.
+    fn state(&self) -> MutexGuard<'_, Subscriptions> {
+        // No code of the author's runs under the lock, and nothing in it panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -237,13 +237,13 @@ impl Registry {
         matches!(slot, Some(Slot { entry: Entry::Live(live), .. }) if live.settings == *settings)
     }
 
-    /// Does it at once, or gives the receiver of its outcome.
+    /// Makes the change at once, or returns the receiver of its outcome.
     fn accept(
         self: &Arc<Self>,
         prepared: Prepared,
     ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
         let mut state = self.state();
-        let State { entries, roster, closed } = &mut *state;
+        let Subscriptions { entries, listing, closed } = &mut *state;
         if *closed {
             return Err(Error::shutting_down());
         }
@@ -252,7 +252,7 @@ impl Registry {
         let place = entries.entry(hash, |slot| slot.is(hash, key), |slot| slot.hash);
         match place {
             Place::Vacant(vacant) => {
-                roster.add(key);
+                listing.add(key);
                 vacant.insert(Slot { hash, entry: Entry::Live(prepared.start()) });
                 Ok(None)
             }
@@ -263,9 +263,9 @@ impl Registry {
                     return Ok(None);
                 }
                 let entry = &mut occupied.get_mut().entry;
-                // Before the parameters are part of a command: what is refused
-                // drops them, and that is the author's code.
-                has_room(entry)?;
+                // Before the parameters are part of a command: refusing it would
+                // drop them under the lock, which is the author's code.
+                check_queue(entry)?;
                 let (reply, outcome) = oneshot::channel();
                 self.change(entry, Command::Subscribe(prepared, reply));
                 Ok(Some(outcome))
@@ -273,7 +273,7 @@ impl Registry {
         }
     }
 
-    /// Queues a command, and sees to it that somebody works the queue off.
+    /// Queues a command, and spawns a worker for the queue if there is none.
     fn change(self: &Arc<Self>, entry: &mut Entry, command: Command) {
         match entry {
             Entry::Changing(changing) => changing.waiting.push_back(command),
@@ -284,13 +284,13 @@ impl Registry {
                     current: Some(current),
                     waiting: VecDeque::from([command]),
                 }));
-                self.workers.spawn(Arc::clone(self).work(key));
+                self.workers.spawn(Arc::clone(self).process(key));
             }
         }
     }
 
-    /// Works off the queue of one key, then puts the key to rest.
-    async fn work(self: Arc<Self>, key: Key) {
+    /// Processes the queue of one key until it is empty.
+    async fn process(self: Arc<Self>, key: Key) {
         while let Some((current, command)) = self.next(&key) {
             match command {
                 Command::Unsubscribe(reply) => {
@@ -298,14 +298,14 @@ impl Registry {
                         self.stop(current).await;
                     }
                     let outcome = self.set_current(&key, None);
-                    let_go(current);
+                    drop_caught(current);
                     // The caller may have gone away.
                     let _ = reply.send(outcome.or(Ok(())));
                 }
                 Command::Subscribe(prepared, reply) => {
                     let outcome = match &current {
                         Some(current) if current.settings == prepared.live.settings => {
-                            let_go(prepared);
+                            drop_caught(prepared);
                             Ok(())
                         }
                         Some(current) => {
@@ -314,19 +314,19 @@ impl Registry {
                         }
                         None => self.set_current(&key, Some(prepared)),
                     };
-                    let_go(current);
+                    drop_caught(current);
                     let _ = reply.send(outcome);
                 }
             }
         }
     }
 
-    /// The next command of a key and what runs now; `None` once there is none,
-    /// and the entry is at rest.
+    /// The next command of a key and what runs now; `None` if the queue is empty,
+    /// and then the entry is no longer a changing one.
     fn next(&self, key: &Key) -> Option<(Option<Arc<Live>>, Command)> {
         let mut state = self.state();
         let hash = self.hasher.hash_one(key);
-        // Gone where everything is being ended.
+        // Gone if everything is shutting down.
         let mut place = state.entries.find_entry(hash, |slot| slot.is(hash, key)).ok()?;
         let Entry::Changing(changing) = &mut place.get_mut().entry else { return None };
         if let Some(command) = changing.waiting.pop_front() {
@@ -336,7 +336,7 @@ impl Registry {
             Some(live) => place.get_mut().entry = Entry::Live(live),
             None => drop(place.remove()),
         }
-        // A burst of subscriptions that has passed gives its memory back.
+        // After a burst of subscriptions, return the memory.
         let (len, capacity) = (state.entries.len(), state.entries.capacity());
         if capacity > 1024 && len < capacity / 8 {
             state.entries.shrink_to(len * 2, |slot| slot.hash);
@@ -344,34 +344,34 @@ impl Registry {
         None
     }
 
-    /// Starts what comes next, unless everything is being ended.
+    /// Starts what comes next, unless everything is shutting down.
     fn set_current(&self, key: &Key, next: Option<Prepared>) -> Result<()> {
-        let State { entries, roster, .. } = &mut *self.state();
+        let Subscriptions { entries, listing, .. } = &mut *self.state();
         let hash = self.hasher.hash_one(key);
         let slot = entries.find_mut(hash, |slot| slot.is(hash, key));
         let Some(Slot { entry: Entry::Changing(changing), .. }) = slot else {
             return Err(Error::shutting_down());
         };
         match (&changing.current, &next) {
-            (None, Some(_)) => roster.add(key),
-            (Some(_), None) => roster.invalidate(),
+            (None, Some(_)) => listing.add(key),
+            (Some(_), None) => listing.invalidate(),
             _ => {}
         }
         changing.current = next.map(Prepared::start);
         Ok(())
     }
 
-    /// Cancels, waits for the grace, aborts, joins. What cannot be aborted is
-    /// waited for without end: its successor must not run beside it.
+    /// Cancels, waits for the grace, aborts, joins. Waits without a timeout for what
+    /// cannot be aborted: its successor must not run at the same time.
     async fn stop(&self, live: &Live) {
         live.cancel();
         join(live, Instant::now() + self.stop_grace, None).await;
     }
 }
 
-fn has_room(entry: &Entry) -> Result<()> {
+fn check_queue(entry: &Entry) -> Result<()> {
     match entry {
-        Entry::Changing(changing) if changing.waiting.len() >= MOST_WAITING => Err(Error::new(
+        Entry::Changing(changing) if changing.waiting.len() >= MAX_WAITING => Err(Error::new(
             ErrorKind::ResourceExhausted,
             "too many changes of this subscription are under way",
         )),
@@ -381,8 +381,8 @@ fn has_room(entry: &Entry) -> Result<()> {
 
 /// Joins everything that runs for a cancelled subscription. What has not ended
 /// by the deadline is aborted; what an abort does not end, because it never
-/// awaits, is left behind once patience is over.
-async fn join(live: &Live, deadline: Instant, patience: Option<Instant>) {
+/// awaits, is given up at the abort deadline, if there is one.
+async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
     let (task, spawned) = {
         let mut activity = live.activity();
         (activity.task.take(), activity.spawned.take())
@@ -391,9 +391,9 @@ async fn join(live: &Live, deadline: Instant, patience: Option<Instant>) {
         if let Some(mut task) = task
             && tokio::time::timeout_at(deadline, &mut task).await.is_err()
         {
-            tracing::warn!(subscription = %live.key, "ignored its cancellation and is aborted");
+            tracing::warn!(subscription = %live.key, "the subscription ignores its cancellation; aborting it");
             task.abort();
-            // Aborted is how it ended; a panic was contained and logged.
+            // It was aborted; a panic has been caught and logged.
             let _ = task.await;
         }
         let Some(mut spawned) = spawned else { return };
@@ -402,20 +402,20 @@ async fn join(live: &Live, deadline: Instant, patience: Option<Instant>) {
         }
         spawned.shutdown().await;
     };
-    match patience {
+    match abort_deadline {
         None => aborted.await,
-        Some(patience) => {
-            if tokio::time::timeout_at(patience, aborted).await.is_err() {
-                tracing::error!(subscription = %live.key, "blocks its thread and cannot be ended");
+        Some(abort_deadline) => {
+            if tokio::time::timeout_at(abort_deadline, aborted).await.is_err() {
+                tracing::error!(subscription = %live.key, "the subscription blocks its thread and cannot be aborted");
             }
         }
     }
 }
 
-/// Drops what holds an author's parameters. They may panic at that, and the one
-/// who works off a key's queue must live.
-fn let_go<T>(held: T) {
-    if let Err(error) = contain_call(|| {
+/// Drops what holds an author's parameters. Their `Drop` may panic, which must not
+/// end the worker of a key's queue.
+fn drop_caught<T>(held: T) {
+    if let Err(error) = catch_panic_in(|| {
         drop(held);
         Ok(())
     }) {

@@ -1,4 +1,4 @@
-//! Sends each call to the service that its path names.
+//! Routes each call to the service that its path names.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -25,7 +25,7 @@ use gofer_proto::server::extension_service_server::ExtensionServiceServer;
 #[derive(Clone)]
 pub(crate) struct Router {
     info: InfoMethod,
-    most_message_bytes: usize,
+    max_message_bytes: usize,
     extension: ExtensionServiceServer<Service>,
     health: HealthServer<HealthService>,
     #[cfg(feature = "reflection")]
@@ -35,15 +35,15 @@ pub(crate) struct Router {
 impl Router {
     pub(crate) fn new(
         service: Service,
-        most_message_bytes: usize,
+        max_message_bytes: usize,
         health: HealthServer<HealthService>,
     ) -> Self {
         let service = Arc::new(service);
         Self {
             info: InfoMethod(Arc::clone(&service)),
-            most_message_bytes,
+            max_message_bytes,
             extension: ExtensionServiceServer::from_arc(service)
-                .max_decoding_message_size(most_message_bytes),
+                .max_decoding_message_size(max_message_bytes),
             health,
             #[cfg(feature = "reflection")]
             reflection: reflection(),
@@ -65,7 +65,7 @@ impl tower_service::Service<Request<Incoming>> for Router {
         if path == "/proto.ExtensionService/Info" {
             let method = self.info.clone();
             let mut grpc = Grpc::new(InfoCodec)
-                .apply_max_message_size_config(Some(self.most_message_bytes), None);
+                .apply_max_message_size_config(Some(self.max_message_bytes), None);
             return Box::pin(async move { Ok(grpc.unary(method, request).await) });
         }
         if path.starts_with("/proto.ExtensionService/") {
@@ -80,11 +80,13 @@ impl tower_service::Service<Request<Incoming>> for Router {
         {
             return reflection.handle(request);
         }
-        Box::pin(async { Ok(Status::unimplemented("there is no such service here").into_http()) })
+        Box::pin(async {
+            Ok(Status::unimplemented("this extension does not have the service").into_http())
+        })
     }
 }
 
-/// Answered here rather than by the generated service, whose codec wants a
+/// Answered here instead of by the generated service, whose codec needs a
 /// `String` for each subscription.
 #[derive(Clone)]
 struct InfoMethod(Arc<Service>);

@@ -1,13 +1,13 @@
-//! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust
-//! and back, and nothing else. Generated types stop here.
+//! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust and
+//! back, and nothing else. Generated types go no further than this.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::contain::{contain, contain_call};
-use super::conversation::{Speech, hold, talk_to};
+use super::catch_panic::{catch_panic, catch_panic_in};
+use super::conversation::{ResponseStream, converse_with, start_conversation};
 use super::info::Info;
 use super::lifecycle::Lifecycle;
 use crate::error::{Error, ErrorKind};
@@ -26,16 +26,16 @@ use gofer_proto::{
 pub(crate) struct Service {
     name: String,
     lifecycle: Arc<Lifecycle>,
-    /// With administrators and with owners of pipelines, each by themselves: one
-    /// side cannot take the other's places.
+    /// Conversations with administrators and with owners of pipelines, limited
+    /// separately so that neither can use up the other's.
     installers: Arc<Semaphore>,
     configurators: Arc<Semaphore>,
 }
 
 impl Service {
     pub(crate) fn new(name: String, lifecycle: Arc<Lifecycle>, conversations: usize) -> Self {
-        let places = || Arc::new(Semaphore::new(conversations));
-        Self { name, lifecycle, installers: places(), configurators: places() }
+        let limit = || Arc::new(Semaphore::new(conversations));
+        Self { name, lifecycle, installers: limit(), configurators: limit() }
     }
 
     pub(super) fn info(&self) -> Info {
@@ -43,50 +43,50 @@ impl Service {
     }
 }
 
-fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| {
+fn permit(limit: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+    Arc::clone(limit).try_acquire_owned().map_err(|_| {
         Status::resource_exhausted("too many conversations are under way; try again later")
     })
 }
 
-/// What a status message may take once it is encoded for its header. Peers accept
-/// headers of 8 KiB at least; the rest is for the others.
-const MOST_MESSAGE_BYTES: usize = 4 * 1024;
+/// The most that a status message may take once it is encoded for its header.
+/// Peers accept at least 8 KiB of headers; the rest is for the others.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
-/// The message, cut where it would not fit into a header.
-fn told(error: &Error) -> String {
-    let mut message = error.to_string();
+/// The message, cut to what fits into a header.
+fn message(error: &Error) -> String {
+    let mut text = error.to_string();
     let mut encoded = 0;
-    let end = message.char_indices().find_map(|(at, character)| {
+    let end = text.char_indices().find_map(|(at, character)| {
         // All but printable ASCII is percent-encoded, three bytes for one.
         let plain = (' '..='~').contains(&character) && character != '%';
         encoded += if plain { 1 } else { 3 * character.len_utf8() };
-        (encoded > MOST_MESSAGE_BYTES).then_some(at)
+        (encoded > MAX_MESSAGE_BYTES).then_some(at)
     });
     if let Some(end) = end {
-        message.truncate(end);
-        message.push('…');
+        text.truncate(end);
+        text.push('…');
     }
-    message
+    text
 }
 
-/// What a caller may be told. A failure of the extension itself goes to the
-/// log in full and to the caller as a generic sentence.
+/// What a caller may see. A failure of the extension itself is logged in full and
+/// reported to the caller as a generic sentence.
 pub(crate) fn to_status(error: &Error) -> Status {
     match error.kind() {
         ErrorKind::InvalidParameter | ErrorKind::InvalidConfiguration => {
-            Status::invalid_argument(told(error))
+            Status::invalid_argument(message(error))
         }
-        ErrorKind::Unavailable => Status::unavailable(told(error)),
-        ErrorKind::FailedPrecondition => Status::failed_precondition(told(error)),
-        ErrorKind::ResourceExhausted => Status::resource_exhausted(told(error)),
-        ErrorKind::Unimplemented => Status::unimplemented(told(error)),
-        ErrorKind::Cancelled => Status::cancelled(told(error)),
-        ErrorKind::NotFound => Status::not_found(told(error)),
-        ErrorKind::AlreadyExists => Status::already_exists(told(error)),
-        ErrorKind::PermissionDenied => Status::permission_denied(told(error)),
-        ErrorKind::Unauthenticated => Status::unauthenticated(told(error)),
-        ErrorKind::DeadlineExceeded => Status::deadline_exceeded(told(error)),
+        ErrorKind::Unavailable => Status::unavailable(message(error)),
+        ErrorKind::FailedPrecondition => Status::failed_precondition(message(error)),
+        ErrorKind::ResourceExhausted => Status::resource_exhausted(message(error)),
+        ErrorKind::Unimplemented => Status::unimplemented(message(error)),
+        ErrorKind::Cancelled => Status::cancelled(message(error)),
+        ErrorKind::NotFound => Status::not_found(message(error)),
+        ErrorKind::AlreadyExists => Status::already_exists(message(error)),
+        ErrorKind::PermissionDenied => Status::permission_denied(message(error)),
+        ErrorKind::Unauthenticated => Status::unauthenticated(message(error)),
+        ErrorKind::DeadlineExceeded => Status::deadline_exceeded(message(error)),
         _ => {
             tracing::error!(?error, "a call failed");
             Status::internal("the extension failed; its log says why")
@@ -94,14 +94,16 @@ pub(crate) fn to_status(error: &Error) -> Status {
     }
 }
 
-fn answer<T>(outcome: Result<T, Error>) -> Result<Response<T>, Status> {
+fn respond<T>(outcome: Result<T, Error>) -> Result<Response<T>, Status> {
     outcome.map(Response::new).map_err(|error| to_status(&error))
 }
 
 #[async_trait]
 impl ExtensionService for Service {
-    type RunExtensionInstallerStream = Speech<ExtensionRunExtensionInstallerExtensionMessage>;
-    type RunPipelineConfiguratorStream = Speech<ExtensionRunPipelineConfiguratorExtensionMessage>;
+    type RunExtensionInstallerStream =
+        ResponseStream<ExtensionRunExtensionInstallerExtensionMessage>;
+    type RunPipelineConfiguratorStream =
+        ResponseStream<ExtensionRunPipelineConfiguratorExtensionMessage>;
 
     async fn init(
         &self,
@@ -118,7 +120,7 @@ impl ExtensionService for Service {
         &self,
         _: Request<ExtensionInfoRequest>,
     ) -> Result<Response<ExtensionInfoResponse>, Status> {
-        // The router answers it without making these texts.
+        // Not used by callers: the router answers Info without these strings.
         Ok(Response::new(self.info().into()))
     }
 
@@ -137,8 +139,8 @@ impl ExtensionService for Service {
             let settings = Settings::new(request.config);
             self.lifecycle.registry.subscribe(instance, key, settings).await
         };
-        // Contained as a whole: parameters may panic when they are dropped.
-        answer(contain(outcome).await.map(|()| ExtensionSubscribeResponse {}))
+        // All of it, because parameters may panic when they are dropped.
+        respond(catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}))
     }
 
     async fn unsubscribe(
@@ -155,7 +157,7 @@ impl ExtensionService for Service {
             )?;
             self.lifecycle.registry.unsubscribe(key).await
         };
-        answer(outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
+        respond(outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
     }
 
     async fn shutdown(
@@ -174,9 +176,9 @@ impl ExtensionService for Service {
         let outcome = async {
             let instance = self.lifecycle.instance()?;
             let event = ExternalEvent::new(payload)?;
-            contain(instance.external_event(event)).await
+            catch_panic(instance.external_event(event)).await
         };
-        answer(outcome.await.map(|()| ExtensionExternalEventResponse {}))
+        respond(outcome.await.map(|()| ExtensionExternalEventResponse {}))
     }
 
     async fn run_extension_installer(
@@ -184,14 +186,16 @@ impl ExtensionService for Service {
         request: Request<Streaming<ExtensionRunExtensionInstallerClientMessage>>,
     ) -> Result<Response<Self::RunExtensionInstallerStream>, Status> {
         let definition = Arc::clone(&self.lifecycle.definition);
-        Ok(Response::new(hold(
+        Ok(Response::new(start_conversation(
             request.into_inner(),
             None,
-            place(&self.installers)?,
+            permit(&self.installers)?,
             self.lifecycle.tasks(),
             self.lifecycle.draining().clone(),
             |dialogue| {
-                talk_to(definition, dialogue, |definition, dialogue| definition.install(dialogue))
+                converse_with(definition, dialogue, |definition, dialogue| {
+                    definition.install(dialogue)
+                })
             },
         )))
     }
@@ -201,19 +205,21 @@ impl ExtensionService for Service {
         request: Request<Streaming<ExtensionRunPipelineConfiguratorClientMessage>>,
     ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
         let definition = Arc::clone(&self.lifecycle.definition);
-        // Where the extension is initialized, what Subscribe would refuse is
-        // already said here.
+        // If the extension is initialized, what Subscribe would refuse is reported
+        // here already.
         let check = self.lifecycle.instance().ok().map(|instance| -> Check {
-            Box::new(move |settings| contain_call(|| instance.check(settings)))
+            Box::new(move |settings| catch_panic_in(|| instance.check(settings)))
         });
-        Ok(Response::new(hold(
+        Ok(Response::new(start_conversation(
             request.into_inner(),
             check,
-            place(&self.configurators)?,
+            permit(&self.configurators)?,
             self.lifecycle.tasks(),
             self.lifecycle.draining().clone(),
             |dialogue| {
-                talk_to(definition, dialogue, |definition, dialogue| definition.configure(dialogue))
+                converse_with(definition, dialogue, |definition, dialogue| {
+                    definition.configure(dialogue)
+                })
             },
         )))
     }

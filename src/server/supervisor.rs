@@ -1,5 +1,5 @@
-//! The life of one subscription: run the author's `serve`, and where it fails,
-//! run it again after a pause.
+//! Runs the author's `serve` for one subscription, and restarts it after a pause
+//! if it fails.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,43 +7,43 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::contain::{contain, contain_call};
-use super::erased::Ready;
+use super::catch_panic::{catch_panic, catch_panic_in};
+use super::erased::Initialized;
 use crate::error::{Error, ErrorKind};
 use crate::extension::{Extension, Failure, Live, Subscription, log_panic};
 use gofer_net::Backoff;
 
-/// The first pause is short, since most failures pass; the longest is as long
-/// as an operator who looks at a dashboard waits.
+/// The first pause is short, since most failures are transient; the longest is
+/// about as long as an operator waits in front of a dashboard.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// A `serve` that lasted this long has recovered: the next failure is a first.
+/// A `serve` that ran this long has recovered: the next failure counts as the
+/// first.
 const RECOVERED: i64 = 10 * 60 * 1_000_000_000;
 
-/// Of a failure's sentence this much is kept for Info, which is bounded. An
-/// author may have put the whole of what another server said into it.
-const MOST_REASON_CHARS: usize = 500;
+/// As much of an error message is kept for Info, which is bounded. An author may
+/// have put the whole response of another server into it.
+const MAX_REASON_CHARS: usize = 500;
 
-/// Kept small: there is one of these futures for each live subscription, and
-/// each word of it counts (a test below holds it to its size). Whatever only a
-/// failure needs is boxed.
+/// Kept small: there is one of these futures for each live subscription (a test
+/// below checks its size). What only a failure needs is boxed.
 pub(super) struct Supervised<E: Extension> {
-    pub(super) ready: Arc<Ready<E>>,
+    pub(super) ready: Arc<Initialized<E>>,
     pub(super) live: Arc<Live<E::Params>>,
 }
 
 impl<E: Extension> Supervised<E> {
     #[expect(
         clippy::manual_async_fn,
-        reason = "an `async fn` holds its argument twice, for each subscription"
+        reason = "an `async fn` would store its argument twice, for each subscription"
     )]
     pub(super) fn supervise(self) -> impl Future<Output = ()> + Send {
         async move {
             let this = &self;
-            // Called inside the contained future: a `serve` that panics before
-            // it gives a future is contained too.
-            while let Err(error) = contain(async move {
+            // Called inside the future, so that a panic of `serve` before it returns
+            // its future is caught too.
+            while let Err(error) = catch_panic(async move {
                 this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
             })
             .await
@@ -51,7 +51,7 @@ impl<E: Extension> Supervised<E> {
                 if this.live.is_cancelled() {
                     if error.kind() != ErrorKind::Cancelled {
                         let subscription = &this.live.key;
-                        tracing::debug!(%subscription, ?error, "failed while it ended");
+                        tracing::debug!(%subscription, ?error, "the subscription failed while it ended");
                     }
                     return;
                 }
@@ -64,30 +64,30 @@ impl<E: Extension> Supervised<E> {
     }
 }
 
-/// Notes the failure, ends what `serve` left behind, and waits.
+/// Records the failure, ends what `serve` spawned, and waits.
 async fn recover(live: &Live, error: &Error, failing: &watch::Sender<usize>) {
-    // What an error says is the author's code, or another crate's.
-    let message = contain_call(|| Ok(told(error)))
-        .unwrap_or_else(|_| "an error that panics when it is told".to_owned());
-    let restarts = note(live, message);
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    // Formatting an error runs the author's code, or another crate's.
+    let reason = catch_panic_in(|| Ok(reason(error)))
+        .unwrap_or_else(|_| "an error that panics when it is formatted".to_owned());
+    let restarts = record(live, reason);
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     let mut pause = backoff.pause();
     for _ in 0..restarts.min(16) {
         pause = backoff.pause();
     }
-    let log = contain_call(|| {
+    let log = catch_panic_in(|| {
         tracing::warn!(
             subscription = %live.key, ?error, restarts,
-            again_in_seconds = pause.as_secs_f64(),
-            "a subscription failed and will be started again"
+            restart_in_seconds = pause.as_secs_f64(),
+            "the subscription failed and will be restarted"
         );
         Ok(())
     });
     if log.is_err() {
         let subscription = &live.key;
-        tracing::warn!(%subscription, restarts, "a subscription failed; its error cannot be told");
+        tracing::warn!(%subscription, restarts, "the subscription failed; its error cannot be formatted");
     }
-    // What it spawned ends with it, or it would run twice after the restart.
+    // What it spawned must not run twice after the restart.
     let spawned = live.activity().spawned.take();
     if let Some(mut spawned) = spawned {
         spawned.abort_all();
@@ -95,7 +95,7 @@ async fn recover(live: &Live, error: &Error, failing: &watch::Sender<usize>) {
             log_panic(&live.key, ended);
         }
     }
-    let _counted = Counted::new(failing);
+    let _counted = CountedAsFailing::new(failing);
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = live.cancelled() => {}
@@ -106,8 +106,8 @@ async fn recover(live: &Live, error: &Error, failing: &watch::Sender<usize>) {
     }
 }
 
-/// Returns how often it was restarted before.
-fn note(live: &Live, message: String) -> u32 {
+/// Returns how often it has been restarted before.
+fn record(live: &Live, message: String) -> u32 {
     let now = live.context.gofer.monotonic();
     let mut activity = live.activity();
     let restarts = match &activity.failure {
@@ -118,32 +118,32 @@ fn note(live: &Live, message: String) -> u32 {
     restarts
 }
 
-/// What Info tells of a failure.
-fn told(error: &Error) -> String {
+/// What Info shows of a failure.
+fn reason(error: &Error) -> String {
     let mut message = match error.kind() {
-        // May name what nobody outside should see; the log has it.
+        // May contain what nobody outside should see; the log has it.
         ErrorKind::Internal => "internal error, see the extension's log".to_owned(),
         _ => error.to_string(),
     };
-    if let Some((end, _)) = message.char_indices().nth(MOST_REASON_CHARS) {
-        // A new text: a cut one would keep the memory of the whole.
+    if let Some((end, _)) = message.char_indices().nth(MAX_REASON_CHARS) {
+        // A new string: a truncated one would keep its capacity.
         message = format!("{}…", &message[..end]);
     }
     message
 }
 
-/// Counts a subscription among the failing ones for as long as it waits, also
-/// where its future is dropped.
-struct Counted<'a>(&'a watch::Sender<usize>);
+/// Counts a subscription as failing while it waits, also if its future is
+/// dropped.
+struct CountedAsFailing<'a>(&'a watch::Sender<usize>);
 
-impl<'a> Counted<'a> {
+impl<'a> CountedAsFailing<'a> {
     fn new(failing: &'a watch::Sender<usize>) -> Self {
         failing.send_modify(|count| *count += 1);
         Self(failing)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedAsFailing<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }

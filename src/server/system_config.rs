@@ -1,4 +1,4 @@
-//! What Gofer tells an extension by environment variables.
+//! The environment variables that Gofer passes to an extension.
 //!
 //! All problems are reported at once, each with the variable's full name, and
 //! no value is ever shown: two of them are secrets.
@@ -12,27 +12,27 @@ use serde::Deserialize;
 use crate::client::GoferAddress;
 use gofer_net::tls;
 
-/// What all variables begin with.
+/// The prefix of all variables.
 pub const PREFIX: &str = "GOFER_EXTENSION_SYSTEM_";
 
 const DEFAULT_HOST: &str = "0.0.0.0:8082";
 const DEFAULT_GOFER_HOST: &str = "localhost:8080";
 
-/// How much is logged; Gofer's own scale.
+/// How much is logged, on Gofer's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LogLevel {
-    /// Everything, in detail.
+    /// Details for debugging.
     Debug,
-    /// What happens.
+    /// Normal operation.
     #[default]
     Info,
-    /// What is not as it should be.
+    /// Problems that need attention.
     Warn,
-    /// What failed.
+    /// Failures.
     Error,
-    /// What ends the process.
+    /// Failures that end the process; logged as errors.
     Fatal,
-    /// The same; Gofer's scale has it.
+    /// The same as [`Fatal`](Self::Fatal); Gofer's scale has both.
     Panic,
 }
 
@@ -46,7 +46,7 @@ impl LogLevel {
         ("panic", Self::Panic),
     ];
 
-    /// As Gofer spells it.
+    /// The level as Gofer spells it.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, level)| *level == self).map_or("info", |(name, _)| name)
@@ -59,8 +59,8 @@ impl LogLevel {
     }
 }
 
-/// The variables as text; everything is optional here, so that reading never
-/// stops at the first problem.
+/// The variables as text; all are optional here, so that reading does not stop at
+/// the first problem.
 #[derive(Deserialize)]
 struct Raw {
     key: Option<String>,
@@ -73,13 +73,27 @@ struct Raw {
     skip_tls_verify: Option<String>,
 }
 
-/// What Gofer tells an extension when it starts it.
+/// The settings that Gofer passes to an extension when it starts it.
 ///
 /// ```
-/// use gofer_sdk::SystemConfig;
+/// use gofer_sdk::{LogLevel, SystemConfig};
 ///
+/// # let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+/// # let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+/// let config = SystemConfig::from_vars([
+///     ("GOFER_EXTENSION_SYSTEM_KEY", "6b8f".to_owned()),
+///     ("GOFER_EXTENSION_SYSTEM_NAME", "interval".to_owned()),
+///     ("GOFER_EXTENSION_SYSTEM_TLS_CERT", certificate),
+///     ("GOFER_EXTENSION_SYSTEM_TLS_KEY", key),
+/// ])?;
+/// assert_eq!((config.name(), config.log_level()), ("interval", LogLevel::Info));
+/// assert_eq!((config.host(), config.gofer_host().port()), ("0.0.0.0:8082", 8080));
+///
+/// // Everything that is wrong is reported at once, by name.
 /// let error = SystemConfig::from_vars([("GOFER_EXTENSION_SYSTEM_NAME", "interval")]).unwrap_err();
-/// assert!(error.to_string().contains("GOFER_EXTENSION_SYSTEM_KEY"));
+/// assert_eq!(error.problems().len(), 3);
+/// assert_eq!(error.problems()[0], "GOFER_EXTENSION_SYSTEM_KEY is not set");
+/// # Ok::<(), gofer_sdk::SystemConfigError>(())
 /// ```
 #[derive(Clone)]
 pub struct SystemConfig {
@@ -98,13 +112,13 @@ impl SystemConfig {
     ///
     /// # Errors
     ///
-    /// [`SystemConfigError`] with every variable that is missing or not usable.
-    /// A variable of somebody else's that is not UTF-8 is no problem.
+    /// [`SystemConfigError`] with every variable that is missing or invalid.
+    /// Variables without the prefix may hold anything.
     pub fn from_env() -> Result<Self, SystemConfigError> {
         Self::from_vars(std::env::vars_os())
     }
 
-    /// Reads the variables from anywhere else; those without the prefix
+    /// Reads the variables from another source; those without the prefix
     /// `GOFER_EXTENSION_SYSTEM_` are ignored.
     ///
     /// # Errors
@@ -130,7 +144,7 @@ impl SystemConfig {
         let raw: Raw = match envy::prefixed(PREFIX).from_iter(texts) {
             Ok(raw) => raw,
             Err(error) => {
-                // Every field is optional text, so nothing can go wrong there.
+                // Every field is optional text, so this does not happen.
                 problems.0.push(error.to_string());
                 return Err(SystemConfigError(problems.0));
             }
@@ -138,14 +152,14 @@ impl SystemConfig {
         raw.check(problems)
     }
 
-    /// Whether any of the variables is set: whether Gofer, and not a person,
-    /// seems to have started this process.
+    /// Whether any of the variables is set, as they are if Gofer, and not a person,
+    /// started this process.
     #[must_use]
     pub fn is_in_env() -> bool {
         std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(PREFIX))
     }
 
-    /// The name that the extension is installed under.
+    /// The name under which the extension is installed.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -169,7 +183,7 @@ impl SystemConfig {
         &self.gofer_host
     }
 
-    /// Whether Gofer's certificate is left unverified; default false.
+    /// Whether Gofer's certificate is not verified; default false.
     #[must_use]
     pub fn skip_tls_verify(&self) -> bool {
         self.skip_tls_verify
@@ -261,7 +275,7 @@ impl Raw {
     }
 }
 
-/// `host:port`; `:port` is every interface, as Go has it.
+/// `host:port`; `:port` means every interface, as in Go.
 fn listen_address(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
@@ -283,8 +297,10 @@ impl Problems {
                 self.add(name, "is empty");
                 None
             }
-            // Not the same variable twice, where it is there but not UTF-8.
-            None if self.0.iter().any(|said| said.starts_with(&format!("{PREFIX}{name} "))) => None,
+            // It is set, but not UTF-8, which is reported already.
+            None if self.0.iter().any(|known| known.starts_with(&format!("{PREFIX}{name} "))) => {
+                None
+            }
             None => {
                 self.add(name, "is not set");
                 None
@@ -305,7 +321,7 @@ impl Problems {
 pub struct SystemConfigError(Vec<String>);
 
 impl SystemConfigError {
-    /// One sentence for each variable.
+    /// One sentence for each problem, beginning with the name of the variable.
     #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.0
@@ -314,12 +330,13 @@ impl SystemConfigError {
 
 impl fmt::Display for SystemConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the environment is not one that Gofer starts an extension with:")?;
+        f.write_str("the environment is not that of an extension started by Gofer:")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
-/// As [`Display`](fmt::Display): it is what `main` prints when it returns it.
+/// Prints the same as [`Display`](fmt::Display), because `main` prints its error
+/// with `Debug`.
 impl fmt::Debug for SystemConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

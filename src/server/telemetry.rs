@@ -141,8 +141,8 @@ mod tests {
 
     fn logged(level: LogLevel, log: impl FnOnce()) -> Vec<Value> {
         let writes = Writes::default();
-        let shared = writes.clone();
-        let subscriber = subscriber(level, "interval", move || shared.clone());
+        let output = writes.clone();
+        let subscriber = subscriber(level, "interval", move || output.clone());
         tracing::subscriber::with_default(subscriber, log);
         let lines = std::mem::take(&mut *writes.0.lock().unwrap());
         let parse = |line: &String| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::abuse::{Target, alone, quick};
 use crate::support::TOKEN;
-use crate::support::talk::Talk;
+use crate::support::conversation::Conversation;
 use crate::wire::{ACK, DATA, END_HEADERS, HEADERS, Raw, SETTINGS, call, frame, message};
 
 const INSTALLER: &str = "/proto.ExtensionService/RunExtensionInstaller";
@@ -66,7 +66,7 @@ async fn flood(part: &[u8], rounds: usize) {
     drop(raw);
     // All conversations have ended.
     target.assert_unharmed().await;
-    Talk::installer(&target.good).await.unwrap().query().await;
+    Conversation::installer(&target.good).await.unwrap().query().await;
 }
 
 #[test]

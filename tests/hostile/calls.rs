@@ -48,7 +48,7 @@ fn unfinished(start: Vec<Bytes>) -> Body {
 fn health_calls_that_never_end_hold_next_to_nothing() {
     alone(async {
         let mut target = Target::start(quick()).await;
-        let unauthenticated = target.started.stranger().await;
+        let unauthenticated = target.started.unauthenticated().await;
         // The bytes are shared, so they cost this side nothing.
         let head = Bytes::from_static(&[0, 0, 0x30, 0, 0]);
         let start = || [vec![head.clone()], vec![Bytes::from(vec![0; 1 << 16]); 40]].concat();
@@ -143,7 +143,7 @@ fn calls_of_unknown_methods_are_answered() {
             let code = post(trusted, Method::POST, path, whole(message(&[]))).await;
             assert_eq!(code, Some(Code::Unimplemented), "{path}");
         }
-        let unauthenticated = target.started.stranger().await;
+        let unauthenticated = target.started.unauthenticated().await;
         let sneaky = "/grpc.health.v1.Health/../../proto.ExtensionService/Shutdown";
         let code = post(&unauthenticated, Method::POST, sneaky, whole(message(&[]))).await;
         assert_eq!(code, Some(Code::Unimplemented));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::abuse::{Target, alone, quick};
+use crate::support::conversation::Conversation;
 use crate::support::probe::probe;
-use crate::support::talk::Talk;
 use crate::support::{EVENT, TOKEN, within};
 use crate::wire::{CHECK, END_HEADERS, HEADERS, INFO, Raw, call, frame};
 
@@ -57,14 +57,14 @@ fn unauthenticated_connections_do_not_keep_out_callers_with_the_token() {
 fn a_connection_counts_as_authenticated_during_its_first_call() {
     alone(async {
         let slow = probe().event(|probe, _| async move {
-            probe.tell("event");
+            probe.record("event");
             probe.wait_at_gate().await;
             Ok(())
         });
         let mut target = Target::of(slow, quick().with_connections(8)).await;
         let fresh = target.started.client().await;
         let event = tokio::spawn(async move { fresh.external_event(EVENT).await });
-        target.probe.until_told("event").await;
+        target.probe.until_seen("event").await;
         let others = unauthenticated(target.address, 40).await;
         target.probe.open_gate();
         within(event).await.unwrap().expect("an authenticated connection was evicted");
@@ -88,7 +88,7 @@ fn a_stop_under_load_ends() {
             async move { fresh.external_event(EVENT).await }
         });
         let watch = fresh.connection.health().watch(HealthCheckRequest::default()).await.unwrap();
-        let talk = Talk::installer(&fresh).await.unwrap();
+        let talk = Conversation::installer(&fresh).await.unwrap();
         let mut unread = Raw::http2(target.address, &[(4, 0)]).await;
         for stream in [1, 3, 5] {
             let headers = frame(HEADERS, END_HEADERS, stream, &call(INFO, Some(TOKEN)));

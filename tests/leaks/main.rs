@@ -20,8 +20,8 @@ use std::time::Duration;
 use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use support::conversation::Conversation;
 use support::probe::together;
-use support::talk::Talk;
 use support::{Client, Setup, Started, within};
 use tokio::net::TcpStream;
 
@@ -98,7 +98,7 @@ async fn vanishing_callers(started: &Started, callers: usize) {
         drop(TcpStream::connect(started.address).await.unwrap());
         let client = started.client().await;
         client.info().await.unwrap();
-        let talk = Talk::configurator(&client).await.unwrap();
+        let talk = Conversation::configurator(&client).await.unwrap();
         drop((client, talk));
     }
 }

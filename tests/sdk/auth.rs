@@ -11,7 +11,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 /// Everything but health: the eight methods, reflection, and what is not there
-/// at all, of which a stranger must not learn even that.
+/// at all, of which a unauthenticated must not learn even that.
 const CLOSED: [&str; 11] = [
     "/proto.ExtensionService/Init",
     "/proto.ExtensionService/Info",
@@ -37,9 +37,9 @@ async fn assert_all_closed(connection: &Connection, who: &str) {
 #[tokio::test]
 async fn without_a_token_nothing_but_health_is_open() {
     let (probe, started, _) = probe().start_bare(Setup::default()).await;
-    let stranger = started.stranger().await;
-    assert_all_closed(&stranger, "no token").await;
-    let mut health = stranger.health();
+    let unauthenticated = started.unauthenticated().await;
+    assert_all_closed(&unauthenticated, "no token").await;
+    let mut health = unauthenticated.health();
     let answer = within(health.check(HealthCheckRequest { service: String::new() })).await;
     let status = answer.unwrap().into_inner().status();
     assert_eq!(status, ServingStatus::NotServing, "before Init");
@@ -49,7 +49,7 @@ async fn without_a_token_nothing_but_health_is_open() {
 #[tokio::test]
 async fn any_token_but_the_right_one_is_refused_by_every_method() {
     let (probe, started, client) = probe().start_bare(Setup::default()).await;
-    let stranger = started.stranger().await;
+    let unauthenticated = started.unauthenticated().await;
     let longer = format!("{TOKEN}x");
     for (who, value) in [
         ("a wrong token", "Bearer wrong".to_owned()),
@@ -65,7 +65,7 @@ async fn any_token_but_the_right_one_is_refused_by_every_method() {
         ("the token twice in one header", format!("Bearer {TOKEN}, Bearer {TOKEN}")),
     ] {
         let header = HeaderValue::try_from(value).unwrap();
-        assert_all_closed(&stranger.with([header]), who).await;
+        assert_all_closed(&unauthenticated.with([header]), who).await;
     }
     // None of those calls did anything, Shutdown least of all.
     client.init(&probe.config()).await.unwrap();
@@ -75,19 +75,20 @@ async fn any_token_but_the_right_one_is_refused_by_every_method() {
 #[tokio::test]
 async fn two_authorization_headers_are_refused_by_every_method() {
     let (_, started, _) = probe().start_bare(Setup::default()).await;
-    let stranger = started.stranger().await;
-    assert_all_closed(&stranger.with([bearer(TOKEN), bearer(TOKEN)]), "the token twice").await;
-    assert_all_closed(&stranger.with([bearer(TOKEN), bearer("wrong")]), "one wrong").await;
-    assert_all_closed(&stranger.with([bearer("wrong"), bearer(TOKEN)]), "one right").await;
+    let unauthenticated = started.unauthenticated().await;
+    assert_all_closed(&unauthenticated.with([bearer(TOKEN), bearer(TOKEN)]), "the token twice")
+        .await;
+    assert_all_closed(&unauthenticated.with([bearer(TOKEN), bearer("wrong")]), "one wrong").await;
+    assert_all_closed(&unauthenticated.with([bearer("wrong"), bearer(TOKEN)]), "one right").await;
 }
 
 #[tokio::test]
 async fn the_scheme_is_compared_without_regard_to_case() {
     let (_, started, _) = probe().start_bare(Setup::default()).await;
-    let stranger = started.stranger().await;
+    let unauthenticated = started.unauthenticated().await;
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let header = HeaderValue::try_from(format!("{scheme} {TOKEN}")).unwrap();
-        let mut client = ExtensionServiceClient::new(stranger.with([header]));
+        let mut client = ExtensionServiceClient::new(unauthenticated.with([header]));
         let info = within(client.info(ExtensionInfoRequest {})).await;
         assert_eq!(info.expect(scheme).into_inner().name, crate::support::NAME);
     }
@@ -96,7 +97,7 @@ async fn the_scheme_is_compared_without_regard_to_case() {
 #[tokio::test]
 async fn a_wrong_token_does_not_close_health() {
     let (_, started, _) = probe().start_bare(Setup::default()).await;
-    let mut health = started.stranger().await.with([bearer("wrong")]).health();
+    let mut health = started.unauthenticated().await.with([bearer("wrong")]).health();
     for service in ["", "proto.ExtensionService", "subscriptions"] {
         let service = service.to_owned();
         within(health.check(HealthCheckRequest { service })).await.unwrap();

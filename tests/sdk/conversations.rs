@@ -1,10 +1,8 @@
 //! Both conversations over real streams: what is asked, asked again and
 //! concluded, and how one ends, on either side's account.
 
-use std::time::Duration;
-
-use crate::support::talk::{Heard, Talk};
-use crate::support::{Client, Setup, Started, patient, within};
+use crate::support::conversation::{Conversation, Message};
+use crate::support::{Client, Setup, Started, long_grace, within};
 use gofer_sdk::{Dialogue, Error, Extension, GoDuration, Gofer, Limits, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,40 +68,40 @@ const EVERY: &str =
     "every: The time between two runs, such as `5m` or `1h30m`. (duration, required)";
 const RETRIES: &str = "retries: How often to try. (whole number from 0 to 255, default 0; leave empty for the default)";
 
-fn setting(key: &str, value: &str) -> Heard {
-    Heard::Setting(key.to_owned(), value.to_owned())
+fn setting(key: &str, value: &str) -> Message {
+    Message::Setting(key.to_owned(), value.to_owned())
 }
 
 #[tokio::test]
 async fn the_installer_asks_for_each_setting_and_concludes_what_was_answered() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     assert_eq!(talk.query().await, MIN_INTERVAL);
     talk.answer(" 5m ").await;
     assert_eq!(talk.query().await, TOKEN);
     talk.answer("sesame").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("min_interval", "5m"), setting("token", "sesame")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("min_interval", "5m"), setting("token", "sesame")]);
     end.unwrap();
 }
 
 #[tokio::test]
 async fn an_empty_answer_takes_the_default() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
     talk.answer("").await;
     talk.query().await;
     talk.answer("sesame").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("token", "sesame")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("token", "sesame")]);
     end.unwrap();
 }
 
 #[tokio::test]
 async fn what_does_not_fit_is_asked_again_with_the_reason() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     for wrong in ["hunter2", "5 minutes", "1", "1h-5m"] {
         assert_eq!(talk.query().await, MIN_INTERVAL);
         talk.answer(wrong).await;
@@ -120,24 +118,24 @@ async fn what_does_not_fit_is_asked_again_with_the_reason() {
     }
     assert_eq!(talk.query().await, TOKEN);
     talk.answer("sesame").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("min_interval", "2m"), setting("token", "sesame")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("min_interval", "2m"), setting("token", "sesame")]);
     end.unwrap();
 }
 
 #[tokio::test]
 async fn what_the_installer_concludes_is_a_configuration_for_init() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
     talk.answer("2m").await;
     talk.query().await;
     talk.answer("sesame").await;
-    let (heard, _) = talk.rest().await;
-    let config: Vec<_> = heard
+    let (messages, _) = talk.rest().await;
+    let config: Vec<_> = messages
         .iter()
-        .map(|heard| match heard {
-            Heard::Setting(key, value) => (key.as_str(), value.as_str()),
+        .map(|messages| match messages {
+            Message::Setting(key, value) => (key.as_str(), value.as_str()),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -146,22 +144,22 @@ async fn what_the_installer_concludes_is_a_configuration_for_init() {
 
 #[tokio::test]
 async fn the_configurator_asks_for_each_parameter_before_init_too() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::configurator(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::configurator(&client).await.unwrap();
     assert_eq!(talk.query().await, EVERY);
     talk.answer("1s").await;
     assert_eq!(talk.query().await, RETRIES);
     talk.answer("3").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("every", "1s"), setting("retries", "3")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("every", "1s"), setting("retries", "3")]);
     end.unwrap();
 }
 
 #[tokio::test]
 async fn after_init_the_configurator_asks_again_for_what_subscribe_would_refuse() {
-    let (_started, client) = asking(patient()).await;
+    let (_started, client) = asking(long_grace()).await;
     client.init(&[("token", "sesame")]).await.unwrap();
-    let mut talk = Talk::configurator(&client).await.unwrap();
+    let mut talk = Conversation::configurator(&client).await.unwrap();
     assert_eq!(talk.query().await, EVERY);
     talk.answer("1s").await;
     assert_eq!(talk.query().await, RETRIES);
@@ -170,43 +168,44 @@ async fn after_init_the_configurator_asks_again_for_what_subscribe_would_refuse(
     // Only what was wrong.
     assert_eq!(talk.query().await, EVERY);
     talk.answer("5m").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("every", "5m")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("every", "5m")]);
     end.unwrap();
     client.subscribe("a", &[("every", "5m")]).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_caller_that_answers_no_more_ends_it_cleanly() {
-    let (_started, client) = asking(patient()).await;
-    for mut talk in
-        [Talk::installer(&client).await.unwrap(), Talk::configurator(&client).await.unwrap()]
-    {
+    let (_started, client) = asking(long_grace()).await;
+    for mut talk in [
+        Conversation::installer(&client).await.unwrap(),
+        Conversation::configurator(&client).await.unwrap(),
+    ] {
         talk.query().await;
         talk.hang_up();
-        let (heard, end) = talk.rest().await;
+        let (messages, end) = talk.rest().await;
         end.expect("a clean end");
-        assert!(heard.is_empty(), "nothing is concluded: {heard:?}");
+        assert!(messages.is_empty(), "nothing is concluded: {messages:?}");
     }
 }
 
 #[tokio::test]
 async fn answers_may_come_before_their_questions() {
-    let (_started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     talk.answer("5m").await;
     talk.answer("sesame").await;
     talk.hang_up();
-    let (heard, end) = talk.rest().await;
+    let (messages, end) = talk.rest().await;
     end.unwrap();
-    assert_eq!(heard[2..], [setting("min_interval", "5m"), setting("token", "sesame")]);
+    assert_eq!(messages[2..], [setting("min_interval", "5m"), setting("token", "sesame")]);
 }
 
-async fn ask_until_there_is_room(client: &Client) -> Talk {
+async fn open_once_allowed(client: &Client) -> Conversation {
     // The server learns of a caller's going away in its own time.
     within(async {
         loop {
-            match Talk::configurator(client).await {
+            match Conversation::configurator(client).await {
                 Ok(talk) => return talk,
                 Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status}"),
             }
@@ -217,12 +216,13 @@ async fn ask_until_there_is_room(client: &Client) -> Talk {
 
 #[tokio::test]
 async fn a_conversation_more_than_allowed_is_refused_until_one_ends() {
-    let (started, client) = asking(patient().with_conversations(1)).await;
+    let (started, client) = asking(long_grace().with_conversations(1)).await;
     // Administrators and owners of pipelines do not take each other's places.
-    let second = Talk::installer(&client).await.unwrap();
-    let mut first = Talk::configurator(&client).await.unwrap();
+    let second = Conversation::installer(&client).await.unwrap();
+    let mut first = Conversation::configurator(&client).await.unwrap();
     let other = started.client().await;
-    for refused in [Talk::installer(&other).await, Talk::configurator(&other).await] {
+    for refused in [Conversation::installer(&other).await, Conversation::configurator(&other).await]
+    {
         let status = refused.err().unwrap();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     }
@@ -231,29 +231,29 @@ async fn a_conversation_more_than_allowed_is_refused_until_one_ends() {
     first.query().await;
     first.hang_up();
     first.rest().await.1.unwrap();
-    ask_until_there_is_room(&other).await.query().await;
+    open_once_allowed(&other).await.query().await;
     drop(second);
 }
 
 #[tokio::test]
-async fn a_caller_that_vanishes_frees_its_place() {
-    let (started, client) = asking(patient().with_conversations(1)).await;
+async fn a_caller_that_vanishes_frees_its_permit() {
+    let (started, client) = asking(long_grace().with_conversations(1)).await;
     // It gives up the one call.
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
     drop(talk);
     // It takes the whole connection with it.
     let vanishing = started.client().await;
-    let mut talk = ask_until_there_is_room(&vanishing).await;
+    let mut talk = open_once_allowed(&vanishing).await;
     talk.query().await;
     drop((talk, vanishing));
-    ask_until_there_is_room(&client).await.query().await;
+    open_once_allowed(&client).await.query().await;
 }
 
 #[tokio::test]
 async fn a_shutdown_ends_a_conversation() {
-    let (started, client) = asking(patient()).await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let (started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
     client.shutdown().await.unwrap();
     let (_, end) = talk.rest().await;
@@ -288,11 +288,11 @@ impl Extension for Talking {
     }
 }
 
-async fn talking(answer: &str) -> (Started, Client, Talk) {
-    let limits = patient().with_conversations(1);
+async fn talking(answer: &str) -> (Started, Client, Conversation) {
+    let limits = long_grace().with_conversations(1);
     let started = Setup { limits, ..Setup::default() }.start::<Talking>().await;
     let client = started.client().await;
-    let mut talk = Talk::installer(&client).await.unwrap();
+    let mut talk = Conversation::installer(&client).await.unwrap();
     assert_eq!(talk.message().await, "Welcome.");
     assert_eq!(talk.query().await, "What now?");
     talk.answer(answer).await;
@@ -302,17 +302,17 @@ async fn talking(answer: &str) -> (Started, Client, Talk) {
 #[tokio::test]
 async fn an_author_may_hold_a_conversation_of_his_own() {
     let (_started, client, talk) = talking("go on").await;
-    let (heard, end) = talk.rest().await;
-    assert_eq!(heard, [setting("answer", "go on")]);
+    let (messages, end) = talk.rest().await;
+    assert_eq!(messages, [setting("answer", "go on")]);
     end.unwrap();
     // The other one has nothing to ask, and still ends well.
-    let (heard, end) = ask_until_there_is_room(&client).await.rest().await;
-    assert!(heard.is_empty());
+    let (messages, end) = open_once_allowed(&client).await.rest().await;
+    assert!(messages.is_empty());
     end.unwrap();
 }
 
 #[tokio::test]
-async fn a_conversation_that_fails_ends_with_what_may_be_told() {
+async fn a_conversation_that_fails_ends_with_what_may_be_shown() {
     let ends: [(&str, Code, &str); 3] = [
         ("panic", Code::Internal, "the extension failed; its log says why"),
         ("fail", Code::Internal, "the extension failed; its log says why"),
@@ -320,12 +320,12 @@ async fn a_conversation_that_fails_ends_with_what_may_be_told() {
     ];
     for (answer, code, message) in ends {
         let (_started, client, talk) = talking(answer).await;
-        let (heard, end) = talk.rest().await;
+        let (messages, end) = talk.rest().await;
         let status: Status = end.unwrap_err();
         assert_eq!((status.code(), status.message()), (code, message));
-        assert!(heard.is_empty());
+        assert!(messages.is_empty());
         client.info().await.unwrap();
-        drop(ask_until_there_is_room(&client).await);
+        drop(open_once_allowed(&client).await);
     }
 }
 
@@ -335,7 +335,7 @@ async fn a_vanished_caller_ends_code_that_neither_asks_nor_stops_talking() {
         let (_started, client, talk) = talking(answer).await;
         client.info().await.unwrap();
         drop(talk);
-        drop(ask_until_there_is_room(&client).await);
+        drop(open_once_allowed(&client).await);
     }
 }
 
@@ -344,9 +344,8 @@ async fn a_shutdown_does_not_wait_for_a_conversation_that_goes_on() {
     for answer in ["idle", "talk"] {
         let (started, client, talk) = talking(answer).await;
         client.info().await.unwrap();
-        // The grace is a minute; nobody reads what is said.
-        let soon = tokio::time::timeout(Duration::from_secs(5), client.shutdown()).await;
-        soon.expect(answer).unwrap();
+        // Nobody reads the messages, and the grace is longer than this may take.
+        client.shutdown().await.expect(answer);
         started.stopped().await.unwrap();
         drop(talk);
     }

@@ -9,9 +9,9 @@ use tonic::{Code, Status};
 #[tokio::test]
 async fn method_path_headers_and_body_arrive() {
     let extension = probe().event(|probe, event| async move {
-        probe.tell(format!("{} {} {:?}", event.method(), event.path(), event.query()));
-        probe.tell(format!("{:?}", event.header("x-github-event")));
-        probe.tell(format!("{:?}", event.body()));
+        probe.record(format!("{} {} {:?}", event.method(), event.path(), event.query()));
+        probe.record(format!("{:?}", event.header("x-github-event")));
+        probe.record(format!("{:?}", event.body()));
         Ok(())
     });
     let (probe, _started, client) = extension.start(Setup::default()).await;
@@ -28,7 +28,7 @@ async fn method_path_headers_and_body_arrive() {
 async fn an_event_of_32_mib_arrives_whole() {
     let extension = probe().event(|probe, event| async move {
         let sum: u64 = event.body().iter().map(|byte| u64::from(*byte)).sum();
-        probe.tell(format!("{} bytes, {sum}", event.body().len()));
+        probe.record(format!("{} bytes, {sum}", event.body().len()));
         Ok(())
     });
     let (probe, _started, client) = extension.start(Setup::default()).await;
@@ -62,7 +62,7 @@ async fn what_is_not_an_http_request_is_refused() {
 async fn a_panic_over_an_event_is_internal_and_the_server_lives() {
     let extension = probe().event(|probe, event| async move {
         assert!(event.method() == "GET", "on purpose, with hunter2");
-        probe.tell("handled");
+        probe.record("handled");
         Ok(())
     });
     let (probe, _started, client) = extension.start(Setup::default()).await;
@@ -78,7 +78,7 @@ async fn a_panic_over_an_event_is_internal_and_the_server_lives() {
 }
 
 #[tokio::test]
-async fn what_the_extension_refuses_is_told_and_its_own_failure_is_not() {
+async fn what_the_extension_refuses_is_reported_and_its_own_failure_is_not() {
     let extension = probe().event(|_, event| async move {
         match event.path() {
             "/unsigned" => Err(Error::invalid_parameter("signature", "is missing")),

@@ -5,11 +5,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::gofer::{Gofer, Then, run_of};
 use crate::support::probe::{Builder, Probe, probe};
-use crate::support::{Client, Setup, Started, TOKEN, patient, within};
+use crate::support::{Client, Setup, Started, TOKEN, long_grace, within};
 use gofer_proto as proto;
 use gofer_proto::initiator;
 use gofer_sdk::{Error, ErrorKind, Run};
@@ -19,10 +19,10 @@ use tonic::{Code, Status};
 /// Starts one run, tells how that went, and waits for its end.
 fn starts_one_run() -> Builder {
     probe().serve(|probe, subscription| async move {
-        probe.tell("starting");
+        probe.record("starting");
         match subscription.start_run(Run::because("of a test")).await {
-            Ok(run) => probe.tell(format!("started {} of {}", run.id(), run.pipeline())),
-            Err(error) => probe.tell(format!("{:?}: {error}", error.kind())),
+            Ok(run) => probe.record(format!("started {} of {}", run.id(), run.pipeline())),
+            Err(error) => probe.record(format!("{:?}: {error}", error.kind())),
         }
         subscription.cancelled().await;
         Ok(())
@@ -30,7 +30,7 @@ fn starts_one_run() -> Builder {
 }
 
 async fn start(extension: Builder, gofer: &Gofer) -> (Arc<Probe>, Started, Client) {
-    extension.start(Setup { limits: patient(), gofer: Some(gofer.address) }).await
+    extension.start(Setup { limits: long_grace(), gofer: Some(gofer.address) }).await
 }
 
 fn failed(probe: &Probe, kind: ErrorKind) -> bool {
@@ -39,7 +39,7 @@ fn failed(probe: &Probe, kind: ErrorKind) -> bool {
 }
 
 #[tokio::test]
-async fn gofer_is_told_who_starts_a_run_and_why_and_with_what() {
+async fn gofer_gets_who_starts_a_run_and_why_and_with_what() {
     let gofer = Gofer::there(|_, _| Then::Answer);
     let extension = probe().serve(|probe, subscription| async move {
         let run = Run::because("a commit was pushed")
@@ -47,12 +47,12 @@ async fn gofer_is_told_who_starts_a_run_and_why_and_with_what() {
             .variable("EMPTY", "")
             .variable("COMMIT", "decaf");
         let run = subscription.start_run(run).await?;
-        probe.tell(format!("{} {} {:?}", run.id(), run.initiator(), run.variable("COMMIT")));
+        probe.record(format!("{} {} {:?}", run.id(), run.initiator(), run.variable("COMMIT")));
         Ok(())
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("nightly", &[]).await.unwrap();
-    probe.until_told(r#"1 probe (l) Some("decaf")"#).await;
+    probe.until_seen(r#"1 probe (l) Some("decaf")"#).await;
     let book = gofer.book();
     let [run] = &book.runs[..] else { panic!("{:?}", book.runs) };
     assert_eq!((run.namespace.as_str(), run.pipeline.as_str()), ("default", "nightly"));
@@ -72,12 +72,12 @@ async fn a_run_that_is_due_while_gofer_is_away_arrives_once() {
     let gofer = Gofer::away(|_, _| Then::Answer);
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("starting").await;
+    probe.until_seen("starting").await;
     // Nobody can tell that somebody knocks at a closed port: some attempts' time.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(probe.seen().events.last().unwrap(), "starting", "it keeps trying");
     gofer.come_back();
-    probe.until_told("started 1 of default/a").await;
+    probe.until_seen("started 1 of default/a").await;
     client.unsubscribe("a").await.unwrap();
     assert_eq!(gofer.book().starts, 1);
 }
@@ -89,7 +89,7 @@ async fn a_gofer_that_says_it_is_unavailable_is_asked_again() {
     });
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("started 1 of default/a").await;
+    probe.until_seen("started 1 of default/a").await;
     assert_eq!(gofer.book().starts, 3);
 }
 
@@ -131,7 +131,7 @@ fn remember_an_old_run(gofer: &Gofer) {
 }
 
 #[tokio::test]
-async fn an_overdue_interval_fires_once_when_gofer_has_told_of_its_last_run() {
+async fn an_overdue_interval_fires_once_when_gofer_has_reported_its_last_run() {
     let gofer = Gofer::there(|_, _| Then::Answer);
     remember_an_old_run(&gofer);
     gofer.remember(run_of("a", 8, initiator::Type::Human, "somebody"));
@@ -143,7 +143,7 @@ async fn an_overdue_interval_fires_once_when_gofer_has_told_of_its_last_run() {
 }
 
 #[tokio::test]
-async fn a_gofer_that_is_not_well_is_asked_again_for_the_last_run() {
+async fn a_gofer_that_fails_is_asked_again_for_the_last_run() {
     let gofer = Gofer::there(|_, _| Then::Answer);
     remember_an_old_run(&gofer);
     gofer.refuse_lists(1);
@@ -163,13 +163,13 @@ async fn ticks_asked_for_again_and_again_make_one_question_for_the_last_run() {
             let mut ticks = subscription.every(subscription.params().every.unwrap())?;
             let _ = tokio::time::timeout(Duration::ZERO, ticks.next()).await;
         }
-        probe.tell("asked");
+        probe.record("asked");
         subscription.cancelled().await;
         Ok(())
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
-    probe.until_told("asked").await;
+    probe.until_seen("asked").await;
     gofer.come_back();
     gofer.until(|book| book.lists > 0).await;
     // The other questions would follow one another without a pause.
@@ -209,7 +209,7 @@ async fn pipelines_that_cannot_be_run_now_do_not_keep_others_from_running() {
     }
     gofer.until(|book| book.starts > 64).await;
     client.subscribe("good", &[]).await.unwrap();
-    probe.until_told("started 1 of default/good").await;
+    probe.until_seen("started 1 of default/good").await;
 }
 
 #[tokio::test]
@@ -222,11 +222,13 @@ async fn an_unsubscribe_during_an_outage_ends_promptly() {
         client.subscribe(key, &[]).await.unwrap();
     }
     probe.until(|seen| seen.count("starting") == 100).await;
-    let asked = Instant::now();
-    for key in keys.iter().rev() {
-        client.unsubscribe(key).await.unwrap();
-    }
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    // Together: were there a second for each, as for a call in flight, it would hang.
+    within(async {
+        for key in keys.iter().rev() {
+            client.unsubscribe(key).await.unwrap();
+        }
+    })
+    .await;
     assert!(probe.seen().running.is_empty());
     let cancelled =
         probe.seen().events.iter().filter(|event| event.starts_with("Cancelled: ")).count();
@@ -245,33 +247,31 @@ async fn a_shutdown_during_an_outage_ends_promptly() {
         client.subscribe(&format!("p{n}"), &[("every", "1ms")]).await.unwrap();
     }
     probe.until(|seen| seen.served == 100).await;
-    let asked = Instant::now();
+    // Neither waits for the grace.
     client.shutdown().await.unwrap();
     started.stopped().await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     assert!(probe.seen().running.is_empty());
 }
 
 #[tokio::test]
 async fn init_and_subscribe_do_not_wait_for_a_gofer_that_is_away() {
     let gofer = Gofer::away(|_, _| Then::Answer);
-    let asked = Instant::now();
+    // It does not come back, so what waits for it hangs.
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
-    probe.until_told("starting").await;
+    probe.until_seen("starting").await;
 }
 
 #[tokio::test]
 async fn a_gofer_with_a_certificate_of_a_stranger_gets_no_token() {
-    let gofer = Gofer::there_as_a_stranger();
+    let gofer = Gofer::there_untrusted();
     let extension = probe().init(|probe, _| async move {
         let gofer = probe.gofer();
         // In the background, as Init must not wait for Gofer.
         tokio::spawn(async move {
             let error = gofer.api().get_system_info(proto::GetSystemInfoRequest {}).await;
             let error: Error = error.unwrap_err().into();
-            probe.tell(format!("failed: {error:?}"));
+            probe.record(format!("failed: {error:?}"));
         });
         Ok(())
     });
@@ -309,7 +309,7 @@ async fn calls_with_deadlines_shorter_than_connecting_get_a_connection_in_the_en
     let gofer = Gofer::there(|_, _| Then::Answer);
     let address = slow_way(gofer.address, Duration::from_millis(500)).await;
     let (probe, _started, _client) =
-        probe().start(Setup { limits: patient(), gofer: Some(address) }).await;
+        probe().start(Setup { limits: long_grace(), gofer: Some(address) }).await;
     let reached = async {
         let mut attempts = 0;
         loop {

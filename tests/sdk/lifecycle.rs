@@ -1,11 +1,11 @@
 //! From the first call to the last, over a real socket: what works before Init,
 //! Init itself however it goes, deadlines, and the end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::support::conversation::Conversation;
 use crate::support::probe::{probe, together};
-use crate::support::talk::Talk;
-use crate::support::{EVENT, NAME, Setup, impatient, patient, within};
+use crate::support::{EVENT, NAME, Setup, long_grace, short_grace, within};
 use gofer_proto::{ExtensionInitRequest, ExtensionShutdownRequest};
 use gofer_sdk::Error;
 use tokio::net::TcpStream;
@@ -35,8 +35,10 @@ async fn info_and_both_conversations_work_before_init() {
     assert_eq!(info.name, NAME);
     assert!(info.documentation.contains("The probe of the test."), "{}", info.documentation);
     assert!(info.registered.is_empty());
-    assert!(Talk::installer(&client).await.unwrap().query().await.starts_with("probe: "));
-    assert!(Talk::configurator(&client).await.unwrap().query().await.starts_with("value: "));
+    assert!(Conversation::installer(&client).await.unwrap().query().await.starts_with("probe: "));
+    assert!(
+        Conversation::configurator(&client).await.unwrap().query().await.starts_with("value: ")
+    );
 }
 
 #[tokio::test]
@@ -81,18 +83,18 @@ async fn a_stop_from_outside_ends_it_as_shutdown_does() {
 async fn while_it_shuts_down_nothing_new_is_accepted() {
     let extension = probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
-        probe.tell("cancelled");
+        probe.record("cancelled");
         probe.wait_at_gate().await;
         Ok(())
     });
     let (probe, started, client) =
-        extension.start(Setup { limits: patient(), ..Setup::default() }).await;
+        extension.start(Setup { limits: long_grace(), ..Setup::default() }).await;
     client.subscribe("a", &[]).await.unwrap();
     let shutdown = tokio::spawn({
         let client = client.clone();
         async move { client.shutdown().await }
     });
-    probe.until_told("cancelled").await;
+    probe.until_seen("cancelled").await;
     for (call, outcome) in [
         ("Init", client.init(&probe.config()).await),
         ("Subscribe", client.subscribe("b", &[]).await),
@@ -126,19 +128,19 @@ async fn while_it_shuts_down_nothing_new_is_accepted() {
 async fn an_unsubscribe_that_waits_when_it_stops_does_not_say_that_it_has_ended() {
     let extension = probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
-        probe.tell("cancelled");
+        probe.record("cancelled");
         probe.wait_at_gate().await;
         Ok(())
     });
     let (probe, mut started, client) =
-        extension.start(Setup { limits: patient(), ..Setup::default() }).await;
+        extension.start(Setup { limits: long_grace(), ..Setup::default() }).await;
     client.subscribe("a", &[]).await.unwrap();
     let unsubscribe = || {
         let client = client.clone();
         tokio::spawn(async move { client.unsubscribe("a").await })
     };
     let first = unsubscribe();
-    probe.until_told("cancelled").await;
+    probe.until_seen("cancelled").await;
     let second = unsubscribe();
     // On this one thread it is sent while we yield, and one connection keeps the
     // order.
@@ -160,7 +162,7 @@ async fn an_extension_that_does_not_clean_up_is_not_waited_for_without_end() {
     let extension =
         probe().serve(|_, _| std::future::pending()).shutdown(|_, ()| std::future::pending());
     let (probe, started, client) =
-        extension.start(Setup { limits: impatient(), ..Setup::default() }).await;
+        extension.start(Setup { limits: short_grace(), ..Setup::default() }).await;
     client.subscribe("a", &[]).await.unwrap();
     client.shutdown().await.unwrap();
     started.stopped().await.unwrap();
@@ -179,18 +181,18 @@ async fn a_panic_while_it_cleans_up_does_not_keep_it_from_ending() {
 async fn a_caller_of_shutdown_that_goes_away_does_not_stop_the_end() {
     let extension = probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
-        probe.tell("cancelled");
+        probe.record("cancelled");
         probe.wait_at_gate().await;
         Ok(())
     });
     let (probe, started, client) =
-        extension.start(Setup { limits: patient(), ..Setup::default() }).await;
+        extension.start(Setup { limits: long_grace(), ..Setup::default() }).await;
     client.subscribe("a", &[]).await.unwrap();
     let shutdown = tokio::spawn({
         let client = client.clone();
         async move { drop(client.raw().shutdown(ExtensionShutdownRequest {}).await) }
     });
-    probe.until_told("cancelled").await;
+    probe.until_seen("cancelled").await;
     shutdown.abort();
     drop(client);
     probe.open_gate();
@@ -211,7 +213,7 @@ async fn two_inits_at_once_with_the_same_configuration_are_one() {
         async move { client.init(&probe.config()).await }
     });
     let both = tokio::spawn(together(inits));
-    probe.until_told("init").await;
+    probe.until_seen("init").await;
     // A call that is answered after the second Init has arrived.
     started.client().await.info().await.unwrap();
     assert!(!both.is_finished());
@@ -233,7 +235,7 @@ async fn of_two_inits_at_once_with_different_configurations_one_fails() {
         let probe = probe.clone();
         async move { client.init(&probe.config_with("first")).await }
     });
-    probe.until_told("init first").await;
+    probe.until_seen("init first").await;
     let other = started.client().await;
     let status = other.init(&probe.config_with("second")).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
@@ -253,7 +255,7 @@ async fn a_later_init_succeeds_if_equal_and_fails_if_different() {
     for other in [vec![("probe", id), ("note", "two")], vec![("probe", id)]] {
         let status = client.init(&other).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-        assert!(!status.message().contains("two"), "a value is told: {status}");
+        assert!(!status.message().contains("two"), "a value is shown: {status}");
     }
     assert_eq!(probe.seen().events, ["init one"]);
 }
@@ -269,7 +271,7 @@ async fn a_lost_reply_to_init_does_not_brick_the_extension() {
         let (probe, client) = (probe.clone(), started.client().await);
         async move { drop(client.init(&probe.config()).await) }
     });
-    probe.until_told("init").await;
+    probe.until_seen("init").await;
     // The caller goes away, connection and all, in mid-call.
     lost.abort();
     assert!(within(lost).await.unwrap_err().is_cancelled());
@@ -337,19 +339,19 @@ async fn a_panic_in_init_is_internal_and_the_server_lives() {
 async fn a_shutdown_during_init_does_not_wait_for_it() {
     let extension = probe().init(|_, _| std::future::pending());
     let (probe, started, client) =
-        extension.start_bare(Setup { limits: patient(), ..Setup::default() }).await;
+        extension.start_bare(Setup { limits: long_grace(), ..Setup::default() }).await;
     let init = tokio::spawn({
         let (probe, client) = (probe.clone(), client.clone());
         async move { client.init(&probe.config()).await }
     });
-    probe.until_told("init").await;
+    probe.until_seen("init").await;
     client.shutdown().await.unwrap();
     assert_eq!(within(init).await.unwrap().unwrap_err().code(), Code::Unavailable);
     started.stopped().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_call_longer_than_its_deadline_is_told_so_and_goes_on() {
+async fn a_call_longer_than_its_deadline_is_reported_and_goes_on() {
     let extension = probe().init(|probe, _| async move {
         probe.wait_at_gate().await;
         Ok(())
@@ -358,11 +360,10 @@ async fn a_call_longer_than_its_deadline_is_told_so_and_goes_on() {
     let config = probe.config().map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mut request = Request::new(ExtensionInitRequest { config: config.into() });
     request.set_timeout(Duration::from_millis(50));
-    // The client has no timer of its own: this is the server's answer.
-    let asked = Instant::now();
+    // The client has no timer of its own: this is the server's answer, and without its
+    // deadline there would be none before the gate opens.
     let status = within(client.raw().init(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     probe.open_gate();
     client.init(&probe.config()).await.unwrap();
     assert_eq!(probe.seen().events, ["init"]);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::support::gofer::{Gofer, Then, run_of};
 use crate::support::probe::{Builder, Probe, probe};
-use crate::support::{Client, Setup, Started, patient};
+use crate::support::{Client, Setup, Started, long_grace};
 use gofer_proto::initiator;
 use gofer_sdk::{ErrorKind, Run};
 use tonic::Status;
 
 async fn start(extension: Builder, gofer: &Gofer) -> (Arc<Probe>, Started, Client) {
-    extension.start(Setup { limits: patient(), gofer: Some(gofer.address) }).await
+    extension.start(Setup { limits: long_grace(), gofer: Some(gofer.address) }).await
 }
 
 /// Waits until the extension has taken up what Gofer answered before, and Gofer
@@ -27,7 +27,7 @@ fn starts_two_runs() -> Builder {
     probe().serve(|probe, subscription| async move {
         for _ in 0..2 {
             let run = subscription.start_run(Run::because("of a test")).await?;
-            probe.tell(format!("started {}", run.id()));
+            probe.record(format!("started {}", run.id()));
         }
         Ok(())
     })
@@ -41,13 +41,13 @@ async fn a_run_whose_answer_got_lost_is_found_and_not_started_again() {
     });
     let (probe, _started, client) = start(starts_two_runs(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("started 2").await;
+    probe.until_seen("started 2").await;
     let book = gofer.book();
     assert_eq!((book.starts, book.runs.len(), book.lists), (2, 2, 1));
 }
 
 #[tokio::test]
-async fn runs_of_others_are_not_taken_for_the_one_whose_answer_got_lost() {
+async fn runs_of_others_are_not_mistaken_for_the_one_whose_answer_got_lost() {
     let gofer = Arc::new(Gofer::there(|_, number| match number {
         2 => Then::Refuse(Status::deadline_exceeded("a proxy gave up")),
         _ => Then::Answer,
@@ -62,14 +62,14 @@ async fn runs_of_others_are_not_taken_for_the_one_whose_answer_got_lost() {
                 gofer.remember(run_of("a", 2, initiator::Type::Extension, "probe (other)"));
                 gofer.remember(run_of("a", 3, initiator::Type::Human, "probe (l)"));
                 let run = subscription.start_run(Run::because("of a test")).await?;
-                probe.tell(format!("started {}", run.id()));
+                probe.record(format!("started {}", run.id()));
                 Ok(())
             }
         }
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("started 4").await;
+    probe.until_seen("started 4").await;
     assert_eq!(gofer.book().starts, 3);
 }
 
@@ -83,7 +83,7 @@ async fn a_proxy_that_lost_gofer_in_mid_call_does_not_make_two_runs() {
     });
     let (probe, _started, client) = start(starts_two_runs(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("started 2").await;
+    probe.until_seen("started 2").await;
     assert_eq!((gofer.book().starts, gofer.book().runs.len()), (2, 2));
 }
 
@@ -99,7 +99,7 @@ async fn two_starts_at_once_of_one_subscription_are_two_runs_though_an_answer_ge
             subscription.start_run(Run::because("one")),
             subscription.start_run(Run::because("other")),
         );
-        probe.tell(format!("started {} and {}", one?.id(), other?.id()));
+        probe.record(format!("started {} and {}", one?.id(), other?.id()));
         Ok(())
     });
     let (probe, _started, client) = start(extension, &gofer).await;
@@ -108,24 +108,24 @@ async fn two_starts_at_once_of_one_subscription_are_two_runs_though_an_answer_ge
     // Were the other one under way too, its run could be taken for this one's.
     settled(&probe, &client).await;
     gofer.hang_up();
-    probe.until_told("started 2 and 3").await;
+    probe.until_seen("started 2 and 3").await;
     let book = gofer.book();
     let reasons = book.runs.iter().map(|run| run.initiator.as_ref().unwrap().reason.as_str());
     assert!(reasons.eq(["first", "one", "other"]), "{:?}", book.runs);
 }
 
 #[tokio::test]
-async fn where_the_last_run_is_not_known_a_lost_answer_is_told_and_nothing_started_again() {
+async fn if_the_last_run_is_not_known_a_lost_answer_is_reported_and_nothing_started_again() {
     let gofer = Gofer::there(|_, _| Then::StartAndHangUp);
     let extension = probe().serve(|probe, subscription| async move {
         let error = subscription.start_run(Run::because("of a test")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        probe.tell("told");
+        probe.record("told");
         Ok(())
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
-    probe.until_told("told").await;
+    probe.until_seen("told").await;
     assert_eq!(gofer.book().starts, 1);
 }
 
@@ -140,14 +140,14 @@ async fn a_tick_whose_answer_got_lost_starts_one_run() {
         let mut ticks = subscription.every(subscription.params().every.unwrap())?;
         while ticks.next().await {
             let run = subscription.start_run(Run::because("the interval elapsed")).await?;
-            probe.tell(format!("started {}", run.id()));
+            probe.record(format!("started {}", run.id()));
         }
         Ok(())
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[("every", "2s")]).await.unwrap();
     gofer.until(|book| book.lists == 1 && book.starts == 0).await;
-    probe.until_told("started 1").await;
+    probe.until_seen("started 1").await;
     client.unsubscribe("a").await.unwrap();
     assert_eq!((gofer.book().starts, gofer.book().runs.len()), (1, 1));
 }
@@ -165,7 +165,7 @@ async fn a_lost_answer_beside_the_question_for_the_last_run_makes_no_second_run(
         ticks.next().await;
         // Whether the run is found or its loss is told: there is one.
         let _ = subscription.start_run(Run::because("the interval elapsed")).await;
-        probe.tell("done");
+        probe.record("done");
         subscription.cancelled().await;
         Ok(())
     });
@@ -176,7 +176,7 @@ async fn a_lost_answer_beside_the_question_for_the_last_run_makes_no_second_run(
     gofer.until(|book| book.in_flight == 1 && book.lists == 1).await;
     settled(&probe, &client).await;
     gofer.hang_up();
-    probe.until_told("done").await;
+    probe.until_seen("done").await;
     assert_eq!((gofer.book().starts, gofer.book().runs.len()), (1, 1));
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tonic::Code;
 
 use crate::support::probe::probe;
-use crate::support::{Client, EVENT, Setup, Started, impatient, within};
+use crate::support::{Client, EVENT, Setup, Started, short_grace, within};
 
 /// Panics when it is dropped, unless another panic is under way.
 #[derive(Deserialize, JsonSchema)]
@@ -51,7 +51,7 @@ impl Extension for Bombs {
 }
 
 async fn bombs() -> (Started, Client) {
-    let started = Setup { limits: impatient(), ..Setup::default() }.start::<Bombs>().await;
+    let started = Setup { limits: short_grace(), ..Setup::default() }.start::<Bombs>().await;
     let client = started.client().await;
     client.init(&[]).await.unwrap();
     (started, client)
@@ -184,17 +184,17 @@ impl tracing::Subscriber for Formats {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// An error that cannot be told.
+/// An error that cannot be formatted.
 #[derive(Debug)]
-struct Unspeakable;
+struct PanicsInDisplay;
 
-impl fmt::Display for Unspeakable {
+impl fmt::Display for PanicsInDisplay {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         panic!("on purpose, in Display")
     }
 }
 
-impl std::error::Error for Unspeakable {}
+impl std::error::Error for PanicsInDisplay {}
 
 #[tokio::test]
 async fn a_serve_whose_error_panics_in_the_log_is_started_again() {
@@ -202,7 +202,7 @@ async fn a_serve_whose_error_panics_in_the_log_is_started_again() {
     let _logged = tracing::subscriber::set_default(Formats);
     let extension = probe().serve(|probe, subscription| async move {
         if probe.seen().served == 1 {
-            return Err(Error::new(ErrorKind::Unavailable, "not now").with_source(Unspeakable));
+            return Err(Error::new(ErrorKind::Unavailable, "not now").with_source(PanicsInDisplay));
         }
         subscription.cancelled().await;
         Ok(())

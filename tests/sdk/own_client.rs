@@ -67,10 +67,10 @@ async fn a_core_that_was_restarted_is_known_by_the_certificate_beside_its_store(
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_unless_anything_goes() {
+async fn an_untrusted_certificate_is_refused_unless_verification_is_skipped() {
     let core = Core::on_loopback().await.unwrap();
-    let stranger = Gofer::builder(address(&core)).build().unwrap();
-    let status = stranger.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
+    let unauthenticated = Gofer::builder(address(&core)).build().unwrap();
+    let status = unauthenticated.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("invalid peer certificate"), "{status}");
     let careless = Gofer::builder(address(&core)).skip_tls_verify(true).build().unwrap();
@@ -98,7 +98,7 @@ async fn a_certificate_of_the_owners_is_shown_outside_and_extensions_still_work(
 }
 
 #[tokio::test]
-async fn who_cannot_be_reached_is_unavailable() {
+async fn an_unreachable_gofer_is_unavailable() {
     let nobody: SocketAddr = {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.local_addr().unwrap()

@@ -1,5 +1,5 @@
-//! The little of a Gofer that an extension calls back: runs are started and
-//! listed, over TLS on loopback, well or badly as its test tells it.
+//! A small part of Gofer, as much as an extension calls: runs are started and listed,
+//! over TLS on loopback, with the failures that a test asks for.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,14 +30,14 @@ use tonic::body::Body;
 
 use super::{IDENTITY, Identity};
 
-/// What becomes of one call to start a run.
+/// The outcome of one call to start a run.
 pub enum Then {
     /// The run is started and the answer sent.
     Answer,
     /// Nothing is started.
     Refuse(Status),
     /// The run is started, and the answer says that it was not, as a proxy's
-    /// does where it lost its connection to Gofer.
+    /// does if it lost its connection to Gofer.
     StartAndRefuse(Status),
     /// The run is started; the answer waits for the test.
     Hold,
@@ -50,9 +50,9 @@ pub enum Then {
 pub struct Book {
     /// The runs that were started, oldest first.
     pub runs: Vec<Run>,
-    /// Calls to start a run, whatever became of them.
+    /// Calls to start a run, whatever their outcome.
     pub starts: usize,
-    /// Calls to list runs, whatever became of them.
+    /// Calls to list runs, whatever their outcome.
     pub lists: usize,
     /// Calls to start a run that are being answered.
     pub in_flight: usize,
@@ -65,14 +65,14 @@ type Script = Box<dyn Fn(&StartRunRequest, usize) -> Then + Send + Sync>;
 pub struct Gofer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    /// The port, while nobody listens on it.
+    /// The port, while nothing listens on it.
     closed: Mutex<Option<TcpSocket>>,
 }
 
 struct Shared {
     book: watch::Sender<Book>,
     script: Script,
-    /// Lets held answers go.
+    /// Releases held answers.
     release: Semaphore,
     /// Ends the connections.
     hang_up: Notify,
@@ -88,8 +88,8 @@ impl Gofer {
         Self::new(&IDENTITY, script)
     }
 
-    /// A Gofer, or somebody else in its place, whom nobody trusts.
-    pub fn there_as_a_stranger() -> Self {
+    /// A Gofer, or another server in its place, with a certificate that is not trusted.
+    pub fn there_untrusted() -> Self {
         let gofer = Self::new(&Identity::new(), |_, _| Then::Answer);
         gofer.come_back();
         gofer
@@ -132,7 +132,7 @@ impl Gofer {
         gofer
     }
 
-    /// Listens, from now on.
+    /// Listens from now on.
     pub fn come_back(&self) {
         let socket = self.closed.lock().unwrap().take().unwrap();
         tokio::spawn(accept(socket.listen(64).unwrap(), Arc::clone(&self.shared)));
@@ -142,28 +142,28 @@ impl Gofer {
         self.shared.book.borrow()
     }
 
-    /// Waits until what Gofer has seen is as described.
+    /// Waits until the condition holds for what Gofer has seen.
     pub async fn until(&self, condition: impl FnMut(&Book) -> bool) {
         let mut book = self.shared.book.subscribe();
         drop(super::within(book.wait_for(condition)).await.unwrap());
     }
 
-    /// Lets all held answers go, and all that would be held from now on.
+    /// Releases all held answers, and all that would be held from now on.
     pub fn release(&self) {
         self.shared.release.add_permits(Semaphore::MAX_PERMITS / 2);
     }
 
-    /// Ends all connections, also in mid-call: held answers are lost.
+    /// Ends all connections, also during calls: held answers are lost.
     pub fn hang_up(&self) {
         self.shared.hang_up.notify_waiters();
     }
 
-    /// Refuses so many calls to list runs, as a Gofer does that is not well.
+    /// Refuses this many calls to list runs.
     pub fn refuse_lists(&self, count: usize) {
         self.shared.refusals.store(count, Ordering::SeqCst);
     }
 
-    /// Has a run on the book as if it had been started earlier.
+    /// Adds a run as if it had been started earlier.
     pub fn remember(&self, run: Run) {
         self.shared.book.send_modify(|book| book.runs.push(run));
     }
@@ -185,7 +185,7 @@ pub fn run_of(pipeline: &str, id: i64, kind: initiator::Type, initiator: &str) -
     }
 }
 
-/// In milliseconds, as Gofer tells times.
+/// In Unix milliseconds.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
@@ -301,7 +301,7 @@ impl Calls {
     }
 }
 
-/// Counts a call for as long as it is being answered, also where it is dropped.
+/// Counts a call while it is being answered, also if it is dropped.
 struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {

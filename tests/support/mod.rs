@@ -14,9 +14,9 @@
     reason = "what fails here fails a test"
 )]
 
+pub mod conversation;
 pub mod gofer;
 pub mod probe;
-pub mod talk;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -53,16 +53,15 @@ use tonic_health::pb::health_client::HealthClient;
 /// The token that the extension under test is started with.
 pub const TOKEN: &str = "the-token-of-the-tests";
 
-/// The name that the extension under test is installed under.
+/// The name under which the extension under test is installed.
 pub const NAME: &str = "probe";
 
-/// Longer than anything here takes on a busy machine, so that what hangs fails
-/// by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here takes on a busy machine, so that only what hangs fails.
+const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The outcome of a future that must not hang.
 pub async fn within<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it hangs")
+    tokio::time::timeout(HANG_TIMEOUT, future).await.expect("it hangs")
 }
 
 /// A certificate for the loopback address, and its key.
@@ -79,10 +78,10 @@ impl Identity {
     }
 }
 
-/// Who the extension and Gofer are, and whom each trusts.
+/// The certificate of both the extension and Gofer, which each of them trusts.
 pub static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::new);
 
-/// Trusts [`IDENTITY`] and nobody else.
+/// Trusts [`IDENTITY`] and nothing else.
 static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(IDENTITY.certificate.as_bytes()).unwrap()).unwrap();
@@ -100,7 +99,7 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
 #[derive(Default)]
 pub struct Setup {
     pub limits: Limits,
-    /// Where Gofer is; at a closed port where no test says otherwise.
+    /// Where Gofer is; a closed port by default.
     pub gofer: Option<SocketAddr>,
 }
 
@@ -134,13 +133,14 @@ impl Setup {
     }
 }
 
-/// Limits with a grace that no test waits out by accident.
-pub fn patient() -> Limits {
-    Limits::default().with_stop_grace(Duration::from_secs(60))
+/// Limits with a grace that is longer than [`within`] waits: a test that waits for it
+/// fails.
+pub fn long_grace() -> Limits {
+    Limits::default().with_stop_grace(10 * HANG_TIMEOUT)
 }
 
-/// Limits with a grace that a test may wait out.
-pub fn impatient() -> Limits {
+/// Limits with a grace that a test may wait for.
+pub fn short_grace() -> Limits {
     Limits::default().with_stop_grace(Duration::from_millis(200))
 }
 
@@ -158,7 +158,7 @@ impl Started {
     }
 
     /// A connection without any token.
-    pub async fn stranger(&self) -> Connection {
+    pub async fn unauthenticated(&self) -> Connection {
         Connection::open(self.address, []).await
     }
 
@@ -167,7 +167,7 @@ impl Started {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    /// Drops the server in mid-service.
+    /// Drops the server while it serves.
     pub fn abandon(self) {
         self.serving.abort();
     }

@@ -1,7 +1,7 @@
-//! An extension that does what its test tells it, and tells what it was asked.
+//! An extension that does what its test sets up, and records what it was asked.
 //!
 //! Its configuration names the [`Probe`] of the test, so tests that run at the
-//! same time in one process do not meet.
+//! same time in one process do not interfere.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -20,7 +20,7 @@ use super::{Client, Setup, Started, within};
 pub struct Config {
     /// The probe of the test.
     pub probe: String,
-    /// Tells one configuration from another.
+    /// Distinguishes configurations.
     #[serde(default)]
     pub note: String,
 }
@@ -28,7 +28,7 @@ pub struct Config {
 /// What a pipeline sets.
 #[derive(Deserialize, JsonSchema)]
 pub struct Params {
-    /// Tells one subscription from another.
+    /// Distinguishes subscriptions.
     #[serde(default)]
     pub value: String,
     /// For tests of intervals.
@@ -76,15 +76,14 @@ pub struct Probe {
     serve: Hook<Subscription<Params>>,
     event: Hook<ExternalEvent>,
     shutdown: Hook<()>,
-    /// What a hook that waits for its test waits for.
+    /// What a hook waits for to continue.
     pub gate: Semaphore,
     gofer: Mutex<Option<Gofer>>,
 }
 
 static PROBES: LazyLock<Mutex<HashMap<String, Arc<Probe>>>> = LazyLock::new(Mutex::default);
 
-/// Makes a [`Probe`]: what is not set does what an extension does by default,
-/// and tells about it.
+/// Makes a [`Probe`]: a hook that is not set does what an extension does by default.
 pub struct Builder(Probe);
 
 pub fn probe() -> Builder {
@@ -115,7 +114,7 @@ impl Builder {
         self
     }
 
-    /// What `serve` does, between telling that it starts and that it ends.
+    /// What `serve` does, between the records of its start and its end.
     pub fn serve<F, Fut>(mut self, serve: F) -> Self
     where
         F: Fn(Arc<Probe>, Subscription<Params>) -> Fut + Send + Sync + 'static,
@@ -125,7 +124,7 @@ impl Builder {
         self
     }
 
-    /// What becomes of an external event.
+    /// What `external_event` does.
     pub fn event<F, Fut>(mut self, event: F) -> Self
     where
         F: Fn(Arc<Probe>, ExternalEvent) -> Fut + Send + Sync + 'static,
@@ -135,7 +134,7 @@ impl Builder {
         self
     }
 
-    /// How it cleans up.
+    /// What `shutdown` does.
     pub fn shutdown<F, Fut>(mut self, shutdown: F) -> Self
     where
         F: Fn(Arc<Probe>, ()) -> Fut + Send + Sync + 'static,
@@ -178,7 +177,7 @@ impl Probe {
         [("probe", &self.id), ("note", note)]
     }
 
-    pub fn tell(&self, event: impl Into<String>) {
+    pub fn record(&self, event: impl Into<String>) {
         self.seen.send_modify(|seen| seen.events.push(event.into()));
     }
 
@@ -186,15 +185,15 @@ impl Probe {
         self.seen.borrow()
     }
 
-    /// Waits until what has happened is as described.
+    /// Waits until the condition holds for what has happened.
     pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) {
         let mut seen = self.seen.subscribe();
-        let outcome = tokio::time::timeout(super::PATIENCE, seen.wait_for(condition)).await;
-        assert!(outcome.is_ok(), "it does not come about; what did: {:?}", self.seen().events);
+        let outcome = tokio::time::timeout(super::HANG_TIMEOUT, seen.wait_for(condition)).await;
+        assert!(outcome.is_ok(), "it does not happen; what did: {:?}", self.seen().events);
     }
 
-    /// Waits until it has been told.
-    pub async fn until_told(&self, event: &str) {
+    /// Waits until the event has been recorded.
+    pub async fn until_seen(&self, event: &str) {
         self.until(|seen| seen.has(event)).await;
     }
 
@@ -203,7 +202,7 @@ impl Probe {
         self.gate.acquire().await.unwrap().forget();
     }
 
-    /// Lets one pass that waits at the gate, now or later.
+    /// Lets one task pass the gate, now or later.
     pub fn open_gate(&self) {
         self.gate.add_permits(1);
     }
@@ -227,7 +226,7 @@ impl Probe {
     }
 }
 
-/// One `serve`, for as long as it exists, however it ends.
+/// One `serve`, while it exists, however it ends.
 struct Running {
     probe: Arc<Probe>,
     name: String,
@@ -256,7 +255,7 @@ impl Extension for Probed {
 
     async fn init(config: Config, gofer: Gofer) -> Result<Self> {
         let probe = PROBES.lock().unwrap().get(&config.probe).cloned().unwrap();
-        probe.tell(format!("init {}", config.note).trim_end());
+        probe.record(format!("init {}", config.note).trim_end());
         *probe.gofer.lock().unwrap() = Some(gofer);
         (probe.init)(Arc::clone(&probe), config.note).await?;
         Ok(Self(probe))
@@ -272,7 +271,7 @@ impl Extension for Probed {
     }
 
     async fn shutdown(&self) {
-        self.0.tell("shutdown");
+        self.0.record("shutdown");
         drop((self.0.shutdown)(Arc::clone(&self.0), ()).await);
     }
 }

@@ -34,7 +34,7 @@ use gofer_net::{Clock, Dial, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
-    Access, close_client, error, misdeclared, new_client, run_info, transport,
+    ClientOptions, close_client, error, misdeclared, new_client, run_info, transport,
 };
 use gofer_sdk::{Error, Extension, Gofer, PipelineId, Result, RunInfo};
 
@@ -165,7 +165,7 @@ impl Core {
         );
         let external = External::open(external, &extensions).await?;
         let own = extensions.accept_token(&token);
-        let client = new_client(Access {
+        let client = new_client(ClientOptions {
             dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
             server_name: ServerName::try_from(SERVER_NAME)?,

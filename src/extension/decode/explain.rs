@@ -1,8 +1,8 @@
 //! Finds all that is wrong with settings that cannot be read.
 //!
-//! Serde stops at the first failure. So the failing setting is noted and left
-//! out, and the rest is read again, until nothing new turns up. What is left
-//! out counts as given: it is not told to be missing as well.
+//! Serde stops at the first failure. So the failing setting is recorded and omitted,
+//! and the rest is read again, until there is no new failure. An omitted setting
+//! counts as given: it is not reported as missing as well.
 
 use serde::de::DeserializeOwned;
 
@@ -21,16 +21,15 @@ pub(super) fn explain<T: DeserializeOwned>(
     known: Known,
 ) -> Vec<Problem> {
     let mut search = Search::new(settings, declared, known);
-    let keys = search.set_bad_keys_aside();
+    let keys = search.omit_bad_keys();
     let missing = search.values::<T>();
     if let Some(missing) = missing {
         search.missing(missing);
     }
-    // What the extension declares comes first: a flood of other keys must not
-    // hide it.
+    // What the extension declares comes first: many other keys must not hide it.
     let mut problems = search.problems;
-    problems.extend(keys.told);
-    let more = keys.untold + problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.extend(keys.reported);
+    let more = keys.unreported + problems.len().saturating_sub(MAX_PROBLEMS);
     problems.truncate(MAX_PROBLEMS);
     if search.gave_up {
         problems.push(Problem::general("and more"));
@@ -43,12 +42,12 @@ pub(super) fn explain<T: DeserializeOwned>(
     problems
 }
 
-/// Settings up to which each is tried by itself, to tell which one is wrong.
-const MOST_TRIED: usize = 256;
+/// With more settings than this, they are not tried one by one to find the wrong one.
+const MAX_TRIED: usize = 256;
 
 struct BadKeys {
-    told: Vec<Problem>,
-    untold: usize,
+    reported: Vec<Problem>,
+    unreported: usize,
 }
 
 struct Search<'a> {
@@ -56,12 +55,12 @@ struct Search<'a> {
     declared: &'a Fields,
     known: Known,
     entries: Vec<(&'a str, &'a str)>,
-    /// Which settings are left out of further passes.
+    /// Which settings further passes omit.
     skip: Vec<bool>,
-    /// Keys that the type takes and that were left out nevertheless.
-    dropped: Vec<&'a str>,
+    /// Keys that the type has and that are omitted nevertheless.
+    omitted: Vec<&'a str>,
     problems: Vec<Problem>,
-    /// Whether there are more problems than were looked for.
+    /// Whether there may be more problems than were looked for.
     gave_up: bool,
 }
 
@@ -75,16 +74,16 @@ impl<'a> Search<'a> {
             known,
             entries,
             skip,
-            dropped: Vec::new(),
+            omitted: Vec::new(),
             problems: Vec::new(),
             gave_up: false,
         }
     }
 
-    /// Leaves out keys that are unknown or given twice.
-    fn set_bad_keys_aside(&mut self) -> BadKeys {
+    /// Omits keys that are unknown or given twice.
+    fn omit_bad_keys(&mut self) -> BadKeys {
         let names = names(self.declared, self.known);
-        let (mut told, mut untold) = (Vec::new(), 0);
+        let (mut reported, mut unreported) = (Vec::new(), 0);
         let mut start = 0;
         let entries = self.entries.clone();
         for same in entries.chunk_by(|(a, _), (b, _)| a.eq_ignore_ascii_case(b)) {
@@ -96,21 +95,21 @@ impl<'a> Search<'a> {
                 continue;
             }
             self.skip[range].fill(true);
-            self.dropped.extend(name);
-            if told.len() == MAX_PROBLEMS {
-                untold += 1;
+            self.omitted.extend(name);
+            if reported.len() == MAX_PROBLEMS {
+                unreported += 1;
                 continue;
             }
-            told.push(match name {
+            reported.push(match name {
                 Some(name) => Problem::new(shown(name), twice(same)),
-                None => Problem::new(shown(key), stranger(key, &names)),
+                None => Problem::new(shown(key), unknown_key(key, &names)),
             });
         }
-        BadKeys { told, untold }
+        BadKeys { reported, unreported }
     }
 
-    /// Reads until no new value turns out wrong. Gives the required setting
-    /// that is missing, if any.
+    /// Reads until there is no new wrong value. Returns the required setting that is
+    /// missing, if any.
     fn values<T: DeserializeOwned>(&mut self) -> Option<&'static str> {
         while self.problems.len() < MAX_PROBLEMS {
             let trace = Trace::new();
@@ -127,19 +126,19 @@ impl<'a> Search<'a> {
                     (self.culprit::<T>(trace.loose.get(), &message), None, message)
                 }
             };
-            // Each round leaves out one setting more, so the rounds end.
+            // Each round omits one more setting, so the rounds end.
             let index = index.filter(|index| self.skip.get(*index) == Some(&false));
             let Some((index, (key, _))) = index.and_then(|n| Some((n, *self.entries.get(n)?)))
             else {
-                // What is left out may be the reason for it.
-                if self.dropped.is_empty() {
+                // An omitted setting may be the reason.
+                if self.omitted.is_empty() {
                     self.problems.push(Problem::general(message));
                 }
                 return None;
             };
             let key = self.known.name(self.declared, key).unwrap_or(key);
             self.skip[index] = true;
-            self.dropped.push(key);
+            self.omitted.push(key);
             self.problems.push(Problem::new(shown(alias_of.unwrap_or(key)), message));
         }
         self.gave_up = self.read::<T>(&self.skip, &Trace::new()).is_err();
@@ -154,15 +153,14 @@ impl<'a> Search<'a> {
         fault.sentence(self.entries.iter().map(|(_, value)| *value))
     }
 
-    /// The setting without which a failure that names none is gone or another.
+    /// The setting without which a failure that names no setting disappears or changes.
     ///
-    /// Serde gathers what goes into a flattened struct before it reads any of
-    /// it, so which setting failed is lost. `loose` are the settings that were
-    /// gathered, by the bits of their index. Where there are none, a failure
-    /// that names no setting is the author's own, about all of them together.
+    /// Serde collects the settings of a flattened struct before it reads any of them, so
+    /// which one failed is lost. `loose` has a bit for each setting that was collected.
+    /// If there are none, the failure is the author's own, about all settings together.
     fn culprit<T: DeserializeOwned>(&self, loose: u64, message: &str) -> Option<usize> {
-        // Each try reads everything again: not where somebody sends thousands.
-        if self.entries.len() > MOST_TRIED {
+        // Each try reads everything again, which is too slow for thousands of them.
+        if self.entries.len() > MAX_TRIED {
             return None;
         }
         let candidates = (0..self.entries.len().min(u64::BITS as usize))
@@ -177,7 +175,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Tells `first` and all other required settings that are missing.
+    /// Reports `first` and all other required settings that are missing.
     fn missing(&mut self, first: &'static str) {
         let required = self.declared.iter().filter(|field| field.required);
         for field in required {
@@ -186,10 +184,9 @@ impl<'a> Search<'a> {
                 self.problems.push(Problem::new(&field.name, required_sentence(field)));
             }
         }
-        // Serde's word, which needs no guess at the aliases; but it cannot see
-        // what was left out.
-        let told = self.problems.iter().any(|problem| problem.key.as_deref() == Some(first));
-        if !told && !self.dropped.iter().any(|key| self.may_be(key, first)) {
+        // From serde, which knows the aliases, but not what was omitted.
+        let reported = self.problems.iter().any(|problem| problem.key.as_deref() == Some(first));
+        if !reported && !self.omitted.iter().any(|key| self.may_be(key, first)) {
             let message = match self.declared.named(first) {
                 Some(field) => required_sentence(field),
                 None => "is required".to_owned(),
@@ -200,10 +197,10 @@ impl<'a> Search<'a> {
 
     /// Whether `key` is `name` or may be an alias of it.
     ///
-    /// Serde lists the names of one field next to each other, without saying
-    /// where the next field begins. What no schema declares is an alias; of
-    /// which of its neighbours is left open. To call a setting missing that
-    /// was given would be worse than to say so a request later.
+    /// Serde lists the names of one field next to each other, without marking where the
+    /// next field begins. A name that is not in the schema is an alias of one of its
+    /// neighbours, and it is not known of which. Reporting a setting as missing that was
+    /// given would be worse than reporting it one request later.
     fn may_be(&self, key: &str, name: &str) -> bool {
         if key.eq_ignore_ascii_case(name) {
             return true;
@@ -216,7 +213,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The names to offer to one who typed an unknown key.
+/// The names to suggest for an unknown key.
 pub(super) fn names(declared: &Fields, known: Known) -> Vec<&str> {
     match known {
         Known::Struct(names) if declared.is_empty() => names.to_vec(),
@@ -234,14 +231,14 @@ fn twice(same: &[(&str, &str)]) -> String {
     format!("given twice, as {keys}; keys match without regard to case")
 }
 
-pub(super) fn stranger(key: &str, names: &[&str]) -> String {
+pub(super) fn unknown_key(key: &str, names: &[&str]) -> String {
     if let Some(name) = nearest(key, names) {
         return format!("unknown; did you mean `{name}`?");
     }
     if names.is_empty() {
-        return "unknown; this extension takes none".to_owned();
+        return "unknown; this extension has none".to_owned();
     }
-    format!("unknown; this extension knows {}", kind::quoted(names.iter().copied()))
+    format!("unknown; expected {}", kind::one_of(names.iter().copied()))
 }
 
 /// "is required: …" with the first paragraph of the description, or the kind.

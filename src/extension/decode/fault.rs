@@ -1,9 +1,8 @@
 //! What can go wrong while a setting is read, in words that are safe to show.
 //!
-//! A value may be a secret, so no [`Fault`] that leaves this module holds one.
-//! Serde's own errors quote what they met; here they keep only what they
-//! expected. Errors of other crates are free text, in which the value is
-//! blotted out.
+//! A value may be a secret, so no [`Fault`] that leaves this module holds one. Serde's
+//! own errors quote what they found; here they keep only what they expected. Errors of
+//! other crates are free text, in which the value is masked.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -15,7 +14,7 @@ use crate::extension::describe::kind::one_of;
 /// Why a reading of the settings stopped.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// A key is unknown or given twice; `decode` tells which and why.
+    /// A key is unknown or given twice; `explain` finds which and why.
     Key,
     /// A field has no value and no default.
     Missing(&'static str),
@@ -30,7 +29,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// What to tell, with none of `values` in it.
+    /// The message, with none of `values` in it.
     pub(super) fn sentence<'a>(self, values: impl IntoIterator<Item = &'a str>) -> String {
         match self {
             Self::Plain(words) => words.into_owned(),
@@ -44,7 +43,7 @@ impl Fault {
 }
 
 impl Display for Fault {
-    /// For code that turns an error into text before it has passed `sentence`.
+    /// For code that formats an error before `sentence` is called.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plain(words) => f.write_str(words),
@@ -81,7 +80,7 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(_: &str, _: &'static [&'static str]) -> Self {
-        Self::Plain("has a part that is not known".into())
+        Self::Plain("has an unknown part".into())
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -112,7 +111,7 @@ fn expectation(expected: &dyn Expected) -> Fault {
         "f32" | "f64" => "a number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a string" => "text".to_owned(),
-        // An author's visitor may quote what it met here, too.
+        // An author's visitor may quote the value here, too.
         _ => return Fault::Foreign(format!("must be {expected}")),
     };
     Fault::Plain(format!("must be {words}").into())
@@ -127,15 +126,15 @@ fn between(nonzero: bool, least: impl Display, most: impl Display) -> String {
     format!("a whole number from {least} to {most}{except}")
 }
 
-/// Enough for a sentence; the message may have been made from the value.
+/// Enough for a sentence; the message may be as long as the value.
 const MAX_MESSAGE: usize = 300;
 
-/// Below this a value is no secret, and blotting it out would eat the message:
-/// "1" is in many a sentence.
+/// A shorter value is not a secret, and masking it would damage the message: many
+/// messages contain a "1".
 const SECRET_CHARS: usize = 4;
 
-/// Searching takes time by the product of the two, and a request may hold tens
-/// of thousands of values. An author's sentence has neither.
+/// The time to search is the product of the two, and a request may hold tens of
+/// thousands of values. Real messages and settings stay far below these limits.
 const MAX_SEARCHED: usize = 2_000;
 const MAX_SECRETS: usize = 10_000;
 
@@ -156,21 +155,21 @@ fn redact<'a>(message: String, values: impl IntoIterator<Item = &'a str>) -> Str
     }
     let searchable = message.len() <= MAX_SEARCHED || secrets.len() <= 1;
     if secrets.len() > MAX_SECRETS || !searchable {
-        return "not acceptable, for a reason that cannot be shown".to_owned();
+        return "not acceptable; the reason cannot be shown".to_owned();
     }
-    // The longest first: what is part of another must not break that one up.
+    // The longest first, so that masking one does not split a longer one.
     secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets.into_iter().fold(message, |message, secret| {
-        let message = blot(message, secret);
-        let message = blot(message, format!("{secret:?}").trim_matches('"'));
-        blot(message, &secret.escape_default().to_string())
+        let message = mask(message, secret);
+        let message = mask(message, format!("{secret:?}").trim_matches('"'));
+        mask(message, &secret.escape_default().to_string())
     })
 }
 
-/// `message` with each occurrence of `secret` replaced by "…", in any case: a
-/// library may quote what it has put into lower case.
-fn blot(message: String, secret: &str) -> String {
-    // ASCII case moves no byte, so places in one text are places in the other.
+/// `message` with each occurrence of `secret` replaced by "…", without regard to case:
+/// a library may quote a value in lower case.
+fn mask(message: String, secret: &str) -> String {
+    // ASCII case changes no length, so positions are the same in both texts.
     let searched = message.to_ascii_lowercase();
     let mut clean = String::new();
     let mut end = 0;

@@ -1,7 +1,7 @@
 //! All settings of one request, read as the author's struct.
 //!
-//! One pass, without allocations of its own. It stops at the first thing that
-//! is wrong; `decode` then finds the rest by leaving that setting out.
+//! One pass, without allocations of its own. It stops at the first problem; `explain`
+//! then finds the others by omitting that setting.
 
 use std::cell::Cell;
 
@@ -14,17 +14,17 @@ use super::value::{Place, Value};
 use crate::extension::describe::Fields;
 use crate::extension::settings::{Iter, Settings};
 
-/// Which keys the author's type takes, as it says when it is read.
+/// Which keys the author's type has, as serde passes them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Known {
     /// A struct: its fields and their aliases.
     Struct(&'static [&'static str]),
-    /// A map, or a struct with a flattened part; only the schema knows more.
+    /// A map, or a struct with a flattened part; only the schema has the names.
     Map,
 }
 
 impl Known {
-    /// The name that the type has for `key`; `None` where it does not take it.
+    /// The name that the type has for `key`; `None` if it does not have it.
     pub(super) fn name<'a>(self, declared: &'a Fields, key: &'a str) -> Option<&'a str> {
         match self {
             Self::Struct(names) => {
@@ -38,21 +38,20 @@ impl Known {
     }
 }
 
-/// What a pass leaves behind for the one who explains its failure.
+/// What a pass records for the explanation of its failure.
 pub(super) struct Trace {
     pub(super) known: Cell<Known>,
     /// The setting that was read last.
     pub(super) index: Cell<usize>,
-    /// Which settings' types took what there was without asking for anything,
-    /// as those behind a flattened struct do: one bit for each of the first 64
-    /// settings. A list would cost every reading an allocation, for the sake of
-    /// a better message in a rare failure.
+    /// Which settings were read without asking for a type, as those of a flattened
+    /// struct are: one bit for each of the first 64 settings. A list would be an
+    /// allocation in every pass, for a better message in a rare failure.
     pub(super) loose: Cell<u64>,
 }
 
 impl Trace {
     pub(super) fn new() -> Self {
-        // A type that never asks takes no keys.
+        // A type that does not ask for fields has none.
         Self { known: Cell::new(Known::Struct(&[])), index: Cell::new(0), loose: Cell::new(0) }
     }
 }
@@ -62,7 +61,7 @@ impl Trace {
 pub(super) struct Table<'a> {
     pub(super) settings: &'a Settings,
     pub(super) declared: &'a Fields,
-    /// Settings to leave out, by their index; may be shorter than the settings.
+    /// Settings to omit, by index; may be shorter than the settings.
     pub(super) skip: &'a [bool],
     pub(super) trace: &'a Trace,
 }
@@ -140,7 +139,7 @@ struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    /// Goes to the next setting; gives the name that the type has for it.
+    /// Advances to the next setting; returns the name that the type has for it.
     fn next_name(&mut self) -> Result<Option<&'a str>, Fault> {
         for (key, text) in self.rest.by_ref() {
             let index = self.next;

@@ -95,7 +95,7 @@ fn settings_become_the_struct_whatever_the_case_of_their_keys() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn everything_that_is_wrong_is_reported_at_once() {
     let wrong = wrong::<Params>(&[
         ("Level", "middle"),
         ("retries", "256"),
@@ -110,7 +110,7 @@ fn everything_that_is_wrong_is_told_at_once() {
             "level: must be one of `low`, `high`",
             "retries: must be a whole number from 0 to 255",
             "every: is required: The time between two runs, such as `5m`",
-            "colour: unknown; this extension knows `every`, `jitter`, `level`, `retries`, \
+            "colour: unknown; expected one of `every`, `jitter`, `level`, `retries`, \
              `max-runs`",
             "jitter: given twice, as `JITTER`, `jitter`; keys match without regard to case",
             "max_runs: unknown; did you mean `max-runs`?",
@@ -119,7 +119,7 @@ fn everything_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn a_required_setting_with_a_bad_value_is_not_told_to_be_missing() {
+fn a_required_setting_with_a_bad_value_is_not_reported_as_missing() {
     let wrong = wrong::<Params>(&[("every", "never"), ("retries", "x")]);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong[0].starts_with("every: no good"), "{wrong:?}");
@@ -127,7 +127,7 @@ fn a_required_setting_with_a_bad_value_is_not_told_to_be_missing() {
 }
 
 #[test]
-fn a_required_setting_without_a_description_is_told_by_its_kind() {
+fn a_required_setting_without_a_description_is_reported_by_its_kind() {
     assert_eq!(wrong::<One<Level>>(&[]), ["it: is required: one of `low`, `high`"]);
 }
 
@@ -146,14 +146,14 @@ fn no_parameters_means_none() {
     assert!(read::<NoParams>(&[]).is_ok());
     assert!(read::<Unit>(&[]).is_ok());
     read::<()>(&[]).unwrap();
-    let none = ["every: unknown; this extension takes none"];
+    let none = ["every: unknown; this extension has none"];
     assert_eq!(wrong::<NoParams>(&[("every", "5m")]), none);
     assert_eq!(wrong::<Unit>(&[("every", "5m")]), none);
     assert_eq!(wrong::<()>(&[("every", "5m")]), none);
 }
 
 #[test]
-fn whole_numbers_are_told_their_range() {
+fn whole_numbers_are_reported_with_their_range() {
     assert_eq!(one::<u64>("18446744073709551615"), u64::MAX);
     assert_eq!(one::<i128>("-5"), -5);
     assert_eq!(refused::<u32>("-1"), "must be a whole number from 0 to 4294967295");
@@ -346,7 +346,7 @@ fn an_alias_is_a_name_like_any_other() {
 }
 
 #[test]
-fn a_setting_given_by_its_alias_is_not_told_to_be_missing() {
+fn a_setting_given_by_its_alias_is_not_reported_as_missing() {
     let wrong = wrong::<Aliased>(&[("interval", "x"), ("jitter", "2")]);
     assert_eq!(
         wrong,
@@ -383,7 +383,7 @@ fn a_flattened_struct_is_read_like_any_other() {
 }
 
 #[test]
-fn what_is_wrong_in_a_flattened_struct_is_told_with_its_key() {
+fn what_is_wrong_in_a_flattened_struct_is_reported_with_its_key() {
     let wrong = wrong::<Flat>(&[
         ("alpha", "1"),
         ("retries", "256"),
@@ -481,13 +481,13 @@ fn a_failure_of_the_whole_has_no_key_and_no_value() {
 }
 
 #[test]
-fn a_failure_that_a_left_out_setting_may_have_caused_is_not_told() {
+fn a_failure_that_a_omitted_setting_may_have_caused_is_not_reported() {
     let wrong = checked(&[("least", "a"), ("most", "b"), ("n", "-1")]);
     assert_eq!(wrong, ["Some(\"n\") must be a whole number from 0 to 255"]);
 }
 
 #[test]
-fn what_another_crate_says_is_told_without_the_value() {
+fn what_another_crate_says_is_reported_without_the_value() {
     let message = refused::<Text>(" hunter2\n'\"é ");
     assert_eq!(message, "no good:  …  \" … \" \"…\"  … , try ok");
     // Too short to be a secret, and too likely to be part of a word.
@@ -543,7 +543,7 @@ fn ten_thousand_bad_values_are_answered_briefly() {
 fn an_endless_message_is_not_searched_for_thousands_of_values() {
     let secret = "s".repeat(1_000_000);
     let pairs = [("least", secret.as_str()), ("most", "abcd")];
-    assert_eq!(checked(&pairs), ["None not acceptable, for a reason that cannot be shown"]);
+    assert_eq!(checked(&pairs), ["None not acceptable; the reason cannot be shown"]);
     let message = refused::<Text>(&secret);
     assert_eq!(message, "no good: … \"…\" \"…\" …, try ok");
 }

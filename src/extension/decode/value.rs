@@ -1,4 +1,4 @@
-//! One value: a text, read as whatever the author's type asks for.
+//! One value: a text, read as what the author's type asks for.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,12 +11,12 @@ use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 use super::fault::Fault;
 use crate::extension::describe::{Bounds, Shape};
 
-/// A type that has parts with names, or variants with contents: nothing that
-/// a person could type as one text.
+/// A type with named parts, or variants with contents, which a person could not type
+/// as one text.
 const NESTED: Fault = Fault::Plain(Cow::Borrowed(NESTED_TYPE));
 
 pub(super) const NESTED_TYPE: &str = "cannot be set: this extension declares a nested type for \
-    it, where only text, numbers, true or false, choices and lists of these can be set";
+    it, and only text, numbers, true or false, choices and lists of these can be set";
 
 /// The text of one setting, or of one item in a list.
 #[derive(Clone, Copy)]
@@ -29,8 +29,8 @@ pub(super) struct Value<'a> {
 /// Where a value stands.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
-    /// It is a setting; its bit is set in `loose` where its type asks for
-    /// nothing and takes what there is.
+    /// It is a setting; its bit in `loose` is set if it is read without asking for a
+    /// type.
     Setting { loose: &'a Cell<u64>, bit: u64 },
     /// It is an item of a list, and so cannot be a list: both would be
     /// separated by commas.
@@ -54,7 +54,7 @@ impl<'a> Value<'a> {
     }
 
     fn truth(self) -> Result<bool, Fault> {
-        // What Go's programs accept for a flag, since Gofer's users know those.
+        // What Go programs accept for a flag, as Gofer's users expect.
         match self.text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -63,8 +63,8 @@ impl<'a> Value<'a> {
     }
 
     fn number(self, most: f64) -> Result<f64, Fault> {
-        // Rust reads "nan" and "inf", and too large a number as "inf". With
-        // those, the author's comparisons would not do what he means.
+        // Rust parses "nan" and "inf", and too large a number as "inf", with which an
+        // author's comparisons would not work as intended.
         match self.text.parse::<f64>() {
             Ok(number) if number.abs() <= most && self.admits(number) => Ok(number),
             Ok(number) if number.is_finite() && number.abs() > most => {
@@ -87,14 +87,14 @@ impl<'a> Value<'a> {
         least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most)
     }
 
-    /// The declared bounds, and where there is none that of the type.
+    /// With the declared bounds, or those of the type.
     fn must_be(self, what: &str, least: &dyn Display, most: &dyn Display) -> Fault {
         let bounds = self.bounds();
         let shown = |bound: Option<f64>, of_type: &dyn Display| {
             bound.map_or_else(|| of_type.to_string(), |bound| bound.to_string())
         };
         let (least, most) = match (bounds.least, bounds.most) {
-            // The extremes of a float help nobody.
+            // The extremes of a float are no help.
             (None, None) if what == "a number" => return plain("must be a number, such as `2.5`"),
             (least_declared, most_declared) => {
                 (shown(least_declared, least), shown(most_declared, most))
@@ -104,8 +104,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A comma makes a value of some dozens of bytes; so a request of a few
-/// megabytes cannot be made into hundreds of them.
+/// Each item takes some dozens of bytes: without a limit, a request of a few megabytes
+/// of commas would take hundreds of megabytes.
 const MAX_ITEMS: usize = 10_000;
 
 fn plain(words: impl Into<Cow<'static, str>>) -> Fault {
@@ -118,7 +118,7 @@ macro_rules! whole_numbers {
             #[allow(
                 clippy::cast_lossless,
                 clippy::cast_precision_loss,
-                reason = "bounds that a person declares are numbers that a float holds"
+                reason = "declared bounds are small enough for a float"
             )]
             match self.text.parse::<$number>() {
                 Ok(number) if self.admits(number as f64) => visitor.$visit(number),
@@ -131,7 +131,7 @@ macro_rules! whole_numbers {
 impl<'de> Deserializer<'de> for Value<'de> {
     type Error = Fault;
 
-    /// For types that take what there is: flattened ones, untagged enums.
+    /// For types that do not ask for a type: flattened ones, untagged enums.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         if let Place::Setting { loose, bit } = self.place {
             loose.set(loose.get() | bit);
@@ -199,7 +199,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         visitor.visit_borrowed_bytes(self.text.as_bytes())
     }
 
-    /// What is given is there, even where it is empty.
+    /// A setting that is given is present, even if it is empty.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_some(self)
     }
@@ -277,8 +277,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
         let alike = variants.iter().find(|variant| variant.eq_ignore_ascii_case(self.text));
         let text = match alike {
             Some(variant) if !variants.contains(&self.text) => variant,
-            // As it is, also where it is unknown: the type may have a variant
-            // for all others.
+            // Unchanged, also if it is unknown: the type may have a variant for all
+            // others.
             _ => self.text,
         };
         visitor.visit_enum(Choice(text))
@@ -310,7 +310,7 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
         seed.deserialize(value).map(Some).map_err(|fault| {
             let foreign = matches!(fault, Fault::Foreign(_));
             let words = format!("value {} of the list {}", self.count, fault.sentence([text]));
-            // The whole list has still to be looked for in foreign words.
+            // The whole list still has to be masked in the words of another crate.
             if foreign { Fault::Foreign(words) } else { plain(words) }
         })
     }

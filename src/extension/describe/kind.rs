@@ -1,21 +1,21 @@
-//! What one property's schema says, in words and as a shape.
+//! The schema of one property, in words and as a shape.
 //!
-//! The words are for people who type a value: they say "true or false", not
-//! "boolean". The shape is for `decode`, and says only what it has to know to
-//! read a text for a type that does not ask for what it wants.
+//! The words are for people who type a value: "true or false", not "boolean". The
+//! shape is for `decode`, and has only what is needed to read a text for a type that
+//! does not ask serde for a type.
 //!
-//! The schemas are expected without references: what is still one belongs to a
-//! type that contains itself, which no setting can hold.
+//! The schemas are expected without references: a remaining one belongs to a type that
+//! contains itself, which no setting can hold.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// How a value has to be read where the type does not say so itself, as behind
+/// How a value has to be read if the type does not ask serde for one, as with
 /// `#[serde(flatten)]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Shape {
-    /// As it stands.
+    /// Unchanged.
     Text,
     Whole(Bounds),
     Number(Bounds),
@@ -24,7 +24,7 @@ pub(crate) enum Shape {
     List(Box<Shape>),
 }
 
-/// The least and the greatest number that is accepted.
+/// The smallest and the greatest number that is accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) least: Option<f64>,
@@ -41,7 +41,7 @@ impl Bounds {
 /// Where the examples in a kind begin.
 pub(super) const EXAMPLES: &str = ", such as ";
 
-/// Lists that are longer are cut: a time zone has 600 names.
+/// Longer lists are cut: there are 600 names of time zones.
 const MAX_CHOICES: usize = 20;
 
 /// The schemas (or names) listed under `key`.
@@ -49,7 +49,7 @@ pub(super) fn branches<'a>(schema: &'a Map<String, Value>, key: &str) -> &'a [Va
     schema.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// The alternatives of a schema, "absent" aside; empty where it is not a choice.
+/// The alternatives of a schema, except "absent"; empty if it is not a choice.
 fn choices(schema: &Value) -> Vec<&Value> {
     ["oneOf", "anyOf", "allOf"]
         .iter()
@@ -59,7 +59,7 @@ fn choices(schema: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// The one type that a schema names, `null` aside.
+/// The only type that a schema names, except `null`.
 fn type_of(schema: &Value) -> Option<&str> {
     match schema.get("type")? {
         Value::String(name) => Some(name),
@@ -71,7 +71,7 @@ fn type_of(schema: &Value) -> Option<&str> {
     }
 }
 
-/// The fixed values that a schema admits, each with its description.
+/// The fixed values that a schema accepts, each with its description.
 fn constants(schema: &Value) -> Option<Vec<(String, &str)>> {
     let about = schema.get("description").and_then(Value::as_str).unwrap_or_default();
     if let Some(value) = schema.get("const") {
@@ -97,7 +97,7 @@ pub(super) fn description(schema: &Value) -> String {
         })
         .unwrap_or_default();
     for (value, about) in constants(schema).unwrap_or_default() {
-        // A schema with one constant bears its own description, told above.
+        // The description of a schema with one constant is in `text` already.
         if !about.is_empty() && about.trim() != text {
             text.push_str(if text.is_empty() { "" } else { "\n\n" });
             let _ = write!(text, "`{value}`: {}", about.trim());
@@ -183,7 +183,7 @@ pub(crate) fn one_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Strin
     format!("{lead}{}", quoted(names))
 }
 
-/// "`a`, `b`", cut where there are too many to read.
+/// "`a`, `b`", cut if there are too many to read.
 pub(crate) fn quoted<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(MAX_CHOICES);
     let mut names: Vec<_> = names.take(MAX_CHOICES).map(|name| format!("`{name}`")).collect();
@@ -204,12 +204,12 @@ pub(super) fn either(one: &str, other: &str) -> String {
     }
 }
 
-/// How to read the value where the type does not ask for one.
+/// How to read the value if the type does not ask serde for a type.
 pub(super) fn shape(schema: &Value) -> Shape {
     let choices = choices(schema);
     if let Some((first, others)) = choices.split_first() {
         let first = shape(first);
-        // What may be one or the other is left for the type to find out.
+        // If it may be one or the other, the type has to find out.
         let same = others.iter().all(|other| shape(other) == first);
         return if same { first } else { Shape::Text };
     }

@@ -1,7 +1,7 @@
 //! The order in which a struct declares its fields.
 //!
 //! A schema's properties come sorted by name (unless a user's program happens to enable
-//! `serde_json/preserve_order`), so the order is had from serde: a derived `Deserialize` hands the
+//! `serde_json/preserve_order`), so the order comes from serde: a derived `Deserialize` passes the
 //! names to `deserialize_struct`. A struct with flattened parts does not; its fields come in the
 //! order of the schema, required ones first.
 
@@ -9,15 +9,15 @@ use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The names of the fields of `T` in the order of their declaration; empty if it does not say.
+/// The names of the fields of `T` in the order of their declaration; empty if they are not known.
 pub(super) fn names<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut names: &[&str] = &[];
-    // Ends with the error that the probe itself gives.
+    // Ends with the error that the probe itself returns.
     let _ = T::deserialize(Probe(&mut names));
     names
 }
 
-/// A deserializer that has no value, and notes what it is asked for.
+/// A deserializer without a value, which records what it is asked for.
 struct Probe<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Probe<'_> {

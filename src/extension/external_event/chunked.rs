@@ -1,13 +1,11 @@
-//! The chunked transfer coding (RFC 9112, section 7.1), of a body that is
-//! there in full.
+//! The chunked transfer coding (RFC 9112, section 7.1) of a complete body.
 //!
-//! Chunk extensions and trailers carry nothing that an extension needs: they
-//! are checked for their form and dropped.
+//! Chunk extensions and trailers are checked for their syntax and dropped.
 
 use super::{MAX_HEADERS, refuse};
 use crate::error::{Error, Result};
 
-/// All chunks put together; `text` must end where the coding does.
+/// All chunks joined; `text` must end where the coding does.
 pub(super) fn decode(mut text: &[u8]) -> Result<Vec<u8>> {
     // The decoded body is shorter than its coding, so this never grows.
     let mut body = Vec::with_capacity(text.len());
@@ -29,8 +27,8 @@ pub(super) fn decode(mut text: &[u8]) -> Result<Vec<u8>> {
 
 /// The size that the first line gives, and what follows the line.
 fn chunk_size(text: &[u8]) -> Result<(usize, &[u8])> {
-    // Unlike elsewhere, a bare LF does not end the line: where readers differ
-    // on that, a chunk extension can hide a request.
+    // Unlike elsewhere, a bare LF does not end the line: if parsers differ in that,
+    // a chunk extension can hide a request.
     let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(cut_off)?;
     let line = text[..end].strip_suffix(b"\r").ok_or_else(malformed)?;
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());

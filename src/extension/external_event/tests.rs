@@ -275,7 +275,7 @@ fn bare_line_feeds_end_lines_of_the_head() {
 }
 
 #[test]
-fn printing_an_event_tells_no_secret() {
+fn printing_an_event_shows_no_secret() {
     let event =
         parse(b"POST /hook?token=hunter2 HTTP/1.1\r\nAuthorization: hunter2\r\n\r\nhunter2");
     let text = format!("{event:?} {:#?} {:?}", event, event.headers());

@@ -1,11 +1,9 @@
-//! Go's notation of durations: reading and writing the text.
+//! Go's notation of durations: parsing and printing.
 //!
-//! Where Go's arithmetic has quirks they are kept, each marked where it is.
-//! Every step of [`parse`] takes what it has looked at off the front, so no
-//! byte is looked at more often than a fixed number of times: the time is
-//! linear in the input, whatever the input.
+//! Quirks of Go's arithmetic are kept, and marked. Every step of [`parse`] removes
+//! what it has read from the front, so the time is linear in the input.
 
-use super::Problem;
+use super::ParseProblem;
 
 const MICROSECOND: u64 = 1_000;
 pub(super) const MILLISECOND: u64 = 1_000_000;
@@ -13,18 +11,18 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const HOUR: u64 = 60 * MINUTE;
 
-/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. A
-/// positive result is held to one less at the very end.
+/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. For a
+/// positive result, the limit of one less is checked at the end.
 const LIMIT: u64 = 1 << 63;
 
-/// The nanoseconds that `text` means.
-pub(super) fn parse(text: &[u8]) -> Result<i64, Problem> {
+/// The nanoseconds that `text` stands for.
+pub(super) fn parse(text: &[u8]) -> Result<i64, ParseProblem> {
     let (negative, mut rest) = match text {
         [sign @ (b'-' | b'+'), rest @ ..] => (*sign == b'-', rest),
         unsigned => (false, unsigned),
     };
     if rest.is_empty() {
-        return Err(Problem::Empty);
+        return Err(ParseProblem::Empty);
     }
     if rest == b"0" {
         return Ok(0);
@@ -36,27 +34,27 @@ pub(super) fn parse(text: &[u8]) -> Result<i64, Problem> {
         // Go's quirk: twice exactly `LIMIT` wraps around to zero and passes.
         total = total.wrapping_add(term);
         if total > LIMIT {
-            return Err(Problem::Range);
+            return Err(ParseProblem::Range);
         }
     }
     let signed =
         if negative { 0i64.checked_sub_unsigned(total) } else { i64::try_from(total).ok() };
-    signed.ok_or(Problem::Range)
+    signed.ok_or(ParseProblem::Range)
 }
 
 /// One number with its unit, in nanoseconds, and what follows it.
-fn parse_term(text: &[u8]) -> Result<(u64, &[u8]), Problem> {
+fn parse_term(text: &[u8]) -> Result<(u64, &[u8]), ParseProblem> {
     let (whole, rest) = split(text, |byte| !byte.is_ascii_digit());
     let (fraction, rest) = match rest {
         [b'.', rest @ ..] => split(rest, |byte| !byte.is_ascii_digit()),
         _ => (&[][..], rest),
     };
     if whole.is_empty() && fraction.is_empty() {
-        return Err(Problem::Number);
+        return Err(ParseProblem::Number);
     }
     let (unit, rest) = split(rest, |byte| byte == b'.' || byte.is_ascii_digit());
     let nanos = match unit {
-        b"" => return Err(Problem::MissingUnit),
+        b"" => return Err(ParseProblem::MissingUnit),
         b"ns" => 1,
         // Both characters that look like a mu: U+00B5 and U+03BC.
         b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => MICROSECOND,
@@ -64,14 +62,14 @@ fn parse_term(text: &[u8]) -> Result<(u64, &[u8]), Problem> {
         b"s" => SECOND,
         b"m" => MINUTE,
         b"h" => HOUR,
-        _ => return Err(Problem::UnknownUnit),
+        _ => return Err(ParseProblem::UnknownUnit),
     };
     let term = whole
         .iter()
         .try_fold(0, |value, digit| append_digit(value, *digit))
         .and_then(|whole| whole.checked_mul(nanos)?.checked_add(fraction_of(fraction, nanos)))
         .filter(|term| *term <= LIMIT);
-    Ok((term.ok_or(Problem::Range)?, rest))
+    Ok((term.ok_or(ParseProblem::Range)?, rest))
 }
 
 /// Splits before the first byte that `ends` the part.

@@ -10,7 +10,7 @@ fn identity() -> (String, String) {
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
-/// A complete environment with some variables replaced, or taken out.
+/// A complete environment with some variables replaced or removed.
 fn environment(changes: &[(&str, Option<&str>)]) -> Vec<(String, String)> {
     let (certificate, key) = identity();
     let mut vars = vec![
@@ -33,7 +33,7 @@ fn problems(changes: &[(&str, Option<&str>)]) -> Vec<String> {
 }
 
 #[test]
-fn what_gofer_gives_is_enough_and_the_rest_has_the_contracts_defaults() {
+fn what_gofer_passes_is_enough_and_the_rest_has_defaults() {
     let config = SystemConfig::from_vars(environment(&[])).unwrap();
     assert_eq!(config.name(), "interval");
     assert_eq!(config.log_level(), LogLevel::Info);
@@ -58,7 +58,7 @@ fn all_that_is_given_is_read() {
 }
 
 #[test]
-fn everything_that_is_missing_is_told_at_once_by_its_full_name() {
+fn everything_that_is_missing_is_reported_at_once_by_its_full_name() {
     let problems = SystemConfig::from_vars([("PATH", "/bin")]).unwrap_err().problems().to_vec();
     assert_eq!(
         problems,
@@ -72,7 +72,7 @@ fn everything_that_is_missing_is_told_at_once_by_its_full_name() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn everything_that_is_wrong_is_reported_at_once() {
     let problems = problems(&[
         ("KEY", Some(" ")),
         ("NAME", None),
@@ -110,7 +110,7 @@ fn secrets_are_shown_neither_by_debug_nor_in_errors() {
 }
 
 #[test]
-fn text_that_is_not_utf8_harms_only_where_it_is_ours() {
+fn text_that_is_not_utf8_is_a_problem_only_in_variables_with_the_prefix() {
     let broken = || OsString::from_vec(vec![0xff, 0xfe]);
     let ours = |name: &str, value| (OsString::from(format!("{PREFIX}{name}")), value);
     let mut vars: Vec<(OsString, OsString)> =

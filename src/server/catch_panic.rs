@@ -1,5 +1,4 @@
-//! A panic in the author's code becomes an error at this boundary, and the
-//! server lives.
+//! A panic in the author's code becomes an error here, and the server goes on.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,34 +9,34 @@ use pin_project_lite::pin_project;
 
 use crate::error::{Error, Result};
 
-/// Runs a future of the author's; a panic in it is an internal error.
-pub(crate) fn contain<T, F: Future<Output = Result<T>>>(future: F) -> Contained<F> {
-    Contained { future }
+/// Runs a future of the author's; a panic in it becomes an internal error.
+pub(crate) fn catch_panic<T, F: Future<Output = Result<T>>>(future: F) -> CatchPanic<F> {
+    CatchPanic { future }
 }
 
 pin_project! {
-    /// A future whose panics are errors. A type of its own and not an `async fn`:
-    /// there is one for each live subscription, and this adds nothing to it.
-    pub(crate) struct Contained<F> {
+    /// A future whose panics are errors. A type of its own instead of an `async
+    /// fn`: there is one for each live subscription, and this adds no bytes to it.
+    pub(crate) struct CatchPanic<F> {
         #[pin]
         future: F,
     }
 }
 
-impl<T, F: Future<Output = Result<T>>> Future for Contained<F> {
+impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<F> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let future = self.project().future;
-        // Unwind safety is asserted: after a panic the future is only dropped,
-        // and what it shares with others is behind the author's own `Sync`.
+        // Unwind safety is asserted: after a panic the future is only dropped, and
+        // what it shares with others is `Sync` by the author's own means.
         catch_unwind(AssertUnwindSafe(|| future.poll(context)))
             .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
     }
 }
 
-/// The same for a plain call.
-pub(crate) fn contain_call<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
+/// The same for a call that is not asynchronous.
+pub(crate) fn catch_panic_in<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(panicked(&*payload)))
 }
 

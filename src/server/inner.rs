@@ -1,5 +1,5 @@
-//! The server itself, not generic over the author's type: puts the parts
-//! together, serves, and stops.
+//! The server itself, not generic over the author's type: assembles the parts,
+//! serves, and stops.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,12 +21,12 @@ use super::router::Router;
 use super::service::Service;
 use super::signals::Signals;
 use super::system_config::SystemConfig;
-use crate::client::{Access, Gofer, new_client};
+use crate::client::{ClientOptions, Gofer, new_client};
 
 type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The server, not generic over the author's type.
-pub(crate) struct Core {
+pub(crate) struct ServerInner {
     pub(super) config: SystemConfig,
     definition: Arc<dyn Definition>,
     pub(super) limits: Limits,
@@ -34,13 +34,13 @@ pub(crate) struct Core {
     pub(super) trust: Trust,
     pub(super) stop: Vec<Stop>,
     pub(super) signals: Option<Signals>,
-    /// Why the author's declarations make no extension.
+    /// Why the author's declarations cannot work.
     pub(super) misdeclared: Option<String>,
     clock: Clock,
     dial: Option<Dial>,
 }
 
-impl Core {
+impl ServerInner {
     pub(super) fn new(config: SystemConfig, definition: Arc<dyn Definition>) -> Self {
         let trust = Trust { anyone: config.skip_tls_verify, ..Trust::default() };
         Self {
@@ -57,8 +57,8 @@ impl Core {
         }
     }
 
-    /// Runs inside a process with Gofer: over pipes, trusting its certificate,
-    /// on its clock.
+    /// Serves inside Gofer's process: over pipes, trusting its certificate, on its
+    /// clock.
     pub(crate) fn embedded(
         mut self,
         listener: gofer_net::memory::MemoryListener,
@@ -93,7 +93,7 @@ impl Core {
         let gofer = gofer(&config, trust, clock, dial);
         let lifecycle = Lifecycle::new(definition, gofer, limits.stop_grace());
         // However this future ends, nothing that it started outlives it.
-        let _abandoned = Abandon(Arc::clone(&lifecycle));
+        let _abandon_on_drop = AbandonOnDrop(Arc::clone(&lifecycle));
         let (health, follow) = health::service(&lifecycle).await;
         let service = Service::new(config.name, Arc::clone(&lifecycle), limits.conversations());
         let router = Router::new(service, limits.message_bytes(), health);
@@ -111,7 +111,7 @@ impl Core {
             config.tls,
             token,
             Arc::new(router),
-            limits.of_connections(),
+            limits.connection_limits(),
             stopped,
         );
         let Some(mut signals) = signals else {
@@ -124,10 +124,10 @@ impl Core {
             () = async {
                 signals.next().await;
                 tokio::select! {
-                    // Completes once the server has stopped, and then the
-                    // other branch above is ready too.
+                    // Never completes: once the server has stopped, the branch
+                    // above does.
                     () = async { lifecycle.shutdown().await; std::future::pending().await } => {}
-                    () = signals.next() => tracing::warn!("a second signal: not waiting"),
+                    () = signals.next() => tracing::warn!("a second signal: stopping without waiting"),
                 }
             } => {}
         }
@@ -135,9 +135,9 @@ impl Core {
     }
 }
 
-struct Abandon(Arc<Lifecycle>);
+struct AbandonOnDrop(Arc<Lifecycle>);
 
-impl Drop for Abandon {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.abandon();
     }
@@ -146,7 +146,7 @@ impl Drop for Abandon {
 /// Waits for a reason to stop, and for the drain that follows.
 async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<Stop>) {
     let mut phase = lifecycle.phase();
-    // The sender is part of the lifecycle, so this ends with the phase.
+    // The sender is part of the lifecycle, so only the phase ends this.
     let stopped = async { drop(phase.wait_for(|phase| *phase == Phase::Stopped).await) };
     tokio::select! {
         () = stopped => {}
@@ -154,7 +154,7 @@ async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<Stop>) {
     }
 }
 
-/// Completes with the first of them; with none of them, never.
+/// Completes with the first of them; if there are none, never.
 async fn first_of(mut futures: Vec<Stop>) {
     std::future::poll_fn(|context| {
         if futures.iter_mut().any(|future| future.as_mut().poll(context).is_ready()) {
@@ -167,7 +167,7 @@ async fn first_of(mut futures: Vec<Stop>) {
 }
 
 fn gofer(config: &SystemConfig, trust: Trust, clock: Clock, dial: Option<Dial>) -> Gofer {
-    new_client(Access {
+    new_client(ClientOptions {
         dial: dial.unwrap_or_else(|| config.gofer_host.dial()),
         authority: config.gofer_host.authority(),
         server_name: config.gofer_host.server_name(),

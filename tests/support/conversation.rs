@@ -1,4 +1,4 @@
-//! The caller's side of a conversation: answers in, what was said out.
+//! The caller's side of a conversation: sends answers, reads messages.
 
 use std::pin::Pin;
 
@@ -15,69 +15,69 @@ use tonic::codegen::tokio_stream::{Stream, StreamExt};
 
 use super::{Client, within};
 
-/// One thing that the extension said.
+/// A message of the extension.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    Message(String),
+pub enum Message {
+    Text(String),
     Query(String),
     Setting(String, String),
 }
 
-type Speech = Pin<Box<dyn Stream<Item = Result<Heard, Status>> + Send>>;
+type ResponseStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
-pub struct Talk {
+pub struct Conversation {
     answers: Option<mpsc::Sender<String>>,
-    speech: Speech,
+    stream: ResponseStream,
 }
 
-impl Talk {
+impl Conversation {
     pub async fn installer(client: &Client) -> Result<Self, Status> {
         let (answers, given) = mpsc::channel(16);
         let given = ReceiverStream::new(given).map(|msg| InstallerAnswer { msg });
-        let speech = within(client.raw().run_extension_installer(given)).await?.into_inner();
-        let speech = speech.map(|message| {
+        let stream = within(client.raw().run_extension_installer(given)).await?.into_inner();
+        let stream = stream.map(|message| {
             use installer::MessageType;
             Ok(match message?.message_type.unwrap() {
-                MessageType::Msg(text) => Heard::Message(text),
-                MessageType::Query(text) => Heard::Query(text),
-                MessageType::ConfigSetting(set) => Heard::Setting(set.config, set.value),
+                MessageType::Msg(text) => Message::Text(text),
+                MessageType::Query(text) => Message::Query(text),
+                MessageType::ConfigSetting(set) => Message::Setting(set.config, set.value),
             })
         });
-        Ok(Self { answers: Some(answers), speech: Box::pin(speech) })
+        Ok(Self { answers: Some(answers), stream: Box::pin(stream) })
     }
 
     pub async fn configurator(client: &Client) -> Result<Self, Status> {
         let (answers, given) = mpsc::channel(16);
         let given = ReceiverStream::new(given).map(|msg| ConfiguratorAnswer { msg });
-        let speech = within(client.raw().run_pipeline_configurator(given)).await?.into_inner();
-        let speech = speech.map(|message| {
+        let stream = within(client.raw().run_pipeline_configurator(given)).await?.into_inner();
+        let stream = stream.map(|message| {
             use configurator::MessageType;
             Ok(match message?.message_type.unwrap() {
-                MessageType::Msg(text) => Heard::Message(text),
-                MessageType::Query(text) => Heard::Query(text),
-                MessageType::ParamSetting(set) => Heard::Setting(set.param, set.value),
+                MessageType::Msg(text) => Message::Text(text),
+                MessageType::Query(text) => Message::Query(text),
+                MessageType::ParamSetting(set) => Message::Setting(set.param, set.value),
             })
         });
-        Ok(Self { answers: Some(answers), speech: Box::pin(speech) })
+        Ok(Self { answers: Some(answers), stream: Box::pin(stream) })
     }
 
-    /// What is said next; `None` at a clean end.
-    pub async fn next(&mut self) -> Option<Result<Heard, Status>> {
-        within(self.speech.next()).await
+    /// The next message; `None` at a clean end.
+    pub async fn next(&mut self) -> Option<Result<Message, Status>> {
+        within(self.stream.next()).await
     }
 
-    /// The question that comes next.
+    /// The next message, which must be a question.
     pub async fn query(&mut self) -> String {
         match self.next().await {
-            Some(Ok(Heard::Query(text))) => text,
+            Some(Ok(Message::Query(text))) => text,
             other => panic!("not a question: {other:?}"),
         }
     }
 
-    /// What is shown next.
+    /// The next message, which must be a text.
     pub async fn message(&mut self) -> String {
         match self.next().await {
-            Some(Ok(Heard::Message(text))) => text,
+            Some(Ok(Message::Text(text))) => text,
             other => panic!("not a message: {other:?}"),
         }
     }
@@ -86,19 +86,19 @@ impl Talk {
         self.answers.as_ref().unwrap().send(text.to_owned()).await.unwrap();
     }
 
-    /// Answers no more; still listens.
+    /// Sends no more answers; still reads.
     pub fn hang_up(&mut self) {
         self.answers = None;
     }
 
-    /// All that is still said, and how it ends.
-    pub async fn rest(mut self) -> (Vec<Heard>, Result<(), Status>) {
-        let mut heard = Vec::new();
+    /// All remaining messages, and how it ends.
+    pub async fn rest(mut self) -> (Vec<Message>, Result<(), Status>) {
+        let mut messages = Vec::new();
         loop {
             match self.next().await {
-                Some(Ok(said)) => heard.push(said),
-                Some(Err(status)) => return (heard, Err(status)),
-                None => return (heard, Ok(())),
+                Some(Ok(message)) => messages.push(message),
+                Some(Err(status)) => return (messages, Err(status)),
+                None => return (messages, Ok(())),
             }
         }
     }

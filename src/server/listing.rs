@@ -1,0 +1,124 @@
+//! The subscriptions as Info lists them, ready to be sent.
+//!
+//! Gofer calls Info often, on an extension that may have a hundred thousand idle
+//! subscriptions. Visiting each of them and formatting its name takes most of the
+//! time of such a call, so the list is kept as it goes over the wire: one buffer,
+//! bounded by what a message may hold. Subscribing appends to it; the end of a
+//! subscription makes it stale, and the next Info builds it anew.
+
+use std::sync::Arc;
+
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use crate::extension::Key;
+
+/// `registered` of `ExtensionInfoResponse`.
+const FIELD: u32 = 3;
+
+pub(super) struct Listing {
+    /// Shared with the answers that are being sent.
+    encoded: Arc<Vec<u8>>,
+    /// The most that `encoded` may take, in bytes.
+    budget: usize,
+    listed: usize,
+    omitted: usize,
+    stale: bool,
+}
+
+/// The list as one answer sends it.
+pub(crate) struct Snapshot {
+    /// Entries of `registered`, each with its tag and length.
+    pub(crate) encoded: Arc<Vec<u8>>,
+    pub(crate) listed: usize,
+    /// How many did not fit.
+    pub(crate) omitted: usize,
+}
+
+impl Listing {
+    pub(super) fn new(budget: usize) -> Self {
+        Self { encoded: Arc::default(), budget, listed: 0, omitted: 0, stale: false }
+    }
+
+    pub(super) fn add(&mut self, key: &Key) {
+        if self.stale {
+            return;
+        }
+        let path = key.path();
+        let length = path.len() as u64;
+        let needed = key_len(FIELD) + encoded_len_varint(length) + path.len();
+        if needed > self.budget - self.encoded.len() {
+            self.omitted += 1;
+            return;
+        }
+        // Copies it if an answer with it is being sent.
+        let encoded = Arc::make_mut(&mut self.encoded);
+        encode_key(FIELD, WireType::LengthDelimited, encoded);
+        encode_varint(length, encoded);
+        encoded.extend_from_slice(path.as_bytes());
+        self.listed += 1;
+    }
+
+    /// A subscription has ended.
+    pub(super) fn invalidate(&mut self) {
+        self.stale = true;
+        // No longer of use; after a burst this returns its memory.
+        self.encoded = Arc::default();
+    }
+
+    /// The list; `all` is iterated only if it has to be built anew.
+    pub(super) fn snapshot<'a>(&mut self, all: impl Iterator<Item = &'a Key>) -> Snapshot {
+        if self.stale {
+            *self = Self::new(self.budget);
+            all.for_each(|key| self.add(key));
+        }
+        Snapshot { encoded: Arc::clone(&self.encoded), listed: self.listed, omitted: self.omitted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use gofer_proto::ExtensionInfoResponse;
+
+    fn key(pipeline: &str) -> Key {
+        Key::new("default", pipeline, "label").unwrap()
+    }
+
+    fn read(snapshot: &Snapshot) -> Vec<String> {
+        ExtensionInfoResponse::decode(snapshot.encoded.as_slice()).unwrap().registered
+    }
+
+    #[test]
+    fn what_is_added_is_listed_and_what_ended_is_not() {
+        let mut listing = Listing::new(1000);
+        let keys = [key("one"), key("two"), key(&"long".repeat(40))];
+        for key in &keys {
+            listing.add(key);
+        }
+        let snapshot = listing.snapshot(std::iter::empty());
+        assert_eq!(read(&snapshot), keys.each_ref().map(Key::path));
+        listing.invalidate();
+        // Added while it is stale: the rebuild includes it.
+        listing.add(&keys[0]);
+        assert_eq!(read(&listing.snapshot(keys[..2].iter())), ["default/one", "default/two"]);
+        listing.add(&keys[2]);
+        assert_eq!(listing.snapshot(std::iter::empty()).listed, 3);
+        assert_eq!(read(&snapshot).len(), 3, "an answer that is being sent is not changed");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_omitted() {
+        // Tag, length, and eleven bytes of text.
+        let mut listing = Listing::new(2 * 13 + 12);
+        for pipeline in ["one", "two", "six"] {
+            listing.add(&key(pipeline));
+        }
+        // A shorter one still fits.
+        listing.add(&key("xx"));
+        let snapshot = listing.snapshot(std::iter::empty());
+        assert_eq!(read(&snapshot), ["default/one", "default/two", "default/xx"]);
+        assert_eq!((snapshot.listed, snapshot.omitted), (3, 1));
+    }
+}
