@@ -1,5 +1,5 @@
-//! The one hot path that can be reached alone: durations, as Subscribe reads them.
-//! Everything else is measured from outside, by the benchmark `report`.
+//! The one hot path that can be reached alone: durations, as Subscribe reads them. Everything else
+//! is measured from outside, by the benchmark `report`.
 
 use divan::black_box;
 use gofer_sdk::{GoDuration, ParseGoDurationError};

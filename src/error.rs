@@ -1,10 +1,9 @@
 //! The one error type that authors use.
 //!
-//! An [`Error`] has a kind, which decides what the caller on the other side of
-//! the wire may see: a mistake of the caller is described in full; a failure of
-//! the extension itself is reported as a generic sentence and logged in full.
-//! Authors never handle gRPC codes; `server::service` maps kinds to codes on the
-//! way out, and `client::status` maps codes to kinds on the way in.
+//! An [`Error`] has a kind, which decides what the caller on the other side of the wire may see: a
+//! mistake of the caller is described in full; a failure of the extension itself is reported as a
+//! generic sentence and logged in full. Authors never handle gRPC codes; `server::service` maps
+//! kinds to codes on the way out, and `client::status` maps codes to kinds on the way in.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,28 +17,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A pipeline's parameter is missing, unknown or not acceptable. The
-    /// caller sees which one and why (`INVALID_ARGUMENT`).
+    /// A pipeline's parameter is missing, unknown or not acceptable. The caller sees which one and
+    /// why (`INVALID_ARGUMENT`).
     InvalidParameter,
-    /// The administrator's configuration is missing something or not
-    /// acceptable. The caller sees what and why (`INVALID_ARGUMENT`).
+    /// The administrator's configuration is missing something or not acceptable. The caller sees
+    /// what and why (`INVALID_ARGUMENT`).
     InvalidConfiguration,
-    /// Something that is needed is not available now but may be later. The
-    /// caller sees why and may try again (`UNAVAILABLE`).
+    /// Something that is needed is not available now but may be later. The caller sees why and may
+    /// try again (`UNAVAILABLE`).
     Unavailable,
-    /// Anything else. The caller gets a generic sentence (`INTERNAL`); the log
-    /// gets all of it.
+    /// Anything else. The caller gets a generic sentence (`INTERNAL`); the log gets all of it.
     Internal,
-    /// The thing asked for does not exist. The caller sees the message, as with
-    /// all kinds that follow.
+    /// The thing asked for does not exist. The caller sees the message, as with all kinds that
+    /// follow.
     NotFound,
     /// Something of that name already exists.
     AlreadyExists,
-    /// Refused because of the state that something is in: the pipeline is
-    /// disabled, for example.
+    /// Refused because of the state that something is in: the pipeline is disabled, for example.
     FailedPrecondition,
-    /// The token has no access, to the namespace for example. Also what an
-    /// extension answers to an external event whose signature is wrong.
+    /// The token has no access, to the namespace for example. Also what an extension answers to an
+    /// external event whose signature is wrong.
     PermissionDenied,
     /// The token is not accepted at all.
     Unauthenticated,
@@ -107,10 +104,9 @@ struct Repr {
 
 /// An error with a kind, a sentence for the person who has to act, and a cause.
 ///
-/// Any [`std::error::Error`] converts into one of kind
-/// [`Internal`](ErrorKind::Internal), so `?` works on everything and callers
-/// see nothing of it. For the same reason `Error` does not implement
-/// [`std::error::Error`] itself; it converts into a boxed one.
+/// Any [`std::error::Error`] converts into one of kind [`Internal`](ErrorKind::Internal), so `?`
+/// works on everything and callers see nothing of it. For the same reason `Error` does not
+/// implement [`std::error::Error`] itself; it converts into a boxed one.
 ///
 /// ```
 /// use gofer_sdk::{Error, ErrorKind};
@@ -145,16 +141,16 @@ impl Error {
 
     /// A parameter of the subscription is not acceptable.
     ///
-    /// `message` completes "parameter `key`: …"; say what would be right, and
-    /// do not repeat the value, which may be a secret.
+    /// `message` completes "parameter `key`: …"; say what would be right, and do not repeat the
+    /// value, which may be a secret.
     pub fn invalid_parameter(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::invalid(ErrorKind::InvalidParameter, Vec::new()).and_parameter(key, message)
     }
 
     /// A setting of the extension's configuration is not acceptable.
     ///
-    /// `message` completes "configuration `key`: …"; say what would be right,
-    /// and do not repeat the value, which may be a secret.
+    /// `message` completes "configuration `key`: …"; say what would be right, and do not repeat the
+    /// value, which may be a secret.
     pub fn invalid_configuration(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self::invalid(ErrorKind::InvalidConfiguration, Vec::new()).and_configuration(key, message)
     }
@@ -169,12 +165,11 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// The answer of another gRPC service, passed on to Gofer's caller: the
-    /// code becomes the kind, and the message stays as it is.
+    /// The answer of another gRPC service, passed on to Gofer's caller: the code becomes the kind,
+    /// and the message stays as it is.
     ///
-    /// Only for a service whose messages that caller may see. `?` on a
-    /// [`Status`](tonic::Status) gives an [`Internal`](ErrorKind::Internal)
-    /// error, as it does on every other error.
+    /// Only for a service whose messages that caller may see. `?` on a [`Status`](tonic::Status)
+    /// gives an [`Internal`](ErrorKind::Internal) error, as it does on every other error.
     ///
     /// ```
     /// use gofer_sdk::api::tonic::Status;
@@ -199,8 +194,7 @@ impl Error {
         self
     }
 
-    /// Adds a setting of the configuration, so that everything wrong is reported
-    /// at once.
+    /// Adds a setting of the configuration, so that everything wrong is reported at once.
     ///
     /// ```
     /// use gofer_sdk::Error;
@@ -240,8 +234,8 @@ impl Error {
         self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }
 
-    /// An error about settings, all of them parameters or all of them
-    /// configuration, as the kind says.
+    /// An error about settings, all of them parameters or all of them configuration, as the kind
+    /// says.
     pub(crate) fn invalid(kind: ErrorKind, mut problems: Vec<Problem>) -> Self {
         if kind == ErrorKind::InvalidConfiguration {
             for problem in &mut problems {
@@ -338,62 +332,4 @@ impl From<Error> for Box<dyn std::error::Error + 'static> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct Outer(std::num::ParseIntError);
-    impl fmt::Display for Outer {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("cannot read the port")
-        }
-    }
-    impl std::error::Error for Outer {
-        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-            Some(&self.0)
-        }
-    }
-
-    #[test]
-    fn a_converted_error_keeps_its_causes_for_the_log() {
-        let error = Error::from(Outer("x".parse::<u16>().unwrap_err()));
-        assert_eq!(error.kind(), ErrorKind::Internal);
-        assert_eq!(error.to_string(), "cannot read the port");
-        assert!(format!("{error:?}").contains("invalid digit"), "{error:?}");
-    }
-
-    #[test]
-    fn a_boxed_error_keeps_its_sentence_and_its_causes() {
-        let error = || Error::unavailable("try later").with_source("x".parse::<u16>().unwrap_err());
-        let shared: Box<dyn std::error::Error + Send + Sync> = error().into();
-        let local: Box<dyn std::error::Error> = error().into();
-        assert_eq!(
-            (shared.to_string(), local.to_string()),
-            ("try later".into(), "try later".into())
-        );
-        assert!(local.source().unwrap().to_string().contains("invalid digit"));
-        assert_eq!(format!("{shared:?}"), format!("{:?}", error()));
-    }
-
-    #[test]
-    fn parameters_and_configuration_are_named_as_what_they_are() {
-        let error = Error::invalid_parameter("every", "must be at least `least`")
-            .and_configuration("least", "must be positive");
-        assert_eq!(
-            error.to_string(),
-            "parameter `every`: must be at least `least`; configuration `least`: must be positive"
-        );
-        let problems = vec![Problem::new("least", "is required"), Problem::general("and more")];
-        let error = Error::invalid(ErrorKind::InvalidConfiguration, problems)
-            .and_parameter("every", "is required");
-        assert_eq!(
-            error.to_string(),
-            "configuration `least`: is required; and more; parameter `every`: is required"
-        );
-    }
-
-    #[test]
-    fn an_error_is_one_pointer() {
-        assert_eq!(size_of::<Error>(), size_of::<usize>());
-    }
-}
+mod tests;

@@ -1,9 +1,9 @@
-//! Write extensions for [Gofer](https://github.com/clintjedwards/gofer):
-//! implement one trait, get a well-behaved gRPC service.
+//! Write extensions for [Gofer](https://github.com/clintjedwards/gofer): implement one trait, get a
+//! well-behaved gRPC service.
 //!
-//! Gofer runs pipelines of containers. An *extension* is a long-running container
-//! that acts for pipelines: a pipeline subscribes to it with parameters, and the
-//! extension asks Gofer to run that pipeline when it is time. This is a complete one:
+//! Gofer runs pipelines of containers. An *extension* is a long-running container that acts for
+//! pipelines: a pipeline subscribes to it with parameters, and the extension asks Gofer to run that
+//! pipeline when it is time. This is a complete one:
 //!
 //! ```
 //! use gofer_sdk::{
@@ -64,25 +64,24 @@
 //!
 //! # Is this for me?
 //!
-//! Yes, if you run [Gofer](https://github.com/clintjedwards/gofer) 0.6.2 and want
-//! something of yours to start its pipelines: a timer, a webhook, a queue. The
-//! program is a container that Gofer starts and talks to over gRPC; this crate does
-//! everything but your part of it. No, if you want to write pipelines, or to embed a
-//! Gofer in a program: that is
-//! [`gofer-core`](https://docs.rs/gofer-core), which is also what extensions are
-//! tested with, as the example above is.
+//! Yes, if you run [Gofer](https://github.com/clintjedwards/gofer) 0.6.2 and want something of
+//! yours to start its pipelines: a timer, a webhook, a queue. The program is a container that Gofer
+//! starts and talks to over gRPC; this crate does everything but your part of it. No, if you want
+//! to write pipelines, or to embed a Gofer in a program: that is
+//! [`gofer-core`](https://docs.rs/gofer-core), which is also what extensions are tested with, as
+//! the example above is.
 //!
 //! # Where to look
 //!
-//! - The guide [for authors](guide::authors), and
-//!   [for those who operate an embedded core](https://docs.rs/gofer-core).
-//! - [`Extension`] is the trait that an author implements; [`Subscription`],
-//!   [`Ticks`], [`Dialogue`] and [`ExternalEvent`] are what its methods get, and
-//!   [`GoDuration`], [`Error`] and [`Declared`] what its settings are made of.
-//! - [`run`] runs an extension that Gofer starts; [`Server`] is for programs with
-//!   their own runtime, listener, [`Limits`] or way to stop.
-//! - [`Gofer`] is the client for Gofer's API, also for programs that are not
-//!   extensions: [`Gofer::builder`].
+//! - The guide [for authors](guide::authors), and [for those who operate an embedded
+//!   core](https://docs.rs/gofer-core).
+//! - [`Extension`] is the trait that an author implements; [`Subscription`], [`Ticks`],
+//!   [`Dialogue`] and [`ExternalEvent`] are what its methods get, and [`GoDuration`], [`Error`] and
+//!   [`Declared`] what its settings are made of.
+//! - [`run`] runs an extension that Gofer starts; [`Server`] is for programs with their own
+//!   runtime, listener, [`Limits`] or way to stop.
+//! - [`Gofer`] is the client for Gofer's API, also for programs that are not extensions:
+//!   [`Gofer::builder`].
 //!
 //! # Features
 //!
@@ -93,14 +92,13 @@
 //! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It follows the contract, not semver |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
 //!
-//! Types of other crates in the public API are [`http`]'s, in [`ExternalEvent`], and
-//! [`Bytes`], both re-exported here, and tokio's `TcpListener`, in
-//! [`Server::with_listener`]. Settings derive `serde::Deserialize` and
-//! `schemars::JsonSchema`.
+//! Types of other crates in the public API are [`http`]'s, in [`ExternalEvent`], and [`Bytes`],
+//! both re-exported here, and tokio's `TcpListener`, in [`Server::with_listener`]. Settings derive
+//! `serde::Deserialize` and `schemars::JsonSchema`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The library neither panics, prints nor ends the process. Set here and not in
-// Cargo.toml, because tests, examples and benchmarks may.
+// The library neither panics, prints nor ends the process. Set here and not in Cargo.toml, because
+// tests, examples and benchmarks may.
 #![cfg_attr(
     not(test),
     warn(

@@ -1,7 +1,7 @@
 //! The compiler errors that an author meets, as the author reads them.
 //!
-//! Their exact wording is the compiler's, and changes with it: they are compared
-//! with the version that they were recorded with, and only compiled with others.
+//! Their exact wording is the compiler's, and changes with it: they are compared with the version
+//! that they were recorded with, and only compiled with others.
 
 use std::process::Command;
 

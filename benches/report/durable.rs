@@ -1,5 +1,5 @@
-//! Runs that a core with a store in a file starts, each on disk before the call is
-//! answered, compared with plain commits of as many of the same records.
+//! Runs that a core with a store in a file starts, each on disk before the call is answered,
+//! compared with plain commits of as many of the same records.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,8 +17,7 @@ const IN_FLIGHT: usize = 64;
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// The records of a run: itself, and the events of its start and end. Bytes of keys
-/// and values.
+/// The records of a run: itself, and the events of its start and end. Bytes of keys and values.
 const SIZES: [(usize, usize); 3] = [(39, 130), (9, 180), (9, 210)];
 
 /// On the disk that the build is on: a temporary directory may be in memory.

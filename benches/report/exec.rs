@@ -1,5 +1,5 @@
-//! The time from the start of a process to its first answer to Info, and the memory
-//! of an idle extension.
+//! The time from the start of a process to its first answer to Info, and the memory of an idle
+//! extension.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Info with very many subscriptions: how long it takes, and that it never becomes
-//! larger than Gofer's client accepts.
+//! Info with very many subscriptions: how long it takes, and that it never becomes larger than
+//! Gofer's client accepts.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! What gofer-sdk promises of its speed and size, measured, as one table. Ends with
-//! status 1 if a target is missed.
+//! What gofer-sdk promises of its speed and size, measured, as one table. Ends with status 1 if a
+//! target is missed.
 //!
 //! ```text
 //! cargo bench --bench report                       everything, about twenty minutes
@@ -7,15 +7,14 @@
 //! cargo bench --bench report -- --quick            small numbers: does it run at all?
 //! ```
 //!
-//! Every figure stands beside a baseline that is measured in the same run:
-//! tonic's own server and client with the same TLS, the same check of the token
-//! and the same current-thread runtime, doing the least that answers the calls.
-//! Rounds alternate between the two, so that other work on the machine slows both.
-//! Reported are medians, with the least and the most of all rounds in brackets, and
-//! ratios of medians if the promise is a ratio.
+//! Every figure stands beside a baseline that is measured in the same run: tonic's own server and
+//! client with the same TLS, the same check of the token and the same current-thread runtime, doing
+//! the least that answers the calls. Rounds alternate between the two, so that other work on the
+//! machine slows both. Reported are medians, with the least and the most of all rounds in brackets,
+//! and ratios of medians if the promise is a ratio.
 //!
-//! What is measured runs in a process of its own (this program, started with
-//! the name of a role), so that its processor time and memory are its own.
+//! What is measured runs in a process of its own (this program, started with the name of a role),
+//! so that its processor time and memory are its own.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
 

@@ -1,5 +1,5 @@
-//! Resident memory of a live interval subscription, everything included, once all
-//! that it starts has come to rest.
+//! Resident memory of a live interval subscription, everything included, once all that it starts
+//! has come to rest.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! A core that is killed with all its extensions: how long until they are all
-//! back with their subscriptions, while one never comes up; and how long until a
-//! single extension that is killed fires again.
+//! A core that is killed with all its extensions: how long until they are all back with their
+//! subscriptions, while one never comes up; and how long until a single extension that is killed
+//! fires again.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -138,9 +138,8 @@ fn name(n: usize) -> String {
     format!("extension-{n}")
 }
 
-/// The core under test: reports when all are back. If it was killed before, it then
-/// kills its first extension, reports how many seconds passed until that started a
-/// run, and stops.
+/// The core under test: reports when all are back. If it was killed before, it then kills its first
+/// extension, reports how many seconds passed until that started a run, and stops.
 pub(crate) async fn core() -> gofer_sdk::Result<()> {
     let store = PathBuf::from(std::env::var(STORE)?);
     let extensions: usize = std::env::var(EXTENSIONS)?.parse()?;

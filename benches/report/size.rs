@@ -1,5 +1,4 @@
-//! The size of the program that is put into an image: static and stripped, without
-//! the core.
+//! The size of the program that is put into an image: static and stripped, without the core.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

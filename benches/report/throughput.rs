@@ -1,5 +1,5 @@
-//! Info and Subscribe, one and sixty-four at once on one connection, compared with
-//! bare tonic: calls per second, and the server's processor time per call.
+//! Info and Subscribe, one and sixty-four at once on one connection, compared with bare tonic:
+//! calls per second, and the server's processor time per call.
 
 use std::time::Duration;
 
@@ -87,9 +87,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
                     }
                 }
             }
-            // Of medians: with one call in flight a batch costs half as much again
-            // if the scheduler places client and server differently, so a ratio of
-            // two single batches means nothing.
+            // Of medians: with one call in flight a batch costs half as much again if the scheduler
+            // places client and server differently, so a ratio of two single batches means nothing.
             let ratio = median(&rates[0]) / median(&rates[1]);
             table.promise(
                 format!("{name}, {in_flight} in flight: throughput"),

@@ -1,9 +1,9 @@
-//! Two thousand subscriptions that tick once a second: whether every tick
-//! becomes a run in an embedded core, how late, and at what cost.
+//! Two thousand subscriptions that tick once a second: whether every tick becomes a run in an
+//! embedded core, how late, and at what cost.
 //!
-//! The core records the start of a run in whole milliseconds; each run counts as late
-//! as it can have been. The baseline is tonic's client, calling a tonic server that
-//! does nothing with the runs.
+//! The core records the start of a run in whole milliseconds; each run counts as late as it can
+//! have been. The baseline is tonic's client, calling a tonic server that does nothing with the
+//! runs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,8 +60,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
                 bare.lateness(),
                 seen.late(0.99) <= 5.0,
             ),
-            // The ticks of a whole second fall due in less time than so many calls
-            // take, so this measures throughput. An interval's `jitter` is for this.
+            // The ticks of a whole second fall due in less time than so many calls take, so this
+            // measures throughput. An interval's `jitter` is for this.
             Burst::Many => table.note(what("lateness"), seen.lateness(), bare.lateness()),
         }
         let drift = seen.last - seen.first;
@@ -70,8 +70,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             "as late",
             format!("{drift:+.2} ms (median {:.2} ms)", seen.last),
             format!("{:+.2} ms", bare.last - bare.first),
-            // A timer's resolution is a millisecond; in a burst the place in the
-            // queue adds to it, which changes from one second to the next.
+            // A timer's resolution is a millisecond; in a burst the place in the queue adds to it,
+            // which changes from one second to the next.
             drift < if let Burst::One = burst { 1.0 } else { seen.late(0.5) + 1.0 },
         );
         table.promise(
@@ -94,8 +94,8 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             "constant",
             format!("{} kB, then {growth} kB more", seen.rss.0 / 1024),
             format!("{} kB more", bare.rss.1.saturating_sub(bare.rss.0) / 1024),
-            // Four bytes for each of 30,000 ticks: buffers that are still growing to
-            // their size, not a leak.
+            // Four bytes for each of 30,000 ticks: buffers that are still growing to their size,
+            // not a leak.
             growth <= 128,
         );
     }

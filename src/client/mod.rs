@@ -1,10 +1,9 @@
 //! The client for Gofer's API.
 //!
-//! [`Gofer`] is a cheap clone over one HTTP/2 connection. The calls that
-//! extensions make are methods here; all others are reached through `Gofer::api`.
-//! Whether a failed call is retried depends on what is known of its effect (see
-//! `gofer_net::effect`); starting runs for subscriptions has rules of its own (see
-//! `extension::start`).
+//! [`Gofer`] is a cheap clone over one HTTP/2 connection. The calls that extensions make are
+//! methods here; all others are reached through `Gofer::api`. Whether a failed call is retried
+//! depends on what is known of its effect (see `gofer_net::effect`); starting runs for
+//! subscriptions has rules of its own (see `extension::start`).
 
 mod address;
 mod builder;
@@ -37,20 +36,19 @@ use tonic::{Response, Status};
 
 use crate::error::Result;
 
-/// How long a call may take by default, attempts and pauses included. Long enough
-/// for a busy Gofer, short enough that an extension notices one that hangs.
+/// How long a call may take by default, attempts and pauses included. Long enough for a busy Gofer,
+/// short enough that an extension notices one that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Pauses between attempts of one call: the first about as long as a process takes
-/// to restart, the last so long that attempts cost next to nothing.
+/// Pauses between attempts of one call: the first about as long as a process takes to restart, the
+/// last so long that attempts cost next to nothing.
 pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// A client for Gofer's API.
 ///
-/// A cheap clone; all clones share one connection, which is opened at the
-/// first call and again after it was lost. Every call has a deadline of 10 s,
-/// attempts included: a call that certainly had no effect (a refused connection,
-/// `UNAVAILABLE`) is retried within it.
+/// A cheap clone; all clones share one connection, which is opened at the first call and again
+/// after it was lost. Every call has a deadline of 10 s, attempts included: a call that certainly
+/// had no effect (a refused connection, `UNAVAILABLE`) is retried within it.
 ///
 /// ```
 /// use gofer_sdk::Run;
@@ -114,9 +112,8 @@ pub async fn close_client(gofer: &Gofer) {
 }
 
 impl Gofer {
-    /// A client for a program that is not an extension; an extension gets its client
-    /// in [`init`](crate::Extension::init). `address` is `host[:port]`, by default
-    /// with port 443.
+    /// A client for a program that is not an extension; an extension gets its client in
+    /// [`init`](crate::Extension::init). `address` is `host[:port]`, by default with port 443.
     ///
     /// ```
     /// use gofer_sdk::Gofer;
@@ -159,12 +156,11 @@ impl Gofer {
         }
     }
 
-    /// Gofer's whole API, as generated from the contract, over the same connection,
-    /// with the same token and default deadline. It follows the contract and not
-    /// semver; see [`api`](crate::api).
+    /// Gofer's whole API, as generated from the contract, over the same connection, with the same
+    /// token and default deadline. It follows the contract and not semver; see [`api`](crate::api).
     ///
-    /// Nothing is retried; a call that could not be sent, because there is no
-    /// connection, fails with `UNAVAILABLE`. Another deadline is set on the request:
+    /// Nothing is retried; a call that could not be sent, because there is no connection, fails
+    /// with `UNAVAILABLE`. Another deadline is set on the request:
     ///
     /// ```
     /// use gofer_sdk::api::{GetSystemInfoRequest, tonic};
@@ -192,8 +188,8 @@ impl Gofer {
         GoferClient::new(self.inner.transport.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
-    /// The transport of [`api`](Self::api)'s calls, for the generated client of
-    /// another service at the same address.
+    /// The transport of [`api`](Self::api)'s calls, for the generated client of another service at
+    /// the same address.
     ///
     /// ```
     /// use gofer_sdk::api::GetSystemInfoRequest;
@@ -216,18 +212,15 @@ impl Gofer {
         self.inner.transport.clone()
     }
 
-    /// Asks Gofer to run a pipeline, on behalf of this extension and a subscription's
-    /// label.
+    /// Asks Gofer to run a pipeline, on behalf of this extension and a subscription's label.
     ///
-    /// For a live subscription prefer
-    /// [`Subscription::start_run`](crate::Subscription::start_run), which also keeps
-    /// trying during an outage.
+    /// For a live subscription prefer [`Subscription::start_run`](crate::Subscription::start_run),
+    /// which also keeps trying during an outage.
     ///
     /// # Errors
     ///
-    /// Gofer's refusal; [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer
-    /// cannot be reached within the deadline;
-    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it did not
+    /// Gofer's refusal; [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer cannot be reached
+    /// within the deadline; [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it did not
     /// answer, and then the run may have started.
     pub async fn start_run(
         &self,
@@ -255,8 +248,7 @@ impl Gofer {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for
-    /// every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for every call.
     pub async fn run(&self, pipeline: impl Into<PipelineId>, id: i64) -> Result<RunInfo> {
         let pipeline = pipeline.into();
         let response = self
@@ -272,8 +264,8 @@ impl Gofer {
         Ok(RunInfo::new(response.run.unwrap_or_default()))
     }
 
-    /// The newest runs of a pipeline, newest first, at most `limit`; 0 means the
-    /// server's default (200).
+    /// The newest runs of a pipeline, newest first, at most `limit`; 0 means the server's default
+    /// (200).
     ///
     /// # Errors
     ///
@@ -313,8 +305,8 @@ impl Gofer {
         self.list_events(false).await
     }
 
-    /// What has happened in Gofer, oldest first, and then what happens, as it
-    /// happens: the stream does not end by itself.
+    /// What has happened in Gofer, oldest first, and then what happens, as it happens: the stream
+    /// does not end by itself.
     ///
     /// # Errors
     ///
@@ -378,8 +370,8 @@ impl Gofer {
         self.inner.transport.channel().abandon();
     }
 
-    /// Makes a call, and retries it if it certainly had no effect, within one
-    /// deadline for all attempts.
+    /// Makes a call, and retries it if it certainly had no effect, within one deadline for all
+    /// attempts.
     async fn call<T, F, Fut>(&self, attempt: F) -> Result<T>
     where
         F: Fn(GoferClient<Transport>) -> Fut,
@@ -388,8 +380,7 @@ impl Gofer {
         let until = Instant::now() + self.inner.transport.deadline();
         let mut backoff = BACKOFF;
         loop {
-            // Boxed: a call's future is some kilobytes, and would be part of the
-            // caller's.
+            // Boxed: a call's future is some kilobytes, and would be part of the caller's.
             let status = match Box::pin(attempt(self.raw())).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,

@@ -59,8 +59,8 @@ impl<'a> Objects<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key,
-    /// and as for every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key, and as for every
+    /// call.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
         let (namespace_id, pipeline_id) = self.names();
         let key = key.to_owned();
@@ -77,8 +77,8 @@ impl<'a> Objects<'a> {
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under
-    /// the key, and as for every call.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under the key, and as for
+    /// every call.
     pub async fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
         self.write(key, content.into(), false).await
     }
@@ -180,8 +180,8 @@ impl<'a> Secrets<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key,
-    /// and as for every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key, and as for every
+    /// call.
     pub async fn get(&self, key: &str) -> Result<String> {
         let key = key.to_owned();
         Ok(if let Some(pipeline) = &self.pipeline {
@@ -198,19 +198,18 @@ impl<'a> Secrets<'a> {
         })
     }
 
-    /// Writes a new secret. A global secret written like this is for all
-    /// namespaces.
+    /// Writes a new secret. A global secret written like this is for all namespaces.
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under
-    /// the key, and as for every call.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under the key, and as for
+    /// every call.
     pub async fn put(&self, key: &str, secret: &str) -> Result<()> {
         self.write(key, secret, false).await
     }
 
-    /// Writes a secret, over the one under the key if there is one. A global
-    /// secret written like this is for all namespaces.
+    /// Writes a secret, over the one under the key if there is one. A global secret written like
+    /// this is for all namespaces.
     ///
     /// # Errors
     ///
@@ -305,13 +304,12 @@ impl Events {
         Self(stream)
     }
 
-    /// The next event; `None` at the end of the history, unless the stream
-    /// follows.
+    /// The next event; `None` at the end of the history, unless the stream follows.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the connection is lost,
-    /// and whatever error Gofer ends the stream with.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the connection is lost, and whatever error
+    /// Gofer ends the stream with.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         loop {
             match self.0.message().await {

@@ -93,8 +93,8 @@ impl Run {
         Self { reason: reason.into(), variables: Vec::new() }
     }
 
-    /// Adds an environment variable for the run's tasks. If a name is added twice,
-    /// the last value counts.
+    /// Adds an environment variable for the run's tasks. If a name is added twice, the last value
+    /// counts.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.variables.push((name.into(), value.into()));
@@ -225,8 +225,8 @@ impl RunInfo {
         }
     }
 
-    /// Why it ended as it did, as a sentence for people; empty if it has not ended,
-    /// or if there is nothing to explain, such as after a success.
+    /// Why it ended as it did, as a sentence for people; empty if it has not ended, or if there is
+    /// nothing to explain, such as after a success.
     #[must_use]
     pub fn description(&self) -> &str {
         self.0.status_reason.as_ref().map_or("", |reason| &reason.description)

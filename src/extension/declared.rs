@@ -1,5 +1,5 @@
-//! What a struct of settings must implement, under one name, so that the compiler
-//! reports a missing derive clearly.
+//! What a struct of settings must implement, under one name, so that the compiler reports a missing
+//! derive clearly.
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -9,21 +9,20 @@ use super::describe::{Fields, fields};
 use super::settings::Settings;
 use crate::error::Problem;
 
-/// A struct that declares settings: an extension's configuration or the
-/// parameters of a subscription.
+/// A struct that declares settings: an extension's configuration or the parameters of a
+/// subscription.
 ///
 /// Implemented for everything that derives both [`serde::Deserialize`] and
 /// [`schemars::JsonSchema`]. Fields may be text, numbers, booleans,
-/// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and
-/// (comma-separated) lists of these, and any other type that deserializes from a
-/// string. A nested type, such as [`std::time::Duration`], cannot be set by text,
-/// and an extension that declares one does not start.
+/// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and (comma-separated) lists
+/// of these, and any other type that deserializes from a string. A nested type, such as
+/// [`std::time::Duration`], cannot be set by text, and an extension that declares one does not
+/// start.
 ///
-/// `#[schemars(range(min = 1, max = 5))]` on a number is documented and enforced;
-/// other rules (`length`, `regex`, `url`) are not enforced, and
-/// [`validate`](crate::Extension::validate) has to check them. The default of a field
-/// is documented if its type can also be serialized, so an enum should derive
-/// [`serde::Serialize`] as well.
+/// `#[schemars(range(min = 1, max = 5))]` on a number is documented and enforced; other rules
+/// (`length`, `regex`, `url`) are not enforced, and [`validate`](crate::Extension::validate) has to
+/// check them. The default of a field is documented if its type can also be serialized, so an enum
+/// should derive [`serde::Serialize`] as well.
 ///
 /// ```
 /// use gofer_sdk::{Declared, GoDuration};
@@ -51,8 +50,8 @@ pub trait Declared: sealed::SealedDeclared {}
 #[diagnostic::do_not_recommend]
 impl<T> Declared for T where T: DeserializeOwned + JsonSchema + Send + Sync + 'static {}
 
-/// What [`Declared`] can do. A separate trait, because with the two derived traits as
-/// supertraits, the compiler would report each of them in its own words.
+/// What [`Declared`] can do. A separate trait, because with the two derived traits as supertraits,
+/// the compiler would report each of them in its own words.
 pub(crate) mod sealed {
     use super::{DeserializeOwned, Fields, JsonSchema, Problem, Settings, decode, fields};
 

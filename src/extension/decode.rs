@@ -1,18 +1,17 @@
 //! Reads settings into the struct that an author declared for them.
 //!
-//! Keys match without regard to case. All problems of a request are reported at
-//! once, each with its key: invalid values, missing required settings, keys given
-//! twice, unknown keys. No problem ever holds a value, which may be a secret.
+//! Keys match without regard to case. All problems of a request are reported at once, each with its
+//! key: invalid values, missing required settings, keys given twice, unknown keys. No problem ever
+//! holds a value, which may be a secret.
 //!
-//! Valid settings are read in one pass that allocates nothing but what the struct
-//! holds (`table`, and `value` for each value). Only if it fails, further passes look
-//! for what else is wrong (`explain`). The number of passes and of reported problems
-//! is bounded: a request may hold tens of thousands of settings.
+//! Valid settings are read in one pass that allocates nothing but what the struct holds (`table`,
+//! and `value` for each value). Only if it fails, further passes look for what else is wrong
+//! (`explain`). The number of passes and of reported problems is bounded: a request may hold tens
+//! of thousands of settings.
 //!
-//! `#[serde(flatten)]` works, with limits that come from serde, which reads a
-//! flattened struct only after the rest: an alias in it is unknown; what its types
-//! refuse may be reported one request later than what is wrong in the rest, and
-//! without a key if several structs are flattened.
+//! `#[serde(flatten)]` works, with limits that come from serde, which reads a flattened struct only
+//! after the rest: an alias in it is unknown; what its types refuse may be reported one request
+//! later than what is wrong in the rest, and without a key if several structs are flattened.
 
 mod explain;
 mod fault;
@@ -33,8 +32,8 @@ use crate::error::Problem;
 /// How many problems one answer reports: as many as a person can act on at once.
 const MAX_PROBLEMS: usize = 20;
 
-/// Longer keys are cut when they are shown, and not compared with known ones: the
-/// time is quadratic in the length, and no real key is longer.
+/// Longer keys are cut when they are shown, and not compared with known ones: the time is quadratic
+/// in the length, and no real key is longer.
 const MAX_KEY_CHARS: usize = 64;
 
 /// Reads `settings` as a `T`, whose fields are `declared`.

@@ -1,8 +1,8 @@
-//! The two conversations: with the administrator who installs the extension
-//! and with the owner of a pipeline who subscribes it.
+//! The two conversations: with the administrator who installs the extension and with the owner of a
+//! pipeline who subscribes it.
 //!
-//! A [`Dialogue`] uses plain values; `server::conversation` carries them over the
-//! wire and drops the author's future when the other side goes away.
+//! A [`Dialogue`] uses plain values; `server::conversation` carries them over the wire and drops
+//! the author's future when the other side goes away.
 
 use std::fmt;
 
@@ -37,8 +37,8 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 /// One conversation: show text, ask questions, set settings.
 ///
 /// [`Extension::install`](crate::Extension::install) and
-/// [`Extension::configure`](crate::Extension::configure) get one; their
-/// defaults are [`ask_for`](Self::ask_for) and nothing else.
+/// [`Extension::configure`](crate::Extension::configure) get one; their defaults are
+/// [`ask_for`](Self::ask_for) and nothing else.
 ///
 /// ```
 /// use gofer_sdk::{Dialogue, Result};
@@ -81,19 +81,18 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
-    /// conversation; pass it on with `?` to end it cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation; pass it on
+    /// with `?` to end it cleanly.
     pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Say(message.into())).await
     }
 
-    /// Asks a question and waits for the answer, without the white space
-    /// around it.
+    /// Asks a question and waits for the answer, without the white space around it.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
-    /// conversation; pass it on with `?` to end it cleanly.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation; pass it on
+    /// with `?` to end it cleanly.
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
         self.send(DialogueMessage::Ask(question.into())).await?;
         match self.answers.next().await {
@@ -106,24 +105,22 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
-    /// conversation.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation.
     pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Set { key: key.into(), value: value.into() }).await
     }
 
-    /// Asks for every field of a struct of settings, in the order of its
-    /// declaration, and sets those that were answered.
+    /// Asks for every field of a struct of settings, in the order of its declaration, and sets
+    /// those that were answered.
     ///
-    /// The question is the field's doc comment with its type and default; an
-    /// empty answer means the default. For an answer that does not decode, or that
-    /// [`validate`](crate::Extension::validate) does not accept, the reason is shown
-    /// and the question asked again.
+    /// The question is the field's doc comment with its type and default; an empty answer means the
+    /// default. For an answer that does not decode, or that
+    /// [`validate`](crate::Extension::validate) does not accept, the reason is shown and the
+    /// question asked again.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the
-    /// conversation.
+    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
         let declared = T::fields();
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];

@@ -1,11 +1,11 @@
 //! An HTTP request from outside Gofer.
 //!
-//! Gofer passes such a request on as the bytes of an HTTP/1.1 message, written by
-//! Go's `httputil.DumpRequest`. [`ExternalEvent`] reads everything that this
-//! function writes: the request line of an HTTP/2 request says `HTTP/2.0`, a length
-//! may be missing, and the body of a chunked request is still in chunks. Anything may
-//! come from outside, so parsing never panics, takes time linear in the payload, and
-//! refuses contradictions instead of guessing which part is the body.
+//! Gofer passes such a request on as the bytes of an HTTP/1.1 message, written by Go's
+//! `httputil.DumpRequest`. [`ExternalEvent`] reads everything that this function writes: the
+//! request line of an HTTP/2 request says `HTTP/2.0`, a length may be missing, and the body of a
+//! chunked request is still in chunks. Anything may come from outside, so parsing never panics,
+//! takes time linear in the payload, and refuses contradictions instead of guessing which part is
+//! the body.
 //!
 //! Checking the sender (a signature, a token) is up to the extension's author.
 
@@ -21,20 +21,18 @@ mod chunked;
 #[cfg(test)]
 mod tests;
 
-/// More headers than real requests have, and few enough for a table on the stack
-/// (8 KiB).
+/// More headers than real requests have, and few enough for a table on the stack (8 KiB).
 const MAX_HEADERS: usize = 256;
 
 /// An HTTP request from outside, passed on by Gofer.
 ///
-/// Gofer's listener for external events takes `POST /external/<extension>`
-/// and answers the sender 200 if the extension accepted the event, 500 if it did
-/// not. Gofer does not authenticate the sender: check a signature or a token in the
-/// headers before you act on an event.
+/// Gofer's listener for external events takes `POST /external/<extension>` and answers the sender
+/// 200 if the extension accepted the event, 500 if it did not. Gofer does not authenticate the
+/// sender: check a signature or a token in the headers before you act on an event.
 ///
-/// A clone shares the payload. `Debug` shows neither headers nor body, which
-/// may hold secrets; for the same reason each value in
-/// [`headers`](Self::headers) is marked [sensitive](HeaderValue::is_sensitive).
+/// A clone shares the payload. `Debug` shows neither headers nor body, which may hold secrets; for
+/// the same reason each value in [`headers`](Self::headers) is marked
+/// [sensitive](HeaderValue::is_sensitive).
 ///
 /// ```
 /// use gofer_sdk::ExternalEvent;
@@ -65,15 +63,14 @@ pub struct ExternalEvent {
 }
 
 impl ExternalEvent {
-    /// Parses a request from the bytes that Gofer passes on, or that a test makes up.
-    /// Without `Content-Length` and `Transfer-Encoding` the body is all that follows
-    /// the headers.
+    /// Parses a request from the bytes that Gofer passes on, or that a test makes up. Without
+    /// `Content-Length` and `Transfer-Encoding` the body is all that follows the headers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidParameter`], with a description, for anything that is not
-    /// an HTTP request with a path as its target, that has more than 256 headers, or
-    /// whose body is not as long as the headers say.
+    /// [`ErrorKind::InvalidParameter`], with a description, for anything that is not an HTTP
+    /// request with a path as its target, that has more than 256 headers, or whose body is not as
+    /// long as the headers say.
     pub fn new(payload: impl Into<Bytes>) -> Result<Self> {
         let payload = payload.into();
         let (line, rest) = split_line(&payload)?;
@@ -96,8 +93,7 @@ impl ExternalEvent {
         &self.method
     }
 
-    /// The path as it was sent, still percent-encoded and without the query; begins
-    /// with `/`.
+    /// The path as it was sent, still percent-encoded and without the query; begins with `/`.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
@@ -115,15 +111,15 @@ impl ExternalEvent {
         &self.headers
     }
 
-    /// The first value of a header, whose name is matched without regard to
-    /// case; `None` if it is missing or not visible ASCII.
+    /// The first value of a header, whose name is matched without regard to case; `None` if it is
+    /// missing or not visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body: a slice of the [`payload`](Self::payload), or of a request that was
-    /// sent in chunks, the chunks joined.
+    /// The body: a slice of the [`payload`](Self::payload), or of a request that was sent in
+    /// chunks, the chunks joined.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -136,8 +132,7 @@ impl ExternalEvent {
     }
 }
 
-/// Method, path and length of the body: headers, query and body may hold
-/// secrets.
+/// Method, path and length of the body: headers, query and body may hold secrets.
 impl fmt::Debug for ExternalEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExternalEvent")
@@ -197,8 +192,7 @@ fn request_line(line: &[u8]) -> Result<(Method, String, Option<String>)> {
     })
 }
 
-/// The path and query of a target, which clients of a proxy send with scheme and
-/// host.
+/// The path and query of a target, which clients of a proxy send with scheme and host.
 fn strip_authority(target: &str) -> Option<&str> {
     if target.starts_with('/') {
         return Some(target);
@@ -243,8 +237,8 @@ fn header_lines(text: &[u8]) -> Result<(HeaderMap, &[u8])> {
     Ok((headers, &text[length..]))
 }
 
-/// How the headers delimit the body. Contradictions are refused: two programs that
-/// read them differently allow request smuggling.
+/// How the headers delimit the body. Contradictions are refused: two programs that read them
+/// differently allow request smuggling.
 fn framing(headers: &HeaderMap) -> Result<Framing> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();

@@ -1,13 +1,11 @@
 //! Durations as Go writes them, for parameters and configuration.
 //!
-//! Gofer and its extensions have always used the notation of Go's `time` package, so
-//! [`GoDuration`] accepts exactly what `time.ParseDuration` accepts, with the same
-//! number of nanoseconds, and prints what `Duration.String` prints. A table in the
-//! tests holds the results of a real Go.
+//! Gofer and its extensions have always used the notation of Go's `time` package, so [`GoDuration`]
+//! accepts exactly what `time.ParseDuration` accepts, with the same number of nanoseconds, and
+//! prints what `Duration.String` prints. A table in the tests holds the results of a real Go.
 //!
-//! The grammar itself lives in `go_duration/text.rs`. Arithmetic is left to
-//! the standard library: turn a [`GoDuration`] into a
-//! [`std::time::Duration`] to calculate with it.
+//! The grammar itself lives in `go_duration/text.rs`. Arithmetic is left to the standard library:
+//! turn a [`GoDuration`] into a [`std::time::Duration`] to calculate with it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,14 +21,13 @@ use text::{HOUR, MILLISECOND, MINUTE, SECOND};
 
 /// A signed span of time in Go's notation, such as `5m` or `1h30m`.
 ///
-/// Counts nanoseconds in an `i64`: up to about 292 years, positive or negative.
-/// The default is [`ZERO`](Self::ZERO).
+/// Counts nanoseconds in an `i64`: up to about 292 years, positive or negative. The default is
+/// [`ZERO`](Self::ZERO).
 ///
-/// A duration is written as an optional sign and then one or more numbers,
-/// each with a unit, without spaces. A number may have a fraction (`1.5h`,
-/// `.5s`); the units are `ns`, `us` (or `µs`), `ms`, `s`, `m` and `h`. A bare
-/// `0` needs no unit. The rules, and the rounding, are those of Go's
-/// [`time.ParseDuration`](https://pkg.go.dev/time#ParseDuration).
+/// A duration is written as an optional sign and then one or more numbers, each with a unit,
+/// without spaces. A number may have a fraction (`1.5h`, `.5s`); the units are `ns`, `us` (or
+/// `µs`), `ms`, `s`, `m` and `h`. A bare `0` needs no unit. The rules, and the rounding, are those
+/// of Go's [`time.ParseDuration`](https://pkg.go.dev/time#ParseDuration).
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,8 +43,8 @@ use text::{HOUR, MILLISECOND, MINUTE, SECOND};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// As a field it is read from a string and written as one, and its JSON
-/// schema is a string of the format `go-duration`:
+/// As a field it is read from a string and written as one, and its JSON schema is a string of the
+/// format `go-duration`:
 ///
 /// ```
 /// use gofer_sdk::GoDuration;
@@ -79,22 +76,22 @@ impl GoDuration {
         Self(nanos)
     }
 
-    /// A duration of that many milliseconds; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) if that is out of range.
+    /// A duration of that many milliseconds; [`MAX`](Self::MAX) or [`MIN`](Self::MIN) if that is
+    /// out of range.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(MILLISECOND.cast_signed()))
     }
 
-    /// A duration of that many seconds; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) if that is out of range.
+    /// A duration of that many seconds; [`MAX`](Self::MAX) or [`MIN`](Self::MIN) if that is out of
+    /// range.
     #[must_use]
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(SECOND.cast_signed()))
     }
 
-    /// A duration of that many minutes; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) if that is out of range.
+    /// A duration of that many minutes; [`MAX`](Self::MAX) or [`MIN`](Self::MIN) if that is out of
+    /// range.
     ///
     /// ```
     /// use gofer_sdk::GoDuration;
@@ -108,8 +105,8 @@ impl GoDuration {
         Self(mins.saturating_mul(MINUTE.cast_signed()))
     }
 
-    /// A duration of that many hours; [`MAX`](Self::MAX) or
-    /// [`MIN`](Self::MIN) if that is out of range.
+    /// A duration of that many hours; [`MAX`](Self::MAX) or [`MIN`](Self::MIN) if that is out of
+    /// range.
     #[must_use]
     pub const fn from_hours(hours: i64) -> Self {
         Self(hours.saturating_mul(HOUR.cast_signed()))
@@ -142,8 +139,8 @@ impl GoDuration {
 
 /// Why a text is not a [`GoDuration`].
 ///
-/// The message says what is wrong and what would be right, and never repeats
-/// the text, so it may follow a parameter's name and be shown or logged.
+/// The message says what is wrong and what would be right, and never repeats the text, so it may
+/// follow a parameter's name and be shown or logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseGoDurationError(ParseProblem);
 
@@ -197,8 +194,8 @@ impl fmt::Debug for GoDuration {
     }
 }
 
-/// Why a duration does not convert: [`std::time::Duration`] cannot be negative, and
-/// [`GoDuration`] not be longer than about 292 years.
+/// Why a duration does not convert: [`std::time::Duration`] cannot be negative, and [`GoDuration`]
+/// not be longer than about 292 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GoDurationRangeError(&'static str);
 
@@ -262,8 +259,8 @@ impl de::Visitor<'_> for DurationVisitor {
     }
 }
 
-/// A string of the format `go-duration`. No description: the field's doc comment is
-/// the description.
+/// A string of the format `go-duration`. No description: the field's doc comment is the
+/// description.
 impl schemars::JsonSchema for GoDuration {
     fn inline_schema() -> bool {
         true

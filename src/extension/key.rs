@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What identifies a subscription: namespace, pipeline and label, packed into one
-/// allocation. Equality and hashes include all three.
+/// What identifies a subscription: namespace, pipeline and label, packed into one allocation.
+/// Equality and hashes include all three.
 #[derive(Clone)]
 pub(crate) struct Key {
     /// `namespace/pipeline` directly followed by the label.
@@ -14,8 +14,8 @@ pub(crate) struct Key {
     path: u32,
 }
 
-/// The longest key, in bytes: far longer than any real name, and small enough for the
-/// packed lengths.
+/// The longest key, in bytes: far longer than any real name, and small enough for the packed
+/// lengths.
 pub(crate) const MAX_KEY_BYTES: usize = 4096;
 
 impl Key {

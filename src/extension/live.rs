@@ -1,9 +1,8 @@
 //! One live subscription, as the registry holds it.
 //!
-//! A million of these may be alive at once, so [`Live`] is one allocation, besides
-//! its key and settings, and the one [`Signal`] in it is for both cancellation and the
-//! result of `resume`. Authors see it as [`super::subscription`]; `server::registry`
-//! starts and stops it.
+//! A million of these may be alive at once, so [`Live`] is one allocation, besides its key and
+//! settings, and the one [`Signal`] in it is for both cancellation and the result of `resume`.
+//! Authors see it as [`super::subscription`]; `server::registry` starts and stops it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
@@ -23,13 +22,13 @@ pub(crate) enum LastRun {
     Unknown,
     /// There was none.
     Never,
-    /// It started at this time, in nanoseconds of [`Gofer::monotonic`](crate::Gofer); before
-    /// the start of this process it is negative.
+    /// It started at this time, in nanoseconds of [`Gofer::monotonic`](crate::Gofer); before the
+    /// start of this process it is negative.
     At(i64),
 }
 
-/// Packed into one number, so that the later of two states is the greater one, and
-/// an update is an atomic maximum.
+/// Packed into one number, so that the later of two states is the greater one, and an update is an
+/// atomic maximum.
 impl LastRun {
     const UNKNOWN: i64 = i64::MIN;
     const NEVER: i64 = i64::MIN + 1;
@@ -61,8 +60,7 @@ pub(crate) struct Failure {
     pub(crate) at: i64,
 }
 
-/// The parts that change under a lock, which is held for a few instructions, never
-/// across an await.
+/// The parts that change under a lock, which is held for a few instructions, never across an await.
 #[derive(Default)]
 pub(crate) struct Activity {
     /// The task that runs the author's `serve`, until it is joined.
@@ -151,8 +149,7 @@ impl<P: ?Sized> Live<P> {
         Signal::wait(self, Self::is_cancelled).await;
     }
 
-    /// Waits until no other run is being started; `None` if the subscription is
-    /// cancelled.
+    /// Waits until no other run is being started; `None` if the subscription is cancelled.
     pub(crate) async fn lock_starts(&self) -> Option<StartGuard<'_, P>> {
         Signal::wait(self, |live| live.is_cancelled() || live.try_lock_starts()).await;
         // If it was cancelled first, another task may hold the lock.
@@ -204,8 +201,8 @@ impl<P: ?Sized> Live<P> {
         self.last_run_at.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// Records Gofer's answer about the time before this process; a run that was
-    /// started in the meantime is newer, and stays.
+    /// Records Gofer's answer about the time before this process; a run that was started in the
+    /// meantime is newer, and stays.
     pub(crate) fn resume(&self, last: Option<(i64, i64)>) {
         let (id, at) = last.unwrap_or((0, LastRun::Never.packed()));
         self.last_run_id.fetch_max(id, Ordering::AcqRel);

@@ -1,8 +1,7 @@
-//! What an author uses: the [`Extension`] trait and everything that its methods
-//! take and return.
+//! What an author uses: the [`Extension`] trait and everything that its methods take and return.
 //!
-//! [`crate::server`] erases the trait and makes a gRPC service of it;
-//! [`crate::client`] makes calls to Gofer.
+//! [`crate::server`] erases the trait and makes a gRPC service of it; [`crate::client`] makes calls
+//! to Gofer.
 
 mod context;
 mod declared;
@@ -45,13 +44,11 @@ use std::future::Future;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 
-/// An extension: its configuration, its parameters, and what it does for a
-/// subscription.
+/// An extension: its configuration, its parameters, and what it does for a subscription.
 ///
-/// `Self` is the *initialized* extension: [`init`](Self::init) builds it from
-/// the administrator's configuration, so no other method can be called before.
-/// What must work earlier, the documentation and the two conversations, takes
-/// no `self`. Everything but `init` has a default.
+/// `Self` is the *initialized* extension: [`init`](Self::init) builds it from the administrator's
+/// configuration, so no other method can be called before. What must work earlier, the
+/// documentation and the two conversations, takes no `self`. Everything but `init` has a default.
 ///
 /// ```
 /// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Run, Subscription};
@@ -114,42 +111,41 @@ use crate::error::{Error, ErrorKind, Result};
 pub trait Extension: Sized + Send + Sync + 'static {
     /// What the administrator sets at install time; [`NoConfig`] for nothing.
     ///
-    /// Names, doc comments, types and defaults of its fields become the
-    /// documentation and the installer's questions.
+    /// Names, doc comments, types and defaults of its fields become the documentation and the
+    /// installer's questions.
     type Config: Declared;
 
     /// What a pipeline sets when it subscribes; [`NoParams`] for nothing.
     ///
-    /// Names, doc comments, types and defaults of its fields become the
-    /// documentation and the configurator's questions.
+    /// Names, doc comments, types and defaults of its fields become the documentation and the
+    /// configurator's questions.
     type Params: Declared;
 
     /// Builds the extension from the administrator's configuration.
     ///
-    /// Called again only after it failed, never twice at once. The configuration has
-    /// been decoded and checked against its declaration.
+    /// Called again only after it failed, never twice at once. The configuration has been decoded
+    /// and checked against its declaration.
     ///
-    /// Gofer starts its extensions before its own API listens: keep `gofer` for
-    /// later, and make no calls with it here.
+    /// Gofer starts its extensions before its own API listens: keep `gofer` for later, and make no
+    /// calls with it here.
     ///
     /// # Errors
     ///
     /// [`Error::invalid_configuration`] for a setting that is not acceptable, with
-    /// [`and_configuration`](Error::and_configuration) for further ones: the
-    /// administrator sees which and why. Any other error is logged, and Gofer may try
-    /// again.
+    /// [`and_configuration`](Error::and_configuration) for further ones: the administrator sees
+    /// which and why. Any other error is logged, and Gofer may try again.
     fn init(config: Self::Config, gofer: Gofer) -> impl Future<Output = Result<Self>> + Send;
 
-    /// Checks what the declaration alone cannot, before Subscribe is acknowledged. The
-    /// default accepts everything.
+    /// Checks what the declaration alone cannot, before Subscribe is acknowledged. The default
+    /// accepts everything.
     ///
-    /// A refused subscription stays failed until the pipeline is subscribed again:
-    /// refuse what is wrong, not what happens to be unavailable.
+    /// A refused subscription stays failed until the pipeline is subscribed again: refuse what is
+    /// wrong, not what happens to be unavailable.
     ///
     /// # Errors
     ///
-    /// [`Error::invalid_parameter`], with
-    /// [`and_parameter`](Error::and_parameter) to report several at once.
+    /// [`Error::invalid_parameter`], with [`and_parameter`](Error::and_parameter) to report several
+    /// at once.
     fn validate(&self, params: &Self::Params) -> Result<()> {
         let _ = params;
         Ok(())
@@ -157,17 +153,16 @@ pub trait Extension: Sized + Send + Sync + 'static {
 
     /// The life of one subscription; the default waits for its end.
     ///
-    /// Called after [`validate`](Self::validate) has passed. Unsubscribe, Shutdown and
-    /// a subscription with changed parameters [cancel](Subscription::cancelled) it;
-    /// after a grace it is dropped. For one subscription at most one such future
-    /// exists at any time.
+    /// Called after [`validate`](Self::validate) has passed. Unsubscribe, Shutdown and a
+    /// subscription with changed parameters [cancel](Subscription::cancelled) it; after a grace it
+    /// is dropped. For one subscription at most one such future exists at any time.
     ///
     /// `Ok` means that there is nothing more to do for the subscription.
     ///
     /// # Errors
     ///
-    /// An error, or a panic, is logged, shown in Info and health, and `serve`
-    /// is called again after a pause that grows from 1 s to 5 min.
+    /// An error, or a panic, is logged, shown in Info and health, and `serve` is called again after
+    /// a pause that grows from 1 s to 5 min.
     fn serve(
         &self,
         subscription: Subscription<Self::Params>,
@@ -178,8 +173,7 @@ pub trait Extension: Sized + Send + Sync + 'static {
         }
     }
 
-    /// Handles an HTTP request that Gofer received for this extension. The default
-    /// refuses all.
+    /// Handles an HTTP request that Gofer received for this extension. The default refuses all.
     ///
     /// # Errors
     ///
@@ -194,37 +188,35 @@ pub trait Extension: Sized + Send + Sync + 'static {
         }
     }
 
-    /// Cleans up before the process ends, after all subscriptions have ended;
-    /// the default does nothing. Dropped after
-    /// [`Limits::stop_grace`](crate::Limits::stop_grace).
+    /// Cleans up before the process ends, after all subscriptions have ended; the default does
+    /// nothing. Dropped after [`Limits::stop_grace`](crate::Limits::stop_grace).
     fn shutdown(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 
     /// What the extension is for, in Markdown, or a link to it.
     ///
-    /// Info shows it, followed by two lists that the SDK makes: the settings of the
-    /// configuration and the parameters.
+    /// Info shows it, followed by two lists that the SDK makes: the settings of the configuration
+    /// and the parameters.
     #[must_use]
     fn documentation() -> Cow<'static, str> {
         Cow::Borrowed("")
     }
 
-    /// The conversation with the administrator who installs the extension. The
-    /// default asks for each setting of [`Config`](Self::Config).
+    /// The conversation with the administrator who installs the extension. The default asks for
+    /// each setting of [`Config`](Self::Config).
     ///
     /// # Errors
     ///
-    /// An error ends the conversation and is shown;
-    /// [`Cancelled`](ErrorKind::Cancelled), which [`Dialogue::ask`] returns when the
-    /// other side ends the conversation, ends it cleanly.
+    /// An error ends the conversation and is shown; [`Cancelled`](ErrorKind::Cancelled), which
+    /// [`Dialogue::ask`] returns when the other side ends the conversation, ends it cleanly.
     fn install(dialogue: &mut Dialogue) -> impl Future<Output = Result<()>> + Send {
         async move { dialogue.ask_for::<Self::Config>().await }
     }
 
-    /// The conversation with the owner of a pipeline who subscribes it. The default
-    /// asks for each parameter of [`Params`](Self::Params), and if the extension is
-    /// initialized, checks the answers with [`validate`](Self::validate).
+    /// The conversation with the owner of a pipeline who subscribes it. The default asks for each
+    /// parameter of [`Params`](Self::Params), and if the extension is initialized, checks the
+    /// answers with [`validate`](Self::validate).
     ///
     /// # Errors
     ///

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 /// The configuration of an extension that has none.
 ///
-/// Every key is refused, so that the administrator notices a setting without effect
-/// at install time.
+/// Every key is refused, so that the administrator notices a setting without effect at install
+/// time.
 ///
 /// ```
 /// use gofer_sdk::NoConfig;
@@ -22,8 +22,8 @@ pub struct NoConfig {}
 
 /// The parameters of an extension that has none.
 ///
-/// Every key is refused, so that a parameter without effect is noticed when the
-/// pipeline subscribes.
+/// Every key is refused, so that a parameter without effect is noticed when the pipeline
+/// subscribes.
 ///
 /// ```
 /// use gofer_sdk::NoParams;

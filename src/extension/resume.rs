@@ -1,9 +1,9 @@
-//! Asking Gofer when the last run of a label started, so that a restart of the
-//! extension does not reset the clocks of its subscriptions.
+//! Asking Gofer when the last run of a label started, so that a restart of the extension does not
+//! reset the clocks of its subscriptions.
 //!
-//! In the background, a few calls at a time, without a time limit: Gofer restores all
-//! subscriptions before its own API listens, so at first there is no answer, and a
-//! hundred thousand subscriptions may be waiting.
+//! In the background, a few calls at a time, without a time limit: Gofer restores all subscriptions
+//! before its own API listens, so at first there is no answer, and a hundred thousand subscriptions
+//! may be waiting.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,19 +21,19 @@ use crate::error::{ErrorKind, Result};
 /// Calls in flight at once. The answers are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
 
-/// The calls begin once no subscription has been made for this long: while Gofer
-/// restores its subscriptions, it does not answer yet.
+/// The calls begin once no subscription has been made for this long: while Gofer restores its
+/// subscriptions, it does not answer yet.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// But not later than this after the first subscription: a constant stream of them
-/// must not delay the calls for ever.
+/// But not later than this after the first subscription: a constant stream of them must not delay
+/// the calls for ever.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Pauses while Gofer does not answer.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
-/// How many runs of the pipeline are searched: a few first, since the last run of an
-/// interval's pipeline is mostly its own, then whole pages.
+/// How many runs of the pipeline are searched: a few first, since the last run of an interval's
+/// pipeline is mostly its own, then whole pages.
 const PAGES: [u32; 6] = [4, 200, 200, 200, 200, 200];
 
 #[derive(Default)]
@@ -121,8 +121,8 @@ impl Queue {
 }
 
 impl QueueState {
-    /// A subscription that has ended keeps its memory while it is queued, which in an
-    /// outage may be long.
+    /// A subscription that has ended keeps its memory while it is queued, which in an outage may be
+    /// long.
     fn sweep(&mut self) {
         const LEAST: usize = 1024;
         if self.waiting.len() >= self.sweep_at.max(LEAST) {
@@ -140,8 +140,8 @@ async fn work(context: &Context) {
     }
     while let Some(live) = queue.next() {
         let mut backoff = BACKOFF;
-        // A strong reference only during a call, so that waiting for Gofer does not
-        // keep a subscription that has ended.
+        // A strong reference only during a call, so that waiting for Gofer does not keep a
+        // subscription that has ended.
         while let Some(live) = live.upgrade() {
             if live.is_cancelled() {
                 break;

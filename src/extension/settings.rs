@@ -1,10 +1,9 @@
 //! Settings as they came over the wire, in a compact form.
 //!
-//! [`Settings`] holds a `map<string,string>` in one allocation and in a fixed order, so
-//! that two maps whose keys differ in case only are equal. A subscription keeps its
-//! settings while it lives, to distinguish a repeated Subscribe from a changed one;
-//! for a million of them, a hash map each would take more memory than everything
-//! else.
+//! [`Settings`] holds a `map<string,string>` in one allocation and in a fixed order, so that two
+//! maps whose keys differ in case only are equal. A subscription keeps its settings while it lives,
+//! to distinguish a repeated Subscribe from a changed one; for a million of them, a hash map each
+//! would take more memory than everything else.
 //!
 //! `decode` reads them into the author's struct and refuses what does not fit it.
 
@@ -12,9 +11,9 @@ use std::fmt;
 
 /// Keys and values, sorted by key without regard to case, then by key.
 ///
-/// Layout: each key and then its value, each as its length in bytes (seven
-/// bits a byte, least significant first, the high bit set on all but the last)
-/// and its UTF-8. Without settings nothing is allocated.
+/// Layout: each key and then its value, each as its length in bytes (seven bits a byte, least
+/// significant first, the high bit set on all but the last) and its UTF-8. Without settings nothing
+/// is allocated.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
     packed: Box<[u8]>,
@@ -63,8 +62,8 @@ impl Settings {
 /// Equal if the keys are the same except for ASCII case, and the values are the same.
 impl PartialEq for Settings {
     fn eq(&self, other: &Self) -> bool {
-        // Case does not change a length, so equal settings are equally long.
-        // Most comparisons are with the very same bytes, sent again.
+        // Case does not change a length, so equal settings are equally long. Most comparisons are
+        // with the very same bytes, sent again.
         self.packed == other.packed
             || self.packed.len() == other.packed.len()
                 && self
@@ -138,64 +137,4 @@ fn pull<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    #[test]
-    fn order_and_case_of_the_keys_do_not_matter() {
-        let one = Settings::new([("every", "5m"), ("Jitter", "3s")]);
-        let other = Settings::new([("JITTER", "3s"), ("EVERY", "5m")]);
-        assert_eq!(one, other);
-        assert_eq!(one.iter().collect::<Vec<_>>(), [("every", "5m"), ("Jitter", "3s")]);
-    }
-
-    #[test]
-    fn a_changed_value_or_key_is_a_difference() {
-        let one = Settings::new([("every", "5m")]);
-        assert_ne!(one, Settings::new([("every", "5M")]));
-        assert_ne!(one, Settings::new([("evert", "5m")]));
-        assert_ne!(one, Settings::new([("every5", "m")]));
-        assert_ne!(one, Settings::new([("every", "5m"), ("", "")]));
-        assert_ne!(one, Settings::default());
-    }
-
-    #[test]
-    fn what_goes_in_comes_out_at_every_size_of_length() {
-        let sizes = [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152];
-        let pairs: HashMap<String, String> = sizes
-            .iter()
-            .map(|&n| (format!("{n:08}"), "ä".repeat(n / 2) + &"b".repeat(n % 2)))
-            .collect();
-        let settings = Settings::new(&pairs);
-        assert_eq!(settings.len(), sizes.len());
-        for (key, value) in settings.iter() {
-            assert_eq!(pairs[key], value);
-        }
-        let exact: usize = pairs.iter().map(|(k, v)| encoded_len(k) + encoded_len(v)).sum();
-        assert_eq!(settings.packed.len(), exact);
-    }
-
-    #[test]
-    fn keys_that_differ_in_case_only_stand_next_to_each_other() {
-        let settings = Settings::new([("b", "1"), ("A", "2"), ("B", "3"), ("a", "4"), ("C", "5")]);
-        let keys: Vec<_> = settings.iter().map(|(key, _)| key).collect();
-        assert_eq!(keys, ["A", "a", "B", "b", "C"]);
-    }
-
-    #[test]
-    fn no_settings_are_empty_and_one_empty_setting_is_not() {
-        let none = Settings::new::<&str, &str>([]);
-        assert!(none.is_empty());
-        assert_eq!(none, Settings::default());
-        let one = Settings::new([("", "")]);
-        assert!(!one.is_empty());
-        assert_eq!(one.iter().collect::<Vec<_>>(), [("", "")]);
-    }
-
-    #[test]
-    fn debug_shows_keys_and_never_values() {
-        let text = format!("{:?}", Settings::new([("token", "hunter22"), ("every", "5m")]));
-        assert_eq!(text, r#"Settings {"every", "token"}"#);
-    }
-}
+mod tests;

@@ -1,5 +1,5 @@
-//! Starting a run for a live subscription: retried during an outage, never started
-//! twice, and limited in number at once.
+//! Starting a run for a live subscription: retried during an outage, never started twice, and
+//! limited in number at once.
 
 use std::time::Duration;
 
@@ -11,14 +11,13 @@ use super::live::Live;
 use crate::client::{BACKOFF, Run, RunInfo, error, start_request};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many of a pipeline's newest runs are searched for one that was started by a
-/// call whose answer was lost. It started within the last deadline, so only what
-/// others have started since is newer.
+/// How many of a pipeline's newest runs are searched for one that was started by a call whose
+/// answer was lost. It started within the last deadline, so only what others have started since is
+/// newer.
 const RECENT: u32 = 50;
 
-/// How long a call that is in flight may go on after the subscription was cancelled.
-/// Answers usually take milliseconds; if Gofer does not answer, Unsubscribe should not
-/// have to wait for it.
+/// How long a call that is in flight may go on after the subscription was cancelled. Answers
+/// usually take milliseconds; if Gofer does not answer, Unsubscribe should not have to wait for it.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// A run, and when it started in nanoseconds of [`Gofer::monotonic`].
@@ -35,8 +34,8 @@ impl<P: ?Sized> Live<P> {
             self.key.pipeline().to_owned(),
             run,
         );
-        // One after the other: if an answer of two concurrent calls is lost, a run that
-        // Gofer started could belong to either.
+        // One after the other: if an answer of two concurrent calls is lost, a run that Gofer
+        // started could belong to either.
         let _guard = self.lock_starts().await.ok_or_else(ended)?;
         // A run that is newer than this may be this call's.
         let known = self.last_run_id();
@@ -44,8 +43,8 @@ impl<P: ?Sized> Live<P> {
         let mut lost = false;
         loop {
             let outcome = {
-                // Held during an attempt and not between attempts: pipelines that
-                // cannot be run now do not keep others from trying.
+                // Held during an attempt and not between attempts: pipelines that cannot be run now
+                // do not keep others from trying.
                 let _permit = tokio::select! {
                     permit = self.context.starts.acquire() => permit.map_err(Error::from)?,
                     () = self.cancelled() => return Err(ended()),
@@ -65,8 +64,8 @@ impl<P: ?Sized> Live<P> {
                     // From Gofer, or from a proxy that lost Gofer during the call.
                     (Effect::Unavailable, _) => lost = known.is_some(),
                     (Effect::Unknown, Some(_)) => lost = true,
-                    // Without the last run before the call, a run that this call may
-                    // have started cannot be distinguished from it.
+                    // Without the last run before the call, a run that this call may have started
+                    // cannot be distinguished from it.
                     (Effect::Refused, _) | (Effect::Unknown, None) => return Err(error(&status)),
                 },
             }
@@ -74,8 +73,8 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    /// One attempt. After an answer was lost, it first looks for a run that is newer
-    /// than the last one that was `known` before.
+    /// One attempt. After an answer was lost, it first looks for a run that is newer than the last
+    /// one that was `known` before.
     async fn start_or_find(
         &self,
         request: &StartRunRequest,

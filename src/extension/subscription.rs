@@ -1,7 +1,6 @@
 //! One live subscription, as an author sees it.
 //!
-//! A handle to what the registry holds; how its ticks are timed is
-//! [`super::ticks`].
+//! A handle to what the registry holds; how its ticks are timed is [`super::ticks`].
 
 use std::fmt;
 use std::future::Future;
@@ -13,11 +12,11 @@ use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
 
-/// One live subscription of one pipeline: its parameters, its pipeline, and what can
-/// be done for it.
+/// One live subscription of one pipeline: its parameters, its pipeline, and what can be done for
+/// it.
 ///
-/// A cheap clone; [`Extension::serve`](crate::Extension::serve) gets one and is
-/// the subscription's life.
+/// A cheap clone; [`Extension::serve`](crate::Extension::serve) gets one and is the subscription's
+/// life.
 ///
 /// ```
 /// use gofer_sdk::{Declared, Result, Run, Subscription};
@@ -101,65 +100,61 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         self.live.is_cancelled()
     }
 
-    /// Waits until the subscription is cancelled: by Unsubscribe, by a subscription with
-    /// other parameters in its place, or by Shutdown.
+    /// Waits until the subscription is cancelled: by Unsubscribe, by a subscription with other
+    /// parameters in its place, or by Shutdown.
     ///
-    /// `serve` then has a few seconds (see
-    /// [`Limits::stop_grace`](crate::Limits::stop_grace)) before it is dropped.
+    /// `serve` then has a few seconds (see [`Limits::stop_grace`](crate::Limits::stop_grace))
+    /// before it is dropped.
     pub async fn cancelled(&self) {
         self.live.cancelled().await;
     }
 
     /// Asks Gofer to run the pipeline, and keeps trying during an outage of Gofer.
     ///
-    /// While Gofer cannot be reached, this retries with a growing, jittered pause of at
-    /// most 2 s, until the subscription is cancelled. At most 64 such calls of one
-    /// extension are in flight at once, so that they do not overload a Gofer that comes
-    /// back, and those of one subscription are made one after the other. If an answer
-    /// was lost, Gofer is first asked whether the run has started, so that it is not
-    /// started twice. A call that is in flight when the subscription is cancelled has
-    /// one more second.
+    /// While Gofer cannot be reached, this retries with a growing, jittered pause of at most 2 s,
+    /// until the subscription is cancelled. At most 64 such calls of one extension are in flight at
+    /// once, so that they do not overload a Gofer that comes back, and those of one subscription
+    /// are made one after the other. If an answer was lost, Gofer is first asked whether the run
+    /// has started, so that it is not started twice. A call that is in flight when the subscription
+    /// is cancelled has one more second.
     ///
     /// # Errors
     ///
-    /// Gofer's refusal, above all
-    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for a disabled
-    /// pipeline or one without a configuration and
+    /// Gofer's refusal, above all [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for
+    /// a disabled pipeline or one without a configuration and
     /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
     /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
     /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if an answer was lost and it is
-    /// not known whether the run has started.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if an answer was lost and it is not known
+    /// whether the run has started.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
-        // Boxed: a call's future is some kilobytes, which a subscription that waits
-        // for its next tick must not hold.
+        // Boxed: a call's future is some kilobytes, which a subscription that waits for its next
+        // tick must not hold.
         Box::pin(self.live.start_run(run)).await
     }
 
     /// Ticks once every `period`, the first time one period from now.
     ///
-    /// Ticks are computed from the first one, so they do not drift; ticks that were
-    /// missed, because of an outage or because `serve` was busy, become one; and if an
-    /// earlier process started runs for this label, the cadence continues from the last
-    /// of them. See [`Ticks`] for an example.
+    /// Ticks are computed from the first one, so they do not drift; ticks that were missed, because
+    /// of an outage or because `serve` was busy, become one; and if an earlier process started runs
+    /// for this label, the cadence continues from the last of them. See [`Ticks`] for an example.
     ///
-    /// Use one for each subscription: a run counts for all ticks that are due when it
-    /// starts, also those of a second `Ticks`.
+    /// Use one for each subscription: a run counts for all ticks that are due when it starts, also
+    /// those of a second `Ticks`.
     ///
     /// A period that a pipeline sets needs a minimum, checked in
-    /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with
-    /// nothing else.
+    /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with nothing
+    /// else.
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if `period` is not
-    /// positive.
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if `period` is not positive.
     pub fn every(&self, period: GoDuration) -> Result<Ticks<P>> {
         Ticks::new(self.clone(), period)
     }
 
-    /// Runs a future concurrently with `serve` that ends with the subscription: it sees
-    /// the same cancellation, is dropped after the same grace, and is joined.
+    /// Runs a future concurrently with `serve` that ends with the subscription: it sees the same
+    /// cancellation, is dropped after the same grace, and is joined.
     ///
     /// A panic in it is logged, and ends only this future.
     pub fn spawn<F>(&self, future: F)
@@ -168,8 +163,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     {
         let mut activity = self.live.activity();
         let tasks = activity.spawned.get_or_insert_default();
-        // Remove what has finished, so that an author that spawns for every event
-        // holds only what is running.
+        // Remove what has finished, so that an author that spawns for every event holds only what
+        // is running.
         while let Some(ended) = tasks.try_join_next() {
             log_panic(&self.live.key, ended);
         }

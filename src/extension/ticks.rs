@@ -1,12 +1,11 @@
 //! When the next tick of a subscription is due.
 //!
-//! The guarantees: ticks lie on a grid that is computed from its first point, so they
-//! do not drift; ticks that could not be served become one; and the grid survives a
-//! restart of the extension, because Gofer is asked (in the background, by `resume`)
-//! when the last run of this label started.
+//! The guarantees: ticks lie on a grid that is computed from its first point, so they do not drift;
+//! ticks that could not be served become one; and the grid survives a restart of the extension,
+//! because Gofer is asked (in the background, by `resume`) when the last run of this label started.
 //!
-//! All times here are nanoseconds of [`Gofer::monotonic`](crate::Gofer), eight bytes
-//! each, because every live interval subscription holds some of them.
+//! All times here are nanoseconds of [`Gofer::monotonic`](crate::Gofer), eight bytes each, because
+//! every live interval subscription holds some of them.
 
 use std::fmt;
 use std::time::Duration;
@@ -55,9 +54,9 @@ impl<P: Send + Sync + 'static> Ticks<P> {
         Ok(Self { subscription, grid })
     }
 
-    /// Delays every tick by an offset between zero and `spread`, always the same for the
-    /// same subscription, so that subscriptions with the same period are not all due at
-    /// the same instant.
+    /// Delays every tick by an offset between zero and `spread`, always the same for the same
+    /// subscription, so that subscriptions with the same period are not all due at the same
+    /// instant.
     ///
     /// A `spread` of zero or less has no effect.
     #[must_use]
@@ -70,8 +69,8 @@ impl<P: Send + Sync + 'static> Ticks<P> {
 
     /// Waits for the next tick; `false` once the subscription is cancelled.
     ///
-    /// Several ticks that fell due since the last call, or since the last run that the
-    /// subscription started, become one.
+    /// Several ticks that fell due since the last call, or since the last run that the subscription
+    /// started, become one.
     ///
     /// Cancel safe: a future dropped before it completes loses no tick.
     #[expect(clippy::should_implement_trait, reason = "it is asynchronous")]
@@ -90,8 +89,8 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 let due = self.grid.due(last);
                 if now >= due {
                     self.grid.serve(now);
-                    // With a tiny period the next tick is always due: let other tasks
-                    // run nevertheless.
+                    // With a tiny period the next tick is always due: let other tasks run
+                    // nevertheless.
                     tokio::task::consume_budget().await;
                     return true;
                 }
@@ -134,8 +133,8 @@ impl Grid {
             }
         }
         let covered = match last {
-            // A run that started late, after an outage, counts for all ticks that fell
-            // due until then.
+            // A run that started late, after an outage, counts for all ticks that fell due until
+            // then.
             LastRun::At(at) => self.served.max(at),
             LastRun::Unknown | LastRun::Never => self.served,
         };
@@ -155,15 +154,15 @@ impl<P> fmt::Debug for Ticks<P> {
     }
 }
 
-/// The first point after `covered` on the grid that starts at `origin`; the
-/// origin itself is not a tick.
+/// The first point after `covered` on the grid that starts at `origin`; the origin itself is not a
+/// tick.
 fn next_on_grid(origin: i64, period: i64, covered: i64) -> i64 {
     let passed = covered.saturating_sub(origin).max(0) / period;
     origin.saturating_add(period.saturating_mul(passed.saturating_add(1)))
 }
 
-/// A number in `0..spread` that depends only on the names, the same in every process
-/// and on every machine (FNV-1a: it has to spread evenly, not to resist an attack).
+/// A number in `0..spread` that depends only on the names, the same in every process and on every
+/// machine (FNV-1a: it has to spread evenly, not to resist an attack).
 fn stable_fraction(path: &str, label: &str, spread: i64) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in path.bytes().chain([0]).chain(label.bytes()) {
@@ -177,72 +176,4 @@ fn stable_fraction(path: &str, label: &str, spread: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_that_a_late_run_covers_are_not_served_again() {
-        let mut grid = Grid::new(10, 0);
-        assert_eq!(grid.due(LastRun::Unknown), 10);
-        grid.serve(10);
-        // Gofer was away; the run of the tick at 10 started at 75.
-        assert_eq!(grid.due(LastRun::At(75)), 80);
-    }
-
-    #[test]
-    fn ticks_missed_while_serve_was_busy_become_one() {
-        let mut grid = Grid::new(10, 0);
-        grid.serve(10);
-        assert_eq!(grid.due(LastRun::At(11)), 20, "due since 20, and it may be 75 by now");
-        grid.serve(75);
-        assert_eq!(grid.due(LastRun::At(76)), 80);
-    }
-
-    #[test]
-    fn a_grid_carries_on_from_the_last_run_of_an_earlier_process() {
-        let mut grid = Grid::new(100, 0);
-        assert_eq!(grid.due(LastRun::Unknown), 100, "until Gofer has answered");
-        assert_eq!(grid.due(LastRun::At(-30)), 70);
-        let mut overdue = Grid::new(100, 0);
-        assert_eq!(overdue.due(LastRun::At(-250)), -150, "fires at once");
-        overdue.serve(1);
-        assert_eq!(overdue.due(LastRun::At(2)), 50, "and returns to its cadence");
-        let mut first = Grid::new(100, 0);
-        assert_eq!(first.due(LastRun::Never), 100);
-    }
-
-    #[test]
-    fn an_offset_survives_a_restart() {
-        let mut grid = Grid::new(100, 0);
-        grid.origin += 7;
-        assert_eq!(grid.due(LastRun::Never), 107);
-        let mut restarted = Grid::new(100, 0);
-        restarted.origin += 7;
-        assert_eq!(restarted.due(LastRun::At(-43)), 57);
-    }
-
-    #[test]
-    fn the_grid_is_computed_from_its_first_point() {
-        assert_eq!(next_on_grid(100, 10, 100), 110);
-        assert_eq!(next_on_grid(100, 10, 109), 110);
-        assert_eq!(next_on_grid(100, 10, 110), 120);
-        assert_eq!(next_on_grid(100, 10, 173), 180, "what was missed is skipped");
-        assert_eq!(next_on_grid(-1_000, 300, -1_000), -700, "overdue stays overdue");
-        assert_eq!(next_on_grid(0, i64::MAX, 5), i64::MAX);
-        assert_eq!(next_on_grid(5, i64::MAX, 5), i64::MAX, "saturates");
-    }
-
-    #[test]
-    fn the_offset_of_a_subscription_is_stable_and_spread() {
-        let offset = |n: u32| stable_fraction("default/nightly", &format!("label-{n}"), 1_000);
-        assert_eq!(offset(1), offset(1));
-        let mut buckets = [0_u32; 10];
-        for n in 0..1_000 {
-            let at = offset(n);
-            assert!((0..1_000).contains(&at));
-            buckets[usize::try_from(at / 100).unwrap()] += 1;
-        }
-        assert!(buckets.iter().all(|&count| (60..=140).contains(&count)), "{buckets:?}");
-        assert_eq!(stable_fraction("a/b", "c", 0), 0);
-    }
-}
+mod tests;

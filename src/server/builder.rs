@@ -15,8 +15,8 @@ use super::signals::Signals;
 use super::{SystemConfig, erased};
 use crate::extension::Extension;
 
-/// An extension's server, for a program with its own runtime, listener, logger,
-/// limits or way to stop; all others use [`run`](crate::run).
+/// An extension's server, for a program with its own runtime, listener, logger, limits or way to
+/// stop; all others use [`run`](crate::run).
 ///
 /// ```
 /// # use gofer_sdk::{Extension, Gofer, Limits, NoConfig, NoParams, Result, Server, SystemConfig};
@@ -68,20 +68,20 @@ impl<E: Extension> Server<E> {
         self
     }
 
-    /// Serves on a listener that is already bound, instead of the configured
-    /// address. The type is tokio's: the server runs on a tokio runtime of version 1.
+    /// Serves on a listener that is already bound, instead of the configured address. The type is
+    /// tokio's: the server runs on a tokio runtime of version 1.
     pub fn with_listener(mut self, listener: TcpListener) -> Self {
         self.inner.listener = Some(Listener::Tcp(listener));
         self
     }
 
-    /// Trusts the certificates in a PEM text, in addition to the system's, to
-    /// verify Gofer's: for a Gofer with a private certificate authority.
+    /// Trusts the certificates in a PEM text, in addition to the system's, to verify Gofer's: for a
+    /// Gofer with a private certificate authority.
     ///
     /// # Errors
     ///
-    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) if the
-    /// text holds no certificate.
+    /// [`InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration) if the text holds no
+    /// certificate.
     pub fn with_gofer_ca(mut self, pem: &str) -> crate::Result<Self> {
         let certificates = certificates(pem).map_err(|problem| {
             crate::Error::invalid_configuration("gofer_ca", problem.to_string())
@@ -90,15 +90,15 @@ impl<E: Extension> Server<E> {
         Ok(self)
     }
 
-    /// Stops gracefully when the future completes; with several such futures, when
-    /// the first one does.
+    /// Stops gracefully when the future completes; with several such futures, when the first one
+    /// does.
     pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         self.inner.stop.push(Box::pin(stop));
         self
     }
 
-    /// Stops gracefully on SIGTERM and SIGINT, and at once on a second signal.
-    /// Must be called on a tokio runtime.
+    /// Stops gracefully on SIGTERM and SIGINT, and at once on a second signal. Must be called on a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ impl<E: Extension> Server<E> {
         Ok(self)
     }
 
-    /// Serves until Shutdown, a signal or a stop future, and returns once all
-    /// subscriptions, connections and tasks have ended or timed out.
+    /// Serves until Shutdown, a signal or a stop future, and returns once all subscriptions,
+    /// connections and tasks have ended or timed out.
     ///
     /// # Errors
     ///

@@ -15,8 +15,8 @@ pub(crate) fn catch_panic<T, F: Future<Output = Result<T>>>(future: F) -> CatchP
 }
 
 pin_project! {
-    /// A future whose panics are errors. A type of its own instead of an `async
-    /// fn`: there is one for each live subscription, and this adds no bytes to it.
+    /// A future whose panics are errors. A type of its own instead of an `async fn`: there is one
+    /// for each live subscription, and this adds no bytes to it.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         future: F,
@@ -28,8 +28,8 @@ impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let future = self.project().future;
-        // Unwind safety is asserted: after a panic the future is only dropped, and
-        // what it shares with others is `Sync` by the author's own means.
+        // Unwind safety is asserted: after a panic the future is only dropped, and what it shares
+        // with others is `Sync` by the author's own means.
         catch_unwind(AssertUnwindSafe(|| future.poll(context)))
             .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
     }

@@ -1,8 +1,8 @@
-//! Carries a conversation over the wire: the author's [`Dialogue`] on one side,
-//! two gRPC streams on the other.
+//! Carries a conversation over the wire: the author's [`Dialogue`] on one side, two gRPC streams on
+//! the other.
 //!
-//! The author's future runs in a task of its own and is dropped as soon as the
-//! caller goes away or the extension drains.
+//! The author's future runs in a task of its own and is dropped as soon as the caller goes away or
+//! the extension drains.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -147,8 +147,7 @@ where
     ResponseStream { messages, error, wire: std::marker::PhantomData }
 }
 
-/// Runs one of the author's conversations, and keeps the definition alive
-/// meanwhile.
+/// Runs one of the author's conversations, and keeps the definition alive meanwhile.
 pub(crate) async fn converse_with<D: ?Sized, F>(
     definition: Arc<D>,
     mut dialogue: Dialogue,

@@ -1,7 +1,7 @@
 //! The author's type, erased once: from here on nothing is generic over it.
 //!
-//! [`Definition`] is what works before Init, [`Instance`] what works after it.
-//! Only this module uses `async_trait`; authors write plain `async fn`.
+//! [`Definition`] is what works before Init, [`Instance`] what works after it. Only this module
+//! uses `async_trait`; authors write plain `async fn`.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -66,8 +66,8 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn start(self) -> Arc<Live> {
-        // The lock is held during the spawn, so that a running subscription always
-        // has a task to join.
+        // The lock is held during the spawn, so that a running subscription always has a task to
+        // join.
         let mut activity = self.live.activity();
         activity.task = Some((self.spawn)());
         drop(activity);

@@ -6,14 +6,12 @@ use super::system_config::SystemConfigError;
 
 /// Why an extension could not run.
 ///
-/// `Debug` prints the same as `Display`, because `main` prints its error with
-/// `Debug`.
+/// `Debug` prints the same as `Display`, because `main` prints its error with `Debug`.
 #[non_exhaustive]
 pub enum RunError {
     /// The environment is not that of an extension started by Gofer.
     Environment(SystemConfigError),
-    /// A setting is declared with a type that no text can set; see
-    /// [`Declared`](crate::Declared).
+    /// A setting is declared with a type that no text can set; see [`Declared`](crate::Declared).
     Declaration(String),
     /// The server cannot listen on its address.
     Listen {

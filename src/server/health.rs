@@ -1,8 +1,8 @@
 //! `grpc.health.v1`, following the lifecycle.
 //!
-//! There are three names: the empty one and `proto.ExtensionService` are SERVING
-//! from a successful Init until the drain begins; `subscriptions` is SERVING in
-//! that time while no subscription is waiting to be restarted.
+//! There are three names: the empty one and `proto.ExtensionService` are SERVING from a successful
+//! Init until the drain begins; `subscriptions` is SERVING in that time while no subscription is
+//! waiting to be restarted.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -14,14 +14,12 @@ const NAMES: [&str; 2] = ["", "proto.ExtensionService"];
 const MAX_REQUEST_BYTES: usize = 1024;
 const SUBSCRIPTIONS: &str = "subscriptions";
 
-/// The service, and the future that keeps it up to date until the extension has
-/// stopped.
+/// The service, and the future that keeps it up to date until the extension has stopped.
 pub(crate) async fn service(
     lifecycle: &Lifecycle,
 ) -> (HealthServer<HealthService>, impl Future<Output = ()> + use<>) {
     let reporter = HealthReporter::new();
-    // Unauthenticated peers may call it. A request is a name; longer ones are
-    // refused.
+    // Unauthenticated peers may call it. A request is a name; longer ones are refused.
     let service = HealthServer::new(HealthService::from_health_reporter(reporter.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut phase = lifecycle.phase();

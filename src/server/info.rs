@@ -1,8 +1,7 @@
 //! Info: what the extension is, its subscriptions, and which of them are failing.
 //!
-//! Separate from `service` and its generated types because the list of
-//! subscriptions is kept as it goes over the wire (see `listing`), and tonic's
-//! codec would need a `String` for each of them.
+//! Separate from `service` and its generated types because the list of subscriptions is kept as it
+//! goes over the wire (see `listing`), and tonic's codec would need a `String` for each of them.
 
 use std::fmt::Write as _;
 
@@ -22,9 +21,8 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The documentation's part of it; the rest is for the list.
 const MAX_DOCUMENTATION_BYTES: usize = 1024 * 1024;
 
-/// Reserved for the name, the tags, the sentences about what was cut, and the
-/// failing subscriptions: twenty lines with a key of at most 4 KiB and a reason
-/// of at most 2 KiB.
+/// Reserved for the name, the tags, the sentences about what was cut, and the failing
+/// subscriptions: twenty lines with a key of at most 4 KiB and a reason of at most 2 KiB.
 const OVERHEAD_BYTES: usize = 192 * 1024;
 
 /// Cuts the documentation to its part of Info, and says so in it.
@@ -51,8 +49,8 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// The author's documentation, the declared settings, and the subscriptions
-    /// that are failing at the moment.
+    /// The author's documentation, the declared settings, and the subscriptions that are failing at
+    /// the moment.
     pub(super) fn of(name: &str, lifecycle: &Lifecycle) -> Self {
         let mut documentation = lifecycle.definition.documentation().to_owned();
         if *lifecycle.failing().borrow() > 0 {

@@ -1,5 +1,4 @@
-//! The server itself, not generic over the author's type: assembles the parts,
-//! serves, and stops.
+//! The server itself, not generic over the author's type: assembles the parts, serves, and stops.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -57,8 +56,7 @@ impl ServerInner {
         }
     }
 
-    /// Serves inside Gofer's process: over pipes, trusting its certificate, on its
-    /// clock.
+    /// Serves inside Gofer's process: over pipes, trusting its certificate, on its clock.
     pub(crate) fn embedded(
         mut self,
         listener: gofer_net::memory::MemoryListener,
@@ -124,8 +122,7 @@ impl ServerInner {
             () = async {
                 signals.next().await;
                 tokio::select! {
-                    // Never completes: once the server has stopped, the branch
-                    // above does.
+                    // Never completes: once the server has stopped, the branch above does.
                     () = async { lifecycle.shutdown().await; std::future::pending().await } => {}
                     () = signals.next() => tracing::warn!("a second signal: stopping without waiting"),
                 }

@@ -1,10 +1,9 @@
 //! From the first call to the last: what the extension answers, and when.
 //!
-//! One state machine, entered by Init and left by Shutdown or a signal:
-//! *uninitialized*, *initializing*, *ready*, *draining*, *stopped*. No state
-//! transition depends on a handler's future, which is dropped when its caller
-//! goes away: Init and the drain run in tasks of their own, and handlers await
-//! them.
+//! One state machine, entered by Init and left by Shutdown or a signal: *uninitialized*,
+//! *initializing*, *ready*, *draining*, *stopped*. No state transition depends on a handler's
+//! future, which is dropped when its caller goes away: Init and the drain run in tasks of their
+//! own, and handlers await them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -111,8 +110,8 @@ impl Lifecycle {
         }
     }
 
-    /// Initializes; a repeat with the same configuration, also while the first
-    /// is under way, shares its outcome.
+    /// Initializes; a repeat with the same configuration, also while the first is under way, shares
+    /// its outcome.
     pub(crate) async fn init(self: &Arc<Self>, config: Settings) -> Result<(), Arc<Error>> {
         let mut outcome = {
             let mut state = self.state();
@@ -181,8 +180,8 @@ impl Lifecycle {
         }
     }
 
-    /// Ends all subscriptions, then the extension; returns once that is done.
-    /// Further calls wait for the same end.
+    /// Ends all subscriptions, then the extension; returns once that is done. Further calls wait
+    /// for the same end.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         let mut phase = self.phase();
         let before = std::mem::replace(&mut *self.state(), State::Ended);
@@ -198,8 +197,7 @@ impl Lifecycle {
     }
 
     async fn drain(&self, before: State) {
-        // Even if the author's code panics, in a `Drop` for example: the server
-        // waits for this.
+        // Even if the author's code panics, in a `Drop` for example: the server waits for this.
         let _stopped = Stopped(self);
         self.registry.drain().await;
         let cleanup = async {
@@ -221,8 +219,8 @@ impl Lifecycle {
         }
     }
 
-    /// Ends everything at once without waiting: for a server that is dropped, or
-    /// that is asked to stop a second time.
+    /// Ends everything at once without waiting: for a server that is dropped, or that is asked to
+    /// stop a second time.
     pub(crate) fn abandon(&self) {
         self.draining.cancel();
         self.registry.abandon();
@@ -234,8 +232,7 @@ impl Lifecycle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes a phase; false if it has passed already. Only a failed Init goes
-    /// back.
+    /// Publishes a phase; false if it has passed already. Only a failed Init goes back.
     fn advance(&self, next: Phase) -> bool {
         self.phase.send_if_modified(|phase| {
             let back = *phase == Phase::Initializing && next == Phase::Uninitialized;

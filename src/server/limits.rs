@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The limits of a server.
 ///
-/// The defaults suit an extension in a container; a test or an unusual
-/// deployment changes some of them:
+/// The defaults suit an extension in a container; a test or an unusual deployment changes some of
+/// them:
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,8 +39,8 @@ impl Default for Limits {
     }
 }
 
-/// Longer times are cut to this: a century is as good as no limit, and the sum of
-/// two does not overflow.
+/// Longer times are cut to this: a century is as good as no limit, and the sum of two does not
+/// overflow.
 const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Limits {
@@ -55,9 +55,8 @@ impl Limits {
 
     /// Connections open at once; default 1024, a common limit of open files.
     ///
-    /// Gofer needs one. At the limit, a new connection replaces the oldest one
-    /// that has not shown a valid token, so that a flood of unauthenticated peers
-    /// does not keep Gofer out.
+    /// Gofer needs one. At the limit, a new connection replaces the oldest one that has not shown a
+    /// valid token, so that a flood of unauthenticated peers does not keep Gofer out.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections
@@ -70,8 +69,8 @@ impl Limits {
         self
     }
 
-    /// Calls in flight on one connection; default 256. Further calls wait in the
-    /// caller's HTTP/2 implementation.
+    /// Calls in flight on one connection; default 256. Further calls wait in the caller's HTTP/2
+    /// implementation.
     #[must_use]
     pub fn calls_per_connection(&self) -> u32 {
         self.calls_per_connection
@@ -84,8 +83,8 @@ impl Limits {
         self
     }
 
-    /// The largest message accepted, in bytes; default 40 MiB, enough for an
-    /// external event of 32 MiB. Only callers with the token can send one.
+    /// The largest message accepted, in bytes; default 40 MiB, enough for an external event of 32
+    /// MiB. Only callers with the token can send one.
     #[must_use]
     pub fn message_bytes(&self) -> usize {
         self.message_bytes
@@ -98,8 +97,8 @@ impl Limits {
         self
     }
 
-    /// Conversations at once with administrators, and as many with owners of
-    /// pipelines; default 64. Further ones are refused with `RESOURCE_EXHAUSTED`.
+    /// Conversations at once with administrators, and as many with owners of pipelines; default 64.
+    /// Further ones are refused with `RESOURCE_EXHAUSTED`.
     #[must_use]
     pub fn conversations(&self) -> usize {
         self.conversations
@@ -125,8 +124,8 @@ impl Limits {
         self
     }
 
-    /// The time from the handshake to the complete headers of the first call;
-    /// default 30 s. A connection that makes no call in this time is closed.
+    /// The time from the handshake to the complete headers of the first call; default 30 s. A
+    /// connection that makes no call in this time is closed.
     #[must_use]
     pub fn first_call_timeout(&self) -> Duration {
         self.first_call_timeout
@@ -139,10 +138,9 @@ impl Limits {
         self
     }
 
-    /// The time that a cancelled `serve` has before it is dropped, and the time
-    /// that the author's `shutdown` has; default 3 s each. With one second for open
-    /// connections, a stop takes at most 7 s by default: less than the 10 s after
-    /// which Docker kills a container.
+    /// The time that a cancelled `serve` has before it is dropped, and the time that the author's
+    /// `shutdown` has; default 3 s each. With one second for open connections, a stop takes at most
+    /// 7 s by default: less than the 10 s after which Docker kills a container.
     #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace

@@ -1,10 +1,9 @@
 //! What makes a well-behaved service of an author's extension.
 //!
-//! A call passes `gofer_net::server` (TLS, HTTP/2, limits), `auth` (one check
-//! before everything), `router`, `service` (protobuf to plain Rust) and
-//! `lifecycle` (what is answered when), and ends in `registry` (changes of each
-//! subscription, in order) or in the author's code, behind `erased` and
-//! `catch_panic`.
+//! A call passes `gofer_net::server` (TLS, HTTP/2, limits), `auth` (one check before everything),
+//! `router`, `service` (protobuf to plain Rust) and `lifecycle` (what is answered when), and ends
+//! in `registry` (changes of each subscription, in order) or in the author's code, behind `erased`
+//! and `catch_panic`.
 
 mod auth;
 mod builder;
@@ -40,12 +39,12 @@ pub use system_config::PREFIX;
 
 use crate::extension::Extension;
 
-/// Runs an extension that Gofer starts, until Shutdown or a signal asks it to
-/// stop; then `main` returns and the process exits with status 0.
+/// Runs an extension that Gofer starts, until Shutdown or a signal asks it to stop; then `main`
+/// returns and the process exits with status 0.
 ///
-/// Reads the environment, logs JSON lines to standard error, listens, serves,
-/// and stops in bounded time on Shutdown, SIGTERM and SIGINT, or at once on a
-/// second signal. A current-thread runtime is all it needs:
+/// Reads the environment, logs JSON lines to standard error, listens, serves, and stops in bounded
+/// time on Shutdown, SIGTERM and SIGINT, or at once on a second signal. A current-thread runtime is
+/// all it needs:
 ///
 /// ```
 /// # use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
@@ -71,15 +70,15 @@ use crate::extension::Extension;
 /// # }
 /// ```
 ///
-/// Blocking work belongs in `tokio::task::spawn_blocking`, and should be short:
-/// when `main` returns, the runtime of `#[tokio::main]` waits for it without a
-/// timeout. A program whose blocking work may take long builds its runtime itself
-/// and ends it with `Runtime::shutdown_background`.
+/// Blocking work belongs in `tokio::task::spawn_blocking`, and should be short: when `main`
+/// returns, the runtime of `#[tokio::main]` waits for it without a timeout. A program whose
+/// blocking work may take long builds its runtime itself and ends it with
+/// `Runtime::shutdown_background`.
 ///
 /// # Errors
 ///
-/// [`RunError`] if the environment is incomplete, the server cannot listen on its
-/// address, or a setting is declared with a type that no text can set.
+/// [`RunError`] if the environment is incomplete, the server cannot listen on its address, or a
+/// setting is declared with a type that no text can set.
 pub async fn run<E: Extension>() -> Result<(), RunError> {
     let config = SystemConfig::from_env()?;
     telemetry::install(config.log_level, &config.name);

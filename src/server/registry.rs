@@ -1,15 +1,14 @@
 //! All live subscriptions, and the order of changes to each.
 //!
-//! The guarantees: for one key at most one `serve` runs at any time; changes of
-//! one key happen one after the other in the order of their calls, and a caller
-//! that goes away does not leave a change half done; different keys never wait
-//! for each other.
+//! The guarantees: for one key at most one `serve` runs at any time; changes of one key happen one
+//! after the other in the order of their calls, and a caller that goes away does not leave a change
+//! half done; different keys never wait for each other.
 //!
-//! The common changes do not wait and are made under the one lock: starting a new
-//! key, confirming an equal subscription, ending an unknown one. Only a change
-//! that has to wait for a running `serve` to stop makes a [`Changing`] entry, with
-//! a queue and a task of its own, which exist until the queue is empty. So an idle
-//! subscription costs a pointer and a hash here, and no channel.
+//! The common changes do not wait and are made under the one lock: starting a new key, confirming
+//! an equal subscription, ending an unknown one. Only a change that has to wait for a running
+//! `serve` to stop makes a [`Changing`] entry, with a queue and a task of its own, which exist
+//! until the queue is empty. So an idle subscription costs a pointer and a hash here, and no
+//! channel.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -28,8 +27,8 @@ use super::listing::{Listing, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Key, Live, Settings, log_panic};
 
-/// Changes of one key that may wait behind one that is under way: more than any
-/// sensible caller has in flight for one key.
+/// Changes of one key that may wait behind one that is under way: more than any sensible caller has
+/// in flight for one key.
 const MAX_WAITING: usize = 1024;
 
 /// How long an aborted future may take to end when the process must exit.
@@ -39,8 +38,8 @@ pub(crate) struct Registry {
     context: Arc<Context>,
     stop_grace: Duration,
     hasher: RandomState,
-    /// Locked for a lookup, an insertion with its spawn, or one iteration over all
-    /// entries; never across an await.
+    /// Locked for a lookup, an insertion with its spawn, or one iteration over all entries; never
+    /// across an await.
     state: Mutex<Subscriptions>,
     workers: TaskTracker,
 }
@@ -51,8 +50,8 @@ struct Subscriptions {
     closed: bool,
 }
 
-/// The hash is stored with the entry, so that a growing table need not read and
-/// hash a million keys again, which would be a noticeable pause.
+/// The hash is stored with the entry, so that a growing table need not read and hash a million keys
+/// again, which would be a noticeable pause.
 struct Slot {
     hash: u64,
     entry: Entry,
@@ -134,8 +133,7 @@ impl Registry {
         outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 
-    /// Ends a subscription and returns once it has ended; an unknown one has
-    /// already.
+    /// Ends a subscription and returns once it has ended; an unknown one has already.
     pub(crate) async fn unsubscribe(self: &Arc<Self>, key: Key) -> Result<()> {
         let outcome = {
             let mut state = self.state();
@@ -157,8 +155,7 @@ impl Registry {
         listing.snapshot(entries.iter().filter_map(Slot::current).map(|live| &live.key))
     }
 
-    /// One line for each subscription that is waiting to be restarted, up to a
-    /// limit.
+    /// One line for each subscription that is waiting to be restarted, up to a limit.
     pub(crate) fn failing(&self) -> Vec<String> {
         /// As many as a person reads; the log has all.
         const MAX_LINES: usize = 20;
@@ -176,8 +173,8 @@ impl Registry {
         state.entries.iter().filter_map(Slot::current).filter_map(line).take(MAX_LINES).collect()
     }
 
-    /// Ends all subscriptions and accepts no more. Takes at most the grace, and one
-    /// second for what has to be aborted.
+    /// Ends all subscriptions and accepts no more. Takes at most the grace, and one second for what
+    /// has to be aborted.
     pub(crate) async fn drain(&self) {
         let entries = self.close();
         let live: Vec<Arc<Live>> =
@@ -185,8 +182,8 @@ impl Registry {
         for live in &live {
             live.cancel();
         }
-        // Dropping a waiting command answers its caller that the extension is
-        // shutting down. One by one, since each may panic.
+        // Dropping a waiting command answers its caller that the extension is shutting down. One by
+        // one, since each may panic.
         entries.into_iter().for_each(drop_caught);
         // One deadline for all: a thousand that ignore it take no longer than one.
         let deadline = Instant::now() + self.stop_grace;
@@ -263,8 +260,8 @@ impl Registry {
                     return Ok(None);
                 }
                 let entry = &mut occupied.get_mut().entry;
-                // Before the parameters are part of a command: refusing it would
-                // drop them under the lock, which is the author's code.
+                // Before the parameters are part of a command: refusing it would drop them under
+                // the lock, which is the author's code.
                 check_queue(entry)?;
                 let (reply, outcome) = oneshot::channel();
                 self.change(entry, Command::Subscribe(prepared, reply));
@@ -321,8 +318,8 @@ impl Registry {
         }
     }
 
-    /// The next command of a key and what runs now; `None` if the queue is empty,
-    /// and then the entry is no longer a changing one.
+    /// The next command of a key and what runs now; `None` if the queue is empty, and then the
+    /// entry is no longer a changing one.
     fn next(&self, key: &Key) -> Option<(Option<Arc<Live>>, Command)> {
         let mut state = self.state();
         let hash = self.hasher.hash_one(key);
@@ -361,8 +358,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Cancels, waits for the grace, aborts, joins. Waits without a timeout for what
-    /// cannot be aborted: its successor must not run at the same time.
+    /// Cancels, waits for the grace, aborts, joins. Waits without a timeout for what cannot be
+    /// aborted: its successor must not run at the same time.
     async fn stop(&self, live: &Live) {
         live.cancel();
         join(live, Instant::now() + self.stop_grace, None).await;
@@ -379,9 +376,9 @@ fn check_queue(entry: &Entry) -> Result<()> {
     }
 }
 
-/// Joins everything that runs for a cancelled subscription. What has not ended
-/// by the deadline is aborted; what an abort does not end, because it never
-/// awaits, is given up at the abort deadline, if there is one.
+/// Joins everything that runs for a cancelled subscription. What has not ended by the deadline is
+/// aborted; what an abort does not end, because it never awaits, is given up at the abort deadline,
+/// if there is one.
 async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
     let (task, spawned) = {
         let mut activity = live.activity();
@@ -412,8 +409,8 @@ async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
     }
 }
 
-/// Drops what holds an author's parameters. Their `Drop` may panic, which must not
-/// end the worker of a key's queue.
+/// Drops what holds an author's parameters. Their `Drop` may panic, which must not end the worker
+/// of a key's queue.
 fn drop_caught<T>(held: T) {
     if let Err(error) = catch_panic_in(|| {
         drop(held);

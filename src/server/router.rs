@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 
 use gofer_net::auth::OPEN;
 #[cfg(feature = "reflection")]
-use gofer_net::server::Handler;
-use gofer_net::server::ResponseFuture;
+use gofer_net::server::{Handler, ResponseFuture};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
@@ -86,8 +85,8 @@ impl tower_service::Service<Request<Incoming>> for Router {
     }
 }
 
-/// Answered here instead of by the generated service, whose codec needs a
-/// `String` for each subscription.
+/// Answered here instead of by the generated service, whose codec needs a `String` for each
+/// subscription.
 #[derive(Clone)]
 struct InfoMethod(Arc<Service>);
 

@@ -1,5 +1,5 @@
-//! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust and
-//! back, and nothing else. Generated types go no further than this.
+//! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust and back, and nothing
+//! else. Generated types go no further than this.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ use gofer_proto::{
 pub(crate) struct Service {
     name: String,
     lifecycle: Arc<Lifecycle>,
-    /// Conversations with administrators and with owners of pipelines, limited
-    /// separately so that neither can use up the other's.
+    /// Conversations with administrators and with owners of pipelines, limited separately so that
+    /// neither can use up the other's.
     installers: Arc<Semaphore>,
     configurators: Arc<Semaphore>,
 }
@@ -49,8 +49,8 @@ fn permit(limit: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
     })
 }
 
-/// The most that a status message may take once it is encoded for its header.
-/// Peers accept at least 8 KiB of headers; the rest is for the others.
+/// The most that a status message may take once it is encoded for its header. Peers accept at least
+/// 8 KiB of headers; the rest is for the others.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// The message, cut to what fits into a header.
@@ -70,8 +70,8 @@ fn message(error: &Error) -> String {
     text
 }
 
-/// What a caller may see. A failure of the extension itself is logged in full and
-/// reported to the caller as a generic sentence.
+/// What a caller may see. A failure of the extension itself is logged in full and reported to the
+/// caller as a generic sentence.
 pub(crate) fn to_status(error: &Error) -> Status {
     match error.kind() {
         ErrorKind::InvalidParameter | ErrorKind::InvalidConfiguration => {
@@ -205,8 +205,7 @@ impl ExtensionService for Service {
         request: Request<Streaming<ExtensionRunPipelineConfiguratorClientMessage>>,
     ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
         let definition = Arc::clone(&self.lifecycle.definition);
-        // If the extension is initialized, what Subscribe would refuse is reported
-        // here already.
+        // If the extension is initialized, what Subscribe would refuse is reported here already.
         let check = self.lifecycle.instance().ok().map(|instance| -> Check {
             Box::new(move |settings| catch_panic_in(|| instance.check(settings)))
         });

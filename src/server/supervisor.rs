@@ -1,5 +1,4 @@
-//! Runs the author's `serve` for one subscription, and restarts it after a pause
-//! if it fails.
+//! Runs the author's `serve` for one subscription, and restarts it after a pause if it fails.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,21 +12,20 @@ use crate::error::{Error, ErrorKind};
 use crate::extension::{Extension, Failure, Live, Subscription, log_panic};
 use gofer_net::Backoff;
 
-/// The first pause is short, since most failures are transient; the longest is
-/// about as long as an operator waits in front of a dashboard.
+/// The first pause is short, since most failures are transient; the longest is about as long as an
+/// operator waits in front of a dashboard.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// A `serve` that ran this long has recovered: the next failure counts as the
-/// first.
+/// A `serve` that ran this long has recovered: the next failure counts as the first.
 const RECOVERED: i64 = 10 * 60 * 1_000_000_000;
 
-/// As much of an error message is kept for Info, which is bounded. An author may
-/// have put the whole response of another server into it.
+/// As much of an error message is kept for Info, which is bounded. An author may have put the whole
+/// response of another server into it.
 const MAX_REASON_CHARS: usize = 500;
 
-/// Kept small: there is one of these futures for each live subscription (a test
-/// below checks its size). What only a failure needs is boxed.
+/// Kept small: there is one of these futures for each live subscription (a test below checks its
+/// size). What only a failure needs is boxed.
 pub(super) struct Supervised<E: Extension> {
     pub(super) ready: Arc<Initialized<E>>,
     pub(super) live: Arc<Live<E::Params>>,
@@ -41,8 +39,8 @@ impl<E: Extension> Supervised<E> {
     pub(super) fn supervise(self) -> impl Future<Output = ()> + Send {
         async move {
             let this = &self;
-            // Called inside the future, so that a panic of `serve` before it returns
-            // its future is caught too.
+            // Called inside the future, so that a panic of `serve` before it returns its future is
+            // caught too.
             while let Err(error) = catch_panic(async move {
                 this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
             })
@@ -132,8 +130,7 @@ fn reason(error: &Error) -> String {
     message
 }
 
-/// Counts a subscription as failing while it waits, also if its future is
-/// dropped.
+/// Counts a subscription as failing while it waits, also if its future is dropped.
 struct CountedAsFailing<'a>(&'a watch::Sender<usize>);
 
 impl<'a> CountedAsFailing<'a> {
@@ -150,43 +147,4 @@ impl Drop for CountedAsFailing<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::extension::{GoDuration, NoConfig};
-    use crate::{Gofer, Result, Run};
-
-    #[derive(serde::Deserialize, schemars::JsonSchema)]
-    struct Params {
-        every: GoDuration,
-    }
-
-    struct Ticking;
-
-    impl Extension for Ticking {
-        type Config = NoConfig;
-        type Params = Params;
-
-        async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
-            Ok(Self)
-        }
-
-        async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-            let mut ticks = subscription.every(subscription.params().every)?;
-            while ticks.next().await {
-                subscription.start_run(Run::because("the interval elapsed")).await?;
-            }
-            Ok(())
-        }
-    }
-
-    fn size_of_output<A, R>(_: fn(A) -> R) -> usize {
-        size_of::<R>()
-    }
-
-    #[test]
-    fn a_subscription_that_ticks_fits_into_384_bytes_of_task() {
-        // The task around it takes 104 bytes, and tokio rounds to 128.
-        let size = size_of_output(Supervised::<Ticking>::supervise);
-        assert!(size <= 280, "the future has grown to {size} bytes");
-    }
-}
+mod tests;

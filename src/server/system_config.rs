@@ -1,7 +1,7 @@
 //! The environment variables that Gofer passes to an extension.
 //!
-//! All problems are reported at once, each with the variable's full name, and
-//! no value is ever shown: two of them are secrets.
+//! All problems are reported at once, each with the variable's full name, and no value is ever
+//! shown: two of them are secrets.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -59,8 +59,8 @@ impl LogLevel {
     }
 }
 
-/// The variables as text; all are optional here, so that reading does not stop at
-/// the first problem.
+/// The variables as text; all are optional here, so that reading does not stop at the first
+/// problem.
 #[derive(Deserialize)]
 struct Raw {
     key: Option<String>,
@@ -112,14 +112,14 @@ impl SystemConfig {
     ///
     /// # Errors
     ///
-    /// [`SystemConfigError`] with every variable that is missing or invalid.
-    /// Variables without the prefix may hold anything.
+    /// [`SystemConfigError`] with every variable that is missing or invalid. Variables without the
+    /// prefix may hold anything.
     pub fn from_env() -> Result<Self, SystemConfigError> {
         Self::from_vars(std::env::vars_os())
     }
 
-    /// Reads the variables from another source; those without the prefix
-    /// `GOFER_EXTENSION_SYSTEM_` are ignored.
+    /// Reads the variables from another source; those without the prefix `GOFER_EXTENSION_SYSTEM_`
+    /// are ignored.
     ///
     /// # Errors
     ///
@@ -152,8 +152,8 @@ impl SystemConfig {
         raw.check(problems)
     }
 
-    /// Whether any of the variables is set, as they are if Gofer, and not a person,
-    /// started this process.
+    /// Whether any of the variables is set, as they are if Gofer, and not a person, started this
+    /// process.
     #[must_use]
     pub fn is_in_env() -> bool {
         std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(PREFIX))
@@ -335,8 +335,7 @@ impl fmt::Display for SystemConfigError {
     }
 }
 
-/// Prints the same as [`Display`](fmt::Display), because `main` prints its error
-/// with `Debug`.
+/// Prints the same as [`Display`](fmt::Display), because `main` prints its error with `Debug`.
 impl fmt::Debug for SystemConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

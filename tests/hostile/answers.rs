@@ -13,8 +13,8 @@ const INSTALLER: &str = "/proto.ExtensionService/RunExtensionInstaller";
 /// The default limit of concurrent conversations.
 const CONVERSATIONS: u32 = 64;
 
-/// An answer that is always rejected: the reason, and the question again, are two more messages that
-/// wait to be read.
+/// An answer that is always rejected: the reason, and the question again, are two more messages
+/// that wait to be read.
 fn invalid_answer(blanks: u8) -> Vec<u8> {
     message(&[&[0x0a, blanks][..], &vec![b' '; blanks.into()]].concat())
 }

@@ -1,5 +1,5 @@
-//! Abusive calls: from unauthenticated peers, which must cost next to nothing, and from callers with
-//! the token, which must not affect others.
+//! Abusive calls: from unauthenticated peers, which must cost next to nothing, and from callers
+//! with the token, which must not affect others.
 
 use std::time::Duration;
 
@@ -242,8 +242,8 @@ fn thousands_of_abandoned_changes_leave_one_subscription() {
             call.abort();
         }
         drop(connections);
-        // Calls that were read are still executed. Then only the good client's connection is left, and
-        // what the last of the calls started.
+        // Calls that were read are still executed. Then only the good client's connection is left,
+        // and what the last of the calls started.
         target.until_tasks(1).await;
         target.good.subscribe("hot", &[("value", "last")]).await.unwrap();
         target.probe.until(|seen| seen.running.get("hot") == Some(&1)).await;

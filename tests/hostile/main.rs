@@ -230,8 +230,8 @@ fn invalid_frames_end_only_their_own_connection() {
             let _ = greeted.send(attack).await;
             attackers.extend([bare, greeted]);
         }
-        // Some are ignored, as the protocol demands, and some are calls that are rejected. The other
-        // connections are closed, at the latest because they make no call.
+        // Some are ignored, as the protocol demands, and some are calls that are rejected. The
+        // other connections are closed, at the latest because they make no call.
         for mut raw in attackers {
             let _ = tokio::time::timeout(Duration::from_millis(50), raw.until_closed()).await;
         }

@@ -1,5 +1,5 @@
-//! Subscriptions and callers that have come and gone leak nothing: no task, no file
-//! descriptor, no memory. The only test of its process, whose figures it reads.
+//! Subscriptions and callers that have come and gone leak nothing: no task, no file descriptor, no
+//! memory. The only test of its process, whose figures it reads.
 
 #![allow(
     clippy::unwrap_used,
@@ -75,8 +75,8 @@ impl Held {
         }
     }
 
-    /// Waits until there are no more tasks than `before`. It polls, since nothing
-    /// reports the end of a task that is detached.
+    /// Waits until there are no more tasks than `before`. It polls, since nothing reports the end
+    /// of a task that is detached.
     async fn once_tasks_are(before: usize) -> Self {
         within(async {
             loop {
@@ -91,8 +91,7 @@ impl Held {
     }
 }
 
-/// Callers that disconnect before the handshake, after a call, and in the middle of a
-/// conversation.
+/// Callers that disconnect before the handshake, after a call, and in the middle of a conversation.
 async fn vanishing_callers(started: &Started, callers: usize) {
     for _ in 0..callers {
         drop(TcpStream::connect(started.address).await.unwrap());

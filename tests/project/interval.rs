@@ -1,5 +1,5 @@
-//! The interval extension's promises, on a paused clock: days pass in
-//! milliseconds, over real TLS and gRPC inside one process.
+//! The interval extension's promises, on a paused clock: days pass in milliseconds, over real TLS
+//! and gRPC inside one process.
 
 use std::time::SystemTime;
 
@@ -15,8 +15,7 @@ async fn core() -> Result<(Core, Installed)> {
     Ok((core, interval))
 }
 
-/// When each run of a pipeline started, oldest first, in milliseconds since
-/// `origin`.
+/// When each run of a pipeline started, oldest first, in milliseconds since `origin`.
 fn starts(core: &Core, pipeline: &str, origin: SystemTime) -> Vec<i64> {
     let since = |run: &RunInfo| run.started().duration_since(origin).unwrap().as_millis();
     let runs = core.runs(pipeline);

@@ -1,5 +1,5 @@
-//! What is promised about the packages: the Rust versions that they build with, and
-//! how many crates a build of them compiles.
+//! What is promised about the packages: the Rust versions that they build with, and how many crates
+//! a build of them compiles.
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -68,8 +68,7 @@ fn no_dependency_of_a_user_needs_a_newer_rust_than_is_promised() {
     }
 }
 
-/// How many crates a build of a package compiles with its default features, itself
-/// included.
+/// How many crates a build of a package compiles with its default features, itself included.
 fn crates(package: &str) -> usize {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--offline", "-p", package, "-e", "normal,build"])

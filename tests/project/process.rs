@@ -1,6 +1,5 @@
-//! The interval extension as Gofer starts it: a process of its own, configured by its
-//! environment, stopped by Shutdown or a signal. And the examples as a person starts
-//! them.
+//! The interval extension as Gofer starts it: a process of its own, configured by its environment,
+//! stopped by Shutdown or a signal. And the examples as a person starts them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -73,8 +72,8 @@ impl Extension {
         signal(self.child.id(), name);
     }
 
-    /// How it ended. Whatever keeps it from ending keeps it for good, so that it ends at
-    /// all is enough: how long it takes depends on how busy the machine is.
+    /// How it ended. Whatever keeps it from ending keeps it for good, so that it ends at all is
+    /// enough: how long it takes depends on how busy the machine is.
     async fn ended(&mut self) -> ExitStatus {
         within(async {
             loop {
@@ -99,8 +98,7 @@ fn signal(process: u32, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// A watch of health, which never ends by itself, and a TLS handshake that is
-/// never finished.
+/// A watch of health, which never ends by itself, and a TLS handshake that is never finished.
 async fn hold_connections_open(
     extension: &Extension,
 ) -> (tonic::Streaming<tonic_health::pb::HealthCheckResponse>, TcpStream) {
@@ -239,8 +237,8 @@ fn starts(core: &gofer_core::Core) -> Vec<SystemTime> {
     core.runs("default/nightly").iter().rev().map(gofer_sdk::RunInfo::started).collect()
 }
 
-// How many runs there are at some moment depends on how busy the machine is, so what
-// is compared is when each was started. `interval.rs` has the same on a paused clock.
+// How many runs there are at some moment depends on how busy the machine is, so what is compared is
+// when each was started. `interval.rs` has the same on a paused clock.
 #[tokio::test]
 async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk::Result<()> {
     let core = gofer_core::Core::on_loopback().await?;
@@ -260,8 +258,8 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
     core.come_back().await?;
     within(at_least(before.len() + 4)).await;
     let after = starts(&core).split_off(before.len());
-    // The first is for all that was missed, and each of the others for a tick that fell
-    // due after it. Clocks of two processes are compared, in whole milliseconds.
+    // The first is for all that was missed, and each of the others for a tick that fell due after
+    // it. Clocks of two processes are compared, in whole milliseconds.
     for (ticks, start) in after[1..].iter().enumerate() {
         let since = start.duration_since(after[0]).unwrap() + Duration::from_millis(10);
         let least = Duration::from_secs(u64::try_from(ticks).unwrap());

@@ -1,5 +1,5 @@
-//! The README's code is compiled and run: the files below `readme/` are those that
-//! a reader has after following it.
+//! The README's code is compiled and run: the files below `readme/` are those that a reader has
+//! after following it.
 
 #[path = "readme/examples/demo.rs"]
 #[allow(dead_code, unreachable_pub, reason = "programs, whose `main` is not called here")]

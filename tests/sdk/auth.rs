@@ -1,5 +1,5 @@
-//! Who may call what, over a real socket: nothing but health without the one
-//! token, whatever the method.
+//! Who may call what, over a real socket: nothing but health without the one token, whatever the
+//! method.
 
 use crate::support::probe::probe;
 use crate::support::{Connection, Setup, TOKEN, bearer, within};
@@ -10,8 +10,8 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-/// Everything but health: the eight methods, reflection, and what is not there
-/// at all, of which a unauthenticated must not learn even that.
+/// Everything but health: the eight methods, reflection, and what is not there at all, of which a
+/// unauthenticated must not learn even that.
 const CLOSED: [&str; 11] = [
     "/proto.ExtensionService/Init",
     "/proto.ExtensionService/Info",

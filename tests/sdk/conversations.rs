@@ -1,5 +1,5 @@
-//! Both conversations over real streams: what is asked, asked again and
-//! concluded, and how one ends, on either side's account.
+//! Both conversations over real streams: what is asked, asked again and concluded, and how one
+//! ends, on either side's account.
 
 use crate::support::conversation::{Conversation, Message};
 use crate::support::{Client, Setup, Started, long_grace, within};

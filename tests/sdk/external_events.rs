@@ -1,5 +1,5 @@
-//! External events over a real socket: what came from outside reaches the
-//! author's code whole, and nothing that does can take the server down.
+//! External events over a real socket: what came from outside reaches the author's code whole, and
+//! nothing that does can take the server down.
 
 use crate::support::probe::probe;
 use crate::support::{EVENT, Setup};

@@ -1,5 +1,5 @@
-//! Runs that a subscription starts, over real sockets to a Gofer that is there,
-//! away, slow, or not well: none is lost, none is started twice.
+//! Runs that a subscription starts, over real sockets to a Gofer that is there, away, slow, or not
+//! well: none is lost, none is started twice.
 //!
 //! What becomes of answers that get lost is in `lost_answers.rs`.
 
@@ -285,8 +285,7 @@ async fn a_gofer_with_a_certificate_of_a_stranger_gets_no_token() {
     assert!(gofer.book().authorizations.is_empty());
 }
 
-/// A way to Gofer on which each connection is kept waiting before it is let
-/// through.
+/// A way to Gofer on which each connection is kept waiting before it is let through.
 async fn slow_way(gofer: SocketAddr, wait: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! From the first call to the last, over a real socket: what works before Init,
-//! Init itself however it goes, deadlines, and the end.
+//! From the first call to the last, over a real socket: what works before Init, Init itself however
+//! it goes, deadlines, and the end.
 
 use std::time::Duration;
 
@@ -142,8 +142,7 @@ async fn an_unsubscribe_that_waits_when_it_stops_does_not_say_that_it_has_ended(
     let first = unsubscribe();
     probe.until_seen("cancelled").await;
     let second = unsubscribe();
-    // On this one thread it is sent while we yield, and one connection keeps the
-    // order.
+    // On this one thread it is sent while we yield, and one connection keeps the order.
     tokio::task::yield_now().await;
     client.info().await.unwrap();
     started.stop();
@@ -360,8 +359,8 @@ async fn a_call_longer_than_its_deadline_is_reported_and_goes_on() {
     let config = probe.config().map(|(key, value)| (key.to_owned(), value.to_owned()));
     let mut request = Request::new(ExtensionInitRequest { config: config.into() });
     request.set_timeout(Duration::from_millis(50));
-    // The client has no timer of its own: this is the server's answer, and without its
-    // deadline there would be none before the gate opens.
+    // The client has no timer of its own: this is the server's answer, and without its deadline
+    // there would be none before the gate opens.
     let status = within(client.raw().init(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     probe.open_gate();

@@ -1,5 +1,5 @@
-//! Answers of Gofer that get lost: whether a run was started is found out, and
-//! none is started a second time.
+//! Answers of Gofer that get lost: whether a run was started is found out, and none is started a
+//! second time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ async fn start(extension: Builder, gofer: &Gofer) -> (Arc<Probe>, Started, Clien
     extension.start(Setup { limits: long_grace(), gofer: Some(gofer.address) }).await
 }
 
-/// Waits until the extension has taken up what Gofer answered before, and Gofer
-/// what the extension sent before: one connection keeps the order.
+/// Waits until the extension has taken up what Gofer answered before, and Gofer what the extension
+/// sent before: one connection keeps the order.
 async fn settled(probe: &Probe, client: &Client) {
     probe.gofer().runs("another", 1).await.unwrap();
     client.info().await.unwrap();
@@ -152,8 +152,8 @@ async fn a_tick_whose_answer_got_lost_starts_one_run() {
     assert_eq!((gofer.book().starts, gofer.book().runs.len()), (1, 1));
 }
 
-/// As after an outage, a tick falls due before Gofer has said when the last run
-/// was: the call and the question are on their way at the same time.
+/// As after an outage, a tick falls due before Gofer has said when the last run was: the call and
+/// the question are on their way at the same time.
 #[tokio::test]
 async fn a_lost_answer_beside_the_question_for_the_last_run_makes_no_second_run() {
     let gofer = Gofer::there(|_, number| match number {
@@ -171,8 +171,8 @@ async fn a_lost_answer_beside_the_question_for_the_last_run_makes_no_second_run(
     });
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[("every", "200ms")]).await.unwrap();
-    // The question is asked a second after Subscribe, and its answer has the
-    // run of the call that is held.
+    // The question is asked a second after Subscribe, and its answer has the run of the call that
+    // is held.
     gofer.until(|book| book.in_flight == 1 && book.lists == 1).await;
     settled(&probe, &client).await;
     gofer.hang_up();

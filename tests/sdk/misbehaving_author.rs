@@ -1,5 +1,5 @@
-//! What an author's code may do to the server: panic where nobody expects it,
-//! say too much, take no pause, and set bounds that are none.
+//! What an author's code may do to the server: panic where nobody expects it, say too much, take no
+//! pause, and set bounds that are none.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -141,8 +141,7 @@ async fn a_waiting_change_that_panics_when_dropped_does_not_spoil_the_end() {
             // Whether it succeeds is not the question.
             drop(changing.subscribe("stubborn", &[("value", value)]).await);
         }));
-        // On this one thread it is sent while we yield, and one connection keeps
-        // the order.
+        // On this one thread it is sent while we yield, and one connection keeps the order.
         tokio::task::yield_now().await;
         client.info().await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! What a mistyped subscription is told, over a real socket: everything that is
-//! wrong, with its key and what would be right, and never a value.
+//! What a mistyped subscription is told, over a real socket: everything that is wrong, with its key
+//! and what would be right, and never a value.
 
 use crate::support::{Client, Setup, Started, within};
 use gofer_proto::{ExtensionSubscribeRequest, ExtensionUnsubscribeRequest};

@@ -1,5 +1,5 @@
-//! Subscribe, Unsubscribe and what Info tells of them, over a real socket: one
-//! `serve` for one key, changes in order, and trouble that stays where it is.
+//! Subscribe, Unsubscribe and what Info tells of them, over a real socket: one `serve` for one key,
+//! changes in order, and trouble that stays where it is.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -15,8 +15,7 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-/// A `serve` that notices its cancellation and then takes until the test says
-/// otherwise.
+/// A `serve` that notices its cancellation and then takes until the test says otherwise.
 fn ends_at_gate() -> Builder {
     probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
@@ -412,8 +411,7 @@ async fn changes_of_one_key_happen_in_the_order_of_their_calls() {
 
 /// Waits until the server has what was spawned to be sent before.
 async fn arrived(client: &Client) {
-    // On this one thread a spawned call is sent while we yield, and one
-    // connection keeps the order.
+    // On this one thread a spawned call is sent while we yield, and one connection keeps the order.
     tokio::task::yield_now().await;
     client.info().await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! A small part of Gofer, as much as an extension calls: runs are started and listed,
-//! over TLS on loopback, with the failures that a test asks for.
+//! A small part of Gofer, as much as an extension calls: runs are started and listed, over TLS on
+//! loopback, with the failures that a test asks for.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,8 +36,8 @@ pub enum Then {
     Answer,
     /// Nothing is started.
     Refuse(Status),
-    /// The run is started, and the answer says that it was not, as a proxy's
-    /// does if it lost its connection to Gofer.
+    /// The run is started, and the answer says that it was not, as a proxy's does if it lost its
+    /// connection to Gofer.
     StartAndRefuse(Status),
     /// The run is started; the answer waits for the test.
     Hold,
@@ -82,8 +82,8 @@ struct Shared {
 }
 
 impl Gofer {
-    /// A Gofer that is away: its address refuses connections. `script` decides
-    /// on each start of a run, the first being number 1.
+    /// A Gofer that is away: its address refuses connections. `script` decides on each start of a
+    /// run, the first being number 1.
     pub fn away(script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static) -> Self {
         Self::new(&IDENTITY, script)
     }

@@ -1,9 +1,8 @@
-//! What the tests of the server's side share: an extension that serves on a
-//! real TLS socket, and a raw gRPC client for it that has none of the SDK's
-//! own client in it.
+//! What the tests of the server's side share: an extension that serves on a real TLS socket, and a
+//! raw gRPC client for it that has none of the SDK's own client in it.
 //!
-//! [`probe`] is an extension that does what a test tells it, [`gofer`] the
-//! little of a Gofer that an extension calls back.
+//! [`probe`] is an extension that does what a test tells it, [`gofer`] the little of a Gofer that
+//! an extension calls back.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(
@@ -133,8 +132,7 @@ impl Setup {
     }
 }
 
-/// Limits with a grace that is longer than [`within`] waits: a test that waits for it
-/// fails.
+/// Limits with a grace that is longer than [`within`] waits: a test that waits for it fails.
 pub fn long_grace() -> Limits {
     Limits::default().with_stop_grace(10 * HANG_TIMEOUT)
 }
@@ -182,8 +180,8 @@ pub fn bearer(token: &str) -> HeaderValue {
     HeaderValue::try_from(format!("Bearer {token}")).unwrap()
 }
 
-/// One HTTP/2 connection over TLS, which sends the same `authorization`
-/// headers, none, one or several, with each call.
+/// One HTTP/2 connection over TLS, which sends the same `authorization` headers, none, one or
+/// several, with each call.
 #[derive(Clone)]
 pub struct Connection {
     calls: http2::SendRequest<Body>,

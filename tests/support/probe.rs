@@ -1,7 +1,7 @@
 //! An extension that does what its test sets up, and records what it was asked.
 //!
-//! Its configuration names the [`Probe`] of the test, so tests that run at the
-//! same time in one process do not interfere.
+//! Its configuration names the [`Probe`] of the test, so tests that run at the same time in one
+//! process do not interfere.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The baseline for an extension's server: tonic with its defaults, the same TLS, the
-//! same check of the token, and a map behind a lock.
+//! The baseline for an extension's server: tonic with its defaults, the same TLS, the same check of
+//! the token, and a map behind a lock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

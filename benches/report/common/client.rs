@@ -1,5 +1,5 @@
-//! The client that loads every server alike: tonic's own, over one connection,
-//! on the measuring process's current-thread runtime.
+//! The client that loads every server alike: tonic's own, over one connection, on the measuring
+//! process's current-thread runtime.
 
 use std::cell::Cell;
 use std::collections::HashMap;

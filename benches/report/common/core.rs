@@ -1,5 +1,5 @@
-//! An embedded core on a thread and a runtime of its own, so that the measuring
-//! process may be busy with other things.
+//! An embedded core on a thread and a runtime of its own, so that the measuring process may be busy
+//! with other things.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
-//! A Gofer that does the least: it records which runs are asked for and when, starts
-//! none, and has no earlier runs. It has a thread and a runtime of its own, so that
-//! the measuring process may be busy with other things.
+//! A Gofer that does the least: it records which runs are asked for and when, starts none, and has
+//! no earlier runs. It has a thread and a runtime of its own, so that the measuring process may be
+//! busy with other things.
 
 use std::convert::Infallible;
 use std::future::Future;

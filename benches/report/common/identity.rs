@@ -19,8 +19,7 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// The first process makes it, and passes it to its children in the environment, as
-/// Gofer does.
+/// The first process makes it, and passes it to its children in the environment, as Gofer does.
 pub(crate) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     let given = |name| std::env::var(format!("{PREFIX}{name}")).ok();
     if let (Some(certificate), Some(key)) = (given("TLS_CERT"), given("TLS_KEY")) {
@@ -36,8 +35,7 @@ pub(crate) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     }
 });
 
-/// The check of the token for the baselines: digests in constant time, as the
-/// SDK does it.
+/// The check of the token for the baselines: digests in constant time, as the SDK does it.
 #[derive(Clone)]
 pub(crate) struct CheckToken(Arc<[u8]>);
 

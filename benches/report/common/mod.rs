@@ -1,5 +1,5 @@
-//! What the sections share: the processes under test, the baselines, the client
-//! that loads both, and the table.
+//! What the sections share: the processes under test, the baselines, the client that loads both,
+//! and the table.
 
 pub(crate) mod bare;
 pub(crate) mod client;
@@ -61,8 +61,7 @@ pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// For printing and dividing: counts here are far below 2^53, up to which this is
-/// exact.
+/// For printing and dividing: counts here are far below 2^53, up to which this is exact.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "see above")]
 pub(crate) fn number(count: impl TryInto<u64>) -> f64 {

@@ -1,5 +1,5 @@
-//! The interval extension once more, for the section `ticks`: the reason of each run
-//! has the time that it was due.
+//! The interval extension once more, for the section `ticks`: the reason of each run has the time
+//! that it was due.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,8 +29,8 @@ impl Extension for Probe {
         let mut due = unix_nanos();
         let mut ticks = subscription.every(every)?;
         while ticks.next().await {
-            // The first tick without a run. If several have fallen due, the later ones
-            // count as missing.
+            // The first tick without a run. If several have fallen due, the later ones count as
+            // missing.
             due += every.as_nanos();
             let missed = (unix_nanos() - due) / every.as_nanos();
             subscription.start_run(Run::because(reason(due))).await?;

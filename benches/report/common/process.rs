@@ -9,8 +9,7 @@ use super::Result;
 use super::identity::{IDENTITY, PREFIX, TOKEN};
 use super::roles::Role;
 
-/// Started with the environment that Gofer gives an extension; killed when
-/// dropped.
+/// Started with the environment that Gofer gives an extension; killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pid: Pid,

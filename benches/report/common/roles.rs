@@ -41,8 +41,8 @@ impl Role {
     }
 }
 
-/// The role that a command line names: by its first argument, or by the program's name
-/// if there are no arguments.
+/// The role that a command line names: by its first argument, or by the program's name if there are
+/// no arguments.
 #[must_use]
 pub(crate) fn asked_for(program: &str, arguments: &[String]) -> Option<Role> {
     let program = Path::new(program).file_name()?.to_str()?;

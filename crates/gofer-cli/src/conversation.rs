@@ -1,15 +1,17 @@
-//! A conversation with an extension on the terminal: it asks, a person answers, and
-//! the result is settings. Answers are lines of standard input, so that they can be
-//! piped in too. Questions and messages go to standard error.
+//! A conversation with an extension on the terminal: it asks, a person answers, and the result is
+//! settings. Answers are lines of standard input, so that they can be piped in too. Questions and
+//! messages go to standard error.
 
 use std::io::{self, BufRead as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use gofer_proto as proto;
-use gofer_proto::run_extension_installer_client_message as installer;
 use gofer_proto::run_extension_installer_extension_message::MessageType as InstallerMessage;
-use gofer_proto::run_pipeline_configurator_client_message as configurator;
 use gofer_proto::run_pipeline_configurator_extension_message::MessageType as ConfiguratorMessage;
+use gofer_proto::{
+    run_extension_installer_client_message as installer,
+    run_pipeline_configurator_client_message as configurator,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Streaming;

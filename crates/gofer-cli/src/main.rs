@@ -4,17 +4,16 @@
 //! $ gofer service start
 //! ```
 //!
-//! Each noun has a module with its subcommands and what they do. The other modules
-//! are shared:
+//! Each noun has a module with its subcommands and what they do. The other modules are shared:
 //!
-//! - [`cli`] has the top-level commands and flags; [`settings`] resolves the address,
-//!   the token and other settings from flags, environment and configuration file.
-//! - [`session`] is a client with these settings; [`failure`] is an error with a hint
-//!   and an exit code.
-//! - [`output`] writes tables for people and JSON for programs. Results go to standard
-//!   output, everything else to standard error.
-//! - [`conversation`] answers an extension's questions, [`progress`] is a spinner,
-//!   [`pairs`] reads `KEY=VALUE`, and [`pipeline_file`] a pipeline's configuration.
+//! - [`cli`] has the top-level commands and flags; [`settings`] resolves the address, the token and
+//!   other settings from flags, environment and configuration file.
+//! - [`session`] is a client with these settings; [`failure`] is an error with a hint and an exit
+//!   code.
+//! - [`output`] writes tables for people and JSON for programs. Results go to standard output,
+//!   everything else to standard error.
+//! - [`conversation`] answers an extension's questions, [`progress`] is a spinner, [`pairs`] reads
+//!   `KEY=VALUE`, and [`pipeline_file`] a pipeline's configuration.
 
 #![allow(
     clippy::single_match_else,

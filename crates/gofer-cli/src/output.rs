@@ -1,5 +1,5 @@
-//! Results: tables for people, JSON for programs. Colours are for terminals only, and
-//! control characters are removed from text that comes from elsewhere.
+//! Results: tables for people, JSON for programs. Colours are for terminals only, and control
+//! characters are removed from text that comes from elsewhere.
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
@@ -125,8 +125,7 @@ pub(crate) fn note(sentence: &str) -> io::Result<()> {
     writeln!(anstream::stderr().lock(), "{}", visible(sentence))
 }
 
-/// Columns as wide as their content, two spaces apart, without rules: easy to read
-/// and to split.
+/// Columns as wide as their content, two spaces apart, without rules: easy to read and to split.
 fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
     let mut widths: Vec<usize> = header.iter().map(|title| title.width()).collect();
     for row in rows {
@@ -185,19 +184,4 @@ pub(crate) fn word(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_utc_and_zero_is_never() {
-        assert_eq!(rfc3339(1_700_000_000_123).unwrap(), "2023-11-14T22:13:20.123Z");
-        assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20Z");
-        assert_eq!((rfc3339(0), moment(0).as_str()), (None, "-"));
-        assert_eq!(rfc3339(i64::MAX), None);
-    }
-
-    #[test]
-    fn control_characters_are_removed() {
-        assert_eq!(visible("a\u{1b}[2Jb\nc"), "a [2Jb c");
-    }
-}
+mod tests;

@@ -11,9 +11,8 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, rfc3339, word};
-use crate::pipeline_file;
 use crate::session::{Pipeline, Session, with_long_timeout};
-use crate::subscription;
+use crate::{pipeline_file, subscription};
 
 #[derive(Subcommand)]
 pub(crate) enum PipelineCommand {

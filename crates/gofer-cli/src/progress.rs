@@ -39,8 +39,8 @@ impl Drop for Spinner {
     }
 }
 
-/// Waits for a call that changes an extension, and shows the extension's state
-/// meanwhile if this Gofer reports it.
+/// Waits for a call that changes an extension, and shows the extension's state meanwhile if this
+/// Gofer reports it.
 pub(crate) async fn with_progress<T>(
     session: &Session,
     extension: &str,

@@ -1,5 +1,5 @@
-//! `gofer secret`. A secret comes from standard input or a file, never from an
-//! argument, which other users of the machine can read. It is shown only on request.
+//! `gofer secret`. A secret comes from standard input or a file, never from an argument, which
+//! other users of the machine can read. It is shown only on request.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
@@ -72,8 +72,8 @@ pub(crate) struct PutSecret {
     key: String,
     #[command(flatten)]
     scope: SecretScope,
-    /// Namespaces whose pipelines may use a global secret, as a regular
-    /// expression; can be repeated.
+    /// Namespaces whose pipelines may use a global secret, as a regular expression; can be
+    /// repeated.
     #[arg(long = "for", value_name = "PATTERN", conflicts_with = "pipeline")]
     namespaces: Vec<String>,
     /// Read the secret from this file.

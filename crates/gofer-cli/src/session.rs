@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::output::Out;
 use crate::settings::Settings;
 
-/// For calls that start or stop an extension: enough to pull an image of some hundred
-/// megabytes over a slow connection.
+/// For calls that start or stop an extension: enough to pull an image of some hundred megabytes
+/// over a slow connection.
 const LONG_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 pub(crate) struct Session {

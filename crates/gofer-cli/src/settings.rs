@@ -1,9 +1,8 @@
-//! Where the address, the token and other settings come from: flags override the
-//! environment, which overrides the configuration file.
+//! Where the address, the token and other settings come from: flags override the environment, which
+//! overrides the configuration file.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;

@@ -64,8 +64,7 @@ The token is shown only this once.")]
 pub(crate) struct CreateToken {
     /// Kind of token.
     kind: TokenKind,
-    /// Namespaces that a client token has access to, as a regular expression;
-    /// can be repeated.
+    /// Namespaces that a client token has access to, as a regular expression; can be repeated.
     #[arg(long = "for", value_name = "PATTERN", required_if_eq("kind", "client"))]
     namespaces: Vec<String>,
     /// How long it is valid, such as `720h`; by default it does not expire.

@@ -1,9 +1,9 @@
 //! The part of Gofer's API that the embedded core implements.
 //!
-//! `methods!` is the table of all 71 methods. Those that this core does not implement are
-//! in its group `missing`. Each of the others has a function of the same name in one of
-//! the modules here that takes and returns plain messages: it checks what its [`Caller`]
-//! may do, and leaves the rest to the store and the extensions.
+//! `methods!` is the table of all 71 methods. Those that this core does not implement are in its
+//! group `missing`. Each of the others has a function of the same name in one of the modules here
+//! that takes and returns plain messages: it checks what its [`Caller`] may do, and leaves the rest
+//! to the store and the extensions.
 
 #![allow(
     clippy::needless_pass_by_value,
@@ -60,8 +60,8 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     Ok(Authenticated::of(request)?.caller.clone())
 }
 
-/// Completes a change even if its caller disconnects, which drops the future of the call at
-/// any point.
+/// Completes a change even if its caller disconnects, which drops the future of the call at any
+/// point.
 async fn complete<T: Send + 'static>(
     change: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {

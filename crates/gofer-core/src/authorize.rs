@@ -1,9 +1,9 @@
 //! Access to the embedded core.
 //!
-//! [`TokenTable`] authenticates each call once, before anything else sees it: one with an
-//! unknown, expired or disabled token goes no further. The result travels with the
-//! request as [`Authenticated`]. Whether the token gives access is checked by each method
-//! with its [`Caller`], since the namespace is inside the message.
+//! [`TokenTable`] authenticates each call once, before anything else sees it: one with an unknown,
+//! expired or disabled token goes no further. The result travels with the request as
+//! [`Authenticated`]. Whether the token gives access is checked by each method with its [`Caller`],
+//! since the namespace is inside the message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use gofer_proto::token::Kind;
 /// The methods that require no token: to identify the server, and to get the first token.
 const WITHOUT_TOKEN: [&str; 2] = ["/proto.Gofer/GetSystemInfo", "/proto.Gofer/BootstrapToken"];
 
-/// Tokens, and the keys of running extensions. They are looked up by their SHA-256: the
-/// timing of that reveals something about the digest, and nothing about the token.
+/// Tokens, and the keys of running extensions. They are looked up by their SHA-256: the timing of
+/// that reveals something about the digest, and nothing about the token.
 #[derive(Clone)]
 pub(super) struct TokenTable {
     store: Arc<Store>,

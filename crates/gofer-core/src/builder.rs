@@ -14,18 +14,15 @@ use std::time::Duration;
 
 use super::command::RunCommand;
 use super::core::Core;
-use super::external;
 use super::handler::RunHandler;
-use super::store;
-use gofer_sdk::LogLevel;
-use gofer_sdk::Result;
-use gofer_sdk::RunInfo;
+use super::{external, store};
+use gofer_sdk::{LogLevel, Result, RunInfo};
 
 /// An extension that hangs is noticed within half a minute, at next to no cost.
 const HEALTH_CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// The default limit of runs that are executed at a time: as many processes as a small
-/// machine can handle.
+/// The default limit of runs that are executed at a time: as many processes as a small machine can
+/// handle.
 const RUNS_AT_A_TIME: usize = 64;
 
 /// The default time for runs to end in when the core is stopped.
@@ -33,8 +30,7 @@ const RUN_GRACE: Duration = Duration::from_secs(10);
 
 /// The options of a [`Core`]; see [`Core::builder`].
 ///
-/// By default, everything is in memory, and the core is reached only from inside this
-/// process.
+/// By default, everything is in memory, and the core is reached only from inside this process.
 #[derive(Clone)]
 #[must_use]
 pub struct CoreBuilder {
@@ -83,9 +79,9 @@ impl CoreBuilder {
         }
     }
 
-    /// Also listens on this address; port 0 chooses a free one. Extensions in their own
-    /// processes and containers need it. A core on loopback also listens on
-    /// [another address](super#containers) once there is a container.
+    /// Also listens on this address; port 0 chooses a free one. Extensions in their own processes
+    /// and containers need it. A core on loopback also listens on [another
+    /// address](super#containers) once there is a container.
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = Some(address.into());
         self
@@ -98,39 +94,39 @@ impl CoreBuilder {
         self
     }
 
-    /// Sets the time between two health checks of an extension in its own process; default
-    /// 5 s. An extension that fails three in a row, or exits, is restarted.
+    /// Sets the time between two health checks of an extension in its own process; default 5 s. An
+    /// extension that fails three in a row, or exits, is restarted.
     pub fn health_check_period(mut self, period: Duration) -> Self {
         self.health_check_period = period;
         self
     }
 
-    /// Uses this certificate on the address that the core listens on: the PEM text of a
-    /// chain, and that of its key.
+    /// Uses this certificate on the address that the core listens on: the PEM text of a chain, and
+    /// that of its key.
     ///
-    /// By default, the core makes a self-signed one for `localhost`, the loopback addresses
-    /// and the address that it listens on. If there is a store, the certificate is kept
-    /// beside it for callers to trust, in a file of the same name with `.crt` appended, and
-    /// its key in one with `.crt.key` appended that only its owner can read. It is valid for
-    /// ten years, and replaced before it expires or if the core's address changes.
+    /// By default, the core makes a self-signed one for `localhost`, the loopback addresses and the
+    /// address that it listens on. If there is a store, the certificate is kept beside it for
+    /// callers to trust, in a file of the same name with `.crt` appended, and its key in one with
+    /// `.crt.key` appended that only its owner can read. It is valid for ten years, and replaced
+    /// before it expires or if the core's address changes.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Executes runs with a function. Without one, and without a
-    /// [command](Self::run_command), a run succeeds as soon as it is started.
+    /// Executes runs with a function. Without one, and without a [command](Self::run_command), a
+    /// run succeeds as soon as it is started.
     ///
-    /// A run is pending while it waits, running while the function's future is, then
-    /// complete. It fails if the future returns an error or panics; the error's message
-    /// becomes its [description](RunInfo::description). The future is dropped if the run is
-    /// cancelled or its pipeline deleted.
+    /// A run is pending while it waits, running while the function's future is, then complete. It
+    /// fails if the future returns an error or panics; the error's message becomes its
+    /// [description](RunInfo::description). The future is dropped if the run is cancelled or its
+    /// pipeline deleted.
     ///
-    /// The function is called at most once for each run, even if a core with a store is
-    /// killed: the next core on the store executes the runs that were pending, and those
-    /// that were running have failed. Runs of one pipeline begin in order. How many are
-    /// executed at a time depends on the parallelism of the pipeline's configuration (0 for
-    /// no limit of its own) and on [`runs_at_a_time`](Self::runs_at_a_time).
+    /// The function is called at most once for each run, even if a core with a store is killed: the
+    /// next core on the store executes the runs that were pending, and those that were running have
+    /// failed. Runs of one pipeline begin in order. How many are executed at a time depends on the
+    /// parallelism of the pipeline's configuration (0 for no limit of its own) and on
+    /// [`runs_at_a_time`](Self::runs_at_a_time).
     ///
     /// ```
     /// use gofer_core::{Core, seconds};
@@ -176,22 +172,20 @@ impl CoreBuilder {
         self
     }
 
-    /// Executes runs with a command, instead of a [function](Self::run_handler). A run
-    /// succeeds if the command exits with code 0.
+    /// Executes runs with a command, instead of a [function](Self::run_handler). A run succeeds if
+    /// the command exits with code 0.
     ///
-    /// The command's environment holds the run's variables; `GOFER_NAMESPACE`,
-    /// `GOFER_PIPELINE`, `GOFER_RUN_ID`, `GOFER_INITIATOR` and `GOFER_REASON`; and `PATH`,
-    /// `HOME`, `TMPDIR`, `LANG` and `TZ` of the core. A run fails without the command if one
-    /// of its variables has one of these names, begins with `GOFER_`, or changes how loaders
-    /// and shells work: those that begin with `LD_`, `DYLD_` or `BASH_`, and `ENV`,
-    /// `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. The standard input is empty, and the
-    /// output goes to the core's standard error. If the run is cancelled, the command is
-    /// killed with all its child processes; if the core itself is killed, the command
-    /// continues.
+    /// The command's environment holds the run's variables; `GOFER_NAMESPACE`, `GOFER_PIPELINE`,
+    /// `GOFER_RUN_ID`, `GOFER_INITIATOR` and `GOFER_REASON`; and `PATH`, `HOME`, `TMPDIR`, `LANG`
+    /// and `TZ` of the core. A run fails without the command if one of its variables has one of
+    /// these names, begins with `GOFER_`, or changes how loaders and shells work: those that begin
+    /// with `LD_`, `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`.
+    /// The standard input is empty, and the output goes to the core's standard error. If the run is
+    /// cancelled, the command is killed with all its child processes; if the core itself is killed,
+    /// the command continues.
     ///
-    /// Any caller that may start runs chooses the variables. The command must not execute
-    /// their values, and an interpreter must not obey other variables that change what it
-    /// does.
+    /// Any caller that may start runs chooses the variables. The command must not execute their
+    /// values, and an interpreter must not obey other variables that change what it does.
     ///
     /// ```
     /// use gofer_core::Core;
@@ -209,8 +203,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Limits how many runs of all pipelines are executed at a time; default 64, at least 1.
-    /// The others wait.
+    /// Limits how many runs of all pipelines are executed at a time; default 64, at least 1. The
+    /// others wait.
     pub fn runs_at_a_time(mut self, most: usize) -> Self {
         self.runs_at_a_time = most.max(1);
         self
@@ -227,11 +221,11 @@ impl CoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the
-    /// encryption key is malformed, or the certificate and its key do not match;
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the store's file
-    /// is in use, damaged, of a newer version, or not a store, and it is then left as it is.
-    /// Also if the core cannot listen on an address.
+    /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the encryption key
+    /// is malformed, or the certificate and its key do not match;
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the store's file is in
+    /// use, damaged, of a newer version, or not a store, and it is then left as it is. Also if the
+    /// core cannot listen on an address.
     pub async fn start(self) -> Result<Core> {
         Core::start(self).await
     }

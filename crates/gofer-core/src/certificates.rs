@@ -1,5 +1,4 @@
-//! Self-signed certificates: one for the core's API, and one for each launch of an
-//! extension.
+//! Self-signed certificates: one for the core's API, and one for each launch of an extension.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,8 +18,8 @@ pub(super) const SERVER_NAME: &str = "localhost";
 /// The names by which a machine reaches itself.
 pub(super) const LOOPBACK_NAMES: [&str; 3] = [SERVER_NAME, "127.0.0.1", "::1"];
 
-/// Ten years: clients trust a self-signed certificate by copying it, and have to copy the
-/// next one too.
+/// Ten years: clients trust a self-signed certificate by copying it, and have to copy the next one
+/// too.
 const VALID: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Allows for clocks of machines that differ.

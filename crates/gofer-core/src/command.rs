@@ -1,5 +1,5 @@
-//! A command that executes runs: started once for each run, with the run's
-//! variables in its environment. Its exit code is the outcome.
+//! A command that executes runs: started once for each run, with the run's variables in its
+//! environment. Its exit code is the outcome.
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
@@ -11,8 +11,8 @@ use super::store::Ending;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::RunInfo;
 
-/// The variables that a command inherits from the core: those that programs need to
-/// find each other and to choose a language, and none with secrets of the core.
+/// The variables that a command inherits from the core: those that programs need to find each other
+/// and to choose a language, and none with secrets of the core.
 const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
 /// Prefix of the variables that the core sets.
@@ -30,8 +30,7 @@ pub(super) struct RunCommand {
 }
 
 impl RunCommand {
-    /// Runs the command. If the future is dropped, the command is killed with its
-    /// children.
+    /// Runs the command. If the future is dropped, the command is killed with its children.
     pub(super) async fn execute(&self, run: &RunInfo) -> Ending {
         for (name, value) in run.variables() {
             if let Some(why) = refusal(name, value) {
@@ -48,8 +47,8 @@ impl RunCommand {
             .stdin(Stdio::null())
             // The core's own standard output may be read by a program.
             .stdout(std::io::stderr())
-            // In its own process group, to be killed with its children, and so that
-            // Ctrl-C only reaches the core.
+            // In its own process group, to be killed with its children, and so that Ctrl-C only
+            // reaches the core.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
@@ -71,8 +70,8 @@ impl RunCommand {
     }
 }
 
-/// Why a run must not set a variable. A caller that starts a run is not the one that
-/// chose the command: it may pass values, but not other code to execute.
+/// Why a run must not set a variable. A caller that starts a run is not the one that chose the
+/// command: it may pass values, but not other code to execute.
 fn refusal(name: &str, value: &str) -> Option<&'static str> {
     if name.is_empty() || name.contains(['=', '\0']) {
         Some("has a name that is not possible in an environment")
@@ -111,8 +110,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// A process that leads its own process group. It is killed with its group when this
-/// is dropped.
+/// A process that leads its own process group. It is killed with its group when this is dropped.
 pub(super) struct ProcessGroup(pub(super) Child);
 
 impl ProcessGroup {

@@ -55,8 +55,8 @@ impl Extensions {
     }
 }
 
-/// Forwards messages until either side ends the conversation or the core stops, and
-/// then stops the installer.
+/// Forwards messages until either side ends the conversation or the core stops, and then stops the
+/// installer.
 fn forward<From, To>(
     mut messages: Streaming<From>,
     stopping: CancellationToken,
@@ -86,8 +86,8 @@ where
                 break;
             }
         }
-        // Both streams are closed before the extension is stopped, so that it does not
-        // wait for an answer.
+        // Both streams are closed before the extension is stopped, so that it does not wait for an
+        // answer.
         drop(messages);
         drop(sender);
         if let Some(installer) = installer {
@@ -166,8 +166,8 @@ pub struct Conversation {
     pub questions: Vec<String>,
     /// The settings that it chose.
     pub settings: BTreeMap<String, String>,
-    /// Whether the extension ended the conversation; false if it asked another
-    /// question when there were no answers left.
+    /// Whether the extension ended the conversation; false if it asked another question when there
+    /// were no answers left.
     pub is_complete: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The embedded core itself: its API on a pipe, and on an address if it has one, with a
-//! client that may do everything.
+//! The embedded core itself: its API on a pipe, and on an address if it has one, with a client that
+//! may do everything.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,8 +40,8 @@ use gofer_sdk::{Error, Extension, Gofer, PipelineId, Result, RunInfo};
 
 /// A Gofer server inside this process.
 ///
-/// Clones are cheap and share the server. [`stop`](Self::stop) stops its extensions, as
-/// does dropping the last clone. See [the crate's first page](crate) for an example.
+/// Clones are cheap and share the server. [`stop`](Self::stop) stops its extensions, as does
+/// dropping the last clone. See [the crate's first page](crate) for an example.
 #[derive(Clone)]
 pub struct Core {
     pub(super) inner: Arc<Inner>,
@@ -64,8 +64,8 @@ pub(super) struct Inner {
 }
 
 impl Core {
-    /// Starts a core in memory that is reached only from inside this process: for tests,
-    /// with or without paused time.
+    /// Starts a core in memory that is reached only from inside this process: for tests, with or
+    /// without paused time.
     ///
     /// Its records use tokio's clock, so that paused time applies to them too.
     ///
@@ -76,11 +76,10 @@ impl Core {
         Self::builder().start().await
     }
 
-    /// Starts a core in memory that also listens on a free port of loopback, which
-    /// extensions in their own processes need.
+    /// Starts a core in memory that also listens on a free port of loopback, which extensions in
+    /// their own processes need.
     ///
-    /// Not for paused time, which would jump past every deadline while a process is
-    /// starting.
+    /// Not for paused time, which would jump past every deadline while a process is starting.
     ///
     /// # Errors
     ///
@@ -217,9 +216,9 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's
-    /// message if it refuses the configuration;
-    /// [`AlreadyExists`](gofer_sdk::ErrorKind::AlreadyExists) if the name is taken.
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's message if
+    /// it refuses the configuration; [`AlreadyExists`](gofer_sdk::ErrorKind::AlreadyExists) if the
+    /// name is taken.
     pub async fn install<E: Extension>(
         &self,
         name: &str,
@@ -238,8 +237,8 @@ impl Core {
     /// # Errors
     ///
     /// As for [`install`](Self::install);
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the program
-    /// cannot be started.
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the program cannot be
+    /// started.
     pub async fn install_program(
         &self,
         name: &str,
@@ -252,8 +251,8 @@ impl Core {
         self.install_any(name, format!("{PROGRAM}{program}"), config).await
     }
 
-    /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker
-    /// or Podman. An image that is missing is pulled, without credentials. The core must
+    /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
+    /// Podman. An image that is missing is pulled, without credentials. The core must
     /// [listen](CoreBuilder::listen).
     ///
     /// ```no_run
@@ -271,9 +270,8 @@ impl Core {
     /// # Errors
     ///
     /// As for [`install`](Self::install);
-    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if no
-    /// container engine responds, the image cannot be pulled, or its container does not
-    /// start.
+    /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if no container engine
+    /// responds, the image cannot be pulled, or its container does not start.
     #[cfg(feature = "containers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
     pub async fn install_image(
@@ -312,8 +310,8 @@ impl Core {
         Ok(Installed::new(self.clone(), name.to_owned()))
     }
 
-    /// Runs an extension's installer, sends it these answers in order, and closes the stream
-    /// after the last.
+    /// Runs an extension's installer, sends it these answers in order, and closes the stream after
+    /// the last.
     ///
     /// # Errors
     ///
@@ -346,20 +344,20 @@ impl Core {
     }
 
     /// Lets time pass, and waits for everything that is due in it. Meant for paused time
-    /// (`start_paused = true`), where it takes only as long as the work that is due;
-    /// otherwise it takes the time itself. Repeated calls do not drift.
+    /// (`start_paused = true`), where it takes only as long as the work that is due; otherwise it
+    /// takes the time itself. Repeated calls do not drift.
     pub async fn elapse(&self, time: Duration) {
         let until = {
             let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
-            // Time may have passed outside of this function, and a subscription made since
-            // counts from when it was made.
+            // Time may have passed outside of this function, and a subscription made since counts
+            // from when it was made.
             let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
             *now = (*now).max(from) + time;
             *now
         };
         tokio::time::sleep_until(until).await;
-        // Paused time advances only when there is nothing left to do, so everything that
-        // fell due just now is done after this.
+        // Paused time advances only when there is nothing left to do, so everything that fell due
+        // just now is done after this.
         tokio::time::sleep(SETTLE).await;
     }
 
@@ -389,8 +387,8 @@ impl Core {
         self.inner.serving.address()
     }
 
-    /// Returns the address that accepts [external events](CoreBuilder::external_events), if
-    /// there is one.
+    /// Returns the address that accepts [external events](CoreBuilder::external_events), if there
+    /// is one.
     #[cfg(feature = "webhooks")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
     #[must_use]
@@ -398,29 +396,28 @@ impl Core {
         self.inner.external.as_ref().map(External::address)
     }
 
-    /// Returns the certificate of the API as PEM, for your own clients. Unless
-    /// [`CoreBuilder::tls`] set it, it is for `localhost`, the loopback addresses and the
-    /// address that the core listens on.
+    /// Returns the certificate of the API as PEM, for your own clients. Unless [`CoreBuilder::tls`]
+    /// set it, it is for `localhost`, the loopback addresses and the address that the core listens
+    /// on.
     #[must_use]
     pub fn certificate(&self) -> &str {
         &self.inner.certificate
     }
 
-    /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can
-    /// reach the core can do once.
+    /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can reach
+    /// the core can do once.
     #[must_use]
     pub fn awaits_first_token(&self) -> bool {
         self.inner.store.awaits_first_token()
     }
 
-    /// Simulates an outage: breaks all connections to the API and refuses new ones.
-    /// Extensions keep running, external events are accepted, and no state is lost.
+    /// Simulates an outage: breaks all connections to the API and refuses new ones. Extensions keep
+    /// running, external events are accepted, and no state is lost.
     pub async fn go_away(&self) {
         self.inner.serving.close().await;
     }
 
-    /// Ends the outage that [`go_away`](Self::go_away) began. The API is back at the same
-    /// address.
+    /// Ends the outage that [`go_away`](Self::go_away) began. The API is back at the same address.
     ///
     /// # Errors
     ///
@@ -429,9 +426,9 @@ impl Core {
         self.serve(None).await
     }
 
-    /// Stops the core: external events first, then all extensions, then the runs that are
-    /// being executed, within their [grace period](CoreBuilder::run_grace), then the API.
-    /// Closes the store last, so that another core can open it.
+    /// Stops the core: external events first, then all extensions, then the runs that are being
+    /// executed, within their [grace period](CoreBuilder::run_grace), then the API. Closes the
+    /// store last, so that another core can open it.
     pub async fn stop(&self) {
         if let Some(external) = &self.inner.external {
             external.close().await;
@@ -467,8 +464,7 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// For calls that start or stop an extension.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For calls that may have to pull an image first. A registry that stalls is noticed
-/// sooner.
+/// For calls that may have to pull an image first. A registry that stalls is noticed sooner.
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn timed<T>(message: T) -> tonic::Request<T> {

@@ -1,7 +1,7 @@
 //! The demo: what an extension's program does when a person starts it.
 //!
-//! It runs an embedded core on loopback, installs this program as an extension in
-//! its own process, subscribes a demo pipeline and prints a line for each run.
+//! It runs an embedded core on loopback, installs this program as an extension in its own process,
+//! subscribes a demo pipeline and prints a line for each run.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,12 +13,12 @@ use super::core::Core;
 use super::installed::Installed;
 use gofer_net::{Clock, unix_millis};
 use gofer_sdk::internal::{PREFIX, Setting, Signals, misdeclared, run_info, settings_of};
-use gofer_sdk::{Error, Extension, GoDuration, Result};
-use gofer_sdk::{LogLevel, RunError, SystemConfig};
-use gofer_sdk::{PipelineId, RunInfo};
+use gofer_sdk::{
+    Error, Extension, GoDuration, LogLevel, PipelineId, Result, RunError, RunInfo, SystemConfig,
+};
 
-/// What the demo shows: the extension's configuration and the parameters of the demo
-/// pipeline's subscription. See [`run_or_demo`].
+/// What the demo shows: the extension's configuration and the parameters of the demo pipeline's
+/// subscription. See [`run_or_demo`].
 ///
 /// ```
 /// use gofer_core::Demo;
@@ -64,22 +64,21 @@ impl Demo {
         self
     }
 
-    /// Names the parameter that is the time between two runs, so that each line can
-    /// say how late the run was.
+    /// Names the parameter that is the time between two runs, so that each line can say how late
+    /// the run was.
     pub fn cadence(mut self, key: impl Into<String>) -> Self {
         self.cadence = Some(key.into());
         self
     }
 
-    /// The extension's log level; it logs to standard error. Default:
-    /// [`LogLevel::Warn`].
+    /// The extension's log level; it logs to standard error. Default: [`LogLevel::Warn`].
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
         self
     }
 
-    /// Accepts `--key value` and `--key=value` for every parameter and every field of
-    /// the configuration. Returns false if help was requested.
+    /// Accepts `--key value` and `--key=value` for every parameter and every field of the
+    /// configuration. Returns false if help was requested.
     fn read_args(
         &mut self,
         args: impl IntoIterator<Item = OsString>,
@@ -140,13 +139,12 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 
 /// Runs the extension if Gofer has started this program, or else a demo of it.
 ///
-/// If any of Gofer's variables is in the environment, this is
-/// [`run`](gofer_sdk::run): an incomplete environment is an error and never falls
-/// back to the demo. Otherwise it is the demo: an embedded core on loopback with this
-/// program as an extension in its own process and one subscribed pipeline. It prints
-/// a line for each run, and on Ctrl-C it stops everything and prints a summary.
-/// Parameters and configuration can be set on the command line (`-- --every 2s`;
-/// `-- --help` lists them).
+/// If any of Gofer's variables is in the environment, this is [`run`](gofer_sdk::run): an
+/// incomplete environment is an error and never falls back to the demo. Otherwise it is the demo:
+/// an embedded core on loopback with this program as an extension in its own process and one
+/// subscribed pipeline. It prints a line for each run, and on Ctrl-C it stops everything and prints
+/// a summary. Parameters and configuration can be set on the command line (`-- --every 2s`; `--
+/// --help` lists them).
 ///
 /// ```no_run
 /// use gofer_core::{Demo, run_or_demo};
@@ -166,8 +164,7 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 ///
 /// # Errors
 ///
-/// [`DemoError::Run`] as for [`run`](gofer_sdk::run), [`DemoError::Demo`] if the demo
-/// fails.
+/// [`DemoError::Run`] as for [`run`](gofer_sdk::run), [`DemoError::Demo`] if the demo fails.
 pub async fn run_or_demo<E: Extension>(demo: Demo) -> Result<(), DemoError> {
     if SystemConfig::is_in_env() {
         return gofer_sdk::run::<E>().await.map_err(DemoError::Run);
@@ -305,8 +302,8 @@ struct Report {
     lateness: Vec<i64>,
 }
 
-/// How many runs the summary's lateness is computed from: more than a day of runs
-/// that are five seconds apart.
+/// How many runs the summary's lateness is computed from: more than a day of runs that are five
+/// seconds apart.
 const MAX_LATENESS: usize = 20_000;
 
 impl Report {

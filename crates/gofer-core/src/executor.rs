@@ -1,8 +1,8 @@
-//! Executes runs: takes those that may start from the store, passes each to the
-//! handler, and reports its end to the store.
+//! Executes runs: takes those that may start from the store, passes each to the handler, and
+//! reports its end to the store.
 //!
-//! The handler is called at most once for each run, even if the core crashes: that a
-//! run has started is on disk before its handler is called.
+//! The handler is called at most once for each run, even if the core crashes: that a run has
+//! started is on disk before its handler is called.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -17,8 +17,8 @@ use super::sync::lock;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::internal::run_info;
 
-/// How long cancelled handlers may take to be dropped. One that does not yield in
-/// this time is not waited for: its run has already ended.
+/// How long cancelled handlers may take to be dropped. One that does not yield in this time is not
+/// waited for: its run has already ended.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The task that executes runs until it is stopped or dropped.

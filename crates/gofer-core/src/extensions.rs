@@ -1,9 +1,7 @@
-//! The extensions of a core: installed, updated, enabled, disabled, uninstalled,
-//! and called.
+//! The extensions of a core: installed, updated, enabled, disabled, uninstalled, and called.
 //!
-//! The [`launcher`](super::launcher) starts what they run in, the store keeps their
-//! registrations, [`supervisor`] restarts them, and [`slots`] has their status and
-//! decides who may change one.
+//! The [`launcher`](super::launcher) starts what they run in, the store keeps their registrations,
+//! [`supervisor`] restarts them, and [`slots`] has their status and decides who may change one.
 
 mod launch;
 mod slots;
@@ -25,16 +23,15 @@ use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Store};
 use super::sync::lock;
-use gofer_net::Clock;
-use gofer_net::{Effect, Transport, effect};
+use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 pub(super) use launch::Installer;
 use slots::{SlotGuard, Slots, not_installed};
 
-/// How long all processes may take to end once every extension was stopped,
-/// including those that were still being brought up.
+/// How long all processes may take to end once every extension was stopped, including those that
+/// were still being brought up.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The same for all extensions of a core.
@@ -58,8 +55,7 @@ pub(super) struct Extensions {
     keys: Keys,
     /// What extensions run in, until it has ended.
     processes: TaskTracker,
-    /// Cancelled when the core stops: from then on nothing comes up, and
-    /// conversations end.
+    /// Cancelled when the core stops: from then on nothing comes up, and conversations end.
     pub(super) stopping: CancellationToken,
     /// When an extension last accepted a subscription.
     subscribed: Mutex<Instant>,
@@ -70,8 +66,8 @@ struct Running {
     handle: ExtensionHandle,
     documentation: String,
     started: i64,
-    /// False during an update, until the extension that it replaces has stopped and
-    /// so ended its subscriptions.
+    /// False during an update, until the extension that it replaces has stopped and so ended its
+    /// subscriptions.
     owns_subscriptions: watch::Sender<bool>,
 }
 
@@ -211,8 +207,7 @@ impl Extensions {
         }
     }
 
-    /// Ends the processes and containers that an earlier core, which was killed, left
-    /// behind.
+    /// Ends the processes and containers that an earlier core, which was killed, left behind.
     pub(super) async fn end_orphans(&self) {
         let launches = self.store.launches();
         if launches.is_empty() {
@@ -235,8 +230,8 @@ impl Extensions {
             .collect()
     }
 
-    /// Launches the enabled ones concurrently in the background, and restores their
-    /// subscriptions. One that does not come up does not delay the others.
+    /// Launches the enabled ones concurrently in the background, and restores their subscriptions.
+    /// One that does not come up does not delay the others.
     pub(super) fn restore_all(&self, stored: Vec<Stored<'_>>) {
         for Stored { guard, registration } in stored {
             if registration.status() == Registered::Enabled {
@@ -326,9 +321,9 @@ impl Extensions {
         Ok(Accepted(running))
     }
 
-    /// Makes sure that a subscription that has just been stored is active: the
-    /// extension that accepted it may have been replaced, and its successor been
-    /// given the stored subscriptions before this one was stored.
+    /// Makes sure that a subscription that has just been stored is active: the extension that
+    /// accepted it may have been replaced, and its successor been given the stored subscriptions
+    /// before this one was stored.
     pub(super) async fn confirm(
         &self,
         subscription: &proto::PipelineExtensionSubscription,

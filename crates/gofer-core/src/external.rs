@@ -1,9 +1,9 @@
-//! The listener for external events: `POST /external/<extension>` over HTTP or HTTPS, passed to
-//! the extension of that name as the raw request.
+//! The listener for external events: `POST /external/<extension>` over HTTP or HTTPS, passed to the
+//! extension of that name as the raw request.
 //!
-//! Senders are unauthenticated: no token is needed, and the extension itself decides which
-//! requests to trust. So time, memory and numbers are all bounded, and neither slow senders nor an
-//! extension that hangs can keep out the events of others:
+//! Senders are unauthenticated: no token is needed, and the extension itself decides which requests
+//! to trust. So time, memory and numbers are all bounded, and neither slow senders nor an extension
+//! that hangs can keep out the events of others:
 //!
 //! - When there are too many connections, the one that has kept the core waiting longest is closed
 //!   in favor of a new one: [`state`].
@@ -57,8 +57,8 @@ const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// One less than the extension's side accepts: the core may add one.
 const MAX_HEADERS: usize = 255;
 
-/// How long extensions may take to respond to events in progress when the core stops. Together
-/// with the time that extensions have to stop, well within what a service manager waits.
+/// How long extensions may take to respond to events in progress when the core stops. Together with
+/// the time that extensions have to stop, well within what a service manager waits.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// The listener, if external events are configured.
@@ -116,8 +116,8 @@ impl External {
         Ok(Some(Self { address, begin, stop, task: tokio::sync::Mutex::new(Some(task)) }))
     }
 
-    /// Starts to accept connections. Called once the installed extensions have been loaded, even
-    /// if they have yet to start.
+    /// Starts to accept connections. Called once the installed extensions have been loaded, even if
+    /// they have yet to start.
     pub(super) fn begin(&self) {
         self.begin.cancel();
     }

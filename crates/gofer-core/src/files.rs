@@ -1,8 +1,8 @@
 //! Files that appear under their name whole or not at all.
 //!
-//! Each is written under a name of its own in the same directory, flushed, and only
-//! then given its name. A symlink stays a symlink: the file that it points to is the
-//! one that is replaced or created, and the temporary file is beside that one.
+//! Each is written under a name of its own in the same directory, flushed, and only then given its
+//! name. A symlink stays a symlink: the file that it points to is the one that is replaced or
+//! created, and the temporary file is beside that one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{
@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 /// As many as Linux follows.
 const MAX_SYMLINKS: usize = 40;
 
-/// Replaces a file, or creates it, with this mode (less the umask). On an error the
-/// old content is still there.
+/// Replaces a file, or creates it, with this mode (less the umask). On an error the old content is
+/// still there.
 ///
 /// # Errors
 ///
@@ -28,8 +28,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     new.replace()
 }
 
-/// Creates a file with this mode (less the umask) and returns true, or returns false
-/// if there is one already, which is left alone.
+/// Creates a file with this mode (less the umask) and returns true, or returns false if there is
+/// one already, which is left alone.
 ///
 /// # Errors
 ///
@@ -78,8 +78,8 @@ impl NewFile {
         directory.sync_all()
     }
 
-    /// Gives the file its name and returns true, or returns false if another file has
-    /// that name. The caller has flushed the content.
+    /// Gives the file its name and returns true, or returns false if another file has that name.
+    /// The caller has flushed the content.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl Drop for NewFile {
     }
 }
 
-/// Where a path leads once all symlinks in its last part are followed, whether there is
-/// a file or not.
+/// Where a path leads once all symlinks in its last part are followed, whether there is a file or
+/// not.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_SYMLINKS {

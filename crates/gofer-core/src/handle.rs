@@ -1,5 +1,4 @@
-//! A handle to a launched extension, whatever it runs in: calls, health checks,
-//! stopping.
+//! A handle to a launched extension, whatever it runs in: calls, health checks, stopping.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,30 +15,28 @@ use tonic_health::pb::health_client::HealthClient;
 use super::certificates::{Identity, SERVER_NAME};
 use super::launcher::{LaunchSpec, Launched, Process};
 use super::sync::lock;
-use gofer_net::Clock;
 use gofer_net::auth::sha256;
 use gofer_net::tls::{Trust, certificates};
-use gofer_net::{Backoff, Channel, Connector, Dial, Transport, effect};
+use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
-/// How long an extension may take from its launch to its first response. A cold
-/// container on a busy machine takes seconds.
+/// How long an extension may take from its launch to its first response. A cold container on a busy
+/// machine takes seconds.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long one call to an extension may take. Ending a subscription that ignores
-/// its cancellation takes a few seconds.
+/// How long one call to an extension may take. Ending a subscription that ignores its cancellation
+/// takes a few seconds.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long an extension may take from Shutdown to the exit of its process.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a health check may take: long enough for an extension that is merely
-/// busy.
+/// How long a health check may take: long enough for an extension that is merely busy.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many health checks must fail in a row before an extension counts as
-/// unhealthy. A single check may get lost.
+/// How many health checks must fail in a row before an extension counts as unhealthy. A single
+/// check may get lost.
 const HEALTH_FAILURES: u32 = 3;
 
 /// Between attempts to call an extension that is not listening yet.
@@ -96,8 +93,7 @@ fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Sta
 }
 
 impl ExtensionHandle {
-    /// Connects to what was launched: trusted by its certificate, authenticated by
-    /// its key.
+    /// Connects to what was launched: trusted by its certificate, authenticated by its key.
     pub(super) fn new(
         launched: Launched,
         spec: &LaunchSpec,
@@ -157,8 +153,7 @@ impl ExtensionHandle {
         }
     }
 
-    /// Calls Shutdown, and kills the extension if it has not ended within
-    /// [`STOP_TIMEOUT`].
+    /// Calls Shutdown, and kills the extension if it has not ended within [`STOP_TIMEOUT`].
     pub(super) async fn stop(&self) {
         let until = Instant::now() + STOP_TIMEOUT;
         let mut client = self.client.clone();
@@ -180,12 +175,11 @@ impl ExtensionHandle {
         self.channel.close().await;
     }
 
-    /// Waits until it ends or becomes unhealthy, and returns the problem as a
-    /// sentence.
+    /// Waits until it ends or becomes unhealthy, and returns the problem as a sentence.
     ///
-    /// An exit is noticed immediately, a hang by a health check every `period`.
-    /// Extensions inside this process are not checked: the process hangs with them,
-    /// and checks would advance its paused time.
+    /// An exit is noticed immediately, a hang by a health check every `period`. Extensions inside
+    /// this process are not checked: the process hangs with them, and checks would advance its
+    /// paused time.
     pub(super) async fn unhealthy(&self, period: Duration) -> Arc<str> {
         let unhealthy = async {
             if self.remote { self.poll_health(period).await } else { std::future::pending().await }

@@ -10,9 +10,8 @@ use std::task::Poll;
 use super::command::RunCommand;
 use super::store::Ending;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
-use gofer_sdk::Result;
-use gofer_sdk::RunInfo;
 use gofer_sdk::internal::panic_message;
+use gofer_sdk::{Result, RunInfo};
 
 type Execution = Pin<Box<dyn Future<Output = Ending> + Send>>;
 

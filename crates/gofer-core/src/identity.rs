@@ -1,9 +1,9 @@
 //! The certificate and key that a core uses on its address.
 //!
-//! Clients of a long-running core trust its certificate, so the one made at its first
-//! start is kept beside its store and used again. It is replaced if a client that trusts
-//! it would no longer accept it: because it expires soon, or is not for a name of the
-//! core. A certificate that was given instead is never written to a file.
+//! Clients of a long-running core trust its certificate, so the one made at its first start is kept
+//! beside its store and used again. It is replaced if a client that trusts it would no longer
+//! accept it: because it expires soon, or is not for a name of the core. A certificate that was
+//! given instead is never written to a file.
 
 #[cfg(feature = "store")]
 mod kept;
@@ -17,8 +17,7 @@ use gofer_sdk::{Error, Result};
 
 /// The certificate that was given, the one beside the store, or one for this process only.
 ///
-/// The store must be open: the process that has it is the only one to use the files
-/// beside it.
+/// The store must be open: the process that has it is the only one to use the files beside it.
 pub(super) fn outside(
     given: Option<(String, String)>,
     store: Option<&Path>,
@@ -41,8 +40,8 @@ fn made(names: &[String]) -> Result<Identity> {
     Identity::for_names(names).map_err(|status| Error::internal(status.message().to_owned()))
 }
 
-/// The names by which a core is reached. For one that listens on every address, only the
-/// loopback names are known.
+/// The names by which a core is reached. For one that listens on every address, only the loopback
+/// names are known.
 fn names(listen: Option<SocketAddr>) -> Vec<String> {
     let mut names = LOOPBACK_NAMES.map(str::to_owned).to_vec();
     if let Some(ip) = listen.as_ref().map(SocketAddr::ip)

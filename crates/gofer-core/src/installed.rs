@@ -81,13 +81,12 @@ impl Installed {
         Self { core, name }
     }
 
-    /// Subscribes a pipeline under a label. The pipeline is created if it does not
-    /// exist.
+    /// Subscribes a pipeline under a label. The pipeline is created if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the
-    /// extension's message if it refuses the parameters.
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's message if
+    /// it refuses the parameters.
     pub async fn subscribe(
         &self,
         pipeline: impl Into<PipelineId>,
@@ -156,8 +155,8 @@ impl Installed {
         outcome.map_err(|status| error(&status))
     }
 
-    /// Holds a configurator conversation with the extension: gives the answers in
-    /// order and ends the conversation after the last.
+    /// Holds a configurator conversation with the extension: gives the answers in order and ends
+    /// the conversation after the last.
     ///
     /// # Errors
     ///
@@ -185,8 +184,8 @@ impl Installed {
         .await
     }
 
-    /// Stops the extension, launches it anew and restores its subscriptions, as when
-    /// Gofer restarts.
+    /// Stops the extension, launches it anew and restores its subscriptions, as when Gofer
+    /// restarts.
     ///
     /// # Errors
     ///
@@ -241,10 +240,9 @@ impl Installed {
         }
     }
 
-    /// Updates the configuration: sets the given keys and leaves all others as they
-    /// are. The extension is replaced by a new instance with the same subscriptions.
-    /// The old one takes calls until the new one is up, and stays if it does not come
-    /// up.
+    /// Updates the configuration: sets the given keys and leaves all others as they are. The
+    /// extension is replaced by a new instance with the same subscriptions. The old one takes calls
+    /// until the new one is up, and stays if it does not come up.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! Launches extensions: in this process, as child processes or as containers.
-//! Each gets exactly the environment that the contract defines, and to all other
-//! modules it is a [`Process`], whatever it runs in.
+//! Launches extensions: in this process, as child processes or as containers. Each gets exactly the
+//! environment that the contract defines, and to all other modules it is a [`Process`], whatever it
+//! runs in.
 
 #[cfg_attr(not(feature = "containers"), path = "launcher/no_container.rs")]
 mod container;
@@ -23,9 +23,8 @@ use super::certificates::Identity;
 use gofer_net::Dial;
 use gofer_sdk::internal::PREFIX;
 
-/// Prefix of an image that is a program on this machine. A container image whose
-/// name is `exec` must be written with its registry, as
-/// `docker.io/library/exec:tag`.
+/// Prefix of an image that is a program on this machine. A container image whose name is `exec`
+/// must be written with its registry, as `docker.io/library/exec:tag`.
 pub(super) const PROGRAM: &str = "exec:";
 
 /// Prefix of an image that is a Rust type of this process.
@@ -52,8 +51,8 @@ pub(super) struct LaunchSpec {
 }
 
 impl LaunchSpec {
-    /// `host` is the address that the extension listens on and `gofer_host` that of the
-    /// core's API, both as seen from where the extension runs.
+    /// `host` is the address that the extension listens on and `gofer_host` that of the core's API,
+    /// both as seen from where the extension runs.
     fn environment(&self, host: &str, gofer_host: &str) -> Vec<(String, String)> {
         [
             ("KEY", self.key.as_str()),

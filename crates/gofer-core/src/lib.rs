@@ -1,8 +1,8 @@
-//! An embedded [Gofer](https://github.com/clintjedwards/gofer) core, for developing and
-//! testing extensions, and for small installations.
+//! An embedded [Gofer](https://github.com/clintjedwards/gofer) core, for developing and testing
+//! extensions, and for small installations.
 //!
-//! A [`Core`] is a Gofer server that runs inside your program. It speaks the same gRPC
-//! API over the same TLS and tokens, and is small enough for a unit test:
+//! A [`Core`] is a Gofer server that runs inside your program. It speaks the same gRPC API over the
+//! same TLS and tokens, and is small enough for a unit test:
 //!
 //! ```
 //! use gofer_core::{Core, NO_SETTINGS, hours};
@@ -51,8 +51,8 @@
 //! | a service, with an address and a store in a file | [`Core::builder`], [the guide](guide::operating) |
 //! | trying an extension at the keyboard | [`run_or_demo`] |
 //!
-//! To run a core without writing a program, install `gofer-cli` and see
-//! [the guide](guide::operating).
+//! To run a core without writing a program, install `gofer-cli` and see [the
+//! guide](guide::operating).
 //!
 //! # Features
 //!
@@ -66,47 +66,46 @@
 //!
 //! # What differs from Gofer
 //!
-//! The core executes no tasks. A run succeeds as soon as it is started, unless you
-//! provide a function ([`run_handler`](CoreBuilder::run_handler)) or a command
-//! ([`run_command`](CoreBuilder::run_command)) that executes it. There are no deployments,
-//! no task runs and no `RepairOrphan`; their methods return `UNIMPLEMENTED`.
+//! The core executes no tasks. A run succeeds as soon as it is started, unless you provide a
+//! function ([`run_handler`](CoreBuilder::run_handler)) or a command
+//! ([`run_command`](CoreBuilder::run_command)) that executes it. There are no deployments, no task
+//! runs and no `RepairOrphan`; their methods return `UNIMPLEMENTED`.
 //!
-//! A core keeps the newest 10,000 runs and 50 objects of each pipeline, 50 objects of
-//! each of its newest 20 runs, and the newest 100,000 events. A run that is not complete
-//! is always kept.
+//! A core keeps the newest 10,000 runs and 50 objects of each pipeline, 50 objects of each of its
+//! newest 20 runs, and the newest 100,000 events. A run that is not complete is always kept.
 //!
 //! # Supervision
 //!
-//! An extension in its own process that exits, or fails three health checks in a row, is
-//! restarted after a delay that grows from 0.2 s to a minute, and its subscriptions are
-//! restored. [`Installed::status`] shows its state, and [`Installed::update`] changes its
-//! configuration without a gap.
+//! An extension in its own process that exits, or fails three health checks in a row, is restarted
+//! after a delay that grows from 0.2 s to a minute, and its subscriptions are restored.
+//! [`Installed::status`] shows its state, and [`Installed::update`] changes its configuration
+//! without a gap.
 //!
 //! Errors that are not about settings appear in full only in the extension's log;
 //! `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.
 //!
 //! # Containers
 //!
-//! An extension's image is the name of a container image, which is pulled if it is
-//! missing, or `exec:<path>` for a program on this machine. The container engine must be
-//! on the same machine as the core, and the core not in a container;
-//! [`CoreBuilder::container_engine`] sets where the engine is.
+//! An extension's image is the name of a container image, which is pulled if it is missing, or
+//! `exec:<path>` for a program on this machine. The container engine must be on the same machine as
+//! the core, and the core not in a container; [`CoreBuilder::container_engine`] sets where the
+//! engine is.
 //!
 //! - Port 8082 of the container is mapped to a free port of loopback.
 //! - A core on loopback also listens, with the same port if it is free, on an address that
-//!   containers can reach: the machine's address in the network of Docker's containers;
-//!   or, if the core cannot see that network, as with Podman and without root, the
-//!   machine's outward address. Docker Desktop forwards to loopback by itself. A core that
-//!   [listens](CoreBuilder::listen) on another address is reached there. If a firewall
-//!   blocks containers from that port, extensions come up but start no runs.
-//! - Each line that a container writes is a `tracing` event with the target
-//!   `gofer_sdk::container` and the field `extension`.
-//! - A container cannot gain privileges, and has fewer capabilities than engines grant by
-//!   default. Its file system is writable and deleted with it.
-//! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.owner` and
-//!   `gofer-sdk.start`, and is removed when it has ended. If a core is killed, its
-//!   containers are removed by the next core on the same store when that starts, and on
-//!   Linux by any other core when it starts its first container.
+//!   containers can reach: the machine's address in the network of Docker's containers; or, if the
+//!   core cannot see that network, as with Podman and without root, the machine's outward address.
+//!   Docker Desktop forwards to loopback by itself. A core that [listens](CoreBuilder::listen) on
+//!   another address is reached there. If a firewall blocks containers from that port, extensions
+//!   come up but start no runs.
+//! - Each line that a container writes is a `tracing` event with the target `gofer_sdk::container`
+//!   and the field `extension`.
+//! - A container cannot gain privileges, and has fewer capabilities than engines grant by default.
+//!   Its file system is writable and deleted with it.
+//! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.owner` and `gofer-sdk.start`,
+//!   and is removed when it has ended. If a core is killed, its containers are removed by the next
+//!   core on the same store when that starts, and on Linux by any other core when it starts its
+//!   first container.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The library neither panics, prints nor ends the process; tests may.
@@ -157,8 +156,8 @@ mod state;
 mod store;
 mod sync;
 
-/// Internal: shared by the crates of this workspace, without any promise of stability. It
-/// may change or disappear in any version.
+/// Internal: shared by the crates of this workspace, without any promise of stability. It may
+/// change or disappear in any version.
 #[doc(hidden)]
 pub mod internal {
     pub mod files {

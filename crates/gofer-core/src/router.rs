@@ -51,8 +51,7 @@ impl tower_service::Service<Request<Incoming>> for Router {
         let store = Arc::clone(&self.store);
         Box::pin(async move {
             let response = answer.await?;
-            // Whatever it reports, changed by this call or another, is on disk before it is
-            // sent.
+            // Whatever it reports, changed by this call or another, is on disk before it is sent.
             match store.durable().await {
                 Ok(()) => Ok(response),
                 Err(status) => Ok(status.into_http()),

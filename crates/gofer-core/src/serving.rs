@@ -1,14 +1,12 @@
 //! Serves the core's API: on a pipe inside this process, on the configured address, and on
-//! addresses of this machine that containers can reach. All of them can be closed and
-//! opened again.
+//! addresses of this machine that containers can reach. All of them can be closed and opened again.
 //!
-//! Requests are handled by the router. Which addresses containers can reach is determined
-//! by their launcher.
+//! Requests are handled by the router. Which addresses containers can reach is determined by their
+//! launcher.
 
 use std::io;
 #[cfg(feature = "containers")]
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -97,8 +95,8 @@ impl Serving {
         for address in &places.further {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
-                // A container network may be gone by now. Containers that are started from
-                // here on get another address.
+                // A container network may be gone by now. Containers that are started from here on
+                // get another address.
                 Err(error) => tracing::warn!(%address, %error, "containers cannot reach the core"),
             }
         }
@@ -122,9 +120,8 @@ impl Serving {
         }
     }
 
-    /// Also serves on this address of this machine from now on, and returns it with its
-    /// port: that of the configured address if it is free, since firewall rules may name
-    /// it, or any other.
+    /// Also serves on this address of this machine from now on, and returns it with its port: that
+    /// of the configured address if it is free, since firewall rules may name it, or any other.
     ///
     /// # Errors
     ///

@@ -65,8 +65,8 @@ pub struct ExtensionStatus {
     pub state: ExtensionState,
     /// A sentence: what it is waiting for, or what went wrong last; otherwise empty.
     pub reason: String,
-    /// How often it was restarted by the core since it was last installed, enabled or
-    /// updated, or the core started.
+    /// How often it was restarted by the core since it was last installed, enabled or updated, or
+    /// the core started.
     pub restarts: u32,
     /// Since when it has been in this state, by the core's clock.
     pub since: SystemTime,

@@ -1,14 +1,14 @@
 //! Everything that the embedded core keeps.
 //!
-//! [`Store`] is plain data with its rules: what may exist, what may run, which events are
-//! published when something changes. An operation happens as a whole or not at all, and
-//! its errors name what is wrong. Access control is up to `authorize`, and calls to
-//! extensions about a subscription to `api`.
+//! [`Store`] is plain data with its rules: what may exist, what may run, which events are published
+//! when something changes. An operation happens as a whole or not at all, and its errors name what
+//! is wrong. Access control is up to `authorize`, and calls to extensions about a subscription to
+//! `api`.
 //!
 //! Everything is read from memory, and also written to the file if there is one (`disk`).
 //!
-//! Of each pipeline, [`RUNS_PER_PIPELINE`] runs are kept: the newest, and those that are
-//! not complete. Of all events, the newest [`EVENTS`].
+//! Of each pipeline, [`RUNS_PER_PIPELINE`] runs are kept: the newest, and those that are not
+//! complete. Of all events, the newest [`EVENTS`].
 
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
@@ -63,8 +63,7 @@ use gofer_proto as proto;
 #[cfg(feature = "store")]
 use gofer_sdk::{Error, ErrorKind, Result};
 #[cfg(feature = "store")]
-use journal::Record;
-use journal::{Flags, Journal};
+use journal::{Flags, Journal, Record};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
 use queue::RunQueue;
@@ -75,8 +74,8 @@ use subscription_locks::SubscriptionLocks;
 /// The namespace that always exists. An empty name stands for it.
 const DEFAULT: &str = "default";
 
-/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline, so that one that
-/// runs every second does not evict the daily run from which another takes its schedule.
+/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline, so that one that runs every
+/// second does not evict the daily run from which another takes its schedule.
 const RUNS_PER_PIPELINE: usize = 10_000;
 
 /// Events kept, a few hundred bytes each. Every run adds two.
@@ -87,8 +86,8 @@ const UNWATCHED_RUNS: usize = 4096;
 
 pub(super) struct Store {
     clock: Clock,
-    /// One lock for all tables: an operation is a few look-ups, and sees them in a
-    /// consistent state.
+    /// One lock for all tables: an operation is a few look-ups, and sees them in a consistent
+    /// state.
     tables: Mutex<Tables>,
     started: broadcast::Sender<proto::Run>,
     /// Notified when there may be a run to execute.
@@ -120,13 +119,13 @@ impl Store {
         Self::with(clock, Tables::new(None), None)
     }
 
-    /// A store in a file, which is created if there is none. Without a key for its
-    /// secrets, one is kept in a file beside it.
+    /// A store in a file, which is created if there is none. Without a key for its secrets, one is
+    /// kept in a file beside it.
     ///
     /// # Errors
     ///
-    /// If the file is in use, damaged, of a newer version, or not a store. It is then
-    /// left as it is.
+    /// If the file is in use, damaged, of a newer version, or not a store. It is then left as it
+    /// is.
     #[cfg(feature = "store")]
     pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
         let seal = Arc::new(if let Some(key) = key {
@@ -184,14 +183,13 @@ impl Store {
         }
     }
 
-    /// Ends the streams that follow events, so that stopping does not have to wait for
-    /// them. Nothing else changes.
+    /// Ends the streams that follow events, so that stopping does not have to wait for them.
+    /// Nothing else changes.
     pub(super) fn end_streams(&self) {
         self.tables().events.close();
     }
 
-    /// Writes all pending changes. Later ones are not kept, and another process may open
-    /// the file.
+    /// Writes all pending changes. Later ones are not kept, and another process may open the file.
     pub(super) async fn close(&self) {
         if let Some(disk) = &self.disk {
             disk.close().await;
@@ -205,8 +203,7 @@ impl Store {
     }
 }
 
-/// The tables, for one operation. Its changes are submitted as a whole when this is
-/// dropped.
+/// The tables, for one operation. Its changes are submitted as a whole when this is dropped.
 struct Locked<'a> {
     tables: MutexGuard<'a, Tables>,
     disk: Option<&'a Disk>,
@@ -254,8 +251,8 @@ impl Tables {
         }
     }
 
-    /// Inserts a record that was read from a file; `None` if its owner is missing. Records
-    /// arrive in the order of their kinds.
+    /// Inserts a record that was read from a file; `None` if its owner is missing. Records arrive
+    /// in the order of their kinds.
     #[cfg(feature = "store")]
     fn restore(&mut self, record: Record) -> Option<()> {
         match record {

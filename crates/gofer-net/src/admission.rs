@@ -1,7 +1,7 @@
 //! Admission of connections: how many may be open, and which one is closed to make room.
 //!
-//! One mechanism for every listener. What differs is which connections may be closed in favor of
-//! a new one, and in which order: the state of each connection says so, see [`Evictable`].
+//! One mechanism for every listener. What differs is which connections may be closed in favor of a
+//! new one, and in which order: the state of each connection says so, see [`Evictable`].
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -57,8 +57,8 @@ impl<S: Evictable> Connections<S> {
         }
     }
 
-    /// Accepts connections until `stop`. `serve` makes the state of each connection, and the
-    /// future that serves it.
+    /// Accepts connections until `stop`. `serve` makes the state of each connection, and the future
+    /// that serves it.
     pub async fn accept<F>(
         &mut self,
         listener: &mut Listener,
@@ -96,8 +96,8 @@ impl<S: Evictable> Connections<S> {
         self.tasks.shutdown().await;
     }
 
-    /// Serves a connection, closing another one if the limit is reached. If none can be closed,
-    /// the new one is.
+    /// Serves a connection, closing another one if the limit is reached. If none can be closed, the
+    /// new one is.
     fn admit<F>(&mut self, serve: impl FnOnce() -> (Arc<S>, F))
     where
         F: Future<Output = ()> + Send + 'static,
@@ -119,8 +119,8 @@ impl<S: Evictable> Connections<S> {
         }
     }
 
-    /// How long to pause after an error. Unless it concerns that one connection, the process
-    /// lacks files or memory: one connection is closed to free some.
+    /// How long to pause after an error. Unless it concerns that one connection, the process lacks
+    /// files or memory: one connection is closed to free some.
     fn accept_failed(&mut self, error: &io::Error) -> Duration {
         if let Some(errors) = self.accept_errors.record() {
             tracing::warn!(%error, errors, "cannot accept a connection for {}", S::PURPOSE);
@@ -183,133 +183,4 @@ impl Throttle {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-    use crate::memory::Network;
-
-    /// A connection whose rank is set by the test.
-    struct Ranked(Mutex<Option<u32>>);
-
-    impl Evictable for Ranked {
-        const PURPOSE: &'static str = "tests";
-        const FULL: &'static str = "too many tests";
-
-        type Rank = u32;
-
-        fn rank(&self) -> Option<u32> {
-            *self.0.lock().unwrap()
-        }
-    }
-
-    fn ranked(rank: Option<u32>) -> Arc<Ranked> {
-        Arc::new(Ranked(Mutex::new(rank)))
-    }
-
-    /// Admits a connection that stays open until it is closed. Its state is kept by the test and
-    /// by the connection, so the number of references tells whether it is open.
-    fn admit(connections: &mut Connections<Ranked>, rank: Option<u32>) -> Arc<Ranked> {
-        let state = ranked(rank);
-        let own = Arc::clone(&state);
-        connections.admit(|| (Arc::clone(&own), open_with(own)));
-        state
-    }
-
-    /// Stays open until it is closed, and then drops what it holds.
-    async fn open_with<T>(_held: T) {
-        std::future::pending::<()>().await;
-    }
-
-    async fn is_open(state: &Arc<Ranked>) -> bool {
-        // Tasks that were aborted drop what they hold.
-        tokio::task::yield_now().await;
-        Arc::strong_count(state) > 1
-    }
-
-    #[tokio::test]
-    async fn at_the_limit_the_lowest_rank_makes_room_and_of_equals_the_oldest() {
-        let mut connections = Connections::new(4);
-        let pinned = admit(&mut connections, None);
-        let high = admit(&mut connections, Some(9));
-        let older = admit(&mut connections, Some(5));
-        let newer = admit(&mut connections, Some(5));
-        let mut others = vec![admit(&mut connections, Some(7))];
-        assert!(!is_open(&older).await && is_open(&newer).await);
-        others.push(admit(&mut connections, Some(8)));
-        assert!(!is_open(&newer).await && is_open(&high).await && is_open(&pinned).await);
-        // Ranks are compared when room is needed.
-        *high.0.lock().unwrap() = Some(1);
-        others.push(admit(&mut connections, Some(8)));
-        assert!(!is_open(&high).await);
-        for other in &others {
-            assert!(is_open(other).await);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_new_connection_is_refused_if_none_can_be_closed() {
-        let mut connections = Connections::new(2);
-        let first = admit(&mut connections, None);
-        let second = admit(&mut connections, None);
-        let refused = admit(&mut connections, Some(0));
-        assert!(!is_open(&refused).await && is_open(&first).await && is_open(&second).await);
-    }
-
-    #[tokio::test]
-    async fn connections_that_have_ended_do_not_count_and_are_swept() {
-        let mut connections = Connections::new(2);
-        let stays = admit(&mut connections, Some(0));
-        for _ in 0..1000 {
-            connections.admit(|| (ranked(None), async {}));
-            tokio::task::yield_now().await;
-            assert!(connections.open.len() <= 2 * connections.limit + 16);
-        }
-        assert!(is_open(&stays).await, "closed although there was room");
-    }
-
-    #[tokio::test]
-    async fn an_error_of_the_listener_closes_one_connection_and_pauses() {
-        let mut connections = Connections::new(8);
-        let pinned = admit(&mut connections, None);
-        let open = admit(&mut connections, Some(0));
-        let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-        assert_eq!(connections.accept_failed(&aborted), Duration::ZERO);
-        assert!(is_open(&open).await);
-        let out_of_files = io::Error::from_raw_os_error(24);
-        assert_eq!(connections.accept_failed(&out_of_files), ACCEPT_PAUSE);
-        assert!(!is_open(&open).await && is_open(&pinned).await);
-        assert_eq!(connections.accept_failed(&out_of_files), ACCEPT_PAUSE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn accepted_connections_are_served_until_the_deadline_of_the_close() {
-        let network = Network::default();
-        let mut listener = Listener::Memory(network.listen());
-        let mut connections = Connections::new(8);
-        let _kept = (network.connect().await.unwrap(), network.connect().await.unwrap());
-        let state = ranked(Some(0));
-        let stop = tokio::time::sleep(Duration::from_secs(1));
-        connections
-            .accept(&mut listener, stop, |stream| {
-                (Arc::clone(&state), open_with((Arc::clone(&state), stream)))
-            })
-            .await;
-        assert_eq!(Arc::strong_count(&state), 5, "the test's, and two of each connection");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        connections.close(deadline).await;
-        assert_eq!(Arc::strong_count(&state), 1);
-        assert!(Instant::now() >= deadline);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn warnings_are_throttled_and_counted() {
-        let mut throttle = Throttle::default();
-        assert_eq!(throttle.record(), Some(1));
-        for _ in 0..5 {
-            assert_eq!(throttle.record(), None);
-        }
-        tokio::time::advance(WARN_EVERY).await;
-        assert_eq!(throttle.record(), Some(6));
-    }
-}
+mod tests;

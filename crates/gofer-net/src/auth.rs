@@ -1,5 +1,5 @@
-//! Authentication and authorization. The server decides once for each call, before any handler
-//! sees it, so no method can be left unprotected by mistake.
+//! Authentication and authorization. The server decides once for each call, before any handler sees
+//! it, so no method can be left unprotected by mistake.
 
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Doubles from `first` to `most`. Each pause is shortened at random by up to half, so that
-/// clients that failed together don't retry together.
+/// Doubles from `first` to `most`. Each pause is shortened at random by up to half, so that clients
+/// that failed together don't retry together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next: Duration,
@@ -24,18 +24,4 @@ impl Backoff {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_the_maximum_and_vary_by_up_to_half() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let mut nominal = 100;
-        for _ in 0..50 {
-            let pause = backoff.pause();
-            let most = Duration::from_millis(nominal);
-            assert!(pause >= most / 2 && pause <= most, "{pause:?} of {most:?}");
-            nominal = (nominal * 2).min(2_000);
-        }
-    }
-}
+mod tests;

@@ -1,15 +1,13 @@
-//! An HTTP/2 connection to one server, opened when it is first needed and reopened when it is
-//! lost.
+//! An HTTP/2 connection to one server, opened when it is first needed and reopened when it is lost.
 //!
 //! Beyond what hyper's connection does, a request that was certainly not sent is reported as
-//! [`NotSent`], so even one that isn't idempotent may be retried; and a connection on which
-//! nothing arrives until a deadline passes is dropped, so that calls don't hang on a dead
-//! connection once the network has recovered.
+//! [`NotSent`], so even one that isn't idempotent may be retried; and a connection on which nothing
+//! arrives until a deadline passes is dropped, so that calls don't hang on a dead connection once
+//! the network has recovered.
 
-use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, io};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -72,9 +70,9 @@ impl Channel {
 
     /// Sends one request and waits for the head of its response.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        // A connection may close before it is used. The request then comes back unsent, and is
-        // sent on a new connection. Only so often: a peer that closes every connection must not
-        // be flooded with new ones.
+        // A connection may close before it is used. The request then comes back unsent, and is sent
+        // on a new connection. Only so often: a peer that closes every connection must not be
+        // flooded with new ones.
         for _ in 0..3 {
             let mut connection = self.connection().await?;
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
@@ -143,8 +141,8 @@ impl Channel {
         })
     }
 
-    /// The current attempt, or a new one. It runs in its own task, so it goes on if the deadline
-    /// of its caller passes, and the next caller finds the connection.
+    /// The current attempt, or a new one. It runs in its own task, so it goes on if the deadline of
+    /// its caller passes, and the next caller finds the connection.
     fn attempt(&self) -> watch::Receiver<Option<Outcome>> {
         let mut connecting = self.0.connecting.lock().unwrap_or_else(PoisonError::into_inner);
         let is_usable = |attempt: &&watch::Receiver<Option<Outcome>>| match &*attempt.borrow() {

@@ -2,8 +2,8 @@
 //!
 //! Timers use tokio's clock, run records contain Unix time. In production the two are independent,
 //! and the system clock is read each time because it may be set. In a test with paused time the
-//! system clock would stand still while timers of days fire, so an embedded core derives Unix
-//! time from tokio's clock.
+//! system clock would stand still while timers of days fire, so an embedded core derives Unix time
+//! from tokio's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

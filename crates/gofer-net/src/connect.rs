@@ -61,8 +61,8 @@ pub struct Connector {
     dial: Dial,
     name: ServerName<'static>,
     trust: Trust,
-    /// Created at the first connection: reading the system's certificates takes milliseconds,
-    /// which would delay the start of the process.
+    /// Created at the first connection: reading the system's certificates takes milliseconds, which
+    /// would delay the start of the process.
     tls: OnceCell<Arc<ClientConfig>>,
 }
 

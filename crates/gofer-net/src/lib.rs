@@ -63,9 +63,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// A byte stream. Boxed, so that HTTP/2 and TLS are compiled once for all kinds of connections;
-/// the cost of the indirect call is negligible next to the system call or the encryption behind
-/// it.
+/// A byte stream. Boxed, so that HTTP/2 and TLS are compiled once for all kinds of connections; the
+/// cost of the indirect call is negligible next to the system call or the encryption behind it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -74,10 +73,10 @@ pub type BoxStream = Box<dyn Stream>;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long sent data may stay unacknowledged before the kernel closes the connection, and when
-/// and how often it probes a silent peer. HTTP/2 pings would do if peers allowed them, but many
-/// gRPC servers close a connection that pings more often than every five minutes, so a peer that
-/// has vanished has to be detected below HTTP/2.
+/// How long sent data may stay unacknowledged before the kernel closes the connection, and when and
+/// how often it probes a silent peer. HTTP/2 pings would do if peers allowed them, but many gRPC
+/// servers close a connection that pings more often than every five minutes, so a peer that has
+/// vanished has to be detected below HTTP/2.
 const TCP_DEAD_AFTER: Duration = Duration::from_secs(20);
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(15);
 const TCP_PROBE_EVERY: Duration = Duration::from_secs(5);

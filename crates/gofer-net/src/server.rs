@@ -29,17 +29,16 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::Limits;
 use crate::admission::{Connections, Evictable};
 use crate::auth::{Authorize, Decision};
-use crate::{BoxStream, deadline, tune};
+use crate::{BoxStream, Limits, deadline, tune};
 
 /// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
 /// over.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// Flow-control windows of one call and of all calls of a connection. Large enough that an
-/// external event of some megabytes doesn't stall every 64 KiB.
+/// Flow-control windows of one call and of all calls of a connection. Large enough that an external
+/// event of some megabytes doesn't stall every 64 KiB.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
@@ -98,8 +97,8 @@ where
     }
 }
 
-/// Serves until `stop`, then gives open connections a second to finish their responses, and
-/// returns once all tasks have ended.
+/// Serves until `stop`, then gives open connections a second to finish their responses, and returns
+/// once all tasks have ended.
 pub async fn serve(
     mut listener: Listener,
     tls: Arc<ServerConfig>,
@@ -131,8 +130,8 @@ pub async fn serve(
     let deadline = Instant::now() + CLOSE_GRACE;
     connections.close(deadline).await;
     calls.close();
-    // Without their connections the calls end by themselves, except one that blocks its thread:
-    // the process doesn't wait for that.
+    // Without their connections the calls end by themselves, except one that blocks its thread: the
+    // process doesn't wait for that.
     let _ = tokio::time::timeout_at(deadline + CLOSE_GRACE, calls.wait()).await;
 }
 
@@ -209,8 +208,8 @@ impl Default for Peer {
     }
 }
 
-/// Serves one connection. How it ends is logged for debugging only: unauthenticated peers must
-/// not be able to fill the log.
+/// Serves one connection. How it ends is logged for debugging only: unauthenticated peers must not
+/// be able to fill the log.
 async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
     let mut stopping = context.stopping.subscribe();
     let handshake =

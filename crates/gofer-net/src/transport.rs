@@ -19,8 +19,8 @@ use tonic::body::Body;
 use crate::BoxError;
 use crate::channel::{Channel, NotSent};
 
-/// The largest response of a call that is not a stream. The common default of gRPC
-/// implementations is 4 MiB; objects may be larger.
+/// The largest response of a call that is not a stream. The common default of gRPC implementations
+/// is 4 MiB; objects may be larger.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -127,8 +127,8 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
-/// Reports a request that was not sent as `UNAVAILABLE`, with the reason as its source, so that
-/// the SDK's own calls can tell that retrying is safe.
+/// Reports a request that was not sent as `UNAVAILABLE`, with the reason as its source, so that the
+/// SDK's own calls can tell that retrying is safe.
 fn unavailable(error: BoxError) -> BoxError {
     match error.downcast::<NotSent>() {
         Ok(not_sent) => {

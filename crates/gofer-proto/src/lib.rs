@@ -58,8 +58,7 @@ pub mod server {
     include!("server.rs");
 }
 
-/// What the embedded core offers beside Gofer's API, with the same tokens; no part of the
-/// contract.
+/// What the embedded core offers beside Gofer's API, with the same tokens; no part of the contract.
 pub mod embedded {
     include!("embedded.rs");
 }

@@ -2,11 +2,11 @@
 //!
 //! Two promises, checked apart from each other:
 //!
-//! - The generated files in `src/` are what the `.proto` files in the workspace's `proto/` generate.
-//!   `UPDATE_PROTO=1 cargo test -p gofer-proto` makes them so.
-//! - The `.proto` files say what Gofer says. `tests/contract.txt` lists each method, field and
-//!   enum value of the contract, was not derived from the `.proto` files, and no command rewrites
-//!   it: a difference is an incompatibility with Gofer's servers and never an update to accept.
+//! - The generated files in `src/` are what the `.proto` files in the workspace's `proto/`
+//!   generate. `UPDATE_PROTO=1 cargo test -p gofer-proto` makes them so.
+//! - The `.proto` files say what Gofer says. `tests/contract.txt` lists each method, field and enum
+//!   value of the contract, was not derived from the `.proto` files, and no command rewrites it: a
+//!   difference is an incompatibility with Gofer's servers and never an update to accept.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,8 +1,8 @@
 //! Finds all that is wrong with settings that cannot be read.
 //!
-//! Serde stops at the first failure. So the failing setting is recorded and omitted,
-//! and the rest is read again, until there is no new failure. An omitted setting
-//! counts as given: it is not reported as missing as well.
+//! Serde stops at the first failure. So the failing setting is recorded and omitted, and the rest
+//! is read again, until there is no new failure. An omitted setting counts as given: it is not
+//! reported as missing as well.
 
 use serde::de::DeserializeOwned;
 
@@ -108,8 +108,8 @@ impl<'a> Search<'a> {
         BadKeys { reported, unreported }
     }
 
-    /// Reads until there is no new wrong value. Returns the required setting that is
-    /// missing, if any.
+    /// Reads until there is no new wrong value. Returns the required setting that is missing, if
+    /// any.
     fn values<T: DeserializeOwned>(&mut self) -> Option<&'static str> {
         while self.problems.len() < MAX_PROBLEMS {
             let trace = Trace::new();
@@ -155,9 +155,9 @@ impl<'a> Search<'a> {
 
     /// The setting without which a failure that names no setting disappears or changes.
     ///
-    /// Serde collects the settings of a flattened struct before it reads any of them, so
-    /// which one failed is lost. `loose` has a bit for each setting that was collected.
-    /// If there are none, the failure is the author's own, about all settings together.
+    /// Serde collects the settings of a flattened struct before it reads any of them, so which one
+    /// failed is lost. `loose` has a bit for each setting that was collected. If there are none,
+    /// the failure is the author's own, about all settings together.
     fn culprit<T: DeserializeOwned>(&self, loose: u64, message: &str) -> Option<usize> {
         // Each try reads everything again, which is too slow for thousands of them.
         if self.entries.len() > MAX_TRIED {
@@ -197,10 +197,10 @@ impl<'a> Search<'a> {
 
     /// Whether `key` is `name` or may be an alias of it.
     ///
-    /// Serde lists the names of one field next to each other, without marking where the
-    /// next field begins. A name that is not in the schema is an alias of one of its
-    /// neighbours, and it is not known of which. Reporting a setting as missing that was
-    /// given would be worse than reporting it one request later.
+    /// Serde lists the names of one field next to each other, without marking where the next field
+    /// begins. A name that is not in the schema is an alias of one of its neighbours, and it is not
+    /// known of which. Reporting a setting as missing that was given would be worse than reporting
+    /// it one request later.
     fn may_be(&self, key: &str, name: &str) -> bool {
         if key.eq_ignore_ascii_case(name) {
             return true;

@@ -1,8 +1,8 @@
 //! What can go wrong while a setting is read, in words that are safe to show.
 //!
-//! A value may be a secret, so no [`Fault`] that leaves this module holds one. Serde's
-//! own errors quote what they found; here they keep only what they expected. Errors of
-//! other crates are free text, in which the value is masked.
+//! A value may be a secret, so no [`Fault`] that leaves this module holds one. Serde's own errors
+//! quote what they found; here they keep only what they expected. Errors of other crates are free
+//! text, in which the value is masked.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
@@ -129,17 +129,17 @@ fn between(nonzero: bool, least: impl Display, most: impl Display) -> String {
 /// Enough for a sentence; the message may be as long as the value.
 const MAX_MESSAGE: usize = 300;
 
-/// A shorter value is not a secret, and masking it would damage the message: many
-/// messages contain a "1".
+/// A shorter value is not a secret, and masking it would damage the message: many messages contain
+/// a "1".
 const SECRET_CHARS: usize = 4;
 
-/// The time to search is the product of the two, and a request may hold tens of
-/// thousands of values. Real messages and settings stay far below these limits.
+/// The time to search is the product of the two, and a request may hold tens of thousands of
+/// values. Real messages and settings stay far below these limits.
 const MAX_SEARCHED: usize = 2_000;
 const MAX_SECRETS: usize = 10_000;
 
-/// `message` without any of `values` or their parts between commas, neither as
-/// they are nor escaped.
+/// `message` without any of `values` or their parts between commas, neither as they are nor
+/// escaped.
 fn redact<'a>(message: String, values: impl IntoIterator<Item = &'a str>) -> String {
     let long = |secret: &&str| secret.chars().nth(SECRET_CHARS - 1).is_some();
     let mut secrets: Vec<&str> = Vec::new();
@@ -166,8 +166,8 @@ fn redact<'a>(message: String, values: impl IntoIterator<Item = &'a str>) -> Str
     })
 }
 
-/// `message` with each occurrence of `secret` replaced by "…", without regard to case:
-/// a library may quote a value in lower case.
+/// `message` with each occurrence of `secret` replaced by "…", without regard to case: a library
+/// may quote a value in lower case.
 fn mask(message: String, secret: &str) -> String {
     // ASCII case changes no length, so positions are the same in both texts.
     let searched = message.to_ascii_lowercase();

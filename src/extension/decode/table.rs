@@ -1,7 +1,7 @@
 //! All settings of one request, read as the author's struct.
 //!
-//! One pass, without allocations of its own. It stops at the first problem; `explain`
-//! then finds the others by omitting that setting.
+//! One pass, without allocations of its own. It stops at the first problem; `explain` then finds
+//! the others by omitting that setting.
 
 use std::cell::Cell;
 
@@ -43,9 +43,9 @@ pub(super) struct Trace {
     pub(super) known: Cell<Known>,
     /// The setting that was read last.
     pub(super) index: Cell<usize>,
-    /// Which settings were read without asking for a type, as those of a flattened
-    /// struct are: one bit for each of the first 64 settings. A list would be an
-    /// allocation in every pass, for a better message in a rare failure.
+    /// Which settings were read without asking for a type, as those of a flattened struct are: one
+    /// bit for each of the first 64 settings. A list would be an allocation in every pass, for a
+    /// better message in a rare failure.
     pub(super) loose: Cell<u64>,
 }
 

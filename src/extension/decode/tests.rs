@@ -45,8 +45,7 @@ struct One<T> {
 
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
 struct Params {
-    /// The time between two runs,
-    /// such as `5m`.
+    /// The time between two runs, such as `5m`.
     ///
     /// More that is too long to repeat.
     every: Text,

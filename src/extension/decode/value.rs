@@ -11,8 +11,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 use super::fault::Fault;
 use crate::extension::describe::{Bounds, Shape};
 
-/// A type with named parts, or variants with contents, which a person could not type
-/// as one text.
+/// A type with named parts, or variants with contents, which a person could not type as one text.
 const NESTED: Fault = Fault::Plain(Cow::Borrowed(NESTED_TYPE));
 
 pub(super) const NESTED_TYPE: &str = "cannot be set: this extension declares a nested type for \
@@ -29,11 +28,9 @@ pub(super) struct Value<'a> {
 /// Where a value stands.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
-    /// It is a setting; its bit in `loose` is set if it is read without asking for a
-    /// type.
+    /// It is a setting; its bit in `loose` is set if it is read without asking for a type.
     Setting { loose: &'a Cell<u64>, bit: u64 },
-    /// It is an item of a list, and so cannot be a list: both would be
-    /// separated by commas.
+    /// It is an item of a list, and so cannot be a list: both would be separated by commas.
     Item,
 }
 
@@ -63,8 +60,8 @@ impl<'a> Value<'a> {
     }
 
     fn number(self, most: f64) -> Result<f64, Fault> {
-        // Rust parses "nan" and "inf", and too large a number as "inf", with which an
-        // author's comparisons would not work as intended.
+        // Rust parses "nan" and "inf", and too large a number as "inf", with which an author's
+        // comparisons would not work as intended.
         match self.text.parse::<f64>() {
             Ok(number) if number.abs() <= most && self.admits(number) => Ok(number),
             Ok(number) if number.is_finite() && number.abs() > most => {
@@ -104,8 +101,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Each item takes some dozens of bytes: without a limit, a request of a few megabytes
-/// of commas would take hundreds of megabytes.
+/// Each item takes some dozens of bytes: without a limit, a request of a few megabytes of commas
+/// would take hundreds of megabytes.
 const MAX_ITEMS: usize = 10_000;
 
 fn plain(words: impl Into<Cow<'static, str>>) -> Fault {
@@ -277,8 +274,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         let alike = variants.iter().find(|variant| variant.eq_ignore_ascii_case(self.text));
         let text = match alike {
             Some(variant) if !variants.contains(&self.text) => variant,
-            // Unchanged, also if it is unknown: the type may have a variant for all
-            // others.
+            // Unchanged, also if it is unknown: the type may have a variant for all others.
             _ => self.text,
         };
         visitor.visit_enum(Choice(text))

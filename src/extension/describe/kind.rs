@@ -1,18 +1,17 @@
 //! The schema of one property, in words and as a shape.
 //!
-//! The words are for people who type a value: "true or false", not "boolean". The
-//! shape is for `decode`, and has only what is needed to read a text for a type that
-//! does not ask serde for a type.
+//! The words are for people who type a value: "true or false", not "boolean". The shape is for
+//! `decode`, and has only what is needed to read a text for a type that does not ask serde for a
+//! type.
 //!
-//! The schemas are expected without references: a remaining one belongs to a type that
-//! contains itself, which no setting can hold.
+//! The schemas are expected without references: a remaining one belongs to a type that contains
+//! itself, which no setting can hold.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// How a value has to be read if the type does not ask serde for one, as with
-/// `#[serde(flatten)]`.
+/// How a value has to be read if the type does not ask serde for one, as with `#[serde(flatten)]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Shape {
     /// Unchanged.
@@ -86,8 +85,7 @@ fn constants(schema: &Value) -> Option<Vec<(String, &str)>> {
     all.map(|all| all.concat()).filter(|all| !all.is_empty())
 }
 
-/// The doc comment of the property or else of its type, and those of its
-/// choices.
+/// The doc comment of the property or else of its type, and those of its choices.
 pub(super) fn description(schema: &Value) -> String {
     let of = |schema: &Value| Some(schema.get("description")?.as_str()?.trim().to_owned());
     let mut text = of(schema)

@@ -49,8 +49,7 @@ fn ports() -> Vec<u16> {
 #[derive(Deserialize, JsonSchema)]
 #[expect(dead_code)]
 struct Params {
-    /// The time between two runs,
-    /// such as `5m` or `1h30m`.
+    /// The time between two runs, such as `5m` or `1h30m`.
     ///
     /// Counted from the first.
     every: Span,

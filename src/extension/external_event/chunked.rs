@@ -27,8 +27,8 @@ pub(super) fn decode(mut text: &[u8]) -> Result<Vec<u8>> {
 
 /// The size that the first line gives, and what follows the line.
 fn chunk_size(text: &[u8]) -> Result<(usize, &[u8])> {
-    // Unlike elsewhere, a bare LF does not end the line: if parsers differ in that,
-    // a chunk extension can hide a request.
+    // Unlike elsewhere, a bare LF does not end the line: if parsers differ in that, a chunk
+    // extension can hide a request.
     let end = text.iter().position(|byte| *byte == b'\n').ok_or_else(cut_off)?;
     let line = text[..end].strip_suffix(b"\r").ok_or_else(malformed)?;
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());

@@ -378,9 +378,8 @@ fn hostile_payloads_take_time_linear_in_their_length() {
             Bytes::from(format!("{head}{}{tail}", piece.repeat(length / piece.len())))
         };
         let (short, long) = (best_of_five(&payload(SHORT)), best_of_five(&payload(16 * SHORT)));
-        // 16 times the payload: linear is 16 times the time, quadratic 256
-        // times. The allowance keeps a payload that is refused at once from
-        // being judged by the clock's resolution.
+        // 16 times the payload: linear is 16 times the time, quadratic 256 times. The allowance
+        // keeps a payload that is refused at once from being judged by the clock's resolution.
         let limit = short * 100 + std::time::Duration::from_millis(20);
         assert!(long < limit, "{head:?}{piece:?}…: {short:?} became {long:?}");
     }

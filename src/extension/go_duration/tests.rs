@@ -1,8 +1,8 @@
 use super::*;
 use serde_json::{from_str, from_value, json, to_value};
 
-/// What Go's `time.ParseDuration` and `Duration.String` answer: the
-/// nanoseconds and the text, or a refusal. Taken from a run of real Go.
+/// What Go's `time.ParseDuration` and `Duration.String` answer: the nanoseconds and the text, or a
+/// refusal. Taken from a run of real Go.
 #[rustfmt::skip]
 #[expect(clippy::unreadable_literal, reason = "as Go prints them")]
 const GO: &[(&str, Option<(i64, &str)>)] = &[
@@ -284,9 +284,9 @@ fn hostile_text_takes_time_linear_in_its_length() {
     ] {
         let text = |length: usize| format!("{head}{}{tail}", piece.repeat(length / piece.len()));
         let (short, long) = (best_of_five(&text(SHORT)), best_of_five(&text(16 * SHORT)));
-        // 16 times the text: linear is 16 times the time, quadratic 256 times.
-        // The allowance keeps a text that is refused at its first byte, in no
-        // time at all, from being judged by the clock's resolution.
+        // 16 times the text: linear is 16 times the time, quadratic 256 times. The allowance keeps
+        // a text that is refused at its first byte, in no time at all, from being judged by the
+        // clock's resolution.
         let limit = short * 100 + std::time::Duration::from_millis(20);
         assert!(long < limit, "{head}{piece}…{tail}: {short:?} became {long:?}");
     }

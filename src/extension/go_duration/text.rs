@@ -1,7 +1,7 @@
 //! Go's notation of durations: parsing and printing.
 //!
-//! Quirks of Go's arithmetic are kept, and marked. Every step of [`parse`] removes
-//! what it has read from the front, so the time is linear in the input.
+//! Quirks of Go's arithmetic are kept, and marked. Every step of [`parse`] removes what it has read
+//! from the front, so the time is linear in the input.
 
 use super::ParseProblem;
 
@@ -11,8 +11,8 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const MINUTE: u64 = 60 * SECOND;
 pub(super) const HOUR: u64 = 60 * MINUTE;
 
-/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. For a
-/// positive result, the limit of one less is checked at the end.
+/// The largest magnitude while parsing: that of `i64::MIN` nanoseconds. For a positive result, the
+/// limit of one less is checked at the end.
 const LIMIT: u64 = 1 << 63;
 
 /// The nanoseconds that `text` stands for.
@@ -81,10 +81,9 @@ fn append_digit(value: u64, digit: u8) -> Option<u64> {
     value.checked_mul(10)?.checked_add(u64::from(digit - b'0')).filter(|value| *value <= LIMIT)
 }
 
-/// The nanoseconds in a fraction of a unit, by exactly the steps that Go
-/// takes: digits beyond `LIMIT` are dropped, the rest is scaled in `f64` in
-/// this order of operations, and the result is cut down to whole nanoseconds.
-/// Any other way differs from Go by a nanosecond now and then.
+/// The nanoseconds in a fraction of a unit, by exactly the steps that Go takes: digits beyond
+/// `LIMIT` are dropped, the rest is scaled in `f64` in this order of operations, and the result is
+/// cut down to whole nanoseconds. Any other way differs from Go by a nanosecond now and then.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -102,8 +101,8 @@ fn fraction_of(digits: &[u8], nanos: u64) -> u64 {
     (value as f64 * (nanos as f64 / scale)) as u64
 }
 
-/// Hours, minutes and seconds from one second up, `1h0m0s`; below that one
-/// number in the largest unit that fits, `1.5ms`.
+/// Hours, minutes and seconds from one second up, `1h0m0s`; below that one number in the largest
+/// unit that fits, `1.5ms`.
 pub(super) fn print(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let nanos = nanos.unsigned_abs();

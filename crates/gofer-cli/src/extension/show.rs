@@ -1,5 +1,5 @@
-//! The installed extensions and their states; how often and why they were restarted,
-//! if this Gofer reports it.
+//! The installed extensions and their states; how often and why they were restarted, if this Gofer
+//! reports it.
 
 use std::collections::HashMap;
 

@@ -18,8 +18,7 @@ use crate::failure::Failure;
 use crate::output::{Out, note};
 use crate::settings::Connection;
 
-/// The key that secrets are encrypted with. Not a flag: other users of the machine can
-/// read those.
+/// The key that secrets are encrypted with. Not a flag: other users of the machine can read those.
 const ENCRYPTION_KEY: &str = "GOFER_ENCRYPTION_KEY";
 
 #[derive(Args)]
@@ -39,7 +38,7 @@ pub(crate) struct StartCore {
     /// Key (PEM) of --tls-cert.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Accept webhooks on this address, as POST /external/<extension>.
+    /// Accept webhooks on this address, as POST requests to /external/NAME.
     #[arg(long, env = "GOFER_EXTERNAL_EVENTS", value_name = "ADDRESS")]
     external_events: Option<SocketAddr>,
     /// Certificate (PEM) to accept webhooks over HTTPS.

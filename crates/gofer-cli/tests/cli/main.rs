@@ -1,9 +1,9 @@
-//! The command line as a new user types it: the console blocks of the guide to
-//! operating a core, in order, against a core in a process of its own.
+//! The command line as a new user types it: the console blocks of the guide to operating a core, in
+//! order, against a core in a process of its own.
 //!
-//! A line that begins with `$ ` is a shell command, one with `>` an answer that is
-//! typed, and `^C` an interrupt. All others are expected output, in this order, with
-//! any lines between them; `…` stands for any text.
+//! A line that begins with `$ ` is a shell command, one with `>` an answer that is typed, and `^C`
+//! an interrupt. All others are expected output, in this order, with any lines between them; `…`
+//! stands for any text.
 
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]

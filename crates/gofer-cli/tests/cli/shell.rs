@@ -1,5 +1,5 @@
-//! A new user's machine: an empty home with the programs in it, a shell, and a core
-//! that is started from it.
+//! A new user's machine: an empty home with the programs in it, a shell, and a core that is started
+//! from it.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,8 +42,7 @@ pub(crate) struct Machine {
     home: PathBuf,
     /// Where the current core listens.
     address: Option<String>,
-    /// Whether the address goes into the environment, since the configuration file has
-    /// another one.
+    /// Whether the address goes into the environment, since the configuration file has another one.
     has_moved: bool,
     /// A token for the environment, without a login.
     token: Option<String>,

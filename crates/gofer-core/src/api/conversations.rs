@@ -1,5 +1,5 @@
-//! The two conversations. The caller's first message names the extension; all others are
-//! answers, which are forwarded to it. Its messages are forwarded back.
+//! The two conversations. The caller's first message names the extension; all others are answers,
+//! which are forwarded to it. Its messages are forwarded back.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,11 +10,11 @@ use tonic::{Status, Streaming};
 
 use super::{Api, BoxFuture, Messages};
 use crate::authorize::Caller;
-use gofer_proto::run_extension_installer_client_message as installer;
-use gofer_proto::run_pipeline_configurator_client_message as configurator;
 use gofer_proto::{
     RunExtensionInstallerClientMessage, RunExtensionInstallerExtensionMessage,
     RunPipelineConfiguratorClientMessage, RunPipelineConfiguratorExtensionMessage,
+    run_extension_installer_client_message as installer,
+    run_pipeline_configurator_client_message as configurator,
 };
 
 impl Api {

@@ -22,8 +22,8 @@ impl Api {
         caller: &Caller,
         request: proto::GetEventRequest,
     ) -> Result<proto::GetEventResponse, Status> {
-        // The same error whether it does not exist or belongs to another namespace, so that
-        // it reveals nothing about the latter.
+        // The same error whether it does not exist or belongs to another namespace, so that it
+        // reveals nothing about the latter.
         match self.store.event(request.id).filter(|event| caller.may_see(event)) {
             Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
             None => Err(Status::not_found(format!(
@@ -144,8 +144,8 @@ impl Stream for Reader {
             match self.read_on() {
                 Ok(true) => {
                     if self.read.len() == 0 {
-                        // None of them is for this caller. Other tasks run before the next
-                        // batch is searched.
+                        // None of them is for this caller. Other tasks run before the next batch is
+                        // searched.
                         context.waker().wake_by_ref();
                         return Poll::Pending;
                     }

@@ -1,5 +1,4 @@
-//! Namespaces. A client token has access to those that its patterns match, and sees no
-//! others.
+//! Namespaces. A client token has access to those that its patterns match, and sees no others.
 
 use tonic::Status;
 

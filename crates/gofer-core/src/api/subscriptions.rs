@@ -1,8 +1,8 @@
 //! Subscriptions. What is stored is what the extension has accepted.
 //!
-//! To begin one, the extension is called first, so that nothing it refuses is stored. To
-//! end one, the store is changed first, so that nothing restores it. Each change holds
-//! the lock of its subscription and, once begun, is completed.
+//! To begin one, the extension is called first, so that nothing it refuses is stored. To end one,
+//! the store is changed first, so that nothing restores it. Each change holds the lock of its
+//! subscription and, once begun, is completed.
 
 use gofer_proto as proto;
 use tonic::{Code, Status};
@@ -132,8 +132,8 @@ impl Api {
         let stored = self.store.put_subscription(subscription.clone());
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
-            // The pipeline or the extension was deleted meanwhile. If the extension
-            // returns an error, there is nothing left to do.
+            // The pipeline or the extension was deleted meanwhile. If the extension returns an
+            // error, there is nothing left to do.
             Err(_) => drop(self.end(&subscription, "not stored").await),
         }
         stored

@@ -5,12 +5,12 @@ use super::CoreBuilder;
 /// Containers.
 #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
 impl CoreBuilder {
-    /// The address of Docker or Podman: `unix:///path` of its socket, or
-    /// `tcp://127.0.0.1:port`. It must be on this machine.
+    /// The address of Docker or Podman: `unix:///path` of its socket, or `tcp://127.0.0.1:port`. It
+    /// must be on this machine.
     ///
-    /// By default the core uses `DOCKER_HOST` or, if that is not set, the first of the
-    /// usual sockets of Docker and then Podman that answers. It connects when it
-    /// launches the first container.
+    /// By default the core uses `DOCKER_HOST` or, if that is not set, the first of the usual
+    /// sockets of Docker and then Podman that answers. It connects when it launches the first
+    /// container.
     ///
     /// ```
     /// # async fn example() -> gofer_sdk::Result<()> {

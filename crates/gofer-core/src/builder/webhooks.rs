@@ -8,8 +8,8 @@ use crate::external::ExternalEventLimits;
 /// External events.
 #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
 impl CoreBuilder {
-    /// Accepts external events on this address; port 0 chooses a free one. A request to
-    /// `POST /external/<extension>`, such as a webhook, is passed to
+    /// Accepts external events on this address; port 0 chooses a free one. A request to `POST
+    /// /external/<extension>`, such as a webhook, is passed to
     /// [`Extension::external_event`](gofer_sdk::Extension::external_event) of the extension that is
     /// installed under that name.
     ///

@@ -16,8 +16,8 @@ use gofer_proto as proto;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
 impl Extensions {
-    /// Launches and initializes an extension and gets its documentation. One that
-    /// has not come up when the core stops is killed.
+    /// Launches and initializes an extension and gets its documentation. One that has not come up
+    /// when the core stops is killed.
     pub(super) async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
@@ -144,8 +144,8 @@ impl Extensions {
     }
 }
 
-/// The store's record of a launch, removed when this is dropped: after the process
-/// has ended, or if the launch failed or was cancelled.
+/// The store's record of a launch, removed when this is dropped: after the process has ended, or if
+/// the launch failed or was cancelled.
 struct LaunchRecord {
     store: Arc<Store>,
     digest: [u8; 32],

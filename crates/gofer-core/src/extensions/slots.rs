@@ -1,9 +1,8 @@
 //! The extensions in this process and what is being done to each.
 //!
-//! Changes of one name exclude each other: whoever changes an extension holds a
-//! [`SlotGuard`], and the previous supervisor is aborted. A supervisor that has not
-//! noticed yet can change nothing: its [`Lease`] has the generation of the guard
-//! that it was started under.
+//! Changes of one name exclude each other: whoever changes an extension holds a [`SlotGuard`], and
+//! the previous supervisor is aborted. A supervisor that has not noticed yet can change nothing:
+//! its [`Lease`] has the generation of the guard that it was started under.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -81,8 +80,8 @@ impl Slots {
         self.insert(lock(&self.table), name, slot, false)
     }
 
-    /// Acquires an installed extension for a change. Only during an update does it
-    /// go on taking calls.
+    /// Acquires an installed extension for a change. Only during an update does it go on taking
+    /// calls.
     pub(super) fn acquire(
         &self,
         name: &str,
@@ -106,8 +105,8 @@ impl Slots {
         }
         let mut guard = self.insert(table, name, slot, false);
         guard.before = before;
-        // After the table has been unlocked: the supervisor may hold the last
-        // reference to something that locks it.
+        // After the table has been unlocked: the supervisor may hold the last reference to
+        // something that locks it.
         drop(supervisor);
         Ok(guard)
     }
@@ -193,8 +192,7 @@ impl Slots {
         slots.into_values().filter_map(|slot| slot.running).collect()
     }
 
-    /// The extension has ended, hangs or did not come up, and is going to be
-    /// restarted.
+    /// The extension has ended, hangs or did not come up, and is going to be restarted.
     pub(super) fn mark_failed(&self, lease: &Lease, problem: &str) -> Result<(), Superseded> {
         self.update(lease, |slot| {
             slot.running = None;
@@ -260,9 +258,9 @@ pub(super) fn not_installed(name: &str) -> Status {
     Status::not_found(format!("no extension named `{name}` is installed"))
 }
 
-/// Exclusive access to an extension while it is being changed. If it is dropped
-/// before one of the `finish` methods was called, because the caller is gone, an
-/// unfinished installation is removed and any other extension is stopped.
+/// Exclusive access to an extension while it is being changed. If it is dropped before one of the
+/// `finish` methods was called, because the caller is gone, an unfinished installation is removed
+/// and any other extension is stopped.
 pub(super) struct SlotGuard<'a> {
     slots: &'a Slots,
     lease: Lease,
@@ -287,8 +285,8 @@ impl SlotGuard<'_> {
         self.change(|slot| slot.running = Some(Arc::clone(running)));
     }
 
-    /// Hands the extension to a supervisor, running or to be brought up. In a core
-    /// that is stopping nothing comes up.
+    /// Hands the extension to a supervisor, running or to be brought up. In a core that is stopping
+    /// nothing comes up.
     pub(super) fn finish_supervised(
         mut self,
         running: Option<&Arc<Running>>,
@@ -339,8 +337,8 @@ impl SlotGuard<'_> {
 
     fn remove(&self) {
         let mut table = lock(&self.slots.table);
-        // The name may belong to another guard by now: that of a stored extension,
-        // when the core starts.
+        // The name may belong to another guard by now: that of a stored extension, when the core
+        // starts.
         let slot = table.slots.get(&self.lease.name);
         if slot.is_some_and(|slot| slot.generation == self.lease.generation) {
             table.slots.remove(&self.lease.name);

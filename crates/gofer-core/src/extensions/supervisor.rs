@@ -1,8 +1,7 @@
-//! Keeps an extension up: restarts it when it ends or becomes unhealthy, and
-//! restores its subscriptions.
+//! Keeps an extension up: restarts it when it ends or becomes unhealthy, and restores its
+//! subscriptions.
 //!
-//! Each extension has its own supervisor, so one that never comes up does not delay
-//! the others.
+//! Each extension has its own supervisor, so one that never comes up does not delay the others.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,24 +17,22 @@ use super::{Extensions, Running};
 use gofer_net::{Backoff, Effect, effect};
 use gofer_proto as proto;
 
-/// Between an extension's end and its next launch. The first pause is short: most
-/// failures are transient.
+/// Between an extension's end and its next launch. The first pause is short: most failures are
+/// transient.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
 
 /// After an extension has run this long, the backoff starts over.
 const RECOVERED: Duration = Duration::from_secs(60);
 
-/// Subscriptions of one extension that are restored concurrently: enough to keep it
-/// busy.
+/// Subscriptions of one extension that are restored concurrently: enough to keep it busy.
 const RESTORES_IN_FLIGHT: usize = 16;
 
-/// Between attempts to restore a subscription if the response was lost or the
-/// extension is temporarily unavailable.
+/// Between attempts to restore a subscription if the response was lost or the extension is
+/// temporarily unavailable.
 const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Attempts to restore a subscription while the extension is up. Together they take
-/// longer than an extension that was told to stop by someone else takes to end,
-/// refusing calls meanwhile.
+/// Attempts to restore a subscription while the extension is up. Together they take longer than an
+/// extension that was told to stop by someone else takes to end, refusing calls meanwhile.
 const RESTORE_ATTEMPTS: u32 = 10;
 
 /// The outcome for a stored subscription.
@@ -47,8 +44,8 @@ enum Restored {
 }
 
 impl Extensions {
-    /// Supervises the running extension, or brings it up first, until the returned
-    /// handle is dropped.
+    /// Supervises the running extension, or brings it up first, until the returned handle is
+    /// dropped.
     pub(super) fn supervise(
         &self,
         lease: Lease,
@@ -82,8 +79,8 @@ impl Extensions {
         }
     }
 
-    /// Restores an extension's stored subscriptions concurrently. One that is refused
-    /// is marked and does not affect the others; returns how many were refused.
+    /// Restores an extension's stored subscriptions concurrently. One that is refused is marked and
+    /// does not affect the others; returns how many were refused.
     pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) -> usize {
         let in_flight = Arc::new(Semaphore::new(RESTORES_IN_FLIGHT));
         let mut restores = JoinSet::new();
@@ -107,8 +104,8 @@ impl Extensions {
         refused
     }
 
-    /// Restores a stored subscription if it still exists and is neither disabled nor
-    /// marked as refused.
+    /// Restores a stored subscription if it still exists and is neither disabled nor marked as
+    /// refused.
     async fn restore(
         &self,
         running: &Arc<Running>,
@@ -126,8 +123,8 @@ impl Extensions {
         let mut backoff = RESTORE_BACKOFF;
         for attempt in 1.. {
             let Err(refusal) = self.subscribe_to(running, &current).await else { break };
-            // An error from an extension that is being stopped or is gone is not a
-            // refusal: the subscription is restored when the next one is up.
+            // An error from an extension that is being stopped or is gone is not a refusal: the
+            // subscription is restored when the next one is up.
             if !self.slots.is_current(name, running) || running.handle.process.ended().is_some() {
                 break;
             }

@@ -14,11 +14,11 @@ use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Extensions {
-    /// Launches the changed extension beside the old one, which it replaces once it
-    /// is up. If it does not come up, nothing changes.
+    /// Launches the changed extension beside the old one, which it replaces once it is up. If it
+    /// does not come up, nothing changes.
     ///
-    /// A disabled extension is changed but not launched. Returns how many
-    /// subscriptions the new one refused.
+    /// A disabled extension is changed but not launched. Returns how many subscriptions the new one
+    /// refused.
     pub(crate) async fn update(&self, request: UpdateExtensionRequest) -> Result<usize, Status> {
         let name = request.name.clone();
         let guard = self.slots.acquire(&name, ExtensionState::Updating)?;
@@ -61,8 +61,8 @@ impl Extensions {
         }
         let new = self.bring_up(&after, &guard.progress).await?;
         self.store.replace_registration(after)?;
-        // From here on, calls that begin or end a subscription wait until the old
-        // extension has stopped, so that no subscription is ever held by both.
+        // From here on, calls that begin or end a subscription wait until the old extension has
+        // stopped, so that no subscription is ever held by both.
         new.owns_subscriptions.send_replace(false);
         guard.take_over(&new);
         guard.progress.report("waiting for the old one to stop");

@@ -1,5 +1,5 @@
-//! Answers to senders: a status and a short sentence, which contain nothing of what was sent or
-//! of internal errors.
+//! Answers to senders: a status and a short sentence, which contain nothing of what was sent or of
+//! internal errors.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -37,8 +37,8 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The answer for the status that an extension returned. `bytes` is the length of what was
-    /// sent to it.
+    /// The answer for the status that an extension returned. `bytes` is the length of what was sent
+    /// to it.
     pub(super) fn of(status: &Status, bytes: usize) -> Self {
         match status.code() {
             // It was not sent, because the extension cannot be reached.
@@ -120,19 +120,4 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_status_of_an_extension_becomes_an_http_status() {
-        let of = |code, bytes| Answer::of(&Status::new(code, "hunter2"), bytes).status().as_u16();
-        assert_eq!(of(Code::Unavailable, 1), 503);
-        assert_eq!(of(Code::DeadlineExceeded, 1), 504);
-        assert_eq!(of(Code::OutOfRange, 1), 413);
-        assert_eq!(of(Code::ResourceExhausted, COMMON_MESSAGE_BYTES + 1), 413);
-        assert_eq!(of(Code::ResourceExhausted, COMMON_MESSAGE_BYTES), 500);
-        for code in [Code::NotFound, Code::InvalidArgument, Code::Unimplemented, Code::Internal] {
-            assert_eq!(of(code, 1), 500, "{code:?}");
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! Reads a request's body, at a minimum rate and within a memory quota.
 //!
-//! A body of up to [`SMALL`] bytes needs no reservation, since the limit of connections bounds
-//! what half-sent requests hold. A longer one reserves memory for all of it before it is read on:
-//! bodies that hold a part and wait for the rest would deadlock.
+//! A body of up to [`SMALL`] bytes needs no reservation, since the limit of connections bounds what
+//! half-sent requests hold. A longer one reserves memory for all of it before it is read on: bodies
+//! that hold a part and wait for the rest would deadlock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use super::state::ConnectionState;
 /// Larger bodies need a reservation, in bytes.
 const SMALL: usize = 32 * 1024;
 
-/// The minimum rate after the first [`body_timeout`], in bytes per second: a bad mobile network
-/// is faster.
+/// The minimum rate after the first [`body_timeout`], in bytes per second: a bad mobile network is
+/// faster.
 ///
 /// [`body_timeout`]: super::ExternalEventLimits::body_timeout
 const MIN_RATE: u32 = 64 * 1024;

@@ -10,10 +10,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Shared;
 use super::answer::Answer;
-use super::request;
 use super::state::ConnectionState;
+use super::{Shared, request};
 use gofer_net::BoxStream;
 
 /// How long a peer that has been answered may go on sending. To close at once would reset the

@@ -40,8 +40,8 @@ pub(super) struct Event {
     pub(super) memory: Option<Reservation>,
 }
 
-/// Whether an event for this extension can be accepted now. Checked before its body is read, and
-/// by the core, so a `NotFound` that an extension returns isn't confused with it.
+/// Whether an event for this extension can be accepted now. Checked before its body is read, and by
+/// the core, so a `NotFound` that an extension returns isn't confused with it.
 pub(super) fn check(extensions: &Extensions, name: &str) -> Result<(), Answer> {
     match extensions.running_client(name) {
         Ok(_) => Ok(()),

@@ -49,8 +49,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 impl ExternalEventLimits {
     /// The largest body, in bytes; default 32 MiB. A larger one is answered 413.
     ///
-    /// An extension that uses this SDK accepts messages of up to
-    /// [40 MiB](gofer_sdk::Limits::message_bytes) by default. If an event is too large for its
+    /// An extension that uses this SDK accepts messages of up to [40
+    /// MiB](gofer_sdk::Limits::message_bytes) by default. If an event is too large for its
     /// extension, the answer is 413, too.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
@@ -128,8 +128,8 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The time for a body, extended by a second for each 64 KiB that have arrived; default 20 s.
-    /// A slower one is answered 408.
+    /// The time for a body, extended by a second for each 64 KiB that have arrived; default 20 s. A
+    /// slower one is answered 408.
     ///
     /// While memory is short, a body of more than 32 KiB has to arrive at 256 KiB per second, or it
     /// is answered 408 as well.

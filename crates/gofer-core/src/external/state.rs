@@ -1,8 +1,8 @@
 //! The state of a connection, by which it is chosen to be closed in favor of a new one.
 //!
 //! A connection that keeps the core waiting (for a handshake, for a request, for the rest of one)
-//! can be closed; one whose event its extension is handling cannot. So half-sent requests,
-//! however many, keep no sender out.
+//! can be closed; one whose event its extension is handling cannot. So half-sent requests, however
+//! many, keep no sender out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 pub(super) struct ConnectionState {
     epoch: Instant,
-    /// Since when the core has been waiting for the peer, in milliseconds since the epoch;
-    /// [`CORE`] while the peer waits for the core.
+    /// Since when the core has been waiting for the peer, in milliseconds since the epoch; [`CORE`]
+    /// while the peer waits for the core.
     waiting_since: AtomicU64,
     /// The peer waits for no response: it has not begun a request.
     idle: AtomicBool,

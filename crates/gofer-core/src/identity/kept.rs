@@ -15,8 +15,8 @@ use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 use crate::certificates::Identity;
 use crate::files;
 
-/// A certificate with less time left is replaced at the start: a long-running core is
-/// restarted within that time, at the latest for an update.
+/// A certificate with less time left is replaced at the start: a long-running core is restarted
+/// within that time, at the latest for an update.
 const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Anyone may read the certificate, which is public. Only the owner may read the key.
@@ -75,8 +75,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether a client that trusts only this certificate accepts it at this time for all of
-/// these names.
+/// Whether a client that trusts only this certificate accepts it at this time for all of these
+/// names.
 pub(super) fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
     let check = || {
         let chain = certificates(certificate).ok()?;

@@ -1,9 +1,8 @@
 //! Extensions as containers of Docker or Podman on this machine.
 //!
-//! Port 8082 of each is mapped to a free loopback port, its output becomes log
-//! events of this process, and it is removed when it has ended. Orphans of a killed
-//! core are removed when the engine is first used. The supervisor restarts a
-//! container that has ended, not the engine.
+//! Port 8082 of each is mapped to a free loopback port, its output becomes log events of this
+//! process, and it is removed when it has ended. Orphans of a killed core are removed when the
+//! engine is first used. The supervisor restarts a container that has ended, not the engine.
 
 mod engine;
 mod image;
@@ -56,8 +55,8 @@ impl Containers {
         }
     }
 
-    /// Removes the containers that were launched with keys of these digests, now or
-    /// as soon as there is an engine.
+    /// Removes the containers that were launched with keys of these digests, now or as soon as
+    /// there is an engine.
     pub(crate) async fn remove_orphans(&self, digests: Vec<[u8; 32]>) {
         *lock(&self.orphans) = digests;
         if let Some(Err(status)) = self.stopping.run_until_cancelled(self.engine()).await {

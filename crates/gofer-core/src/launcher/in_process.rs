@@ -9,13 +9,11 @@ use tonic::Status;
 
 use super::{IN_PROCESS, LaunchSpec, Launched, Launcher, Process};
 use crate::sync::lock;
-use gofer_net::Clock;
-use gofer_net::Dial;
 use gofer_net::memory::Network;
 use gofer_net::tls::Trust;
-use gofer_sdk::Extension;
-use gofer_sdk::SystemConfig;
+use gofer_net::{Clock, Dial};
 use gofer_sdk::internal::serve_embedded;
+use gofer_sdk::{Extension, SystemConfig};
 
 type Serve = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Factory = dyn Fn(SystemConfig, gofer_net::memory::MemoryListener) -> Serve + Send + Sync;

@@ -1,8 +1,8 @@
 //! Kills orphans: child processes that outlived an earlier core, which was killed.
 //!
-//! They are identified by the key in their environment, whose digest is in the
-//! store, so a process that merely reuses the ID is left alone. On systems without
-//! `/proc/<pid>/environ` no orphans are found.
+//! They are identified by the key in their environment, whose digest is in the store, so a process
+//! that merely reuses the ID is left alone. On systems without `/proc/<pid>/environ` no orphans are
+//! found.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two checks whether they are gone.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Kills the processes that were launched with keys of these digests, and waits
-/// until they have ended and released their ports and files.
+/// Kills the processes that were launched with keys of these digests, and waits until they have
+/// ended and released their ports and files.
 pub(crate) async fn end_orphans(digests: Vec<[u8; 32]>) {
     if digests.is_empty() {
         return;

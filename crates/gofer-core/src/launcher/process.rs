@@ -1,5 +1,5 @@
-//! What an extension runs in, whatever it is: its end is awaited rather than
-//! polled, and it is killed when its owner is dropped.
+//! What an extension runs in, whatever it is: its end is awaited rather than polled, and it is
+//! killed when its owner is dropped.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -22,9 +22,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// `run` returns a sentence about how the extension ended, and kills it if its
-    /// token is cancelled. It runs as a task of its own, so that it completes even
-    /// if nobody waits for it.
+    /// `run` returns a sentence about how the extension ended, and kills it if its token is
+    /// cancelled. It runs as a task of its own, so that it completes even if nobody waits for it.
     pub(super) fn new<F>(
         id: Option<u32>,
         processes: &TaskTracker,
@@ -85,8 +84,8 @@ impl Process {
     }
 }
 
-/// The current step of bringing an extension up, as a sentence, for callers that
-/// ask for its status.
+/// The current step of bringing an extension up, as a sentence, for callers that ask for its
+/// status.
 #[derive(Clone, Default)]
 pub(crate) struct LaunchProgress(Arc<Mutex<String>>);
 

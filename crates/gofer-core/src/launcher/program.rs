@@ -25,8 +25,8 @@ impl Launcher for ChildProcess {
             .env_clear()
             .envs(spec.environment(&address.to_string(), &spec.gofer_host))
             .stdin(Stdio::null())
-            // In its own process group: Ctrl-C must only reach the core, which then
-            // stops its extensions in order.
+            // In its own process group: Ctrl-C must only reach the core, which then stops its
+            // extensions in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -59,9 +59,9 @@ impl Launcher for ChildProcess {
     }
 }
 
-/// A port that is free at the moment. The extension binds it a few milliseconds
-/// later. If another process takes it first, the launch fails; the core never talks
-/// to the wrong process, since it checks the extension's certificate.
+/// A port that is free at the moment. The extension binds it a few milliseconds later. If another
+/// process takes it first, the launch fails; the core never talks to the wrong process, since it
+/// checks the extension's certificate.
 async fn free_address() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()
 }

@@ -1,12 +1,11 @@
 //! Keeps the store beyond the life of its process.
 //!
-//! Reads go to the tables in memory; every change is also written to one redb file. The
-//! changes of an operation are collected while it holds the lock of the tables and
-//! submitted together when it releases it, so the file holds whole operations in their
-//! order. A thread commits everything submitted since its last commit in one
-//! transaction, so concurrent callers share one wait for the disk. A response is sent
-//! only once the changes it reports are on disk: see `Store::durable` and its one
-//! caller, the router.
+//! Reads go to the tables in memory; every change is also written to one redb file. The changes of
+//! an operation are collected while it holds the lock of the tables and submitted together when it
+//! releases it, so the file holds whole operations in their order. A thread commits everything
+//! submitted since its last commit in one transaction, so concurrent callers share one wait for the
+//! disk. A response is sent only once the changes it reports are on disk: see `Store::durable` and
+//! its one caller, the router.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -57,8 +56,8 @@ impl WriteQueue {
 }
 
 impl Disk {
-    /// Opens or creates the file, and passes every record in it to `read`, in the order
-    /// of their kinds.
+    /// Opens or creates the file, and passes every record in it to `read`, in the order of their
+    /// kinds.
     ///
     /// Events are announced through `progress` once they are on disk.
     pub(super) fn open(
@@ -134,8 +133,7 @@ impl Disk {
         }
     }
 
-    /// Writes everything submitted and closes the file. Returns once another process may
-    /// open it.
+    /// Writes everything submitted and closes the file. Returns once another process may open it.
     pub(super) async fn close(&self) {
         self.end();
         let mut committed = self.committed.clone();
@@ -178,8 +176,7 @@ impl Writer {
                 (std::mem::take(&mut pending.writes), pending.submitted, pending.last_event)
             };
             if let Err(error) = commit(&database, &writes) {
-                // Memory is now ahead of the disk, so no later response could be relied
-                // on.
+                // Memory is now ahead of the disk, so no later response could be relied on.
                 tracing::error!(%error, "the store cannot be written");
                 break "the store cannot be written; the core's log says why".into();
             }

@@ -100,8 +100,8 @@ impl EventLog {
         self.last = id;
     }
 
-    /// Announces what has been published. Called while the tables are locked, so that
-    /// numbers are announced in order.
+    /// Announces what has been published. Called while the tables are locked, so that numbers are
+    /// announced in order.
     pub(super) fn announce(&self) {
         self.progress.send_if_modified(|progress| {
             let new = progress.last < self.last;
@@ -180,8 +180,8 @@ impl Store {
         found.filter(|event| event.id == id).cloned()
     }
 
-    /// The oldest events with a greater number, in order. If the first does not have the
-    /// next number, those in between have been dropped.
+    /// The oldest events with a greater number, in order. If the first does not have the next
+    /// number, those in between have been dropped.
     pub(crate) fn events_after(&self, id: i64, limit: usize) -> Vec<proto::Event> {
         let tables = self.tables();
         let to = tables.events.announced();

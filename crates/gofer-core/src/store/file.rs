@@ -1,5 +1,5 @@
-//! The file of a store: created whole, opened only if it is intact and of a known
-//! version, and written one transaction at a time.
+//! The file of a store: created whole, opened only if it is intact and of a known version, and
+//! written one transaction at a time.
 
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
@@ -37,8 +37,7 @@ pub(super) fn open(path: &Path) -> Result<Database> {
             Ok(_) | Err(DatabaseError::RepairAborted) => {}
             Err(error) => return Err(explain(error)),
         }
-        // Opening writes, so it is tried on a copy: a file that is refused is left as it
-        // is.
+        // Opening writes, so it is tried on a copy: a file that is refused is left as it is.
         check(path, &copy(path).map_err(explain)?)?;
     }
     let database = Database::create(path).map_err(explain)?;
@@ -58,8 +57,8 @@ fn copy(path: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_check_integrity_on_open(true).create_with_backend(memory)
 }
 
-/// Creates the file, whole or not at all. A process that is killed half-way leaves a
-/// temporary file beside it, which is never read.
+/// Creates the file, whole or not at all. A process that is killed half-way leaves a temporary file
+/// beside it, which is never read.
 fn create(path: &Path) -> Result<(), redb::Error> {
     let new = NewFile::new(path)?;
     let database = Database::create(new.path())?;

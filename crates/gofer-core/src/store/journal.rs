@@ -1,8 +1,8 @@
 //! The changes of an operation, as records of a file.
 //!
-//! A record's key begins with the byte of its kind, so that reading the file in order
-//! gives namespaces before their pipelines, and pipelines before what belongs to them.
-//! Its value is a protobuf message, usually one of the API's.
+//! A record's key begins with the byte of its kind, so that reading the file in order gives
+//! namespaces before their pipelines, and pipelines before what belongs to them. Its value is a
+//! protobuf message, usually one of the API's.
 
 #[cfg(feature = "store")]
 mod read;
@@ -41,8 +41,8 @@ pub(super) enum RecordKind {
 }
 
 impl RecordKind {
-    /// A key that is unique to these names and this number: each name is preceded by its
-    /// length, and numbers sort by size.
+    /// A key that is unique to these names and this number: each name is preceded by its length,
+    /// and numbers sort by size.
     pub(super) fn key(self, names: &[&str], number: Option<i64>) -> Vec<u8> {
         let mut key = vec![self as u8];
         for name in names {
@@ -57,8 +57,7 @@ impl RecordKind {
     }
 }
 
-/// The changes of an operation, in order. Nothing is collected for a store in memory
-/// only.
+/// The changes of an operation, in order. Nothing is collected for a store in memory only.
 pub(super) struct Journal {
     kept: bool,
     seal: Option<Arc<Seal>>,

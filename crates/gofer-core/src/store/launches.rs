@@ -1,13 +1,13 @@
-//! The keys that child processes were launched with, so that the orphans of a core that
-//! was killed can be recognized.
+//! The keys that child processes were launched with, so that the orphans of a core that was killed
+//! can be recognized.
 
 use tonic::Status;
 
 use super::{Store, Tables};
 
 impl Store {
-    /// Records that a process is about to be launched with a key of this digest. Returns
-    /// once that is on disk, so that no process is ever forgotten.
+    /// Records that a process is about to be launched with a key of this digest. Returns once that
+    /// is on disk, so that no process is ever forgotten.
     pub(crate) async fn begin_launch(&self, digest: &[u8; 32]) -> Result<(), Status> {
         {
             let mut tables = self.tables();

@@ -10,8 +10,8 @@ const MAX_NAME_BYTES: usize = 200;
 /// What a limit of 0 means.
 const DEFAULT_LIMIT: usize = 200;
 
-/// A name must not be empty, contain `/` (which joins names) or control characters, or be
-/// longer than 200 bytes.
+/// A name must not be empty, contain `/` (which joins names) or control characters, or be longer
+/// than 200 bytes.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
     let problem = if name.is_empty() {
         "must not be empty".to_owned()

@@ -96,8 +96,8 @@ impl Store {
         Ok(())
     }
 
-    /// Refused while the namespace has pipelines: deleting a pipeline ends subscriptions,
-    /// which should be asked for explicitly.
+    /// Refused while the namespace has pipelines: deleting a pipeline ends subscriptions, which
+    /// should be asked for explicitly.
     pub(crate) fn delete_namespace(&self, id: &str) -> Result<(), Status> {
         let id = or_default(id);
         if id == DEFAULT {

@@ -1,11 +1,11 @@
-//! The namespaces that a client token or a global secret is for, as regular
-//! expressions. Each has to match a name as a whole.
+//! The namespaces that a client token or a global secret is for, as regular expressions. Each has
+//! to match a name as a whole.
 
 use regex_lite::{Regex, RegexBuilder};
 use tonic::Status;
 
-/// Bounds on what one caller can make the core compile, and match on every call with
-/// such a token. Names of namespaces are a good deal shorter.
+/// Bounds on what one caller can make the core compile, and match on every call with such a token.
+/// Names of namespaces are a good deal shorter.
 const MAX_PATTERNS: usize = 100;
 const MAX_PATTERN_BYTES: usize = 500;
 const MAX_COMPILED_BYTES: usize = 32 * 1024;
@@ -30,8 +30,8 @@ impl Patterns {
         compiled.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Patterns that were accepted when they were stored, perhaps by another version:
-    /// without bounds. One that does not compile matches nothing.
+    /// Patterns that were accepted when they were stored, perhaps by another version: without
+    /// bounds. One that does not compile matches nothing.
     #[cfg(feature = "store")]
     pub(super) fn restore(patterns: &[String]) -> Self {
         let compiled = patterns.iter().filter_map(|pattern| {

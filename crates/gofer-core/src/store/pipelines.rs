@@ -1,7 +1,7 @@
 //! Pipelines and the versions of their configurations.
 //!
-//! There are no deployments: a configuration is live as soon as it is registered, and the
-//! version before it is deprecated.
+//! There are no deployments: a configuration is live as soon as it is registered, and the version
+//! before it is deprecated.
 
 use gofer_proto as proto;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -63,8 +63,8 @@ impl PipelineTable {
 }
 
 impl Store {
-    /// Stores a configuration as the next version, and creates the pipeline if there is
-    /// none with its id.
+    /// Stores a configuration as the next version, and creates the pipeline if there is none with
+    /// its id.
     pub(crate) fn register_config(
         &self,
         namespace: &str,
@@ -191,9 +191,9 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a pipeline with everything in it. Runs that are not complete are cancelled
-    /// first, for the reason `by`. Returns its subscriptions, which have yet to be ended
-    /// in their extensions.
+    /// Deletes a pipeline with everything in it. Runs that are not complete are cancelled first,
+    /// for the reason `by`. Returns its subscriptions, which have yet to be ended in their
+    /// extensions.
     pub(crate) fn delete_pipeline(
         &self,
         namespace: &str,

@@ -1,10 +1,10 @@
 //! Runs that wait and runs that are being executed, if there is an
 //! [`executor`](super::super::executor).
 //!
-//! A run that waits is only a number in its pipeline's [`UnfinishedRuns`]. The
-//! parallelism of the live configuration limits how many runs of a pipeline are executed
-//! at a time, and the [`RunQueue`] how many of all. Pipelines are served round-robin, so
-//! that one with many runs does not hold up the others.
+//! A run that waits is only a number in its pipeline's [`UnfinishedRuns`]. The parallelism of the
+//! live configuration limits how many runs of a pipeline are executed at a time, and the
+//! [`RunQueue`] how many of all. Pipelines are served round-robin, so that one with many runs does
+//! not hold up the others.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -26,8 +26,8 @@ pub(super) struct RunQueue {
     /// The executions that have not ended, by their tickets.
     tickets: HashMap<u64, CancellationToken>,
     last_ticket: u64,
-    /// Namespaces and ids of the pipelines that may have a run to execute, round-robin.
-    /// Each is in it at most once.
+    /// Namespaces and ids of the pipelines that may have a run to execute, round-robin. Each is in
+    /// it at most once.
     ready: VecDeque<(String, String)>,
 }
 
@@ -36,8 +36,8 @@ pub(super) struct RunQueue {
 pub(super) struct UnfinishedRuns {
     /// In the order of their numbers.
     waiting: VecDeque<i64>,
-    /// Being executed, with their tickets. A cancelled run stays until its handler is
-    /// gone, so that no other takes its place before.
+    /// Being executed, with their tickets. A cancelled run stays until its handler is gone, so that
+    /// no other takes its place before.
     running: BTreeMap<i64, u64>,
     /// Whether the pipeline is in [`RunQueue::ready`].
     is_ready: bool,
@@ -119,16 +119,16 @@ impl RunQueue {
 /// A run that is to be executed.
 pub(crate) struct Job {
     pub(crate) run: Run,
-    /// Identifies this execution: a pipeline that is deleted and registered again has
-    /// runs of the same numbers.
+    /// Identifies this execution: a pipeline that is deleted and registered again has runs of the
+    /// same numbers.
     ticket: u64,
     /// Asks the execution to end.
     pub(crate) cancelled: CancellationToken,
 }
 
 impl Store {
-    /// Settles the unfinished runs of an earlier process, and sets how many runs are
-    /// executed at a time; with `None`, runs are not executed and succeed at once.
+    /// Settles the unfinished runs of an earlier process, and sets how many runs are executed at a
+    /// time; with `None`, runs are not executed and succeed at once.
     pub(crate) fn begin_runs(&self, most: Option<usize>) {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
@@ -165,8 +165,8 @@ impl Store {
         self.run_waits.notified().await;
     }
 
-    /// Records that the execution of a run is over. `ending` counts unless the run has
-    /// been ended otherwise.
+    /// Records that the execution of a run is over. `ending` counts unless the run has been ended
+    /// otherwise.
     pub(crate) fn end_run(&self, job: &Job, ending: &Ending) {
         let now = self.clock.unix_millis();
         let Job { run: Run { namespace, pipeline, id, .. }, ticket, .. } = job;
@@ -205,8 +205,8 @@ impl Store {
     }
 }
 
-/// Ends one run of a pipeline early, or with `None` all. Returns the numbers of those that
-/// were not complete.
+/// Ends one run of a pipeline early, or with `None` all. Returns the numbers of those that were not
+/// complete.
 pub(super) fn cut_short(
     pipeline: &mut PipelineTable,
     which: Option<i64>,

@@ -32,8 +32,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If a setting refers to something that does not exist, or that its namespace may not
-    /// use.
+    /// If a setting refers to something that does not exist, or that its namespace may not use.
     pub(crate) fn resolved(
         &self,
         subscription: &Subscription,
@@ -68,23 +67,4 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reference_is_the_whole_setting() {
-        for setting in ["pipeline_secret{{ token }}", " pipeline_secret{{token}} "] {
-            assert_eq!(
-                reference(setting),
-                Some((ReferenceKind::PipelineSecret, "token")),
-                "{setting}"
-            );
-        }
-        assert_eq!(reference("global_secret{{ a b }}"), Some((ReferenceKind::GlobalSecret, "a b")));
-        assert_eq!(reference("pipeline_object{{ x }}"), Some((ReferenceKind::PipelineObject, "x")));
-        for value in ["5m", "x pipeline_secret{{ a }}", "pipeline_secret{{ a", "run_object{{ a }}"]
-        {
-            assert_eq!(reference(value), None, "{value}");
-        }
-    }
-}
+mod tests;

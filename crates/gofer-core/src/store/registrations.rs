@@ -1,5 +1,5 @@
-//! What is needed to start each installed extension again. The events about it are
-//! published by the callers.
+//! What is needed to start each installed extension again. The events about it are published by the
+//! callers.
 
 use std::collections::btree_map::Entry;
 

@@ -119,8 +119,8 @@ impl PipelineTable {
 impl Store {
     /// Starts a run of the live configuration.
     ///
-    /// Returns the run as it was accepted, pending, as Gofer does: callers should not come
-    /// to rely on a run being complete when this returns.
+    /// Returns the run as it was accepted, pending, as Gofer does: callers should not come to rely
+    /// on a run being complete when this returns.
     pub(crate) fn start_run(&self, request: StartRunRequest) -> Result<Run, Status> {
         let initiator = request.initiator.unwrap_or_default();
         let source = match initiator.r#type() {
@@ -194,8 +194,8 @@ impl Store {
             end(&mut run, now, &Ending::success(), events, journal);
             pipeline.runs.push_back(run);
         }
-        // While the tables are locked, so that watchers see runs in order. Not copied if
-        // there are none.
+        // While the tables are locked, so that watchers see runs in order. Not copied if there are
+        // none.
         if self.started.receiver_count() > 0 {
             let _ = self.started.send(pending.clone());
         }
@@ -276,8 +276,8 @@ impl Store {
         self.started.subscribe()
     }
 
-    /// Stops runs from being started, or allows them again. Returns whether they are
-    /// refused from now on.
+    /// Stops runs from being started, or allows them again. Returns whether they are refused from
+    /// now on.
     pub(crate) fn toggle_ignoring_runs(&self) -> bool {
         let mut tables = self.tables();
         let Tables { flags, journal, .. } = &mut *tables;

@@ -1,5 +1,5 @@
-//! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the
-//! store that only its owner can read.
+//! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the store
+//! that only its owner can read.
 
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
@@ -46,8 +46,7 @@ impl Seal {
         Some([&nonce[..], &sealed].concat())
     }
 
-    /// `None` if the text was encrypted with another key or for another place, or was
-    /// changed.
+    /// `None` if the text was encrypted with another key or for another place, or was changed.
     pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut text = sealed.to_vec();

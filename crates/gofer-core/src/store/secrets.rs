@@ -1,5 +1,5 @@
-//! Secrets: texts under a key, of a pipeline or of the whole core. They are encrypted on
-//! disk, and never part of an event or an error.
+//! Secrets: texts under a key, of a pipeline or of the whole core. They are encrypted on disk, and
+//! never part of an event or an error.
 
 use std::collections::BTreeMap;
 

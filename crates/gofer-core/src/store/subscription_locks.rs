@@ -1,8 +1,8 @@
 //! One change of a subscription at a time.
 //!
-//! A change has two steps, one in the extension and one in the store, with a call over
-//! the network between them. Two changes at once could leave the extension with the
-//! outcome of one and the store with that of the other.
+//! A change has two steps, one in the extension and one in the store, with a call over the network
+//! between them. Two changes at once could leave the extension with the outcome of one and the
+//! store with that of the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,16 +5,18 @@ use tonic::Status;
 
 use super::registrations::no_registration;
 use super::{EventKind, Store, Tables, or_default};
-use gofer_proto::PipelineExtensionSubscription as Subscription;
-use gofer_proto::PipelineExtensionSubscriptionStatusReason as StatusReason;
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
+use gofer_proto::{
+    PipelineExtensionSubscription as Subscription,
+    PipelineExtensionSubscriptionStatusReason as StatusReason,
+};
 
 impl Store {
     /// Stores a subscription, replacing one with the same names.
     ///
-    /// Refused if the extension is not registered: it may have been uninstalled meanwhile,
-    /// and then keeps no subscriptions.
+    /// Refused if the extension is not registered: it may have been uninstalled meanwhile, and then
+    /// keeps no subscriptions.
     pub(crate) fn put_subscription(&self, subscription: Subscription) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();

@@ -1,5 +1,4 @@
-//! Tokens. A token is returned once, to the caller that creates it; only its SHA-256 is
-//! stored.
+//! Tokens. A token is returned once, to the caller that creates it; only its SHA-256 is stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,8 +45,8 @@ impl StoredToken {
 }
 
 impl Store {
-    /// Creates a token, and returns its details and the token itself. Without
-    /// `valid_for`, it does not expire.
+    /// Creates a token, and returns its details and the token itself. Without `valid_for`, it does
+    /// not expire.
     pub(crate) fn create_token(
         &self,
         kind: Kind,

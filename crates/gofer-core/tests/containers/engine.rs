@@ -29,8 +29,8 @@ const RECIPE: &str = include_str!("../../../../examples/Dockerfile");
 /// The line of the recipe that copies the result of its first stage.
 const COPY_BUILT: &str = "COPY --from=build /source/image/ /\n";
 
-/// Returns the engine. If none answers, reports to the uncaptured standard error that
-/// the test is skipped.
+/// Returns the engine. If none answers, reports to the uncaptured standard error that the test is
+/// skipped.
 pub(crate) async fn engine() -> Option<Docker> {
     let found = async {
         let docker = Docker::connect_with_defaults()?.negotiate_version().await?;
@@ -48,8 +48,8 @@ pub(crate) async fn engine() -> Option<Docker> {
     }
 }
 
-/// Builds the example as the recipe does, static and without the demo, but without
-/// optimizations. Built once, in a target directory of its own because of its flags.
+/// Builds the example as the recipe does, static and without the demo, but without optimizations.
+/// Built once, in a target directory of its own because of its flags.
 pub(crate) fn static_interval() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -79,8 +79,7 @@ fn host() -> String {
     text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
 }
 
-/// The recipe's last stage, with files from the build context instead of the first
-/// stage.
+/// The recipe's last stage, with files from the build context instead of the first stage.
 fn last_stage() -> String {
     let at = RECIPE.find("FROM scratch").expect("the recipe ends with a stage from scratch");
     let stage = &RECIPE[at..];
@@ -107,8 +106,8 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// The interval extension, built by the recipe: shared by all tests that use it at
-    /// the same time.
+    /// The interval extension, built by the recipe: shared by all tests that use it at the same
+    /// time.
     pub(crate) async fn interval(docker: &Docker) -> Arc<Self> {
         static SHARED: Mutex<Weak<Image>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;

@@ -1,6 +1,6 @@
-//! Extensions in real containers: installed, subscribed, updated and killed, without
-//! orphans. If no container engine answers, these tests report that they are skipped;
-//! what needs none is tested everywhere.
+//! Extensions in real containers: installed, subscribed, updated and killed, without orphans. If no
+//! container engine answers, these tests report that they are skipped; what needs none is tested
+//! everywhere.
 
 #![cfg(unix)]
 #![allow(
@@ -36,8 +36,8 @@ use engine::{Cleared, Image, archive, container, containers, engine, static_inte
 use proxy::Proxy;
 use registry::Registry;
 
-/// Far longer than anything here takes, even on a busy machine and if the program in
-/// the images has to be built first.
+/// Far longer than anything here takes, even on a busy machine and if the program in the images has
+/// to be built first.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 const ONE_SECOND: [(&str, &str); 1] = [("every", "1s")];
@@ -220,8 +220,8 @@ async fn the_output_of_a_container_becomes_log_events() {
     let image = Image::interval(&docker).await;
     let name = unique("writes");
     let _cleared = Cleared(docker.clone(), name.clone());
-    // For the whole process: a thread without a subscriber that reaches an event first
-    // would disable that event for all threads.
+    // For the whole process: a thread without a subscriber that reaches an event first would
+    // disable that event for all threads.
     let written = Written::default();
     let subscriber = tracing_subscriber::Registry::default().with(written.clone());
     tracing::subscriber::set_global_default(subscriber).unwrap();

@@ -1,5 +1,5 @@
-//! A registry with one image: just enough for an engine to pull it. It requires a user
-//! and a password, and holds back the last layer until it is released.
+//! A registry with one image: just enough for an engine to pull it. It requires a user and a
+//! password, and holds back the last layer until it is released.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -98,8 +98,7 @@ impl Registry {
     }
 }
 
-/// Answers one request for each connection. Engines try TLS first and fall back to
-/// plain HTTP.
+/// Answers one request for each connection. Engines try TLS first and fall back to plain HTTP.
 async fn answer(stream: TcpStream, content: &Content) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();

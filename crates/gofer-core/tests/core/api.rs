@@ -10,9 +10,11 @@ use gofer_proto as proto;
 use gofer_proto::create_token_request::Kind;
 use gofer_proto::extension::{ExtensionState, ExtensionStatus};
 use gofer_proto::pipeline_extension_subscription::Status as State;
-use gofer_proto::run_extension_installer_client_message as installer;
-use gofer_proto::run_pipeline_configurator_client_message as configurator;
-use gofer_proto::run_pipeline_configurator_extension_message as reply;
+use gofer_proto::{
+    run_extension_installer_client_message as installer,
+    run_pipeline_configurator_client_message as configurator,
+    run_pipeline_configurator_extension_message as reply,
+};
 use tonic::codegen::tokio_stream;
 use tonic::{Code, Request, Status, Streaming};
 

@@ -1,7 +1,7 @@
 //! Access to every method of the API by every kind of caller.
 //!
-//! Requests are built from the API's description, so that each names a namespace if its
-//! method takes one. A method that is missing from the table fails the test.
+//! Requests are built from the API's description, so that each names a namespace if its method
+//! takes one. A method that is missing from the table fails the test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -156,8 +156,8 @@ fn methods() -> Vec<MethodDescriptor> {
     service.methods().collect()
 }
 
-/// A request of this type with this namespace, `thing` for every other name, and 1 for
-/// every number.
+/// A request of this type with this namespace, `thing` for every other name, and 1 for every
+/// number.
 fn request(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Bytes {
     Bytes::from(message(of, namespace, thing).encode_to_vec())
 }
@@ -358,8 +358,8 @@ async fn each_method_allows_exactly_the_right_callers() {
             let requires = table[method.name()];
             let field =
                 if let Requires::Namespace(field) = requires { field } else { "namespace_id" };
-            // An allowed call names things that do not exist, so that everything is still
-            // there for the next one.
+            // An allowed call names things that do not exist, so that everything is still there for
+            // the next one.
             let expects = expected(requires, kind);
             let thing = if expects.is_some() { "thing" } else { "nothing" };
             // This namespace can neither be created again nor deleted: it has a pipeline.
@@ -404,8 +404,8 @@ async fn the_cores_own_methods_allow_exactly_the_right_callers() {
     core.stop().await;
 }
 
-/// The error about another namespace is the same whatever it contains, and whether it exists
-/// or not.
+/// The error about another namespace is the same whatever it contains, and whether it exists or
+/// not.
 #[tokio::test]
 async fn errors_reveal_nothing_about_a_namespace_without_access() {
     let core = core().await;

@@ -1,5 +1,5 @@
-//! A gRPC client of a core on loopback, with any token or none, that shares no code with
-//! the SDK's client.
+//! A gRPC client of a core on loopback, with any token or none, that shares no code with the SDK's
+//! client.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! Durability: a core that is killed at any instant comes back with everything that it had
 //! acknowledged, and no half-finished changes.
 //!
-//! The core under test is another process: this test program, with the path of a store in
-//! its environment. It puts load on its own API and prints a line for everything that was
-//! acknowledged. The test kills it at a random instant, opens the store and compares.
+//! The core under test is another process: this test program, with the path of a store in its
+//! environment. It puts load on its own API and prints a line for everything that was acknowledged.
+//! The test kills it at a random instant, opens the store and compares.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -283,8 +283,8 @@ impl Acknowledged {
     }
 }
 
-/// Runs the core under test, kills it at a random instant, and reads what it
-/// had acknowledged by then.
+/// Runs the core under test, kills it at a random instant, and reads what it had acknowledged by
+/// then.
 fn run_and_kill(store: &Path, acknowledged: &mut Acknowledged) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "durable::core_under_test", "--ignored", "--nocapture"])
@@ -315,16 +315,15 @@ fn run_and_kill(store: &Path, acknowledged: &mut Acknowledged) {
 
 #[test]
 fn a_core_killed_at_any_instant_comes_back_with_all_that_was_acknowledged() {
-    // Several stores, since comparing takes longer the more one holds, and since most of
-    // the time is spent waiting for the instant of the kill.
+    // Several stores, since comparing takes longer the more one holds, and since most of the time
+    // is spent waiting for the instant of the kill.
     let stores: Vec<_> =
         (0..STORES).map(|store| std::thread::spawn(move || kill_repeatedly(store))).collect();
     let lines: usize = stores.into_iter().map(|store| store.join().unwrap()).sum();
     assert!(lines > KILLS, "the core under test did next to nothing");
 }
 
-/// Kills a core on one store and compares, again and again; how many changes it
-/// acknowledged.
+/// Kills a core on one store and compares, again and again; how many changes it acknowledged.
 fn kill_repeatedly(store: usize) -> usize {
     let directory = Directory::new(&format!("kill-{store}"));
     let store = directory.0.join("store.redb");

@@ -46,8 +46,8 @@ async fn newest(core: &Core) -> i64 {
     last
 }
 
-/// Starts runs at a core that is away now and then; the events show how many were started.
-/// After each batch, a task asks whether to start another.
+/// Starts runs at a core that is away now and then; the events show how many were started. After
+/// each batch, a task asks whether to start another.
 async fn load(
     core: &Core,
     goes_on: impl Fn(usize) -> bool + Clone + Send + 'static,

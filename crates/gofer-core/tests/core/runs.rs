@@ -1,5 +1,5 @@
-//! The execution of runs by a function or a command: the pipeline's parallelism,
-//! cancellations, stops and crashes.
+//! The execution of runs by a function or a command: the pipeline's parallelism, cancellations,
+//! stops and crashes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -15,8 +15,7 @@ use gofer_sdk::{Error, Run, RunInfo, RunState, RunStatus};
 use tokio::sync::Notify;
 use tonic::Code;
 
-/// Far longer than anything here takes, even on a busy machine: only a hang takes so
-/// long.
+/// Far longer than anything here takes, even on a busy machine: only a hang takes so long.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 async fn pipeline(core: &Core, id: &str, parallelism: i64) {

@@ -1,6 +1,6 @@
-//! Supervision of extensions in their own processes: one that crashes or hangs is
-//! restarted and its subscriptions restored, one that does not come up does not delay
-//! others, and an update leaves no gap.
+//! Supervision of extensions in their own processes: one that crashes or hangs is restarted and its
+//! subscriptions restored, one that does not come up does not delay others, and an update leaves no
+//! gap.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -15,8 +15,7 @@ use gofer_proto::embedded;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Subscription};
 
-/// Far longer than anything here takes, even on a busy machine: only a hang takes so
-/// long.
+/// Far longer than anything here takes, even on a busy machine: only a hang takes so long.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A subscription that starts runs as often as [`install`] allows.
@@ -93,8 +92,8 @@ impl Script {
         Self(directory)
     }
 
-    /// Written by another process: a child that is spawned by a test beside this one
-    /// could inherit the open file, and the program would be busy.
+    /// Written by another process: a child that is spawned by a test beside this one could inherit
+    /// the open file, and the program would be busy.
     fn set(&self, text: &str) {
         let source = self.0.join("source");
         std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -250,8 +249,7 @@ async fn an_extension_that_is_restarting_can_be_disabled_enabled_and_uninstalled
     script.break_it();
     signal(extension.process_id().unwrap(), "KILL");
     within(extension.wait_for(|status| status.restarts >= 2)).await;
-    // Enabling it while it is restarting retries immediately, and the supervisor goes on
-    // retrying.
+    // Enabling it while it is restarting retries immediately, and the supervisor goes on retrying.
     within(api.enable_extension(request())).await.unwrap_err();
     assert_eq!(extension.status().unwrap().state, ExtensionState::Restarting);
     within(extension.uninstall()).await.unwrap();

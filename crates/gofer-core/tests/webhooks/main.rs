@@ -1,5 +1,5 @@
-//! External events over real sockets: the answers to senders, and what reaches the extension.
-//! Slow senders and extensions that hang are in `abuse.rs`, a high load is in `load.rs`.
+//! External events over real sockets: the answers to senders, and what reaches the extension. Slow
+//! senders and extensions that hang are in `abuse.rs`, a high load is in `load.rs`.
 
 #![allow(unreachable_pub, reason = "the parts are modules of this test")]
 #![allow(

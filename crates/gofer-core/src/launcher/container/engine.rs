@@ -1,8 +1,7 @@
 //! The container engine: finding it, and calls to it, each with a deadline.
 //!
-//! Docker and Podman have the same API on a socket of this machine. The core looks
-//! for it when it launches the first container, so a core without containers never
-//! touches it.
+//! Docker and Podman have the same API on a socket of this machine. The core looks for it when it
+//! launches the first container, so a core without containers never touches it.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -13,12 +12,12 @@ use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tonic::Status;
 
-/// How long an engine may take to answer a probe. One that hangs must not hold up
-/// the search for another.
+/// How long an engine may take to answer a probe. One that hangs must not hold up the search for
+/// another.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a call may take. On a busy machine, creating or removing a container
-/// takes a few seconds.
+/// How long a call may take. On a busy machine, creating or removing a container takes a few
+/// seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Engine messages are cut to this many characters.
@@ -108,8 +107,7 @@ fn one_line(text: &str) -> String {
 }
 
 impl Engine {
-    /// Finds an engine: at `configured`, or else at `DOCKER_HOST`, or else at the usual
-    /// sockets.
+    /// Finds an engine: at `configured`, or else at `DOCKER_HOST`, or else at the usual sockets.
     ///
     /// # Errors
     ///

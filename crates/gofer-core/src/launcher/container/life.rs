@@ -1,7 +1,7 @@
 //! The life of one container: created, started, watched, removed.
 //!
-//! It runs as a task of its own that always completes: an engine may have created a
-//! container even if the caller stopped waiting for it.
+//! It runs as a task of its own that always completes: an engine may have created a container even
+//! if the caller stopped waiting for it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -22,8 +22,8 @@ use super::logs::{LastLines, follow};
 use super::plan::{Plan, published};
 use gofer_net::Backoff;
 
-/// Between two checks whether a container is running, in case the engine does not
-/// report its end. An engine that is restarted forgets pending waits.
+/// Between two checks whether a container is running, in case the engine does not report its end.
+/// An engine that is restarted forgets pending waits.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Between attempts to call an engine that is unavailable.
@@ -32,12 +32,11 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// How long the last log lines of a container that has ended may take to arrive.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long removing a container is retried. After that, it is left to the next
-/// core.
+/// How long removing a container is retried. After that, it is left to the next core.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs a container until it has ended and been removed, and returns how it ended, as
-/// a sentence. Sends the extension's address to `ready`.
+/// Runs a container until it has ended and been removed, and returns how it ended, as a sentence.
+/// Sends the extension's address to `ready`.
 pub(super) async fn run(
     engine: Engine,
     plan: Plan,
@@ -143,8 +142,7 @@ impl End {
     }
 }
 
-/// Waits until a container has ended. An unavailable engine does not count as an
-/// end.
+/// Waits until a container has ended. An unavailable engine does not count as an end.
 async fn wait(engine: &Engine, name: &str) -> End {
     let mut backoff = BACKOFF;
     loop {

@@ -60,8 +60,8 @@ fn message(line: &str) -> Option<String> {
     }
 }
 
-/// Logs the output of a container from its start to its end; `ended` is cancelled
-/// once it has ended.
+/// Logs the output of a container from its start to its end; `ended` is cancelled once it has
+/// ended.
 pub(super) async fn follow(
     engine: &Engine,
     container: &str,
@@ -71,8 +71,8 @@ pub(super) async fn follow(
 ) {
     let mut lines = Lines::default();
     let mut backoff = BACKOFF;
-    // From the start, and after an interruption from the last second on. Engines
-    // count in seconds, so a line may be logged twice, but none is lost.
+    // From the start, and after an interruption from the last second on. Engines count in seconds,
+    // so a line may be logged twice, but none is lost.
     let mut since = 0;
     loop {
         let options = LogsOptionsBuilder::default()

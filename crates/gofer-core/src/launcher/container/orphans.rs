@@ -1,8 +1,8 @@
 //! Removes orphans: containers that outlived an earlier core, which was killed.
 //!
-//! They are identified by their labels: a launch that this core's store has not
-//! recorded the end of, or an owner that is known to have ended. Containers of a
-//! core that runs, or may run, are left alone.
+//! They are identified by their labels: a launch that this core's store has not recorded the end
+//! of, or an owner that is known to have ended. Containers of a core that runs, or may run, are
+//! left alone.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,8 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use tokio::task::JoinSet;
 
 use super::engine::Engine;
-use super::life;
-use super::owner;
 use super::plan::{EXTENSION, LAUNCH, OWNER, launch_label};
+use super::{life, owner};
 
 /// Removes them concurrently. Failures are logged, and the next core tries again.
 pub(super) async fn remove_all(engine: &Engine, launches: &[[u8; 32]]) {
@@ -35,9 +34,8 @@ pub(super) async fn remove_all(engine: &Engine, launches: &[[u8; 32]]) {
         let (Some(id), Some(labels)) = (container.id, container.labels) else { continue };
         let label = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
         let dead = owner::is_dead(label(OWNER), runs);
-        // A copied store has the launches of the original core, which may still be
-        // running. So a container is only ours if its owner is this process or
-        // unknown.
+        // A copied store has the launches of the original core, which may still be running. So a
+        // container is only ours if its owner is this process or unknown.
         let may_be_ours = label(OWNER).is_empty() || Some(label(OWNER)) == this.as_deref();
         let launched_by_us = ours.iter().any(|launch| launch == label(LAUNCH));
         if dead || (launched_by_us && may_be_ours) {

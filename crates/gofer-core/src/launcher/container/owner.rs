@@ -1,9 +1,9 @@
-//! The owner of a container: the process of the core that created it, so that
-//! another core can tell whether that process has ended.
+//! The owner of a container: the process of the core that created it, so that another core can tell
+//! whether that process has ended.
 //!
-//! A process is identified by the boot ID of its machine, its PID namespace, its PID
-//! and its start time. On systems that do not provide these, containers have no
-//! owner, and no owner counts as dead.
+//! A process is identified by the boot ID of its machine, its PID namespace, its PID and its start
+//! time. On systems that do not provide these, containers have no owner, and no owner counts as
+//! dead.
 
 /// This process, as the value of a container's label.
 pub(super) fn this() -> Option<String> {
@@ -13,8 +13,8 @@ pub(super) fn this() -> Option<String> {
 
 /// Whether the owner has certainly ended.
 ///
-/// An owner from another boot has if its container is not running: the engine does
-/// not restart these containers. An owner in another namespace may be alive.
+/// An owner from another boot has if its container is not running: the engine does not restart
+/// these containers. An owner in another namespace may be alive.
 pub(super) fn is_dead(owner: &str, container_runs: bool) -> bool {
     let system = System { boot: boot(), namespace: namespace(), started: &started };
     judge(owner, container_runs, &system)
@@ -60,8 +60,8 @@ fn namespace() -> Option<String> {
 /// The start time of a process, in clock ticks since boot.
 fn started(id: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The second field is the program's name, which may contain anything. The third
-    // is the first one after it, and the start time is the twenty-second.
+    // The second field is the program's name, which may contain anything. The third is the first
+    // one after it, and the start time is the twenty-second.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }

@@ -28,15 +28,14 @@ pub(super) const OWNER: &str = "gofer-sdk.owner";
 /// Label: the extension's name, for people.
 pub(super) const EXTENSION: &str = "gofer-sdk.extension";
 
-/// Capabilities that are dropped from those that engines give to programs that run as
-/// root (programs of other users have none). What is left is enough to give up root.
+/// Capabilities that are dropped from those that engines give to programs that run as root
+/// (programs of other users have none). What is left is enough to give up root.
 const DROPPED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
 
 /// The size of the log that the engine keeps. The core has read it by then.
 const LOG_SIZE: &str = "1m";
 
-/// Seconds that an engine waits if someone else stops the container. The core stops
-/// it by Shutdown.
+/// Seconds that an engine waits if someone else stops the container. The core stops it by Shutdown.
 const STOP_SECONDS: i64 = 10;
 
 /// How many characters of the extension's name are in the container's name.

@@ -1,10 +1,9 @@
 //! How a container reaches the core's API.
 //!
-//! The API usually listens on loopback, and a container has its own loopback. So the
-//! core also listens on an address of this machine that containers can reach: this
-//! machine's address in the containers' network or, if that network is not visible
-//! from this machine, the address of its default route. An engine in a virtual
-//! machine forwards a host name to this machine's loopback.
+//! The API usually listens on loopback, and a container has its own loopback. So the core also
+//! listens on an address of this machine that containers can reach: this machine's address in the
+//! containers' network or, if that network is not visible from this machine, the address of its
+//! default route. An engine in a virtual machine forwards a host name to this machine's loopback.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -39,8 +38,8 @@ pub(super) struct Route {
 pub(super) enum RouteKind {
     /// Through this machine's address in the containers' network.
     Gateway,
-    /// Through the address of this machine's default route; under a name if that
-    /// address means the container itself.
+    /// Through the address of this machine's default route; under a name if that address means the
+    /// container itself.
     DefaultRoute(Option<&'static str>),
     /// Through this machine's loopback, under a name.
     Loopback,
@@ -115,8 +114,8 @@ async fn default_route(serving: &Serving, name: Option<&str>) -> Result<Route, S
     })
 }
 
-/// This machine's address in a network. Engines omit it if they have chosen it
-/// themselves; it is then the network's first address.
+/// This machine's address in a network. Engines omit it if they have chosen it themselves; it is
+/// then the network's first address.
 pub(super) fn gateway(network: &NetworkInspect) -> Option<IpAddr> {
     let configs = network.ipam.as_ref()?.config.as_ref()?;
     configs.iter().find_map(|config| {

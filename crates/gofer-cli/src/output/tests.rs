@@ -1,0 +1,14 @@
+use super::*;
+
+#[test]
+fn times_are_utc_and_zero_is_never() {
+    assert_eq!(rfc3339(1_700_000_000_123).unwrap(), "2023-11-14T22:13:20.123Z");
+    assert_eq!(moment(1_700_000_000_123), "2023-11-14T22:13:20Z");
+    assert_eq!((rfc3339(0), moment(0).as_str()), (None, "-"));
+    assert_eq!(rfc3339(i64::MAX), None);
+}
+
+#[test]
+fn control_characters_are_removed() {
+    assert_eq!(visible("a\u{1b}[2Jb\nc"), "a [2Jb c");
+}

@@ -1,0 +1,38 @@
+use super::*;
+use crate::extension::{GoDuration, NoConfig};
+use crate::{Gofer, Result, Run};
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Params {
+    every: GoDuration,
+}
+
+struct Ticking;
+
+impl Extension for Ticking {
+    type Config = NoConfig;
+    type Params = Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+        let mut ticks = subscription.every(subscription.params().every)?;
+        while ticks.next().await {
+            subscription.start_run(Run::because("the interval elapsed")).await?;
+        }
+        Ok(())
+    }
+}
+
+fn size_of_output<A, R>(_: fn(A) -> R) -> usize {
+    size_of::<R>()
+}
+
+#[test]
+fn a_subscription_that_ticks_fits_into_384_bytes_of_task() {
+    // The task around it takes 104 bytes, and tokio rounds to 128.
+    let size = size_of_output(Supervised::<Ticking>::supervise);
+    assert!(size <= 280, "the future has grown to {size} bytes");
+}
