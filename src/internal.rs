@@ -4,5 +4,5 @@
 //! any release.
 
 pub use crate::client::{ClientOptions, close_client, error, new_client, run_info, transport};
-pub use crate::extension::{Setting, settings_of};
+pub use crate::extension::{Field, Fields, settings_of};
 pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};

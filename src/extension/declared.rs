@@ -62,7 +62,6 @@ pub(crate) mod sealed {
     )]
     pub trait SealedDeclared: Sized + Send + Sync + 'static {
         /// The fields, from the type's schema.
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn fields() -> Fields;
 
         /// Reads settings, or returns everything that is wrong with them.
@@ -70,11 +69,9 @@ pub(crate) mod sealed {
         fn decode(settings: &Settings, declared: &Fields) -> Result<Self, Vec<Problem>>;
 
         /// A field whose type cannot be read from text.
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn nested(declared: &Fields) -> Option<&str>;
 
         /// Checks one answer, as `decode` would.
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn check(key: &str, answer: &str, declared: &Fields) -> Result<(), String>;
     }
 
@@ -83,7 +80,6 @@ pub(crate) mod sealed {
     where
         T: DeserializeOwned + JsonSchema + Send + Sync + 'static,
     {
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn fields() -> Fields {
             fields::<T>()
         }
@@ -93,12 +89,10 @@ pub(crate) mod sealed {
             decode::decode(settings, declared)
         }
 
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn nested(declared: &Fields) -> Option<&str> {
             decode::nested::<T>(declared)
         }
 
-        #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
         fn check(key: &str, answer: &str, declared: &Fields) -> Result<(), String> {
             decode::decode_one::<T>(key, answer, declared)
         }

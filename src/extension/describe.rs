@@ -24,23 +24,24 @@ pub(crate) use kind::{Bounds, Shape};
 
 /// One setting that a type declares.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Field {
+pub struct Field {
     /// The key, as the author spells it.
-    pub(crate) name: String,
+    pub name: String,
     /// The doc comment; may have several lines, may be empty.
-    pub(crate) description: String,
+    pub description: String,
     /// The type in words: "whole number", "one of `a`, `b`".
-    pub(crate) kind: String,
-    pub(crate) required: bool,
+    pub kind: String,
+    /// Whether it must be set.
+    pub required: bool,
     /// The value if the setting is absent, as one would type it.
-    pub(crate) default: Option<String>,
+    pub default: Option<String>,
     /// The type, for reading a value without a type of serde.
     pub(crate) shape: Shape,
 }
 
 /// All settings that a type declares, in the order of declaration.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Fields {
+pub struct Fields {
     list: Vec<Field>,
     /// What other keys hold, if the type accepts any key, such as a map.
     rest: Option<Shape>,
@@ -53,7 +54,8 @@ impl Fields {
     }
 
     /// The declared setting of that name, without regard to case.
-    pub(crate) fn named(&self, key: &str) -> Option<&Field> {
+    #[must_use]
+    pub fn named(&self, key: &str) -> Option<&Field> {
         self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key))
     }
 
@@ -71,32 +73,10 @@ impl Deref for Fields {
     }
 }
 
-/// One setting that a type declares, to be shown.
-pub struct Setting {
-    /// The key, as the author spells it.
-    pub name: String,
-    /// The doc comment.
-    pub description: String,
-    /// The type in words.
-    pub kind: String,
-    /// Whether it must be set.
-    pub required: bool,
-    /// The value if it is not set.
-    pub default: Option<String>,
-}
-
-/// The settings that `T` declares, in the order of declaration.
+/// The settings that `T` declares, for those who show them.
 #[must_use]
-pub fn settings_of<T: Declared>() -> Vec<Setting> {
-    let fields = T::fields().list.into_iter();
-    let setting = |Field { name, description, kind, required, default, .. }| Setting {
-        name,
-        description,
-        kind,
-        required,
-        default,
-    };
-    fields.map(setting).collect()
+pub fn settings_of<T: Declared>() -> Fields {
+    T::fields()
 }
 
 /// The settings that `T` declares.

@@ -29,10 +29,10 @@ pub use subscription::Subscription;
 pub use ticks::Ticks;
 
 pub(crate) use context::Context;
-pub use describe::{Setting, settings_of};
+pub use describe::{Field, Fields, settings_of};
 
 pub(crate) use declared::sealed::SealedDeclared;
-pub(crate) use describe::{Fields, markdown};
+pub(crate) use describe::markdown;
 pub(crate) use dialogue::{Answers, Check, DialogueMessage};
 pub(crate) use key::Key;
 pub(crate) use live::{Failure, Live, log_panic};

@@ -16,24 +16,18 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Limits {
-    connections: usize,
-    calls_per_connection: u32,
+    connections: gofer_net::Limits,
     message_bytes: usize,
     conversations: usize,
-    handshake_timeout: Duration,
-    first_call_timeout: Duration,
     stop_grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
-            calls_per_connection: 256,
+            connections: gofer_net::Limits::default(),
             message_bytes: 40 * 1024 * 1024,
             conversations: 64,
-            handshake_timeout: Duration::from_secs(5),
-            first_call_timeout: Duration::from_secs(30),
             stop_grace: Duration::from_secs(3),
         }
     }
@@ -45,12 +39,7 @@ const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Limits {
     pub(super) fn connection_limits(&self) -> gofer_net::Limits {
-        gofer_net::Limits {
-            connections: self.connections,
-            calls_per_connection: self.calls_per_connection,
-            handshake_timeout: self.handshake_timeout,
-            first_call_timeout: self.first_call_timeout,
-        }
+        self.connections.clone()
     }
 
     /// Connections open at once; default 1024, a common limit of open files.
@@ -59,13 +48,13 @@ impl Limits {
     /// valid token, so that a flood of unauthenticated peers does not keep Gofer out.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections
+        self.connections.connections
     }
 
     /// Sets [`connections`](Self::connections); at least 1.
     #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
-        self.connections = connections.max(1);
+        self.connections.connections = connections.max(1);
         self
     }
 
@@ -73,13 +62,13 @@ impl Limits {
     /// implementation.
     #[must_use]
     pub fn calls_per_connection(&self) -> u32 {
-        self.calls_per_connection
+        self.connections.calls_per_connection
     }
 
     /// Sets [`calls_per_connection`](Self::calls_per_connection); at least 1.
     #[must_use]
     pub fn with_calls_per_connection(mut self, calls: u32) -> Self {
-        self.calls_per_connection = calls.max(1);
+        self.connections.calls_per_connection = calls.max(1);
         self
     }
 
@@ -114,13 +103,13 @@ impl Limits {
     /// The time for a TLS handshake; default 5 s.
     #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
-        self.handshake_timeout
+        self.connections.handshake_timeout
     }
 
     /// Sets [`handshake_timeout`](Self::handshake_timeout).
     #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout.min(MAX_TIME);
+        self.connections.handshake_timeout = timeout.min(MAX_TIME);
         self
     }
 
@@ -128,13 +117,13 @@ impl Limits {
     /// connection that makes no call in this time is closed.
     #[must_use]
     pub fn first_call_timeout(&self) -> Duration {
-        self.first_call_timeout
+        self.connections.first_call_timeout
     }
 
     /// Sets [`first_call_timeout`](Self::first_call_timeout).
     #[must_use]
     pub fn with_first_call_timeout(mut self, timeout: Duration) -> Self {
-        self.first_call_timeout = timeout.min(MAX_TIME);
+        self.connections.first_call_timeout = timeout.min(MAX_TIME);
         self
     }
 

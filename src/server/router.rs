@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use gofer_net::auth::OPEN;
 #[cfg(feature = "reflection")]
-use gofer_net::server::{Handler, ResponseFuture};
+use gofer_net::server::Handler;
+use gofer_net::server::ResponseFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;

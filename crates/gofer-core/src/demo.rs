@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::core::Core;
 use super::installed::Installed;
 use gofer_net::{Clock, unix_millis};
-use gofer_sdk::internal::{PREFIX, Setting, Signals, misdeclared, run_info, settings_of};
+use gofer_sdk::internal::{Fields, PREFIX, Signals, misdeclared, run_info, settings_of};
 use gofer_sdk::{
     Error, Extension, GoDuration, LogLevel, PipelineId, Result, RunError, RunInfo, SystemConfig,
 };
@@ -82,8 +82,8 @@ impl Demo {
     fn read_args(
         &mut self,
         args: impl IntoIterator<Item = OsString>,
-        config: &[Setting],
-        params: &[Setting],
+        config: &Fields,
+        params: &Fields,
     ) -> Result<bool> {
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -106,9 +106,9 @@ impl Demo {
             };
             // Rust's underscores may be typed as dashes.
             let key = key.replace('-', "_");
-            if let Some(field) = named(params, &key) {
+            if let Some(field) = params.named(&key) {
                 set(&mut self.params, &field.name, value);
-            } else if let Some(field) = named(config, &key) {
+            } else if let Some(field) = config.named(&key) {
                 set(&mut self.config, &field.name, value);
             } else {
                 return Err(usage(format!("there is no `--{key}`; see --help")));
@@ -122,10 +122,6 @@ impl Demo {
         let (_, value) = self.params.iter().find(|(key, _)| key == cadence)?;
         value.parse().ok().filter(|period: &GoDuration| period.is_positive())
     }
-}
-
-fn named<'a>(settings: &'a [Setting], key: &str) -> Option<&'a Setting> {
-    settings.iter().find(|setting| setting.name.eq_ignore_ascii_case(key))
 }
 
 fn set(pairs: &mut Vec<(String, String)>, key: &str, value: String) {
@@ -247,7 +243,7 @@ async fn run_demo<E: Extension>(
     outcome
 }
 
-fn help(demo: &Demo, config: &[Setting], params: &[Setting]) -> Result<()> {
+fn help(demo: &Demo, config: &Fields, params: &Fields) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Shows the extension `{}` at work on an embedded Gofer core.\n", demo.name)?;
     for (heading, fields, set) in [
@@ -255,7 +251,7 @@ fn help(demo: &Demo, config: &[Setting], params: &[Setting]) -> Result<()> {
         ("Configuration of the extension", config, &demo.config),
     ] {
         writeln!(out, "{heading}:")?;
-        for field in fields {
+        for field in fields.iter() {
             let here = set.iter().find(|(key, _)| *key == field.name);
             let value = match (here, &field.default) {
                 (Some((_, value)), _) => format!("here {value}"),

@@ -6,7 +6,8 @@
 
 use std::io;
 #[cfg(feature = "containers")]
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;

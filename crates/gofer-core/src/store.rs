@@ -63,7 +63,8 @@ use gofer_proto as proto;
 #[cfg(feature = "store")]
 use gofer_sdk::{Error, ErrorKind, Result};
 #[cfg(feature = "store")]
-use journal::{Flags, Journal, Record};
+use journal::Record;
+use journal::{Flags, Journal};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
 use queue::RunQueue;
