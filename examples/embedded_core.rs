@@ -1,43 +1,21 @@
-//! A Gofer inside your own program: a core, an extension of this process, and a
-//! pipeline that the extension runs. What happens in a run is a function of yours.
+//! A Gofer inside your own program: a core, the interval extension in this process, and a pipeline
+//! that it runs. What happens in a run is a function of yours.
 //!
 //! `cargo run --example embedded_core` prints five runs and ends; Ctrl-C ends it sooner.
 
-use gofer_core::{Core, NO_SETTINGS};
-use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+#![allow(clippy::print_stdout, reason = "it shows what happens")]
 
-/// Runs a pipeline every so often.
-struct Every;
+#[path = "interval/interval.rs"]
+mod interval;
 
-/// What a pipeline sets when it subscribes.
-#[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Params {
-    /// The time between two runs, such as `500ms` or `5m`.
-    every: GoDuration,
-}
-
-impl Extension for Every {
-    type Config = NoConfig;
-    type Params = Params;
-
-    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
-        Ok(Self)
-    }
-
-    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-        let mut ticks = subscription.every(subscription.params().every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the interval elapsed")).await?;
-        }
-        Ok(())
-    }
-}
+use gofer_core::Core;
+use interval::Interval;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> gofer_sdk::Result<()> {
     // Everything is in memory, and nothing outside of this process can reach it.
-    // `.store("gofer.redb")` keeps it in a file, `.listen(([127, 0, 0, 1], 8080))`
-    // opens the API to other programs.
+    // `.store("gofer.redb")` keeps it in a file, `.listen(([127, 0, 0, 1], 8080))` opens the API to
+    // other programs.
     let (runs, mut started) = tokio::sync::mpsc::unbounded_channel();
     let core = Core::builder()
         .run_handler(move |run| {
@@ -47,8 +25,8 @@ async fn main() -> Result<()> {
         })
         .start()
         .await?;
-    let every = core.install::<Every>("every", NO_SETTINGS).await?;
-    every.subscribe("default/nightly", "often", [("every", "500ms")]).await?;
+    let interval = core.install::<Interval>("interval", [("min_interval", "500ms")]).await?;
+    interval.subscribe("default/nightly", "often", [("every", "500ms")]).await?;
 
     let five_runs = async {
         for _ in 0..5 {

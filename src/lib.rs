@@ -97,22 +97,6 @@
 //! `serde::Deserialize` and `schemars::JsonSchema`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The library neither panics, prints nor ends the process. Set here and not in Cargo.toml, because
-// tests, examples and benchmarks may.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::dbg_macro,
-        clippy::exit,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::print_stderr,
-        clippy::print_stdout,
-        clippy::todo,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 /// The guide: how to write an extension.
 #[cfg(doc)]

@@ -44,13 +44,11 @@ impl std::error::Error for InvalidAddress {}
 
 impl GoferAddress {
     /// The name or IP address, without brackets.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The port; 443 if the address has none.
-    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }

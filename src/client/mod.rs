@@ -5,6 +5,8 @@
 //! depends on what is known of its effect (see `gofer_net::effect`); starting runs for
 //! subscriptions has rules of its own (see `extension::start`).
 
+#![allow(clippy::missing_errors_doc, reason = "errors of every call are documented at `Gofer`")]
+
 mod address;
 mod builder;
 mod status;
@@ -50,18 +52,23 @@ pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Dura
 /// after it was lost. Every call has a deadline of 10 s, attempts included: a call that certainly
 /// had no effect (a refused connection, `UNAVAILABLE`) is retried within it.
 ///
+/// # Errors
+///
+/// Every call can fail with [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer cannot be
+/// reached, [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it does not answer in time,
+/// and with what Gofer refuses it with, such as
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+///
 /// ```
 /// use gofer_sdk::Run;
 ///
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!();
-/// # let gofer = core.client();
+/// # let (core, ..) = documented!(); let gofer = core.client();
 /// let run = gofer.start_run("ops/nightly", "hourly", Run::because("an hour passed")).await?;
 /// assert_eq!((run.id(), run.reason()), (1, "an hour passed"));
 /// assert_eq!(gofer.run("ops/nightly", 1).await?.pipeline().pipeline(), "nightly");
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -95,13 +102,11 @@ pub struct ClientOptions {
 }
 
 /// A client with options that the builder does not have.
-#[must_use]
 pub fn new_client(access: ClientOptions) -> Gofer {
     Gofer::new(access)
 }
 
 /// Carries the calls of generated clients, with the connection, token and deadline of a client.
-#[must_use]
 pub fn transport(gofer: &Gofer) -> Transport {
     gofer.inner.transport.clone()
 }
@@ -140,7 +145,6 @@ impl Gofer {
     ///     println!("{} {:?}", run.id(), run.status());
     /// }
     /// # assert_eq!(gofer.runs("ops/nightly", 10).await?.len(), 1);
-    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     pub fn builder(address: impl Into<String>) -> GoferBuilder {
@@ -168,18 +172,15 @@ impl Gofer {
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (core, ..) = documented!();
-    /// # let gofer = core.client();
+    /// # let (core, ..) = documented!(); let gofer = core.client();
     /// let mut request = tonic::Request::new(GetSystemInfoRequest {});
     /// request.set_timeout(std::time::Duration::from_secs(2));
     /// let info = gofer.api().get_system_info(request).await?.into_inner();
     /// assert!(!info.semver.is_empty());
-    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
     #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
-    #[must_use]
     pub fn api(&self) -> GoferClient<Transport> {
         self.raw()
     }
@@ -198,16 +199,13 @@ impl Gofer {
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let (core, ..) = documented!();
-    /// # let gofer = core.client();
+    /// # let (core, ..) = documented!(); let gofer = core.client();
     /// let mut small = GoferClient::new(gofer.transport()).max_decoding_message_size(4096);
     /// small.get_system_info(GetSystemInfoRequest {}).await?;
-    /// # core.stop().await;
     /// # Ok(()) }
     /// ```
     #[cfg(feature = "api")]
     #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
-    #[must_use]
     pub fn transport(&self) -> Transport {
         self.inner.transport.clone()
     }
@@ -248,7 +246,7 @@ impl Gofer {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for every call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and [as every call](Self#errors).
     pub async fn run(&self, pipeline: impl Into<PipelineId>, id: i64) -> Result<RunInfo> {
         let pipeline = pipeline.into();
         let response = self
@@ -266,10 +264,6 @@ impl Gofer {
 
     /// The newest runs of a pipeline, newest first, at most `limit`; 0 means the server's default
     /// (200).
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn runs(&self, pipeline: impl Into<PipelineId>, limit: u32) -> Result<Vec<RunInfo>> {
         let pipeline = pipeline.into();
         self.list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit).await
@@ -291,26 +285,17 @@ impl Gofer {
     }
 
     /// The secrets that administrators share among namespaces.
-    #[must_use]
     pub fn global_secrets(&self) -> Secrets<'_> {
         Secrets::new(self, None)
     }
 
     /// What has happened in Gofer, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn events(&self) -> Result<Events> {
         self.list_events(false).await
     }
 
     /// What has happened in Gofer, oldest first, and then what happens, as it happens: the stream
     /// does not end by itself.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn follow_events(&self) -> Result<Events> {
         self.list_events(true).await
     }

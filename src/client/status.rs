@@ -6,7 +6,6 @@ use tonic::{Code, Status};
 use crate::error::{Error, ErrorKind};
 
 /// The error for a status that Gofer sent or that the channel made.
-#[must_use]
 pub fn error(status: &Status) -> Error {
     let kind = match (effect(status), status.code()) {
         (Effect::None | Effect::Unavailable, _) => ErrorKind::Unavailable,

@@ -17,8 +17,7 @@ use gofer_proto as proto;
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!();
-/// # let gofer = core.client();
+/// # let (core, ..) = documented!(); let gofer = core.client();
 /// let objects = gofer.pipeline_objects("ops/nightly");
 /// objects.put("cursor", "41").await?;
 /// assert_eq!(objects.put("cursor", "42").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
@@ -26,7 +25,6 @@ use gofer_proto as proto;
 /// assert_eq!(objects.get("cursor").await?, "42");
 /// assert_eq!(objects.list().await?, ["cursor"]);
 /// objects.delete("cursor").await?;
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -84,10 +82,6 @@ impl<'a> Objects<'a> {
     }
 
     /// Writes an object, over the one under the key if there is one.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn replace(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
         self.write(key, content.into(), true).await
     }
@@ -114,10 +108,6 @@ impl<'a> Objects<'a> {
     }
 
     /// The keys of all objects.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn list(&self) -> Result<Vec<String>> {
         let (namespace_id, pipeline_id) = self.names();
         let keys = if let Some(run_id) = self.run {
@@ -131,10 +121,6 @@ impl<'a> Objects<'a> {
     }
 
     /// Deletes an object.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let (namespace_id, pipeline_id) = self.names();
         let key = key.to_owned();
@@ -155,13 +141,11 @@ impl<'a> Objects<'a> {
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!();
-/// # let gofer = core.client();
+/// # let (core, ..) = documented!(); let gofer = core.client();
 /// let secrets = gofer.pipeline_secrets("ops/nightly");
 /// secrets.put("token", "hunter2").await?;
 /// secrets.replace("token", "correct horse").await?;
 /// assert_eq!(secrets.get("token").await?, "correct horse");
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -210,10 +194,6 @@ impl<'a> Secrets<'a> {
 
     /// Writes a secret, over the one under the key if there is one. A global secret written like
     /// this is for all namespaces.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn replace(&self, key: &str, secret: &str) -> Result<()> {
         self.write(key, secret, true).await
     }
@@ -238,10 +218,6 @@ impl<'a> Secrets<'a> {
     }
 
     /// The keys of all secrets.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn list(&self) -> Result<Vec<String>> {
         let keys = if let Some(pipeline) = &self.pipeline {
             let request = proto::ListPipelineSecretsRequest {
@@ -257,10 +233,6 @@ impl<'a> Secrets<'a> {
     }
 
     /// Deletes a secret.
-    ///
-    /// # Errors
-    ///
-    /// As for every call.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let key = key.to_owned();
         if let Some(pipeline) = &self.pipeline {
@@ -284,8 +256,7 @@ impl<'a> Secrets<'a> {
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!();
-/// # let gofer = core.client();
+/// # let (core, ..) = documented!(); let gofer = core.client();
 /// # gofer.start_run("ops/nightly", "docs", gofer_sdk::Run::because("of it")).await?;
 /// let mut events = gofer.follow_events().await?;
 /// while let Some(event) = events.next().await? {
@@ -294,7 +265,6 @@ impl<'a> Secrets<'a> {
 ///         break;
 ///     }
 /// }
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 pub struct Events(Streaming<proto::ListEventsResponse>);

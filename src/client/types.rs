@@ -33,13 +33,11 @@ impl PipelineId {
     }
 
     /// The namespace.
-    #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
     /// The pipeline, without its namespace.
-    #[must_use]
     pub fn pipeline(&self) -> &str {
         &self.pipeline
     }
@@ -102,7 +100,6 @@ impl Run {
     }
 
     /// Why the run is started.
-    #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -150,19 +147,16 @@ pub enum RunStatus {
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!();
-/// # let gofer = core.client();
+/// # let (core, ..) = documented!(); let gofer = core.client();
 /// if let Some(latest) = gofer.runs("ops/nightly", 1).await?.first() {
 ///     println!("run {} was started because {}", latest.id(), latest.reason());
 /// }
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct RunInfo(proto::Run);
 
 /// A run from its message.
-#[must_use]
 pub fn run_info(run: proto::Run) -> RunInfo {
     RunInfo::new(run)
 }
@@ -173,19 +167,16 @@ impl RunInfo {
     }
 
     /// The number of the run; counts up from 1 in each pipeline.
-    #[must_use]
     pub fn id(&self) -> i64 {
         self.0.id
     }
 
     /// The pipeline that runs.
-    #[must_use]
     pub fn pipeline(&self) -> PipelineId {
         PipelineId::new(&*self.0.namespace, &*self.0.pipeline)
     }
 
     /// When it started, by Gofer's clock, to the millisecond.
-    #[must_use]
     pub fn started(&self) -> SystemTime {
         time(self.0.started)
     }
@@ -195,14 +186,12 @@ impl RunInfo {
     }
 
     /// When it ended, by Gofer's clock, to the millisecond; `None` before.
-    #[must_use]
     pub fn ended(&self) -> Option<SystemTime> {
         let ended = self.0.ended;
         (ended > 0).then(|| time(ended))
     }
 
     /// How far it has got.
-    #[must_use]
     pub fn state(&self) -> RunState {
         use proto::run::RunState as Wire;
         match self.0.state() {
@@ -214,7 +203,6 @@ impl RunInfo {
     }
 
     /// How it ended.
-    #[must_use]
     pub fn status(&self) -> RunStatus {
         use proto::run::RunStatus as Wire;
         match self.0.status() {
@@ -227,19 +215,16 @@ impl RunInfo {
 
     /// Why it ended as it did, as a sentence for people; empty if it has not ended, or if there is
     /// nothing to explain, such as after a success.
-    #[must_use]
     pub fn description(&self) -> &str {
         self.0.status_reason.as_ref().map_or("", |reason| &reason.description)
     }
 
     /// What started it; for an extension `<name> (<label>)`.
-    #[must_use]
     pub fn initiator(&self) -> &str {
         self.0.initiator.as_ref().map_or("", |initiator| &initiator.name)
     }
 
     /// Why it was started.
-    #[must_use]
     pub fn reason(&self) -> &str {
         self.0.initiator.as_ref().map_or("", |initiator| &initiator.reason)
     }
@@ -250,7 +235,6 @@ impl RunInfo {
     }
 
     /// The value of one of its variables.
-    #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         let found = self.0.variables.iter().find(|variable| variable.key == name)?;
         Some(&found.value)

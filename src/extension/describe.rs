@@ -54,7 +54,6 @@ impl Fields {
     }
 
     /// The declared setting of that name, without regard to case.
-    #[must_use]
     pub fn named(&self, key: &str) -> Option<&Field> {
         self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key))
     }
@@ -74,7 +73,6 @@ impl Deref for Fields {
 }
 
 /// The settings that `T` declares, for those who show them.
-#[must_use]
 pub fn settings_of<T: Declared>() -> Fields {
     T::fields()
 }

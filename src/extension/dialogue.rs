@@ -59,7 +59,6 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 /// # }
 /// # let (core, _, extension) = documented!(install: install);
 /// # assert_eq!(of(&core, extension).await?, "6b8f");
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 pub struct Dialogue {

@@ -88,45 +88,38 @@ impl ExternalEvent {
     }
 
     /// The request's method, usually `POST`.
-    #[must_use]
     pub fn method(&self) -> &Method {
         &self.method
     }
 
     /// The path as it was sent, still percent-encoded and without the query; begins with `/`.
-    #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
     /// What follows the path's `?`, as it was sent; `None` without a `?`.
-    #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
     /// All headers. Those of one name keep their order.
-    #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// The first value of a header, whose name is matched without regard to case; `None` if it is
     /// missing or not visible ASCII.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The body: a slice of the [`payload`](Self::payload), or of a request that was sent in
     /// chunks, the chunks joined.
-    #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
     /// The whole request as Gofer passed it on.
-    #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.payload
     }

@@ -198,7 +198,6 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// Info shows it, followed by two lists that the SDK makes: the settings of the configuration
     /// and the parameters.
-    #[must_use]
     fn documentation() -> Cow<'static, str> {
         Cow::Borrowed("")
     }

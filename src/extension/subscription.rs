@@ -35,7 +35,6 @@ use crate::error::Result;
 /// # let (core, ..) = documented!(serve: once);
 /// # core.elapse(gofer_core::seconds(1)).await;
 /// # assert_eq!(core.runs("ops/nightly")[0].variable("ATTEMPT"), Some("1"));
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 pub struct Subscription<P> {
@@ -65,37 +64,31 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     }
 
     /// The parameters that the pipeline subscribed with.
-    #[must_use]
     pub fn params(&self) -> &P {
         &self.live.params
     }
 
     /// The namespace of the pipeline.
-    #[must_use]
     pub fn namespace(&self) -> &str {
         self.live.key.namespace()
     }
 
     /// The subscribed pipeline, without its namespace.
-    #[must_use]
     pub fn pipeline(&self) -> &str {
         self.live.key.pipeline()
     }
 
     /// The label; one pipeline may subscribe several times, with different labels.
-    #[must_use]
     pub fn label(&self) -> &str {
         self.live.key.label()
     }
 
     /// The client for Gofer, for everything that is not about this pipeline.
-    #[must_use]
     pub fn gofer(&self) -> &Gofer {
         &self.live.context.gofer
     }
 
     /// Whether the subscription has been cancelled.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.live.is_cancelled()
     }

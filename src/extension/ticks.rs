@@ -33,7 +33,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// # let (core, ..) = documented!(serve: hourly);
 /// # core.elapse(gofer_core::minutes(150)).await;
 /// # assert_eq!(core.runs("ops/nightly").len(), 2);
-/// # core.stop().await;
 /// # Ok(()) }
 /// ```
 pub struct Ticks<P> {

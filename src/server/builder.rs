@@ -4,8 +4,10 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 
+use gofer_net::Clock;
+use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::server::Listener;
-use gofer_net::tls::certificates;
+use gofer_net::tls::{Trust, certificates};
 use tokio::net::TcpListener;
 
 use super::error::RunError;
@@ -117,14 +119,26 @@ impl<E: Extension> Server<E> {
     pub async fn serve(self) -> Result<(), RunError> {
         self.inner.serve().await
     }
-
-    pub(super) fn into_inner(self) -> ServerInner {
-        self.inner
-    }
 }
 
 impl<E> fmt::Debug for Server<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("config", &self.inner.config).finish_non_exhaustive()
     }
+}
+
+/// Serves an extension inside the process of a core: over pipes, trusting the core's certificate,
+/// on its clock.
+///
+/// # Errors
+///
+/// As for [`Server::serve`].
+pub async fn serve_embedded<E: Extension>(
+    config: SystemConfig,
+    listener: MemoryListener,
+    gofer: Network,
+    trust: Trust,
+    clock: Clock,
+) -> Result<(), RunError> {
+    Server::<E>::new(config).inner.embedded(listener, gofer, trust, clock).serve().await
 }

@@ -48,35 +48,27 @@ impl Answer for ConfiguratorAnswer {
     }
 }
 
-impl From<DialogueMessage> for InstallerMessage {
-    fn from(message: DialogueMessage) -> Self {
-        use installer::{ConfigSetting, MessageType};
-        Self {
-            message_type: Some(match message {
-                DialogueMessage::Say(text) => MessageType::Msg(text),
-                DialogueMessage::Ask(text) => MessageType::Query(text),
-                DialogueMessage::Set { key, value } => {
-                    MessageType::ConfigSetting(ConfigSetting { config: key, value })
-                }
-            }),
+/// A dialogue's message as one of a conversation, in which a setting has a name of its own.
+macro_rules! message {
+    ($Message:ident, $module:ident, $Setting:ident, $key:ident) => {
+        impl From<DialogueMessage> for $Message {
+            fn from(message: DialogueMessage) -> Self {
+                use $module::{MessageType, $Setting};
+                let message = match message {
+                    DialogueMessage::Say(text) => MessageType::Msg(text),
+                    DialogueMessage::Ask(text) => MessageType::Query(text),
+                    DialogueMessage::Set { key, value } => {
+                        MessageType::$Setting($Setting { $key: key, value })
+                    }
+                };
+                Self { message_type: Some(message) }
+            }
         }
-    }
+    };
 }
 
-impl From<DialogueMessage> for ConfiguratorMessage {
-    fn from(message: DialogueMessage) -> Self {
-        use configurator::{MessageType, ParamSetting};
-        Self {
-            message_type: Some(match message {
-                DialogueMessage::Say(text) => MessageType::Msg(text),
-                DialogueMessage::Ask(text) => MessageType::Query(text),
-                DialogueMessage::Set { key, value } => {
-                    MessageType::ParamSetting(ParamSetting { param: key, value })
-                }
-            }),
-        }
-    }
-}
+message!(InstallerMessage, installer, ConfigSetting, config);
+message!(ConfiguratorMessage, configurator, ParamSetting, param);
 
 struct Incoming<A>(Streaming<A>);
 

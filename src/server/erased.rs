@@ -76,7 +76,6 @@ impl Prepared {
 }
 
 /// What an author declared that no text could ever set, as a sentence.
-#[must_use]
 pub fn misdeclared<E: Extension>() -> Option<String> {
     let sentence = |what: &str, field: &str| {
         format!(

@@ -15,6 +15,7 @@ use std::time::Duration;
 /// assert_eq!(limits.stop_grace(), Duration::from_secs(1));
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Limits {
     connections: gofer_net::Limits,
     message_bytes: usize,
@@ -46,13 +47,11 @@ impl Limits {
     ///
     /// Gofer needs one. At the limit, a new connection replaces the oldest one that has not shown a
     /// valid token, so that a flood of unauthenticated peers does not keep Gofer out.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.connections
     }
 
     /// Sets [`connections`](Self::connections); at least 1.
-    #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections.connections = connections.max(1);
         self
@@ -60,13 +59,11 @@ impl Limits {
 
     /// Calls in flight on one connection; default 256. Further calls wait in the caller's HTTP/2
     /// implementation.
-    #[must_use]
     pub fn calls_per_connection(&self) -> u32 {
         self.connections.calls_per_connection
     }
 
     /// Sets [`calls_per_connection`](Self::calls_per_connection); at least 1.
-    #[must_use]
     pub fn with_calls_per_connection(mut self, calls: u32) -> Self {
         self.connections.calls_per_connection = calls.max(1);
         self
@@ -74,13 +71,11 @@ impl Limits {
 
     /// The largest message accepted, in bytes; default 40 MiB, enough for an external event of 32
     /// MiB. Only callers with the token can send one.
-    #[must_use]
     pub fn message_bytes(&self) -> usize {
         self.message_bytes
     }
 
     /// Sets [`message_bytes`](Self::message_bytes).
-    #[must_use]
     pub fn with_message_bytes(mut self, bytes: usize) -> Self {
         self.message_bytes = bytes;
         self
@@ -88,26 +83,22 @@ impl Limits {
 
     /// Conversations at once with administrators, and as many with owners of pipelines; default 64.
     /// Further ones are refused with `RESOURCE_EXHAUSTED`.
-    #[must_use]
     pub fn conversations(&self) -> usize {
         self.conversations
     }
 
     /// Sets [`conversations`](Self::conversations).
-    #[must_use]
     pub fn with_conversations(mut self, conversations: usize) -> Self {
         self.conversations = conversations.min(tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
     /// The time for a TLS handshake; default 5 s.
-    #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
         self.connections.handshake_timeout
     }
 
     /// Sets [`handshake_timeout`](Self::handshake_timeout).
-    #[must_use]
     pub fn with_handshake_timeout(mut self, timeout: Duration) -> Self {
         self.connections.handshake_timeout = timeout.min(MAX_TIME);
         self
@@ -115,13 +106,11 @@ impl Limits {
 
     /// The time from the handshake to the complete headers of the first call; default 30 s. A
     /// connection that makes no call in this time is closed.
-    #[must_use]
     pub fn first_call_timeout(&self) -> Duration {
         self.connections.first_call_timeout
     }
 
     /// Sets [`first_call_timeout`](Self::first_call_timeout).
-    #[must_use]
     pub fn with_first_call_timeout(mut self, timeout: Duration) -> Self {
         self.connections.first_call_timeout = timeout.min(MAX_TIME);
         self
@@ -130,13 +119,11 @@ impl Limits {
     /// The time that a cancelled `serve` has before it is dropped, and the time that the author's
     /// `shutdown` has; default 3 s each. With one second for open connections, a stop takes at most
     /// 7 s by default: less than the 10 s after which Docker kills a container.
-    #[must_use]
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
     }
 
     /// Sets [`stop_grace`](Self::stop_grace).
-    #[must_use]
     pub fn with_stop_grace(mut self, grace: Duration) -> Self {
         self.stop_grace = grace.min(MAX_TIME);
         self

@@ -9,7 +9,6 @@ mod auth;
 mod builder;
 mod catch_panic;
 mod conversation;
-mod embedded;
 mod erased;
 mod error;
 mod health;
@@ -26,13 +25,12 @@ mod supervisor;
 mod system_config;
 mod telemetry;
 
-pub use builder::Server;
+pub use builder::{Server, serve_embedded};
 pub use error::RunError;
 pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 pub use catch_panic::panic_message;
-pub use embedded::serve_embedded;
 pub use erased::misdeclared;
 pub use signals::Signals;
 pub use system_config::PREFIX;

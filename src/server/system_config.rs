@@ -154,37 +154,31 @@ impl SystemConfig {
 
     /// Whether any of the variables is set, as they are if Gofer, and not a person, started this
     /// process.
-    #[must_use]
     pub fn is_in_env() -> bool {
         std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with(PREFIX))
     }
 
     /// The name under which the extension is installed.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// How much to log; default info.
-    #[must_use]
     pub fn log_level(&self) -> LogLevel {
         self.log_level
     }
 
     /// The address to listen on; default `0.0.0.0:8082`.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// Where Gofer's API is; default `localhost:8080`.
-    #[must_use]
     pub fn gofer_host(&self) -> &GoferAddress {
         &self.gofer_host
     }
 
     /// Whether Gofer's certificate is not verified; default false.
-    #[must_use]
     pub fn skip_tls_verify(&self) -> bool {
         self.skip_tls_verify
     }
@@ -322,7 +316,6 @@ pub struct SystemConfigError(Vec<String>);
 
 impl SystemConfigError {
     /// One sentence for each problem, beginning with the name of the variable.
-    #[must_use]
     pub fn problems(&self) -> &[String] {
         &self.0
     }

@@ -5,6 +5,12 @@
 //! in `calls.rs`, many unauthenticated peers in `unauthenticated.rs`, more connections than the
 //! limit in `load.rs`, and floods of answers in conversations in `answers.rs`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails here fails a test"
+)]
 #![allow(unreachable_pub, reason = "the parts are modules of this test")]
 
 #[path = "../support/mod.rs"]

@@ -86,11 +86,8 @@ impl NamespaceCommand {
             }
             Self::Delete { id } => {
                 let request = proto::DeleteNamespaceRequest { id: id.clone() };
-                session
-                    .api()
-                    .delete_namespace(with_long_timeout(request))
-                    .await
-                    .map_err(not_found)?;
+                let answer = session.api().delete_namespace(with_long_timeout(request)).await;
+                answer.map_err(not_found)?;
                 Ok(session.out.done(&format!("Deleted {id}."), &json!({ "deleted": id }))?)
             }
         }

@@ -113,22 +113,14 @@ async fn run_put(put: PutObject, session: &Session) -> Result<(), Failure> {
         let key = key.clone();
         let request =
             proto::PutRunObjectRequest { namespace_id, pipeline_id, run_id, key, content, force };
-        let answer = session
-            .api()
-            .put_run_object(with_long_timeout(request))
-            .await
-            .map_err(already_exists)?;
-        answer.into_inner().bytes
+        let answer = session.api().put_run_object(with_long_timeout(request)).await;
+        answer.map_err(already_exists)?.into_inner().bytes
     } else {
         let key = key.clone();
         let request =
             proto::PutPipelineObjectRequest { namespace_id, pipeline_id, key, content, force };
-        let answer = session
-            .api()
-            .put_pipeline_object(with_long_timeout(request))
-            .await
-            .map_err(already_exists)?;
-        let answer = answer.into_inner();
+        let answer = session.api().put_pipeline_object(with_long_timeout(request)).await;
+        let answer = answer.map_err(already_exists)?.into_inner();
         if !answer.object_evicted.is_empty() {
             note(&format!(
                 "Removed the oldest object, {}: a pipeline keeps at most {} objects.",
@@ -150,21 +142,12 @@ async fn get(
     let Pipeline { namespace: namespace_id, id: pipeline_id } = session.pipeline(&scope.pipeline);
     let content = if let Some(run_id) = scope.run {
         let request = proto::GetRunObjectRequest { namespace_id, pipeline_id, run_id, key };
-        session
-            .api()
-            .get_run_object(with_long_timeout(request))
-            .await
-            .map_err(not_found)?
-            .into_inner()
-            .content
+        let answer = session.api().get_run_object(with_long_timeout(request)).await;
+        answer.map_err(not_found)?.into_inner().content
     } else {
         let request = proto::GetPipelineObjectRequest { namespace_id, pipeline_id, key };
-        let answer = session
-            .api()
-            .get_pipeline_object(with_long_timeout(request))
-            .await
-            .map_err(not_found)?;
-        answer.into_inner().content
+        let answer = session.api().get_pipeline_object(with_long_timeout(request)).await;
+        answer.map_err(not_found)?.into_inner().content
     };
     match output {
         Some(path) => {

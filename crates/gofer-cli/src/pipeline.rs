@@ -154,11 +154,8 @@ impl PipelineCommand {
             Self::Delete { pipeline } => {
                 let Pipeline { namespace, id } = session.pipeline(&pipeline);
                 let request = proto::DeletePipelineRequest { namespace_id: namespace, id };
-                session
-                    .api()
-                    .delete_pipeline(with_long_timeout(request))
-                    .await
-                    .map_err(pipeline_not_found)?;
+                let answer = session.api().delete_pipeline(with_long_timeout(request)).await;
+                answer.map_err(pipeline_not_found)?;
                 done(session, "Deleted", &pipeline)
             }
             Self::Extend(Extend { pipeline, extension, label, settings }) => {

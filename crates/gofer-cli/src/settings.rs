@@ -6,7 +6,6 @@ use std::{fs, io};
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use gofer_core::internal::files;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -146,7 +145,7 @@ impl ConfigFile {
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory)?;
             }
-            files::replace(path, text.as_bytes(), 0o600)
+            gofer_core::internal::replace(path, text.as_bytes(), 0o600)
         };
         write().map_err(|error| Failure::file("write", path, &error))
     }

@@ -67,6 +67,18 @@ pub(crate) struct Parameters {
     interactive: bool,
 }
 
+/// A request that names a subscription.
+macro_rules! named {
+    ($Request:ident, $pipeline:expr, $extension:expr, $label:expr) => {
+        proto::$Request {
+            namespace_id: $pipeline.namespace.clone(),
+            pipeline_id: $pipeline.id.clone(),
+            extension_name: $extension.into(),
+            extension_label: $label.into(),
+        }
+    };
+}
+
 impl SubscriptionCommand {
     pub(crate) async fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
@@ -75,13 +87,9 @@ impl SubscriptionCommand {
                 get(session, &session.pipeline(&pipeline), extension, label).await
             }
             Self::Enable { pipeline, extension, label } => {
-                let Pipeline { namespace, id } = session.pipeline(&pipeline);
-                let request = proto::EnablePipelineExtensionSubscriptionRequest {
-                    namespace_id: namespace,
-                    pipeline_id: id,
-                    extension_name: extension,
-                    extension_label: label,
-                };
+                let pipeline = session.pipeline(&pipeline);
+                let request =
+                    named!(EnablePipelineExtensionSubscriptionRequest, pipeline, extension, label);
                 let mut api = session.api();
                 api.enable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
@@ -89,13 +97,9 @@ impl SubscriptionCommand {
                 Ok(session.out.done("Enabled the subscription.", &json!({ "enabled": true }))?)
             }
             Self::Disable { pipeline, extension, label } => {
-                let Pipeline { namespace, id } = session.pipeline(&pipeline);
-                let request = proto::DisablePipelineExtensionSubscriptionRequest {
-                    namespace_id: namespace,
-                    pipeline_id: id,
-                    extension_name: extension,
-                    extension_label: label,
-                };
+                let pipeline = session.pipeline(&pipeline);
+                let request =
+                    named!(DisablePipelineExtensionSubscriptionRequest, pipeline, extension, label);
                 let mut api = session.api();
                 api.disable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
@@ -167,12 +171,7 @@ pub(crate) async fn delete(
     extension: &str,
     label: &str,
 ) -> Result<(), Failure> {
-    let request = proto::DeletePipelineExtensionSubscriptionRequest {
-        namespace_id: pipeline.namespace.clone(),
-        pipeline_id: pipeline.id.clone(),
-        extension_name: extension.to_owned(),
-        extension_label: label.to_owned(),
-    };
+    let request = named!(DeletePipelineExtensionSubscriptionRequest, pipeline, extension, label);
     let mut api = session.api();
     api.delete_pipeline_extension_subscription(with_long_timeout(request))
         .await
@@ -200,12 +199,7 @@ async fn get(
     extension: String,
     label: String,
 ) -> Result<(), Failure> {
-    let request = proto::GetPipelineExtensionSubscriptionRequest {
-        namespace_id: pipeline.namespace.clone(),
-        pipeline_id: pipeline.id.clone(),
-        extension_name: extension,
-        extension_label: label,
-    };
+    let request = named!(GetPipelineExtensionSubscriptionRequest, pipeline, extension, label);
     let answer = session.api().get_pipeline_extension_subscription(request).await;
     let subscription = answer.map_err(not_found)?.into_inner().subscription.unwrap_or_default();
     let mut lines = vec![

@@ -53,7 +53,7 @@ impl fmt::Debug for CoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoreBuilder")
             .field("listen", &self.listen)
-            .field("store", &self.store)
+            .field("store", &self.store.path)
             .field("log_level", &self.log_level)
             .field("health_check_period", &self.health_check_period)
             .field("run_handler", &self.run_handler)

@@ -146,16 +146,14 @@ fn configurator_message(
 /// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
 /// # }
 ///
-/// # async fn example() -> Result<()> {
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<()> {
 /// let core = Core::in_memory().await?;
 /// let conversation = core.converse_with_installer::<Interval>(["30s"]).await?;
 /// assert!(conversation.is_complete);
 /// assert!(conversation.questions[0].contains("The shortest interval."));
 /// assert_eq!(conversation.settings["min_interval"], "30s");
-/// # Ok(())
-/// # }
-/// # tokio::runtime::Builder::new_current_thread()
-/// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -362,7 +362,6 @@ impl Core {
     }
 
     /// Returns all runs of a pipeline, newest first; none if it does not exist.
-    #[must_use]
     pub fn runs(&self, pipeline: impl Into<PipelineId>) -> Vec<RunInfo> {
         let pipeline = pipeline.into();
         let runs = self.inner.store.runs(pipeline.namespace(), pipeline.pipeline());
@@ -370,19 +369,16 @@ impl Core {
     }
 
     /// Returns a client that may do everything.
-    #[must_use]
     pub fn client(&self) -> &Gofer {
         &self.inner.client
     }
 
     /// Returns the token of [`client`](Self::client), for your own clients.
-    #[must_use]
     pub fn token(&self) -> &str {
         &self.inner.token
     }
 
     /// Returns the address that the API listens on, if it does.
-    #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.inner.serving.address()
     }
@@ -391,7 +387,6 @@ impl Core {
     /// is one.
     #[cfg(feature = "webhooks")]
     #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
-    #[must_use]
     pub fn external_events_address(&self) -> Option<SocketAddr> {
         self.inner.external.as_ref().map(External::address)
     }
@@ -399,14 +394,12 @@ impl Core {
     /// Returns the certificate of the API as PEM, for your own clients. Unless [`CoreBuilder::tls`]
     /// set it, it is for `localhost`, the loopback addresses and the address that the core listens
     /// on.
-    #[must_use]
     pub fn certificate(&self) -> &str {
         &self.inner.certificate
     }
 
     /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can reach
     /// the core can do once.
-    #[must_use]
     pub fn awaits_first_token(&self) -> bool {
         self.inner.store.awaits_first_token()
     }

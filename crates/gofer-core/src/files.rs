@@ -60,7 +60,6 @@ impl NewFile {
     }
 
     /// The temporary name.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.temporary
     }

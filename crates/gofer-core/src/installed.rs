@@ -47,7 +47,8 @@ pub struct ExtensionInfo {
 /// #     }
 /// # }
 ///
-/// # async fn example() -> Result<()> {
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<()> {
 /// let core = Core::in_memory().await?;
 /// let interval = core.install::<Interval>("interval", [("min_interval", "30s")]).await?;
 /// assert_eq!(interval.status()?.state, ExtensionState::Running);
@@ -65,10 +66,7 @@ pub struct ExtensionInfo {
 /// interval.unsubscribe("default/nightly", "often").await?;
 /// interval.uninstall().await?;
 /// assert_eq!(interval.status().unwrap_err().kind(), ErrorKind::NotFound);
-/// # Ok(())
-/// # }
-/// # tokio::runtime::Builder::new_current_thread()
-/// #     .enable_all().start_paused(true).build().unwrap().block_on(example()).unwrap();
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Installed {
@@ -262,13 +260,11 @@ impl Installed {
     }
 
     /// The name that it is installed under.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The ID of its process, if it has its own.
-    #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         self.core.inner.extensions.process_id(&self.name)
     }

@@ -108,21 +108,6 @@
 //!   first container.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// The library neither panics, prints nor ends the process; tests may.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::dbg_macro,
-        clippy::exit,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::print_stderr,
-        clippy::print_stdout,
-        clippy::todo,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 /// The guides.
 #[cfg(doc)]
@@ -160,9 +145,7 @@ mod sync;
 /// change or disappear in any version.
 #[doc(hidden)]
 pub mod internal {
-    pub mod files {
-        pub use crate::files::*;
-    }
+    pub use crate::files::*;
 }
 
 pub use self::core::Core;
@@ -189,7 +172,6 @@ pub const NO_SETTINGS: [(&str, &str); 0] = [];
 /// ```
 /// assert_eq!(gofer_core::hours(2), std::time::Duration::from_secs(7200));
 /// ```
-#[must_use]
 pub const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 60 * 60)
 }
@@ -199,7 +181,6 @@ pub const fn hours(hours: u64) -> Duration {
 /// ```
 /// assert_eq!(gofer_core::minutes(2), std::time::Duration::from_secs(120));
 /// ```
-#[must_use]
 pub const fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(minutes * 60)
 }
@@ -209,7 +190,6 @@ pub const fn minutes(minutes: u64) -> Duration {
 /// ```
 /// assert_eq!(gofer_core::seconds(2), std::time::Duration::from_secs(2));
 /// ```
-#[must_use]
 pub const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

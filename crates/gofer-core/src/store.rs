@@ -29,7 +29,6 @@ mod runs;
 #[cfg_attr(not(feature = "store"), path = "store/no_seal.rs")]
 mod seal;
 mod secrets;
-#[cfg_attr(not(feature = "store"), path = "store/no_setup.rs")]
 mod setup;
 mod subscription_locks;
 mod subscriptions;

@@ -14,24 +14,8 @@
 //! assert!(backoff.pause() <= Duration::from_millis(100));
 //! ```
 
-// The library neither panics, prints nor ends the process; tests may.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::dbg_macro,
-        clippy::exit,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::print_stderr,
-        clippy::print_stdout,
-        clippy::todo,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 #![allow(
     missing_docs,
-    clippy::must_use_candidate,
     clippy::missing_errors_doc,
     reason = "internal: documented only where needed"
 )]

@@ -8,10 +8,8 @@
 //! - [`server`]: the traits and services for who answers the calls.
 //! - [`embedded`]: the service that the embedded core offers beside Gofer's API.
 //!
-//! Everything but [`FILE_DESCRIPTOR_SET`] is generated from the `.proto` files in the workspace's
-//! `proto/` and checked in, so users need no `protoc` and run no code generation. A test fails if
-//! the two disagree; after an edit to a `.proto` file, `UPDATE_PROTO=1 cargo test -p gofer-proto`
-//! generates the code again.
+//! The code is generated from the workspace's `proto/` and checked in, so users need no `protoc`. A
+//! test fails if the two disagree; `UPDATE_PROTO=1 cargo test -p gofer-proto` generates it again.
 //!
 //! Times are Unix milliseconds, and 0 if something has not happened. Value 0 of an enum means that
 //! nothing is known. In requests to Gofer, an empty `namespace_id` means `default`.

@@ -8,6 +8,17 @@
 //!   value of the contract, was not derived from the `.proto` files, and no command rewrites it: a
 //!   difference is an incompatibility with Gofer's servers and never an update to accept.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "what fails here fails a test"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

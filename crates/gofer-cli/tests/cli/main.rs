@@ -5,6 +5,17 @@
 //! an interrupt. All others are expected output, in this order, with any lines between them; `…`
 //! stands for any text.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "what fails here fails a test"
+)]
+
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;

@@ -9,10 +9,24 @@ use tonic::{Code, Status};
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::{check_name, or_default, status_reason};
+use crate::store::{check_name, status_reason};
 use gofer_proto::extension::ExtensionState;
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::{self, PipelineExtensionSubscription as Subscription};
+
+/// The subscription that a request names, with only its names set. Its namespace must be one that
+/// the caller may enter.
+macro_rules! named {
+    ($caller:expr, $request:expr) => {
+        Subscription {
+            namespace: $caller.enter(&$request.namespace_id)?.to_owned(),
+            pipeline: $request.pipeline_id,
+            name: $request.extension_name,
+            label: $request.extension_label,
+            ..Default::default()
+        }
+    };
+}
 
 impl Api {
     pub(super) async fn create_pipeline_extension_subscription(
@@ -64,12 +78,7 @@ impl Api {
         caller: &Caller,
         request: proto::EnablePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::EnablePipelineExtensionSubscriptionResponse, Status> {
-        let named = named(
-            caller.enter(&request.namespace_id)?,
-            request.pipeline_id,
-            request.extension_name,
-            request.extension_label,
-        );
+        let named = named!(caller, request);
         let api = self.clone();
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
@@ -86,12 +95,7 @@ impl Api {
         caller: &Caller,
         request: proto::DisablePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::DisablePipelineExtensionSubscriptionResponse, Status> {
-        let named = named(
-            caller.enter(&request.namespace_id)?,
-            request.pipeline_id,
-            request.extension_name,
-            request.extension_label,
-        );
+        let named = named!(caller, request);
         let api = self.clone();
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
@@ -107,12 +111,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeletePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::DeletePipelineExtensionSubscriptionResponse, Status> {
-        let named = named(
-            caller.enter(&request.namespace_id)?,
-            request.pipeline_id,
-            request.extension_name,
-            request.extension_label,
-        );
+        let named = named!(caller, request);
         let api = self.clone();
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
@@ -183,10 +182,4 @@ impl Api {
         let Subscription { namespace, pipeline, name, label, .. } = named;
         self.store.set_subscription_status(namespace, pipeline, name, label, state, "")
     }
-}
-
-/// A subscription of which only the names are set.
-fn named(namespace: &str, pipeline: String, name: String, label: String) -> Subscription {
-    let namespace = or_default(namespace).to_owned();
-    Subscription { namespace, pipeline, name, label, ..Default::default() }
 }

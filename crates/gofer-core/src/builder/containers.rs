@@ -13,16 +13,14 @@ impl CoreBuilder {
     /// container.
     ///
     /// ```
-    /// # async fn example() -> gofer_sdk::Result<()> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
     /// use gofer_core::{Core, NO_SETTINGS};
     ///
     /// let core = Core::builder().container_engine("unix:///nonexistent").start().await?;
     /// let refused = core.install_image("interval", "interval:1.0", NO_SETTINGS).await;
     /// assert!(refused.unwrap_err().to_string().contains("no container engine answers"));
-    /// # Ok(())
-    /// # }
-    /// # tokio::runtime::Builder::new_current_thread()
-    /// #     .enable_all().build().unwrap().block_on(example()).unwrap();
+    /// # Ok(()) }
     /// ```
     pub fn container_engine(mut self, address: impl Into<String>) -> Self {
         self.container_engine = Some(address.into());

@@ -14,6 +14,7 @@ use std::time::Duration;
 /// assert_eq!(limits.body_bytes(), 1024 * 1024);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ExternalEventLimits {
     body_bytes: usize,
     memory_bytes: usize,
@@ -52,13 +53,11 @@ impl ExternalEventLimits {
     /// An extension that uses this SDK accepts messages of up to [40
     /// MiB](gofer_sdk::Limits::message_bytes) by default. If an event is too large for its
     /// extension, the answer is 413, too.
-    #[must_use]
     pub fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
     /// Sets [`body_bytes`](Self::body_bytes).
-    #[must_use]
     pub fn with_body_bytes(mut self, bytes: usize) -> Self {
         self.body_bytes = bytes.min(usize::MAX / 16);
         self
@@ -71,14 +70,12 @@ impl ExternalEventLimits {
     /// The events of an extension never hold more of it than they leave free, so an extension that
     /// hangs holds at most half of it. A body for which there is no memory waits for up to
     /// [`queue_timeout`](Self::queue_timeout).
-    #[must_use]
     pub fn memory_bytes(&self) -> usize {
         // An extension may hold half of it, which then fits two bodies.
         self.memory_bytes.max(4 * (self.body_bytes + HEAD_BYTES))
     }
 
     /// Sets [`memory_bytes`](Self::memory_bytes).
-    #[must_use]
     pub fn with_memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes;
         self
@@ -87,13 +84,11 @@ impl ExternalEventLimits {
     /// The number of open connections; default 2048, each of which takes about 64 KiB at most. At
     /// the limit, or if the process has too many open files, the connection that has kept the core
     /// waiting longest for the rest of its request is closed in favor of the new one.
-    #[must_use]
     pub fn connections(&self) -> usize {
         self.connections
     }
 
     /// Sets [`connections`](Self::connections); at least 1.
-    #[must_use]
     pub fn with_connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
@@ -102,13 +97,11 @@ impl ExternalEventLimits {
     /// The number of events that an extension handles at once; default 128, half of the calls that
     /// an extension accepts on a connection, so that subscriptions and health checks still get
     /// through. Further events wait for up to [`queue_timeout`](Self::queue_timeout).
-    #[must_use]
     pub fn calls_per_extension(&self) -> usize {
         self.calls_per_extension
     }
 
     /// Sets [`calls_per_extension`](Self::calls_per_extension); at least 1.
-    #[must_use]
     pub fn with_calls_per_extension(mut self, calls: usize) -> Self {
         self.calls_per_extension = calls.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
@@ -116,13 +109,11 @@ impl ExternalEventLimits {
 
     /// The time for a TLS handshake, and then for the request line and headers, counted from the
     /// end of the previous request; default 30 s. A request that has begun by then is answered 408.
-    #[must_use]
     pub fn header_timeout(&self) -> Duration {
         self.header_timeout
     }
 
     /// Sets [`header_timeout`](Self::header_timeout).
-    #[must_use]
     pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout.min(LONGEST);
         self
@@ -133,13 +124,11 @@ impl ExternalEventLimits {
     ///
     /// While memory is short, a body of more than 32 KiB has to arrive at 256 KiB per second, or it
     /// is answered 408 as well.
-    #[must_use]
     pub fn body_timeout(&self) -> Duration {
         self.body_timeout
     }
 
     /// Sets [`body_timeout`](Self::body_timeout).
-    #[must_use]
     pub fn with_body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout.min(LONGEST);
         self
@@ -147,13 +136,11 @@ impl ExternalEventLimits {
 
     /// How long an event waits for memory, and then for a free call to the extension, before it is
     /// answered 503; default 10 s.
-    #[must_use]
     pub fn queue_timeout(&self) -> Duration {
         self.queue_timeout
     }
 
     /// Sets [`queue_timeout`](Self::queue_timeout).
-    #[must_use]
     pub fn with_queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = timeout.min(LONGEST);
         self

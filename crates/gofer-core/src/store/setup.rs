@@ -1,26 +1,29 @@
 //! The options of the store.
 
-use std::fmt;
+#![cfg_attr(
+    not(feature = "store"),
+    expect(
+        dead_code,
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "nothing sets them"
+    )
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gofer_net::Clock;
-use gofer_sdk::{Error, Result};
+use gofer_sdk::Result;
 
 use super::Store;
+#[cfg(feature = "store")]
 use super::seal::key_from_hex;
 
 #[derive(Clone, Default)]
 pub(crate) struct StoreSetup {
     pub(crate) path: Option<PathBuf>,
     pub(crate) key: Option<String>,
-}
-
-/// Without the key.
-impl fmt::Debug for StoreSetup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.path.fmt(f)
-    }
 }
 
 impl StoreSetup {
@@ -31,16 +34,18 @@ impl StoreSetup {
 
     /// Opens the store. Reads the whole file, so not on a thread of the runtime.
     pub(crate) fn open(self, clock: Clock) -> Result<Arc<Store>> {
-        let key = match &self.key {
-            None => None,
-            Some(text) => Some(key_from_hex(text).ok_or_else(|| {
+        #[cfg(feature = "store")]
+        {
+            let wrong = || {
                 let why = "must be 64 hexadecimal digits";
-                Error::invalid_configuration("encryption_key", why)
-            })?),
-        };
-        match self.path {
-            Some(path) => Store::open(clock, &path, key),
-            None => Ok(Store::new(clock)),
+                gofer_sdk::Error::invalid_configuration("encryption_key", why)
+            };
+            let key = self.key.as_deref().map(|key| key_from_hex(key).ok_or_else(wrong));
+            let key = key.transpose()?;
+            if let Some(path) = self.path {
+                return Store::open(clock, &path, key);
+            }
         }
+        Ok(Store::new(clock))
     }
 }

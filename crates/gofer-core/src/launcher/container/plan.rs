@@ -97,12 +97,7 @@ pub(super) fn published(ports: &bollard::models::PortMap) -> Option<u16> {
 }
 
 pub(super) fn launch_label(digest: &[u8; 32]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(digest)
 }
 
 /// A readable, valid and unique name.
