@@ -29,7 +29,7 @@ const MOST_RUNS: usize = 500;
 const OUTAGES: usize = 4;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const HANG_TIMEOUT: Duration = Duration::from_secs(120);
 
 async fn follow(caller: &Caller) -> Result<Streaming<proto::ListEventsResponse>, Status> {
     let request = proto::ListEventsRequest { reverse: false, follow: true };
@@ -131,7 +131,7 @@ async fn a_follower_whose_connection_breaks_again_and_again_sees_each_event_once
         follower.follow(&mut follow(&caller).await.unwrap(), usize::MAX, to).await;
         assert_eq!(follower.last, to);
     };
-    tokio::time::timeout(PATIENCE, all).await.expect("events are missing");
+    tokio::time::timeout(HANG_TIMEOUT, all).await.expect("events are missing");
     assert_eq!(follower.completed, STARTERS * RUNS);
     core.stop().await;
 }
@@ -189,7 +189,7 @@ async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_onc
         follower.follow(&mut follow(&caller).await.unwrap(), usize::MAX, to).await;
         assert_eq!(follower.last, to);
     };
-    tokio::time::timeout(PATIENCE, all).await.expect("events are missing");
+    tokio::time::timeout(HANG_TIMEOUT, all).await.expect("events are missing");
     core.stop().await;
 }
 
@@ -214,7 +214,7 @@ async fn end(events: &mut Streaming<proto::ListEventsResponse>) -> Code {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, ended).await.expect("the stream goes on")
+    tokio::time::timeout(HANG_TIMEOUT, ended).await.expect("the stream goes on")
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn a_stream_ends_when_its_token_is_disabled_or_deleted() {
         ..Default::default()
     };
     api.register_pipeline_config(request).await.unwrap();
-    let next = tokio::time::timeout(PATIENCE, goes_on.message()).await.unwrap().unwrap();
+    let next = tokio::time::timeout(HANG_TIMEOUT, goes_on.message()).await.unwrap().unwrap();
     assert_eq!(next.unwrap().event.unwrap().r#type, "PIPELINE_REGISTERED");
     core.stop().await;
 }
