@@ -350,17 +350,17 @@ fn is_running(process: u32) -> bool {
 async fn a_stop_leaves_no_orphans_even_of_extensions_that_are_restarting() {
     let core = core().await;
     let script = Script::breakable("stop");
-    let (one, other) = (
-        install(&core, "one", &interval()).await,
-        install(&core, "restarting-at-the-stop", &script.program()).await,
-    );
+    // Unique on the machine: the program may be running several times.
+    let name = format!("restarting-at-the-stop-{}", std::process::id());
+    let (one, other) =
+        (install(&core, "one", &interval()).await, install(&core, &name, &script.program()).await);
     let processes = [one.process_id().unwrap(), other.process_id().unwrap()];
     script.break_it();
     signal(processes[1], "KILL");
     within(other.wait_for(|status| status.restarts >= 1)).await;
     within(core.stop()).await;
     assert!(!processes.into_iter().any(exists));
-    assert_eq!(launched_as("restarting-at-the-stop"), 0);
+    assert_eq!(launched_as(&name), 0);
 }
 
 /// How many processes were launched as the extension of this name.
