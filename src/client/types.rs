@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use gofer_net::from_unix_millis;
 use gofer_proto as proto;
 
 /// A pipeline and the namespace it is in.
@@ -178,7 +179,7 @@ impl RunInfo {
 
     /// When it started, by Gofer's clock, to the millisecond.
     pub fn started(&self) -> SystemTime {
-        time(self.0.started)
+        from_unix_millis(self.0.started)
     }
 
     pub(crate) fn started_unix_millis(&self) -> i64 {
@@ -188,7 +189,7 @@ impl RunInfo {
     /// When it ended, by Gofer's clock, to the millisecond; `None` before.
     pub fn ended(&self) -> Option<SystemTime> {
         let ended = self.0.ended;
-        (ended > 0).then(|| time(ended))
+        (ended > 0).then(|| from_unix_millis(ended))
     }
 
     /// How far it has got.
@@ -282,13 +283,9 @@ impl From<proto::Event> for Event {
             id: event.id,
             kind: event.r#type,
             details: event.details,
-            emitted: time(event.emitted),
+            emitted: from_unix_millis(event.emitted),
         }
     }
-}
-
-fn time(unix_millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(unix_millis.unsigned_abs())
 }
 
 pub(crate) fn start_request(

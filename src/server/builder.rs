@@ -5,8 +5,8 @@ use std::future::Future;
 use std::marker::PhantomData;
 
 use gofer_net::Clock;
+use gofer_net::Listener;
 use gofer_net::memory::{MemoryListener, Network};
-use gofer_net::server::Listener;
 use gofer_net::tls::{Trust, certificates};
 use tokio::net::TcpListener;
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use gofer_net::server::Listener;
+use gofer_net::Listener;
 use gofer_net::tls::Trust;
 use gofer_net::{Clock, Dial};
 use tokio::net::TcpListener;

@@ -207,7 +207,7 @@ impl Extensions {
         }
     }
 
-    /// Ends the processes and containers that an earlier core, which was killed, left behind.
+    /// Ends the orphans of an earlier core that was killed: its processes and containers.
     pub(super) async fn end_orphans(&self) {
         let launches = self.store.launches();
         if launches.is_empty() {

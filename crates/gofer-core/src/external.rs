@@ -43,8 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::extensions::Extensions;
 use delivery::Deliveries;
+use gofer_net::Listener;
 use gofer_net::admission::Connections;
-use gofer_net::server::Listener;
 use gofer_net::tls::server_config;
 use gofer_sdk::{Error, Result};
 use quota::Quota;

@@ -108,6 +108,13 @@ impl Drop for NewFile {
     }
 }
 
+/// The path of a file beside another one, whose name has a suffix more.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 /// Where a path leads once all symlinks in its last part are followed, whether there is a file or
 /// not.
 fn follow(path: &Path) -> io::Result<PathBuf> {

@@ -35,8 +35,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a health check may take: long enough for an extension that is merely busy.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How many health checks must fail in a row before an extension counts as unhealthy. A single
-/// check may get lost.
+/// How many health checks must fail in a row before an extension counts as unhealthy. One
+/// failure may be a lost packet.
 const HEALTH_FAILURES: u32 = 3;
 
 /// Between attempts to call an extension that is not listening yet.

@@ -17,9 +17,10 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use gofer_net::Limits;
+use gofer_net::Listener;
 use gofer_net::auth::Authorize;
 use gofer_net::memory::Network;
-use gofer_net::server::{Handler, Listener, serve};
+use gofer_net::server::{Handler, serve};
 
 /// The certificates that are used.
 pub(super) struct Tls {

@@ -55,6 +55,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
+#[cfg(feature = "store")]
+use crate::files;
 use disk::Disk;
 use events::EventLog;
 use gofer_net::Clock;
@@ -131,9 +133,7 @@ impl Store {
         let seal = Arc::new(if let Some(key) = key {
             Seal::new(&key)?
         } else {
-            let mut key_path = path.as_os_str().to_owned();
-            key_path.push(".key");
-            Seal::from_file(Path::new(&key_path))?
+            Seal::from_file(&files::with_suffix(path, ".key"))?
         });
         let mut tables = Tables::new(Some(Arc::clone(&seal)));
         let progress = tables.events.announcements();

@@ -55,9 +55,9 @@ pub fn unix_millis(time: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A time from the contract.
+/// A time from the contract. One before 1970 reads as 1970.
 pub fn from_unix_millis(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs())
+    UNIX_EPOCH + Duration::from_millis(millis.max(0).unsigned_abs())
 }
 
 fn system_unix() -> Duration {

@@ -42,10 +42,11 @@ pub use effect::{Effect, effect, not_sent};
 pub use limits::Limits;
 pub use transport::{MAX_RESPONSE_BYTES, Transport};
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// A byte stream. Boxed, so that HTTP/2 and TLS are compiled once for all kinds of connections; the
 /// cost of the indirect call is negligible next to the system call or the encryption behind it.
@@ -77,5 +78,24 @@ pub fn tune(stream: &TcpStream) {
     let outcome = outcome.and_then(|()| socket.set_tcp_user_timeout(Some(TCP_DEAD_AFTER)));
     if let Err(error) = outcome {
         tracing::debug!(%error, "cannot set a TCP option");
+    }
+}
+
+/// Accepts connections.
+pub enum Listener {
+    Tcp(TcpListener),
+    Memory(memory::MemoryListener),
+}
+
+impl Listener {
+    pub(crate) async fn accept(&mut self) -> io::Result<BoxStream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                tune(&stream);
+                Ok(Box::new(stream))
+            }
+            Self::Memory(listener) => Ok(listener.accept().await),
+        }
     }
 }

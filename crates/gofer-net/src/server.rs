@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,6 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -31,7 +29,7 @@ use tonic::body::Body;
 
 use crate::admission::{Connections, Evictable};
 use crate::auth::{Authorize, Decision};
-use crate::{BoxStream, Limits, deadline, tune};
+use crate::{BoxStream, Limits, Listener, deadline};
 
 /// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
 /// over.
@@ -53,24 +51,6 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// total, few enough to hold some megabytes at most.
 const UNAUTHENTICATED_CALLS_PER_CONNECTION: usize = 8;
 const UNAUTHENTICATED_CALLS: usize = 1024;
-
-pub enum Listener {
-    Tcp(TcpListener),
-    Memory(crate::memory::MemoryListener),
-}
-
-impl Listener {
-    pub(crate) async fn accept(&mut self) -> io::Result<BoxStream> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                tune(&stream);
-                Ok(Box::new(stream))
-            }
-            Self::Memory(listener) => Ok(listener.accept().await),
-        }
-    }
-}
 
 pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 

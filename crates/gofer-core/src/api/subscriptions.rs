@@ -10,9 +10,9 @@ use tonic::{Code, Status};
 use super::{Api, complete};
 use crate::authorize::Caller;
 use crate::store::{check_name, status_reason};
+use gofer_proto::PipelineExtensionSubscription as Subscription;
 use gofer_proto::extension::ExtensionState;
 use gofer_proto::pipeline_extension_subscription::Status as State;
-use gofer_proto::{self, PipelineExtensionSubscription as Subscription};
 
 /// The subscription that a request names, with only its names set. Its namespace must be one that
 /// the caller may enter.

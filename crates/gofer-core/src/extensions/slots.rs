@@ -1,7 +1,7 @@
 //! The extensions in this process and what is being done to each.
 //!
-//! Changes of one name exclude each other: whoever changes an extension holds a [`SlotGuard`], and
-//! the previous supervisor is aborted. A supervisor that has not noticed yet can change nothing:
+//! Changes of one name exclude each other: a change of an extension holds a [`SlotGuard`], and the
+//! previous supervisor is aborted. A supervisor that has not noticed yet can change nothing:
 //! its [`Lease`] has the generation of the guard that it was started under.
 
 use std::collections::HashMap;
@@ -182,7 +182,7 @@ impl Slots {
         self.changed.subscribe()
     }
 
-    /// Lets nothing come up any more, and returns all that are running.
+    /// Refuses further launches, and returns all extensions that are running.
     pub(super) fn close(&self) -> Vec<Arc<Running>> {
         let slots = {
             let mut table = lock(&self.table);

@@ -1,7 +1,7 @@
 //! The certificate and key that are kept beside a store.
 
 use std::io::{self, ErrorKind::NotFound};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,28 +19,18 @@ use crate::files;
 /// within that time, at the latest for an update.
 const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// Of the two files, behind the name of the store.
+const CERTIFICATE_SUFFIX: &str = ".crt";
+const KEY_SUFFIX: &str = ".crt.key";
+
 /// Anyone may read the certificate, which is public. Only the owner may read the key.
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
-/// The file beside a store that holds its core's certificate.
-fn certificate_path(store: &Path) -> PathBuf {
-    with_suffix(store, ".crt")
-}
-
-fn key_path(store: &Path) -> PathBuf {
-    with_suffix(store, ".crt.key")
-}
-
-fn with_suffix(store: &Path, suffix: &str) -> PathBuf {
-    let mut path = store.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
-}
-
 /// The identity beside a store, which is made if there is none that can be used.
 pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
-    let (certificate_path, key_path) = (certificate_path(store), key_path(store));
+    let certificate_path = files::with_suffix(store, CERTIFICATE_SUFFIX);
+    let key_path = files::with_suffix(store, KEY_SUFFIX);
     let refused = |path: &Path, error: io::Error| {
         let why = format!("the core's `{}` cannot be used: {error}", path.display());
         Error::new(ErrorKind::FailedPrecondition, why)
@@ -58,8 +48,7 @@ pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
             "the core's certificate has expired or is for other names; making a new one"
         );
     }
-    let identity = Identity::for_names(names)
-        .map_err(|status| Error::internal(status.message().to_owned()))?;
+    let identity = super::made(names)?;
     // The key first: a certificate is useless without its key.
     files::replace(&key_path, identity.key.as_bytes(), KEY_MODE)
         .map_err(|e| refused(&key_path, e))?;
@@ -77,7 +66,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 /// Whether a client that trusts only this certificate accepts it at this time for all of these
 /// names.
-pub(super) fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
+fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
     let check = || {
         let chain = certificates(certificate).ok()?;
         let (first, rest) = chain.split_first()?;

@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use std::path::PathBuf;
+
 use super::super::{names, outside};
 use super::*;
 use crate::files::tests::Scratch;
@@ -40,7 +42,8 @@ fn a_pair_that_does_not_match_is_replaced() {
     let directory = Scratch::new();
     let first = kept(&directory.path("gofer.redb"), &names(None)).unwrap();
     let other = Identity::for_names(&names(None)).unwrap();
-    std::fs::write(key_path(&directory.path("gofer.redb")), other.key).unwrap();
+    std::fs::write(files::with_suffix(&directory.path("gofer.redb"), KEY_SUFFIX), other.key)
+        .unwrap();
     let second = kept(&directory.path("gofer.redb"), &names(None)).unwrap();
     assert_ne!(first.certificate, second.certificate);
     assert!(server_config(&second.certificate, &second.key).is_ok());
@@ -51,8 +54,11 @@ fn only_the_owner_reads_the_key() {
     let directory = Scratch::new();
     kept(&directory.path("gofer.redb"), &names(None)).unwrap();
     let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(key_path(&directory.path("gofer.redb"))), 0o600);
-    assert_eq!(mode(certificate_path(&directory.path("gofer.redb"))) & 0o444, 0o444);
+    assert_eq!(mode(files::with_suffix(&directory.path("gofer.redb"), KEY_SUFFIX)), 0o600);
+    assert_eq!(
+        mode(files::with_suffix(&directory.path("gofer.redb"), CERTIFICATE_SUFFIX)) & 0o444,
+        0o444
+    );
     let files = directory.names().len();
     assert_eq!(files, 2, "nothing is left beside them");
 }
