@@ -1,5 +1,4 @@
 use std::os::unix::fs::PermissionsExt as _;
-
 use std::path::PathBuf;
 
 use super::super::{names, outside};
