@@ -28,17 +28,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authorize::{Authenticated, Caller, TokenTable};
+use super::conversations::ResponseStream;
 use super::extensions::Extensions;
 use super::store::Store;
 use gofer_proto as proto;
 use gofer_proto::server::gofer_server::Gofer;
-
-/// The messages that a method streams.
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -229,18 +226,18 @@ methods! {
     }
 
     streaming {
-        type ListEventsStream = Messages<proto::ListEventsResponse>;
+        type ListEventsStream = ResponseStream<proto::ListEventsResponse>;
 
         async fn list_events(
             &self,
             request: Request<proto::ListEventsRequest>,
         ) -> Result<Response<Self::ListEventsStream>, Status> {
-            let lease = self.tokens.lease(Authenticated::of(&request)?)?;
+            let token = self.tokens.watch(Authenticated::of(&request)?)?;
             let caller = caller(&request)?;
-            Ok(Response::new(Self::list_events(self, caller, lease, request.into_inner())))
+            Ok(Response::new(Self::list_events(self, caller, token, request.into_inner())))
         }
 
-        type RunExtensionInstallerStream = Messages<proto::RunExtensionInstallerExtensionMessage>;
+        type RunExtensionInstallerStream = ResponseStream<proto::RunExtensionInstallerExtensionMessage>;
 
         async fn run_extension_installer(
             &self,
@@ -252,7 +249,7 @@ methods! {
         }
 
         type RunPipelineConfiguratorStream =
-            Messages<proto::RunPipelineConfiguratorExtensionMessage>;
+            ResponseStream<proto::RunPipelineConfiguratorExtensionMessage>;
 
         async fn run_pipeline_configurator(
             &self,
@@ -264,7 +261,7 @@ methods! {
             messages.await.map(Response::new)
         }
 
-        type AttachToTaskRunStream = Messages<proto::AttachToTaskRunOutput>;
+        type AttachToTaskRunStream = ResponseStream<proto::AttachToTaskRunOutput>;
 
         async fn attach_to_task_run(
             &self,
@@ -273,7 +270,7 @@ methods! {
             Err(unimplemented("AttachToTaskRun"))
         }
 
-        type GetTaskRunLogsStream = Messages<proto::GetTaskRunLogsResponse>;
+        type GetTaskRunLogsStream = ResponseStream<proto::GetTaskRunLogsResponse>;
 
         async fn get_task_run_logs(
             &self,

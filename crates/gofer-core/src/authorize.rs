@@ -37,11 +37,11 @@ impl TokenTable {
     }
 
     /// Watches the token of a long call.
-    pub(super) fn lease(&self, caller: &Authenticated) -> Result<Lease, Status> {
+    pub(super) fn watch(&self, caller: &Authenticated) -> Result<TokenWatch, Status> {
         // Subscribed first, so that no change is missed.
         let changes = self.store.token_changes();
         self.caller_with(&caller.digest)?;
-        Ok(Lease { tokens: self.clone(), digest: caller.digest, changes })
+        Ok(TokenWatch { tokens: self.clone(), digest: caller.digest, changes })
     }
 
     fn caller_with(&self, digest: &[u8; 32]) -> Result<Caller, Status> {
@@ -63,13 +63,13 @@ fn digest(headers: &HeaderMap) -> Result<[u8; 32], Status> {
 }
 
 /// The token of a long call. If it is disabled, deleted or expires meanwhile, the call ends.
-pub(super) struct Lease {
+pub(super) struct TokenWatch {
     tokens: TokenTable,
     digest: [u8; 32],
     changes: watch::Receiver<()>,
 }
 
-impl Lease {
+impl TokenWatch {
     /// Whether any token has changed since the last check.
     pub(super) fn has_changed(&self) -> bool {
         self.changes.has_changed().unwrap_or(true)

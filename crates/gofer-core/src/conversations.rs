@@ -16,7 +16,8 @@ use gofer_sdk::internal::error;
 /// How many messages of an extension are buffered for the caller.
 const BUFFERED: usize = 16;
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// The messages that a method streams.
+pub(super) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Extensions {
     /// Launches an extension for one installer conversation and stops it afterwards.
@@ -24,7 +25,7 @@ impl Extensions {
         &self,
         init: proto::run_extension_installer_client_message::Init,
         answers: mpsc::Receiver<String>,
-    ) -> Result<Messages<proto::RunExtensionInstallerExtensionMessage>, Status> {
+    ) -> Result<ResponseStream<proto::RunExtensionInstallerExtensionMessage>, Status> {
         let installer = self.launch_installer(init).await?;
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunExtensionInstallerClientMessage { msg });
@@ -46,7 +47,7 @@ impl Extensions {
         &self,
         name: &str,
         answers: mpsc::Receiver<String>,
-    ) -> Result<Messages<proto::RunPipelineConfiguratorExtensionMessage>, Status> {
+    ) -> Result<ResponseStream<proto::RunPipelineConfiguratorExtensionMessage>, Status> {
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunPipelineConfiguratorClientMessage { msg });
         let response = self.running_client(name)?.run_pipeline_configurator(answers).await?;
@@ -62,7 +63,7 @@ fn forward<From, To>(
     stopping: CancellationToken,
     installer: Option<Installer>,
     convert: fn(From) -> To,
-) -> Messages<To>
+) -> ResponseStream<To>
 where
     From: Send + 'static,
     To: Send + 'static,

@@ -95,5 +95,5 @@ pub(super) fn check_image(image: &str) -> Result<(), Status> {
             Ok(())
         };
     }
-    if image.starts_with(IN_PROCESS) { Ok(()) } else { container::check_name(image) }
+    if image.starts_with(IN_PROCESS) { Ok(()) } else { container::check_image_name(image) }
 }

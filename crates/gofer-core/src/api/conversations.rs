@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::{Api, BoxFuture, Messages};
+use super::{Api, BoxFuture, ResponseStream};
 use crate::authorize::Caller;
 use gofer_proto::{
     RunExtensionInstallerClientMessage, RunExtensionInstallerExtensionMessage,
@@ -23,7 +23,7 @@ impl Api {
         &self,
         caller: &Caller,
         mut messages: Streaming<RunExtensionInstallerClientMessage>,
-    ) -> Result<Messages<RunExtensionInstallerExtensionMessage>, Status> {
+    ) -> Result<ResponseStream<RunExtensionInstallerExtensionMessage>, Status> {
         caller.manage()?;
         let init = opening(&mut messages).await?;
         let (sender, answers) = mpsc::channel(1);
@@ -34,7 +34,7 @@ impl Api {
     pub(super) async fn run_pipeline_configurator(
         &self,
         mut messages: Streaming<RunPipelineConfiguratorClientMessage>,
-    ) -> Result<Messages<RunPipelineConfiguratorExtensionMessage>, Status> {
+    ) -> Result<ResponseStream<RunPipelineConfiguratorExtensionMessage>, Status> {
         let init = opening(&mut messages).await?;
         let (sender, answers) = mpsc::channel(1);
         let responses = self.extensions.configurator(&init.name, answers).await?;
@@ -106,14 +106,14 @@ async fn forward<M: Incoming>(
 /// Both directions in one stream, so that neither outlives the call.
 struct TwoWay<T> {
     answers: Option<BoxFuture<Result<(), Status>>>,
-    responses: Option<Messages<T>>,
+    responses: Option<ResponseStream<T>>,
 }
 
 fn converse<M: Incoming, T: 'static>(
     messages: Streaming<M>,
     answers: mpsc::Sender<String>,
-    responses: Messages<T>,
-) -> Messages<T> {
+    responses: ResponseStream<T>,
+) -> ResponseStream<T> {
     let answers: BoxFuture<_> = Box::pin(forward(messages, answers));
     Box::pin(TwoWay { answers: Some(answers), responses: Some(responses) })
 }

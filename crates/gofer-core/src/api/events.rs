@@ -8,8 +8,8 @@ use std::vec;
 use tonic::Status;
 use tonic::codegen::tokio_stream::Stream;
 
-use super::{Api, BoxFuture, Messages};
-use crate::authorize::{Caller, Lease};
+use super::{Api, BoxFuture, ResponseStream};
+use crate::authorize::{Caller, TokenWatch};
 use crate::store::Store;
 use gofer_proto as proto;
 
@@ -38,14 +38,14 @@ impl Api {
     pub(super) fn list_events(
         &self,
         caller: Caller,
-        lease: Lease,
+        token: TokenWatch,
         request: proto::ListEventsRequest,
-    ) -> Messages<proto::ListEventsResponse> {
+    ) -> ResponseStream<proto::ListEventsResponse> {
         let last = self.store.progress().borrow().last;
         Box::pin(Reader {
             store: Arc::clone(&self.store),
             caller,
-            lease,
+            token,
             back: request.reverse.then_some(last + 1),
             after: if request.reverse { last } else { 0 },
             // New events must not prolong the listing.
@@ -62,7 +62,7 @@ impl Api {
 struct Reader {
     store: Arc<Store>,
     caller: Caller,
-    lease: Lease,
+    token: TokenWatch,
     /// While reading backwards: the number to continue before.
     back: Option<i64>,
     /// The number to continue after.
@@ -78,7 +78,7 @@ struct Reader {
 impl Reader {
     /// Reads the next batch. `Ok(false)` if there is nothing to read now.
     fn read_on(&mut self) -> Result<bool, Status> {
-        self.lease.check()?;
+        self.token.check()?;
         if self.back.is_none() && self.after >= self.until {
             return Ok(false);
         }
@@ -107,10 +107,10 @@ impl Reader {
     }
 
     fn wait(&mut self) -> &mut BoxFuture<bool> {
-        let Self { store, lease, after, next, .. } = self;
+        let Self { store, token, after, next, .. } = self;
         next.get_or_insert_with(|| {
             let mut progress = store.progress();
-            let (after, changed) = (*after, lease.may_have_changed());
+            let (after, changed) = (*after, token.may_have_changed());
             Box::pin(async move {
                 tokio::select! {
                     more = progress.wait_for(|it| it.last > after || it.closed) => {
@@ -132,8 +132,8 @@ impl Stream for Reader {
                 return Poll::Ready(None);
             }
             // A revoked token must not receive what has already been read.
-            if self.lease.has_changed()
-                && let Err(status) = self.lease.check()
+            if self.token.has_changed()
+                && let Err(status) = self.token.check()
             {
                 self.over = true;
                 return Poll::Ready(Some(Err(status)));

@@ -115,7 +115,7 @@ impl Launcher for Containers {
 /// # Errors
 ///
 /// If it is not a valid image name.
-pub(super) fn check_name(image: &str) -> Result<(), Status> {
+pub(super) fn check_image_name(image: &str) -> Result<(), Status> {
     ImageName::parse(image).map(drop)
 }
 

@@ -25,12 +25,12 @@ impl Containers {
 #[async_trait]
 impl Launcher for Containers {
     async fn launch(&self, image: &str, _: &LaunchSpec) -> Result<Launched, Status> {
-        check_name(image)?;
+        check_image_name(image)?;
         Err(unsupported())
     }
 }
 
-pub(super) fn check_name(_: &str) -> Result<(), Status> {
+pub(super) fn check_image_name(_: &str) -> Result<(), Status> {
     Err(unsupported())
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn ensure(
     match engine.call(engine.docker.inspect_image(&image.to_string())).await {
         Ok(_) => Ok(()),
         Err(EngineError::Missing(_)) => {
-            pull(engine, image, spec).await.map_err(|error| refusal(image, spec, &error))
+            pull(engine, image, spec).await.map_err(|error| pull_refusal(image, spec, &error))
         }
         Err(error) => Err(error.status(&format!("the image `{image}` cannot be looked up"))),
     }
@@ -77,7 +77,7 @@ fn credentials(image: &ImageName, spec: &LaunchSpec) -> Option<DockerCredentials
     })
 }
 
-fn refusal(image: &ImageName, spec: &LaunchSpec, error: &EngineError) -> Status {
+fn pull_refusal(image: &ImageName, spec: &LaunchSpec, error: &EngineError) -> Status {
     let mut message = error.message().to_owned();
     // A registry may echo the password.
     if !spec.pass.is_empty() {
