@@ -111,7 +111,10 @@ impl Machine {
 
     /// Without the environment of the test itself, apart from PATH.
     fn shell(&self, line: &str) -> Command {
-        let mut command = Command::new("sh");
+        let mut command = Command::new(if ignores_interrupts() { "env" } else { "sh" });
+        if ignores_interrupts() {
+            command.args(["--default-signal=INT", "sh"]);
+        }
         let path = std::env::var("PATH").unwrap_or_default();
         command
             .args(["-c", line])
@@ -238,6 +241,15 @@ fn is_shown(pattern: &str, text: &str) -> bool {
         }
     }
     text.is_empty()
+}
+
+/// Whether this process ignores interrupts, as one does that a script started in the background.
+/// Its children inherit that, and a shell cannot undo it.
+fn ignores_interrupts() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 2 is the second bit.
+    ignored.is_some_and(|set| u64::from_str_radix(set.trim(), 16).unwrap() & 0b10 != 0)
 }
 
 /// A process and its output. Killed if a test fails before it ends.
