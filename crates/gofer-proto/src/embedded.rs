@@ -3,34 +3,33 @@
 pub struct UpdateExtensionRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Empty: as it is.
+    /// If empty, unchanged.
     #[prost(string, tag = "2")]
     pub image: ::prost::alloc::string::String,
-    /// The registry's credentials; both empty: as they are.
+    /// The registry's credentials; if both are empty, unchanged.
     #[prost(string, tag = "3")]
     pub user: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub pass: ::prost::alloc::string::String,
-    /// Configuration that is set, without regard to the case of its keys; what is
-    /// not named here stays as it is.
+    /// Settings of the configuration to set. Keys are case-insensitive; other keys are unchanged.
     #[prost(map = "string, string", tag = "5")]
     pub variables: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// Keys of the configuration that are removed.
+    /// Keys to remove from the configuration.
     #[prost(string, repeated, tag = "6")]
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateExtensionResponse {
-    /// Subscriptions that the new one refused; their status is ERROR.
+    /// The number of subscriptions that the new instance refused; their status is ERROR.
     #[prost(int64, tag = "1")]
     pub refused: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListExtensionStatesRequest {
-    /// Empty: of all.
+    /// If empty, all extensions.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
@@ -45,11 +44,11 @@ pub struct ExtensionState {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "extension_state::State", tag = "2")]
     pub state: i32,
-    /// A sentence for people: what is waited for, or what went wrong last.
+    /// For people: what it is waiting for, or the last error.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
-    /// How often it was started again without being asked to, since it was last
-    /// installed, enabled or updated, or the core started.
+    /// How often it was restarted by the core since it was last installed, enabled or updated, or the
+    /// core started.
     #[prost(int64, tag = "4")]
     pub restarts: i64,
     /// Since when it has been in this state, in Unix milliseconds.
@@ -72,12 +71,12 @@ pub mod extension_state {
     #[repr(i32)]
     pub enum State {
         Unknown = 0,
-        /// On its way up: after an installation, an enabling or the core's start.
+        /// Starting, after it was installed or enabled or the core started.
         Starting = 1,
         Running = 2,
-        /// It crashed or stopped answering, and is started again.
+        /// It crashed or stopped responding, and is being restarted.
         Restarting = 3,
-        /// It runs, and another one is about to take its place.
+        /// It is running, and a new instance is about to replace it.
         Updating = 4,
         Stopping = 5,
         /// Disabled.
@@ -194,10 +193,9 @@ pub mod embedded_core_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Puts another image or configuration in the place of an installed
-        /// extension's. The old one serves until the new one is ready; where the new
-        /// one does not come up, the old one stays and the call fails. Subscriptions
-        /// are kept. For management alone.
+        /// Replaces the image or configuration of an installed extension. The old instance serves until
+        /// the new one is ready; if the new one does not become ready, the old one stays and the call
+        /// fails. Subscriptions are kept. Requires a management token.
         pub async fn update_extension(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateExtensionRequest>,
@@ -224,7 +222,7 @@ pub mod embedded_core_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// How extensions fare, those on their way up included. For every token.
+        /// The states of all extensions, including those that are starting. Any token may call it.
         pub async fn list_extension_states(
             &mut self,
             request: impl tonic::IntoRequest<super::ListExtensionStatesRequest>,
@@ -269,10 +267,9 @@ pub mod embedded_core_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EmbeddedCoreServer.
     #[async_trait]
     pub trait EmbeddedCore: std::marker::Send + std::marker::Sync + 'static {
-        /// Puts another image or configuration in the place of an installed
-        /// extension's. The old one serves until the new one is ready; where the new
-        /// one does not come up, the old one stays and the call fails. Subscriptions
-        /// are kept. For management alone.
+        /// Replaces the image or configuration of an installed extension. The old instance serves until
+        /// the new one is ready; if the new one does not become ready, the old one stays and the call
+        /// fails. Subscriptions are kept. Requires a management token.
         async fn update_extension(
             &self,
             request: tonic::Request<super::UpdateExtensionRequest>,
@@ -280,7 +277,7 @@ pub mod embedded_core_server {
             tonic::Response<super::UpdateExtensionResponse>,
             tonic::Status,
         >;
-        /// How extensions fare, those on their way up included. For every token.
+        /// The states of all extensions, including those that are starting. Any token may call it.
         async fn list_extension_states(
             &self,
             request: tonic::Request<super::ListExtensionStatesRequest>,

@@ -5,8 +5,8 @@
 //! semantic versioning. Authors of extensions find what they need of it in `gofer_sdk::api`.
 //!
 //! - [`contract`]: the messages, and the clients of both services. Re-exported at the root.
-//! - [`server`]: the traits and services for who answers the calls.
-//! - [`embedded`]: the service that the embedded core offers beside Gofer's API.
+//! - [`server`]: the traits and services for servers.
+//! - [`embedded`]: the service that the embedded core offers in addition to Gofer's API.
 //!
 //! The code is generated from the workspace's `proto/` and checked in, so users need no `protoc`. A
 //! test fails if the two disagree; `UPDATE_PROTO=1 cargo test -p gofer-proto` generates it again.
@@ -56,7 +56,7 @@ pub mod server {
     include!("server.rs");
 }
 
-/// What the embedded core offers beside Gofer's API, with the same tokens; no part of the contract.
+/// What the embedded core offers in addition to Gofer's API; not part of the contract.
 pub mod embedded {
     include!("embedded.rs");
 }

@@ -12,7 +12,7 @@ pub mod gofer_server {
     /// Generated trait containing gRPC methods that should be implemented for use with GoferServer.
     #[async_trait]
     pub trait Gofer: std::marker::Send + std::marker::Sync + 'static {
-        /// Tells which release the server is. Needs no token, so it also tells whether a server is there.
+        /// Returns the server's release. Needs no token, so it also shows whether a server is reachable.
         async fn get_system_info(
             &self,
             request: tonic::Request<crate::contract::GetSystemInfoRequest>,
@@ -20,8 +20,8 @@ pub mod gofer_server {
             tonic::Response<crate::contract::GetSystemInfoResponse>,
             tonic::Status,
         >;
-        /// Brings a run whose recorded state is not what happened to it (the server was killed meanwhile)
-        /// to an honest end. Needs a management token.
+        /// Marks a run as ended if its recorded state is wrong because the server was killed. Needs a
+        /// management token.
         async fn repair_orphan(
             &self,
             request: tonic::Request<crate::contract::RepairOrphanRequest>,
@@ -38,8 +38,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::ToggleEventIngressResponse>,
             tonic::Status,
         >;
-        /// Makes a token. Needs a management token. The response is the only place where the token itself
-        /// is ever seen.
+        /// Creates a token. Needs a management token. Only the response ever contains the token itself.
         async fn create_token(
             &self,
             request: tonic::Request<crate::contract::CreateTokenRequest>,
@@ -47,7 +46,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::CreateTokenResponse>,
             tonic::Status,
         >;
-        /// Makes the first management token of a new server. Needs no token, and works once.
+        /// Creates the first management token of a new server. Needs no token, and works once.
         async fn bootstrap_token(
             &self,
             request: tonic::Request<crate::contract::BootstrapTokenRequest>,
@@ -63,7 +62,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::ListTokensResponse>,
             tonic::Status,
         >;
-        /// Tells what is known about a token.
+        /// Returns what is known about a token.
         async fn get_token(
             &self,
             request: tonic::Request<crate::contract::GetTokenRequest>,
@@ -71,7 +70,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::GetTokenResponse>,
             tonic::Status,
         >;
-        /// Lets a disabled token be used again.
+        /// Enables a disabled token again.
         async fn enable_token(
             &self,
             request: tonic::Request<crate::contract::EnableTokenRequest>,
@@ -79,7 +78,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::EnableTokenResponse>,
             tonic::Status,
         >;
-        /// Has a token refused until it is enabled again.
+        /// Disables a token until it is enabled again.
         async fn disable_token(
             &self,
             request: tonic::Request<crate::contract::DisableTokenRequest>,
@@ -87,7 +86,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DisableTokenResponse>,
             tonic::Status,
         >;
-        /// Forgets a token, which is refused from then on.
+        /// Deletes a token, which is refused from then on.
         async fn delete_token(
             &self,
             request: tonic::Request<crate::contract::DeleteTokenRequest>,
@@ -103,7 +102,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::ListNamespacesResponse>,
             tonic::Status,
         >;
-        /// Makes a namespace.
+        /// Creates a namespace.
         async fn create_namespace(
             &self,
             request: tonic::Request<crate::contract::CreateNamespaceRequest>,
@@ -119,7 +118,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::GetNamespaceResponse>,
             tonic::Status,
         >;
-        /// Changes the name and description of a namespace. Its id stays.
+        /// Changes the name and description of a namespace, but not its id.
         async fn update_namespace(
             &self,
             request: tonic::Request<crate::contract::UpdateNamespaceRequest>,
@@ -151,7 +150,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::ListPipelinesResponse>,
             tonic::Status,
         >;
-        /// Lets a disabled pipeline run again.
+        /// Enables a disabled pipeline again.
         async fn enable_pipeline(
             &self,
             request: tonic::Request<crate::contract::EnablePipelineRequest>,
@@ -159,7 +158,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::EnablePipelineResponse>,
             tonic::Status,
         >;
-        /// Has the pipeline refuse new runs until it is enabled again.
+        /// Disables a pipeline until it is enabled again: new runs are refused.
         async fn disable_pipeline(
             &self,
             request: tonic::Request<crate::contract::DisablePipelineRequest>,
@@ -167,7 +166,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DisablePipelineResponse>,
             tonic::Status,
         >;
-        /// Makes a registered version of the configuration the live one, which new runs follow.
+        /// Makes a registered version of the configuration the live one, which new runs use.
         async fn deploy_pipeline(
             &self,
             request: tonic::Request<crate::contract::DeployPipelineRequest>,
@@ -183,7 +182,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DeletePipelineResponse>,
             tonic::Status,
         >;
-        /// Stores a configuration as the next version, creating the pipeline where there is none. It
+        /// Stores a configuration as the next version, creating the pipeline if there is none. It
         /// takes effect when it is deployed.
         async fn register_pipeline_config(
             &self,
@@ -216,8 +215,8 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DeletePipelineConfigResponse>,
             tonic::Status,
         >;
-        /// Subscribes a pipeline to an extension. Settings that the extension refuses, or that refer to a
-        /// secret or object that does not exist, refuse the subscription.
+        /// Subscribes a pipeline to an extension. Fails if the extension refuses the settings, or if they
+        /// refer to a secret or object that does not exist.
         async fn create_pipeline_extension_subscription(
             &self,
             request: tonic::Request<
@@ -249,7 +248,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::GetPipelineExtensionSubscriptionResponse>,
             tonic::Status,
         >;
-        /// Puts a disabled subscription back into effect.
+        /// Enables a disabled subscription again.
         async fn enable_pipeline_extension_subscription(
             &self,
             request: tonic::Request<
@@ -261,7 +260,7 @@ pub mod gofer_server {
             >,
             tonic::Status,
         >;
-        /// Suspends a subscription without forgetting its settings.
+        /// Disables a subscription and keeps its settings.
         async fn disable_pipeline_extension_subscription(
             &self,
             request: tonic::Request<
@@ -273,7 +272,7 @@ pub mod gofer_server {
             >,
             tonic::Status,
         >;
-        /// Forgets a subscription and tells the extension.
+        /// Deletes a subscription and notifies the extension.
         async fn delete_pipeline_extension_subscription(
             &self,
             request: tonic::Request<
@@ -319,8 +318,8 @@ pub mod gofer_server {
         >;
         /// Starts a run of the pipeline's live configuration.
         ///
-        /// FAILED_PRECONDITION where the pipeline has no configuration or is disabled, or the server
-        /// ignores run events; PERMISSION_DENIED where the token has no access to the namespace.
+        /// FAILED_PRECONDITION if the pipeline has no configuration or is disabled, or the server ignores
+        /// run events; PERMISSION_DENIED if the token has no access to the namespace.
         async fn start_run(
             &self,
             request: tonic::Request<crate::contract::StartRunRequest>,
@@ -344,7 +343,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::CancelRunResponse>,
             tonic::Status,
         >;
-        /// Asks all unfinished runs of a pipeline to stop.
+        /// Asks all runs of a pipeline that have not ended to stop.
         async fn cancel_all_runs(
             &self,
             request: tonic::Request<crate::contract::CancelAllRunsRequest>,
@@ -352,7 +351,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::CancelAllRunsResponse>,
             tonic::Status,
         >;
-        /// Returns one task run: what became of one task in one run.
+        /// Returns one task run: the execution of one task in one run.
         async fn get_task_run(
             &self,
             request: tonic::Request<crate::contract::GetTaskRunRequest>,
@@ -368,8 +367,8 @@ pub mod gofer_server {
             tonic::Response<crate::contract::ListTaskRunsResponse>,
             tonic::Status,
         >;
-        /// Asks a task run to stop. What the tasks that depend on it do is up to the status that they
-        /// require.
+        /// Asks a task run to stop. Whether tasks that depend on it run then depends on the status that
+        /// they require.
         async fn cancel_task_run(
             &self,
             request: tonic::Request<crate::contract::CancelTaskRunRequest>,
@@ -387,7 +386,7 @@ pub mod gofer_server {
             + std::marker::Send
             + 'static;
         /// Runs a command in the container of a running task and connects the caller to it. The first
-        /// request is `init`, all others are `input`. Ends when the task run does.
+        /// request is `init`, all others are `input`. Ends when the task run ends.
         async fn attach_to_task_run(
             &self,
             request: tonic::Request<
@@ -448,8 +447,8 @@ pub mod gofer_server {
             + std::marker::Send
             + 'static;
         /// Starts an extension that is not installed yet and holds its installer's conversation with the
-        /// caller. The first request is `init`, all others answer a query. The configuration that comes
-        /// of it is handed to InstallExtension by the caller.
+        /// caller. The first request is `init`, all others answer a query. The caller passes the resulting
+        /// configuration to InstallExtension.
         async fn run_extension_installer(
             &self,
             request: tonic::Request<
@@ -468,9 +467,9 @@ pub mod gofer_server {
             >
             + std::marker::Send
             + 'static;
-        /// Holds the conversation with an installed extension about how to subscribe a pipeline. The
-        /// first request is `init`, all others answer a query. The settings that come of it are handed to
-        /// CreatePipelineExtensionSubscription by the caller.
+        /// Holds the conversation with an installed extension about how to subscribe a pipeline. The first
+        /// request is `init`, all others answer a query. The caller passes the resulting settings to
+        /// CreatePipelineExtensionSubscription.
         async fn run_pipeline_configurator(
             &self,
             request: tonic::Request<
@@ -488,7 +487,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::InstallExtensionResponse>,
             tonic::Status,
         >;
-        /// Stops an extension and forgets it. Needs a management token.
+        /// Stops an extension and deletes it. Needs a management token.
         async fn uninstall_extension(
             &self,
             request: tonic::Request<crate::contract::UninstallExtensionRequest>,
@@ -496,7 +495,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::UninstallExtensionResponse>,
             tonic::Status,
         >;
-        /// Lets pipelines use a disabled extension again. Needs a management token.
+        /// Enables a disabled extension again. Needs a management token.
         async fn enable_extension(
             &self,
             request: tonic::Request<crate::contract::EnableExtensionRequest>,
@@ -504,7 +503,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::EnableExtensionResponse>,
             tonic::Status,
         >;
-        /// Keeps an extension installed but out of use. Needs a management token.
+        /// Disables an extension, which stays installed. Needs a management token.
         async fn disable_extension(
             &self,
             request: tonic::Request<crate::contract::DisableExtensionRequest>,
@@ -529,7 +528,7 @@ pub mod gofer_server {
             tonic::Status,
         >;
         /// Stores an object that all runs of the pipeline share. A pipeline holds a limited number of
-        /// them: the oldest gives way to a new one.
+        /// objects: at the limit, the oldest is evicted.
         async fn put_pipeline_object(
             &self,
             request: tonic::Request<crate::contract::PutPipelineObjectRequest>,
@@ -577,7 +576,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DeleteRunObjectResponse>,
             tonic::Status,
         >;
-        /// Tells what is known about a pipeline's secret and, on request, the secret itself.
+        /// Returns what is known about a pipeline's secret and, on request, the secret itself.
         async fn get_pipeline_secret(
             &self,
             request: tonic::Request<crate::contract::GetPipelineSecretRequest>,
@@ -609,7 +608,7 @@ pub mod gofer_server {
             tonic::Response<crate::contract::DeletePipelineSecretResponse>,
             tonic::Status,
         >;
-        /// Tells what is known about a global secret and, on request, the secret itself. Needs a
+        /// Returns what is known about a global secret and, on request, the secret itself. Needs a
         /// management token.
         async fn get_global_secret(
             &self,
@@ -660,7 +659,7 @@ pub mod gofer_server {
             >
             + std::marker::Send
             + 'static;
-        /// Streams the events that the server has kept and, on request, those to come.
+        /// Streams the stored events and, on request, new ones.
         async fn list_events(
             &self,
             request: tonic::Request<crate::contract::ListEventsRequest>,
@@ -668,8 +667,8 @@ pub mod gofer_server {
     }
     /// The API of a Gofer server.
     ///
-    /// A call that names something that does not exist gets NOT_FOUND or FAILED_PRECONDITION, depending
-    /// on the server's release: treat both alike.
+    /// If something does not exist, the response is NOT_FOUND or FAILED_PRECONDITION, depending on the
+    /// server's release: handle both the same way.
     #[derive(Debug)]
     pub struct GoferServer<T> {
         inner: Arc<T>,
@@ -4168,11 +4167,11 @@ pub mod extension_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ExtensionServiceServer.
     #[async_trait]
     pub trait ExtensionService: std::marker::Send + std::marker::Sync + 'static {
-        /// Hands over the administrator's configuration.
+        /// Passes the administrator's configuration.
         ///
-        /// Comes again where the reply was lost: with the same configuration it succeeds, with another it
-        /// gets FAILED_PRECONDITION. One that failed may be tried again. Must not wait for Gofer's API,
-        /// which does not listen before its extensions are started.
+        /// Is repeated if the response was lost: with the same configuration it succeeds, with another it
+        /// fails with FAILED_PRECONDITION. If it failed, it may be tried again. Must not wait for Gofer's
+        /// API, which is not available until its extensions have started.
         async fn init(
             &self,
             request: tonic::Request<crate::contract::ExtensionInitRequest>,
@@ -4180,7 +4179,7 @@ pub mod extension_service_server {
             tonic::Response<crate::contract::ExtensionInitResponse>,
             tonic::Status,
         >;
-        /// Tells what the extension is and who is subscribed to it.
+        /// Returns what the extension is and which pipelines are subscribed to it.
         async fn info(
             &self,
             request: tonic::Request<crate::contract::ExtensionInfoRequest>,
@@ -4191,9 +4190,9 @@ pub mod extension_service_server {
         /// Puts a subscription into effect. It is identified by namespace, pipeline and label: one
         /// pipeline may subscribe many times under different labels.
         ///
-        /// Gofer subscribes everything anew whenever it starts, so subscribing again succeeds. An invalid
+        /// Gofer subscribes everything again whenever it starts, so subscribing again succeeds. An invalid
         /// parameter is refused with a message that its author can act on. A refusal marks the
-        /// subscription as failed until someone subscribes it again: a passing cause is no reason to
+        /// subscription as failed until someone subscribes again, so a temporary problem is no reason to
         /// refuse. Must not wait for Gofer's API.
         async fn subscribe(
             &self,
@@ -4202,7 +4201,7 @@ pub mod extension_service_server {
             tonic::Response<crate::contract::ExtensionSubscribeResponse>,
             tonic::Status,
         >;
-        /// Ends a subscription. Succeeds where there is none.
+        /// Ends a subscription. Succeeds if there is none.
         async fn unsubscribe(
             &self,
             request: tonic::Request<crate::contract::ExtensionUnsubscribeRequest>,
@@ -4210,8 +4209,8 @@ pub mod extension_service_server {
             tonic::Response<crate::contract::ExtensionUnsubscribeResponse>,
             tonic::Status,
         >;
-        /// Asks for a graceful end: the extension cleans up, answers, and its process ends with status 0.
-        /// Gofer kills one that takes longer than its stop timeout.
+        /// Requests a graceful stop: the extension cleans up and responds, and its process exits with
+        /// status 0. Gofer kills an extension that takes longer than the stop timeout.
         async fn shutdown(
             &self,
             request: tonic::Request<crate::contract::ExtensionShutdownRequest>,
@@ -4219,8 +4218,8 @@ pub mod extension_service_server {
             tonic::Response<crate::contract::ExtensionShutdownResponse>,
             tonic::Status,
         >;
-        /// Hands over an HTTP request that reached Gofer from outside for this extension. The outside
-        /// caller gets 200 where this succeeds and 500 where it fails.
+        /// Passes an HTTP request that Gofer received for this extension. Gofer responds to it with 200 if
+        /// this succeeds and with 500 if it fails.
         async fn external_event(
             &self,
             request: tonic::Request<crate::contract::ExtensionExternalEventRequest>,
@@ -4237,8 +4236,8 @@ pub mod extension_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Holds the conversation with the administrator that ends in a configuration. The extension ends
-        /// the stream when it is done.
+        /// Holds the conversation with the administrator that results in a configuration. The extension
+        /// ends the stream when it is done.
         async fn run_extension_installer(
             &self,
             request: tonic::Request<
@@ -4259,7 +4258,7 @@ pub mod extension_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Holds the conversation with a pipeline's owner that ends in the settings of a subscription.
+        /// Holds the conversation with a pipeline's owner that results in the settings of a subscription.
         /// The extension ends the stream when it is done.
         async fn run_pipeline_configurator(
             &self,
@@ -4275,11 +4274,11 @@ pub mod extension_service_server {
     }
     /// An extension, as Gofer sees it.
     ///
-    /// Gofer starts the extension's container and calls Init, again and again until it is answered,
-    /// then Info. To hold a conversation with an extension that is not installed, it calls Info and
-    /// RunExtensionInstaller without any Init. Hence Info, RunExtensionInstaller,
-    /// RunPipelineConfigurator and Shutdown work from the start, while Subscribe, Unsubscribe and
-    /// ExternalEvent get UNAVAILABLE before Init.
+    /// Gofer starts the extension's container and calls Init, repeatedly until it gets a response, then
+    /// Info. For a conversation with an extension that is not installed, it calls Info and
+    /// RunExtensionInstaller without Init. So Info, RunExtensionInstaller, RunPipelineConfigurator and
+    /// Shutdown work from the start, while Subscribe, Unsubscribe and ExternalEvent respond with
+    /// UNAVAILABLE before Init.
     #[derive(Debug)]
     pub struct ExtensionServiceServer<T> {
         inner: Arc<T>,

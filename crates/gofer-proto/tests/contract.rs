@@ -4,7 +4,7 @@
 //!
 //! - The generated files in `src/` are what the `.proto` files in the workspace's `proto/`
 //!   generate. `UPDATE_PROTO=1 cargo test -p gofer-proto` makes them so.
-//! - The `.proto` files say what Gofer says. `tests/contract.txt` lists each method, field and enum
+//! - The `.proto` files match the contract. `tests/contract.txt` lists each method, field and enum
 //!   value of the contract, was not derived from the `.proto` files, and no command rewrites it: a
 //!   difference is an incompatibility with Gofer's servers and never an update to accept.
 
@@ -35,7 +35,7 @@ const UPDATE: &str = "UPDATE_PROTO=1 cargo test -p gofer-proto";
 /// The files that define the services; the others are imported by them.
 const ROOTS: [&str; 2] = ["gofer.proto", "extension.proto"];
 
-/// What the embedded core has beside Gofer's API; no part of the contract.
+/// What the embedded core has in addition to Gofer's API; no part of the contract.
 const EMBEDDED: &str = "embedded_core.proto";
 
 /// Fields that may be large: as `Bytes`, a received one shares the memory it was read into.
@@ -64,12 +64,12 @@ fn the_generated_files_are_what_the_proto_files_generate() {
     let stale: Vec<_> = stale.into_iter().map(|(path, _)| path).collect();
     assert!(
         stale.is_empty(),
-        "not what the .proto files generate: {stale:?}. To write them anew: {UPDATE}"
+        "not what the .proto files generate: {stale:?}. To generate them again: {UPDATE}"
     );
 }
 
 #[test]
-fn the_proto_files_say_what_the_contract_says() {
+fn the_proto_files_match_the_contract() {
     let contract = fs::read_to_string(package().join("tests/contract.txt")).unwrap();
     let contract: BTreeSet<_> = contract
         .lines()
