@@ -28,20 +28,20 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
         bares.push(took);
         idle_bares.push(rss);
     }
-    table.promise(
-        format!("exec to first answered Info ({name})"),
-        "≤ 5 ms",
-        spread(&sdks, 1, " ms"),
-        spread(&bares, 1, " ms"),
-        median(&sdks) <= 5.0,
-    );
-    table.promise(
-        format!("idle RSS ({name})"),
-        "≤ 8 MB",
-        spread(&idle_sdks, 1, " MB"),
-        spread(&idle_bares, 1, " MB"),
-        median(&idle_sdks) <= 8.0,
-    );
+    let start = (format!("exec to first answered Info ({name})"), "≤ 5 ms", median(&sdks) <= 5.0);
+    let idle = (format!("idle RSS ({name})"), "≤ 8 MB", median(&idle_sdks) <= 8.0);
+    let (sdks, bares) = (spread(&sdks, 1, " ms"), spread(&bares, 1, " ms"));
+    let (idle_sdks, idle_bares) = (spread(&idle_sdks, 1, " MB"), spread(&idle_bares, 1, " MB"));
+    for ((what, reach, reached), seen, baseline) in
+        [(start, sdks, bares), (idle, idle_sdks, idle_bares)]
+    {
+        // The promise is that of the program that is shipped.
+        if role.is_none() {
+            table.promise(what, reach, seen, baseline, reached);
+        } else {
+            table.note(what, seen, baseline);
+        }
+    }
     Ok(())
 }
 
