@@ -1,5 +1,5 @@
 //! A Gofer inside your own program: a core, the interval extension in this process, and a pipeline
-//! that it runs. What happens in a run is a function of yours.
+//! that it runs. A function of yours executes the runs.
 //!
 //! `cargo run --example embedded_core` prints five runs and ends; Ctrl-C ends it sooner.
 
@@ -19,7 +19,7 @@ async fn main() -> gofer_sdk::Result<()> {
     let (runs, mut started) = tokio::sync::mpsc::unbounded_channel();
     let core = Core::builder()
         .run_handler(move |run| {
-            // The run succeeds if this is `Ok`. Nobody is listening after the fifth.
+            // Fails after the fifth run, when the receiver is gone. The run succeeds nevertheless.
             let _ = runs.send(run);
             async { Ok(()) }
         })

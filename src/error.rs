@@ -17,8 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A pipeline's parameter is missing, unknown or not acceptable. The caller sees which one and
-    /// why (`INVALID_ARGUMENT`).
+    /// An argument is missing, unknown or not acceptable: usually a pipeline's parameter. The
+    /// caller sees which one and why (`INVALID_ARGUMENT`).
     InvalidParameter,
     /// The administrator's configuration is missing something or not acceptable. The caller sees
     /// what and why (`INVALID_ARGUMENT`).
@@ -35,18 +35,18 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Refused because of the state that something is in: the pipeline is disabled, for example.
     FailedPrecondition,
-    /// The token has no access, to the namespace for example. Also what an extension answers to an
+    /// The token has no access, to the namespace for example. Also what an extension returns for an
     /// external event whose signature is wrong.
     PermissionDenied,
     /// The token is not accepted at all.
     Unauthenticated,
-    /// The call was not answered in time; it may or may not have taken effect.
+    /// No response arrived in time; the call may or may not have taken effect.
     DeadlineExceeded,
-    /// Gofer refuses because something is full.
+    /// A limit was reached, in Gofer or in the extension.
     ResourceExhausted,
-    /// This Gofer does not have the method.
+    /// The method is not implemented, by this Gofer or by the extension.
     Unimplemented,
-    /// The other side went away, or the subscription ended.
+    /// The caller went away, or the subscription ended.
     Cancelled,
 }
 
@@ -105,7 +105,7 @@ struct Repr {
 /// An error with a kind, a sentence for the person who has to act, and a cause.
 ///
 /// Any [`std::error::Error`] converts into one of kind [`Internal`](ErrorKind::Internal), so `?`
-/// works on everything and callers see nothing of it. For the same reason `Error` does not
+/// works on everything, and callers do not see its text. For the same reason `Error` does not
 /// implement [`std::error::Error`] itself; it converts into a boxed one.
 ///
 /// ```
@@ -169,8 +169,9 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// The answer of another gRPC service, passed on to Gofer's caller: the code becomes the kind,
-    /// and the message stays as it is.
+    /// Converts the status of another gRPC service so that the caller sees its code and message.
+    /// `INTERNAL`, `UNKNOWN` and `DATA_LOSS` become `Internal`, whose message is only logged;
+    /// `OUT_OF_RANGE` becomes `INVALID_ARGUMENT`, and `ABORTED` becomes `FAILED_PRECONDITION`.
     ///
     /// Only for a service whose messages that caller may see. `?` on a [`Status`](tonic::Status)
     /// gives an [`Internal`](ErrorKind::Internal) error, as it does on every other error.

@@ -73,11 +73,11 @@
 //!
 //! # Where to look
 //!
-//! - The guide [for authors](guide::authors), and [for those who operate an embedded
-//!   core](https://docs.rs/gofer-core).
-//! - [`Extension`] is the trait that an author implements; [`Subscription`], [`Ticks`],
-//!   [`Dialogue`] and [`ExternalEvent`] are what its methods get, and [`GoDuration`], [`Error`] and
-//!   [`Declared`] what its settings are made of.
+//! - Guides: [writing an extension](guide::authors) and [operating a
+//!   core](https://docs.rs/gofer-core/latest/gofer_core/guide/operating/index.html).
+//! - [`Extension`] is the trait that an author implements. Its methods use [`Subscription`],
+//!   [`Ticks`], [`Dialogue`] and [`ExternalEvent`] and return an [`Error`]; its settings are
+//!   [`Declared`] as structs, with [`GoDuration`] for durations.
 //! - [`run`] runs an extension that Gofer starts; [`Server`] is for programs with their own
 //!   runtime, listener, [`Limits`] or way to stop.
 //! - [`Gofer`] is the client for Gofer's API, also for programs that are not extensions:
@@ -89,12 +89,11 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It follows the contract, not semver |
+//! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It may change in any release |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
 //!
-//! Types of other crates in the public API are [`http`]'s, in [`ExternalEvent`], and [`Bytes`],
-//! both re-exported here, and tokio's `TcpListener`, in [`Server::with_listener`]. Settings derive
-//! `serde::Deserialize` and `schemars::JsonSchema`.
+//! The public API uses types of other crates: [`http`] (in [`ExternalEvent`]) and [`Bytes`], both
+//! re-exported here. Settings derive `serde::Deserialize` and `schemars::JsonSchema`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,7 +1,7 @@
-//! The compiler errors that an author meets, as the author reads them.
+//! The compiler errors for an author's mistakes.
 //!
-//! Their exact wording is the compiler's, and changes with it: they are compared with the version
-//! that they were recorded with, and only compiled with others.
+//! Their wording changes with the compiler, so they are compared only with the version that they
+//! were recorded with.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use std::process::Command;
 const RECORDED_WITH: &str = "rustc 1.95.";
 
 #[test]
-fn mistakes_of_an_author_are_explained_in_the_authors_words() {
+fn compile_errors_explain_the_authors_mistake() {
     let version = Command::new("rustc").arg("--version").output().unwrap().stdout;
     let version = String::from_utf8_lossy(&version);
     if !version.starts_with(RECORDED_WITH) {

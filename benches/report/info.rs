@@ -36,7 +36,7 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             median(&sdks) <= 15.0,
         );
     }
-    // The cost of a list that has to be made anew.
+    // The cost of a list that has to be built again.
     let (mut client, mut took) = (Client::connect(sdk.port, Windows::Default).await?, Vec::new());
     for n in 0..options.pick(10, 2) {
         client.unsubscribe(n).await?;

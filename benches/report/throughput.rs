@@ -64,7 +64,7 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             let calls = options.pick(if in_flight == 1 { 1_500 } else { 4_000 }, 200);
             let (mut rates, mut costs) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
             for round in 0..options.pick(7, 1) {
-                // New processes each round: their memory is laid out anew.
+                // New processes each round: their memory layout differs.
                 let mut sdk = Side::start(Role::Sdk, &gofer, "").await?;
                 let documentation = sdk.client.info().await?.documentation;
                 let mut bare = Side::start(Role::Bare, &gofer, &documentation).await?;

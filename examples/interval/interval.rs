@@ -48,8 +48,8 @@ impl Extension for Interval {
         Ok(Self { min_interval: config.min_interval })
     }
 
-    // Refuses before Subscribe is acknowledged, with sentences that complete
-    // "parameter `every`: …" for the owner of the pipeline.
+    // Refuses invalid parameters before Subscribe is acknowledged, with
+    // messages that complete "parameter `every`: …" for the pipeline's owner.
     fn validate(&self, params: &Params) -> Result<()> {
         if params.every < self.min_interval {
             let message =
@@ -63,8 +63,8 @@ impl Extension for Interval {
         Ok(())
     }
 
-    // The life of one subscription. It ends when `next` says that the
-    // subscription has ended; an error would be logged and `serve` called again.
+    // Runs as long as the subscription: `next` returns false when that has
+    // ended. After an error, which is logged, `serve` is called again.
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let Params { every, jitter } = *subscription.params();
         let mut ticks = subscription.every(every)?.jitter(jitter);
@@ -73,10 +73,10 @@ impl Extension for Interval {
             // become this one run.
             match subscription.start_run(Run::because("the interval elapsed")).await {
                 Ok(run) => tracing::debug!(?subscription, run = run.id(), "started a run"),
-                // A pipeline that is disabled, say. The next tick may find it
-                // enabled again, so it is no reason to give up.
+                // A disabled pipeline, for example: the next tick may find it
+                // enabled, so keep ticking.
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                    tracing::info!(?subscription, %error, "the pipeline does not run now");
+                    tracing::info!(?subscription, %error, "the pipeline cannot run at the moment");
                 }
                 Err(error) => return Err(error),
             }

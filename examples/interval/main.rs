@@ -1,7 +1,7 @@
 //! The interval extension: runs a pipeline each time an interval has passed.
 //!
-//! Written to be learnt from. `cargo run --example interval` shows it at work on an embedded Gofer
-//! core; started by Gofer, it is the extension itself.
+//! `cargo run --example interval` shows it at work on an embedded core; started by Gofer, it is the
+//! extension itself.
 //!
 //! - [`interval`] is the extension: what it is configured with, what a pipeline subscribes with,
 //!   and what it does for one subscription.
@@ -14,12 +14,11 @@ mod interval;
 use gofer_core::{Demo, DemoError, run_or_demo};
 use interval::Interval;
 
-// An extension waits; it does not compute. One thread answers faster, and with less, than several
-// that hand calls to each other.
+// An extension mostly waits: one thread responds faster and needs less memory than several.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), DemoError> {
     let demo = Demo::new("interval")
-        // Shorter than anybody wants in production, so that there is something to see.
+        // Shorter than in production, so that there is something to see.
         .config("min_interval", "1s")
         .param("every", "5s")
         .cadence("every");

@@ -65,16 +65,16 @@ impl GoferBuilder {
         self
     }
 
-    /// Trusts these certificates too, in PEM, one or more: of a private authority, or Gofer's own.
-    /// May be called several times; the system's authorities stay trusted.
+    /// Also trusts these PEM certificates: a private CA's, or Gofer's own. May be called several
+    /// times; the system's CAs stay trusted.
     pub fn ca_certificate(mut self, pem: impl Into<String>) -> Self {
         self.certificates.push(pem.into());
         self
     }
 
-    /// Whether to accept any certificate, for development; default false.
-    pub fn skip_tls_verify(mut self, skip: bool) -> Self {
-        self.skip_tls_verify = skip;
+    /// Accepts any certificate, for development.
+    pub fn skip_tls_verify(mut self) -> Self {
+        self.skip_tls_verify = true;
         self
     }
 
@@ -96,21 +96,12 @@ impl GoferBuilder {
             Ok(address) => address,
             Err(error) => return invalid("address", format!("{error}")),
         };
-        let authorization = match &self.token {
-            None => None,
-            Some(token) => match HeaderValue::try_from(format!("Bearer {token}")) {
-                Ok(mut value) if !token.is_empty() => {
-                    // Hidden when headers are printed.
-                    value.set_sensitive(true);
-                    Some(value)
-                }
-                _ => {
-                    let why = "must be one line of visible ASCII characters, as Gofer issued it";
-                    return invalid("token", why.to_owned());
-                }
-            },
-        };
-        let mut trust = Trust { anyone: self.skip_tls_verify, ..Trust::default() };
+        let authorization = self.token.as_deref().map(authorization);
+        if let Some(None) = authorization {
+            let why = "must be one line of visible ASCII characters, as Gofer issued it";
+            return invalid("token", why.to_owned());
+        }
+        let mut trust = Trust { skip_verification: self.skip_tls_verify, ..Trust::default() };
         for pem in &self.certificates {
             match certificates(pem) {
                 Ok(found) => trust.extra.extend(found),
@@ -122,11 +113,20 @@ impl GoferBuilder {
             authority: address.authority(),
             server_name: address.server_name(),
             trust,
-            authorization,
+            authorization: authorization.flatten(),
             extension: self.name,
             clock: Clock::system(),
         }))
     }
+}
+
+/// `Bearer <token>`; `None` if the token is empty or not visible ASCII.
+pub(crate) fn authorization(token: &str) -> Option<HeaderValue> {
+    let visible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| visible)?;
+    // Hidden when headers are printed.
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[cfg(test)]

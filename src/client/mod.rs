@@ -1,6 +1,6 @@
 //! The client for Gofer's API.
 //!
-//! [`Gofer`] is a cheap clone over one HTTP/2 connection. The calls that extensions make are
+//! [`Gofer`] is cheap to clone and uses one HTTP/2 connection. The calls that extensions make are
 //! methods here; all others are reached through `Gofer::api`. Whether a failed call is retried
 //! depends on what is known of its effect (see `gofer_net::effect`); starting runs for
 //! subscriptions has rules of its own (see `extension::start`).
@@ -18,6 +18,7 @@ pub use builder::GoferBuilder;
 pub use store::{Events, Objects, Secrets};
 pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus, run_info};
 
+pub(crate) use builder::authorization;
 pub use status::error;
 pub(crate) use types::start_request;
 
@@ -48,15 +49,16 @@ pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Dura
 
 /// A client for Gofer's API.
 ///
-/// A cheap clone; all clones share one connection, which is opened at the first call and again
-/// after it was lost. Every call has a deadline of 10 s, attempts included: a call that certainly
-/// had no effect (a refused connection, `UNAVAILABLE`) is retried within it.
+/// Cheap to clone; all clones share one connection, which is opened at the first call and again
+/// after it was lost. Every call has a deadline of 10 s. Within it, a call that was not sent, or
+/// that was answered with `UNAVAILABLE`, is retried. (A proxy that loses Gofer during a call also
+/// answers `UNAVAILABLE`; such a call may take effect twice.)
 ///
 /// # Errors
 ///
 /// Every call can fail with [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer cannot be
-/// reached, [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it does not answer in time,
-/// and with what Gofer refuses it with, such as
+/// reached or the connection is lost, [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if
+/// no response arrives in time, or with the error that Gofer returns, such as
 /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
 ///
 /// ```
@@ -102,8 +104,8 @@ pub struct ClientOptions {
 }
 
 /// A client with options that the builder does not have.
-pub fn new_client(access: ClientOptions) -> Gofer {
-    Gofer::new(access)
+pub fn new_client(options: ClientOptions) -> Gofer {
+    Gofer::new(options)
 }
 
 /// Carries the calls of generated clients, with the connection, token and deadline of a client.
@@ -151,20 +153,19 @@ impl Gofer {
         GoferBuilder::new(address.into())
     }
 
-    fn new(access: ClientOptions) -> Self {
-        let connector = Connector::new(access.dial, access.server_name, access.trust);
-        let channel = Channel::new(connector, access.clock);
-        let transport = Transport::new(channel, access.authorization, access.authority, DEADLINE);
-        Self {
-            inner: Arc::new(Inner { transport, extension: access.extension, clock: access.clock }),
-        }
+    fn new(options: ClientOptions) -> Self {
+        let ClientOptions { dial, authority, server_name, trust, authorization, extension, clock } =
+            options;
+        let channel = Channel::new(Connector::new(dial, server_name, trust), clock);
+        let transport = Transport::new(channel, authorization, authority, DEADLINE);
+        Self { inner: Arc::new(Inner { transport, extension, clock }) }
     }
 
     /// Gofer's whole API, as generated from the contract, over the same connection, with the same
-    /// token and default deadline. It follows the contract and not semver; see [`api`](crate::api).
+    /// token and default deadline. It may change in any release; see [`api`](crate::api).
     ///
     /// Nothing is retried; a call that could not be sent, because there is no connection, fails
-    /// with `UNAVAILABLE`. Another deadline is set on the request:
+    /// with `UNAVAILABLE`. To use another deadline, set it on the request:
     ///
     /// ```
     /// use gofer_sdk::api::{GetSystemInfoRequest, tonic};
@@ -181,8 +182,8 @@ impl Gofer {
     /// ```
     #[cfg(feature = "api")]
     #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
-    pub fn api(&self) -> GoferClient<Transport> {
-        self.raw()
+    pub fn api(&self) -> GoferClient<crate::api::Transport> {
+        GoferClient::new(self.transport()).max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
     pub(crate) fn raw(&self) -> GoferClient<Transport> {
@@ -206,20 +207,19 @@ impl Gofer {
     /// ```
     #[cfg(feature = "api")]
     #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
-    pub fn transport(&self) -> Transport {
-        self.inner.transport.clone()
+    pub fn transport(&self) -> crate::api::Transport {
+        crate::api::Transport(self.inner.transport.clone())
     }
 
-    /// Asks Gofer to run a pipeline, on behalf of this extension and a subscription's label.
+    /// Starts a run of a pipeline. Its initiator is `<name> (<label>)`.
     ///
     /// For a live subscription prefer [`Subscription::start_run`](crate::Subscription::start_run),
     /// which also keeps trying during an outage.
     ///
     /// # Errors
     ///
-    /// Gofer's refusal; [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer cannot be reached
-    /// within the deadline; [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if it did not
-    /// answer, and then the run may have started.
+    /// [As for every call](Self#errors). If the connection was lost or the deadline passed, the run
+    /// may have started.
     pub async fn start_run(
         &self,
         pipeline: impl Into<PipelineId>,
@@ -246,7 +246,7 @@ impl Gofer {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and [as every call](Self#errors).
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for every call.
     pub async fn run(&self, pipeline: impl Into<PipelineId>, id: i64) -> Result<RunInfo> {
         let pipeline = pipeline.into();
         let response = self
@@ -355,8 +355,7 @@ impl Gofer {
         self.inner.transport.channel().abandon();
     }
 
-    /// Makes a call, and retries it if it certainly had no effect, within one deadline for all
-    /// attempts.
+    /// Makes a call, and retries it if [`effect`] allows it, within one deadline for all attempts.
     async fn call<T, F, Fut>(&self, attempt: F) -> Result<T>
     where
         F: Fn(GoferClient<Transport>) -> Fut,

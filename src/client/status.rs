@@ -14,7 +14,7 @@ pub fn error(status: &Status) -> Error {
         (Effect::Refused, code) => ErrorKind::from_code(code),
     };
     let message = match not_sent(status) {
-        Some(not_sent) => format!("Gofer cannot be reached: {not_sent}"),
+        Some(not_sent) => format!("the call to Gofer was not sent: {not_sent}"),
         None => format!("Gofer: {}", status.message()),
     };
     Error::new(kind, message)

@@ -57,8 +57,7 @@ impl<'a> Objects<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key, and as for every
-    /// call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none, and as for every call.
     pub async fn get(&self, key: &str) -> Result<Bytes> {
         let (namespace_id, pipeline_id) = self.names();
         let key = key.to_owned();
@@ -75,13 +74,12 @@ impl<'a> Objects<'a> {
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under the key, and as for
-    /// every call.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one, and as for every call.
     pub async fn put(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
         self.write(key, content.into(), false).await
     }
 
-    /// Writes an object, over the one under the key if there is one.
+    /// Writes an object, overwriting an existing one.
     pub async fn replace(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
         self.write(key, content.into(), true).await
     }
@@ -164,8 +162,7 @@ impl<'a> Secrets<'a> {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none under the key, and as for every
-    /// call.
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none, and as for every call.
     pub async fn get(&self, key: &str) -> Result<String> {
         let key = key.to_owned();
         Ok(if let Some(pipeline) = &self.pipeline {
@@ -186,14 +183,13 @@ impl<'a> Secrets<'a> {
     ///
     /// # Errors
     ///
-    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under the key, and as for
-    /// every call.
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one, and as for every call.
     pub async fn put(&self, key: &str, secret: &str) -> Result<()> {
         self.write(key, secret, false).await
     }
 
-    /// Writes a secret, over the one under the key if there is one. A global secret written like
-    /// this is for all namespaces.
+    /// Writes a secret, overwriting an existing one. A global secret written like this is for all
+    /// namespaces.
     pub async fn replace(&self, key: &str, secret: &str) -> Result<()> {
         self.write(key, secret, true).await
     }
@@ -274,12 +270,13 @@ impl Events {
         Self(stream)
     }
 
-    /// The next event; `None` at the end of the history, unless the stream follows.
+    /// The next event; `None` at the end of the history, but never for
+    /// [`follow_events`](Gofer::follow_events).
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the connection is lost, and whatever error
-    /// Gofer ends the stream with.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if the connection is lost, and the error with
+    /// which Gofer ends the stream.
     pub async fn next(&mut self) -> Result<Option<Event>> {
         loop {
             match self.0.message().await {

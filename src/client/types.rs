@@ -114,11 +114,11 @@ impl fmt::Debug for Run {
     }
 }
 
-/// How far a run has got.
+/// Whether a run is waiting, being executed or complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunState {
-    /// A state that this version of the SDK does not have.
+    /// A state that is unknown to this version of the SDK.
     Unknown,
     /// Waiting to be executed.
     Pending,
@@ -132,7 +132,7 @@ pub enum RunState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RunStatus {
-    /// It has not ended, or in a way that this version of the SDK does not have.
+    /// It has not ended, or its status is unknown to this version of the SDK.
     Unknown,
     /// All went well.
     Successful,
@@ -192,7 +192,7 @@ impl RunInfo {
         (ended > 0).then(|| from_unix_millis(ended))
     }
 
-    /// How far it has got.
+    /// Whether it is waiting, being executed or complete.
     pub fn state(&self) -> RunState {
         use proto::run::RunState as Wire;
         match self.0.state() {
@@ -271,9 +271,9 @@ pub struct Event {
     pub id: i64,
     /// What happened, such as `RUN_COMPLETED`.
     pub kind: String,
-    /// What exactly, as JSON.
+    /// The details, as JSON.
     pub details: String,
-    /// When, by Gofer's clock, to the millisecond.
+    /// When it happened, by Gofer's clock, to the millisecond.
     pub emitted: SystemTime,
 }
 

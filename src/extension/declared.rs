@@ -16,7 +16,7 @@ use crate::error::Problem;
 /// [`schemars::JsonSchema`]. Fields may be text, numbers, booleans,
 /// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and (comma-separated) lists
 /// of these, and any other type that deserializes from a string. A nested type, such as
-/// [`std::time::Duration`], cannot be set by text, and an extension that declares one does not
+/// [`std::time::Duration`], cannot be set from text, and an extension that declares one does not
 /// start.
 ///
 /// `#[schemars(range(min = 1, max = 5))]` on a number is documented and enforced; other rules

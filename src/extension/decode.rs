@@ -29,7 +29,7 @@ use super::describe::Fields;
 use super::settings::Settings;
 use crate::error::Problem;
 
-/// How many problems one answer reports: as many as a person can act on at once.
+/// How many problems one response reports: as many as a person can act on at once.
 const MAX_PROBLEMS: usize = 20;
 
 /// Longer keys are cut when they are shown, and not compared with known ones: the time is quadratic
@@ -65,7 +65,7 @@ pub(crate) fn decode_one<T: DeserializeOwned>(
     match T::deserialize(Table { settings: &settings, declared, skip: &[], trace: &trace }) {
         Err(Fault::At { message, .. }) => Err(message),
         Err(Fault::Key) => Err(unknown_key(key, &names(declared, trace.known.get()))),
-        // The others may be about settings that are yet to come.
+        // The others may be about settings that have not been asked for yet.
         Ok(_) | Err(_) => Ok(()),
     }
 }
@@ -73,7 +73,7 @@ pub(crate) fn decode_one<T: DeserializeOwned>(
 /// A setting whose type cannot be read from any text: a struct or a map.
 pub(crate) fn nested<T: DeserializeOwned>(declared: &Fields) -> Option<&str> {
     let is_nested = |name: &&str| {
-        // With any text: such a type asks for parts first.
+        // With any text, since such a type fails before it reads it.
         decode_one::<T>(name, "x", declared).is_err_and(|message| message.contains(NESTED_TYPE))
     };
     declared.iter().map(|field| &*field.name).find(is_nested)

@@ -2,7 +2,7 @@
 //! pipeline who subscribes it.
 //!
 //! A [`Dialogue`] uses plain values; `server::conversation` carries them over the wire and drops
-//! the author's future when the other side goes away.
+//! the author's future when the caller goes away.
 
 use std::fmt;
 
@@ -25,9 +25,9 @@ pub(crate) enum DialogueMessage {
     Set { key: String, value: String },
 }
 
-/// The source of answers; `None` once the other side has ended the conversation.
+/// The source of answers; `None` once the caller has ended the conversation.
 #[async_trait]
-pub(crate) trait Answers: Send {
+pub(crate) trait AnswerSource: Send {
     async fn next(&mut self) -> Option<String>;
 }
 
@@ -63,35 +63,34 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 /// ```
 pub struct Dialogue {
     out: mpsc::Sender<DialogueMessage>,
-    answers: Box<dyn Answers>,
+    answers: Box<dyn AnswerSource>,
     check: Option<Check>,
 }
 
 impl Dialogue {
     pub(crate) fn new(
         out: mpsc::Sender<DialogueMessage>,
-        answers: Box<dyn Answers>,
+        answers: Box<dyn AnswerSource>,
         check: Option<Check>,
     ) -> Self {
         Self { out, answers, check }
     }
 
-    /// Shows the other side a text.
+    /// Shows the caller a text.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation; pass it on
+    /// [`Cancelled`](ErrorKind::Cancelled) if the caller has ended the conversation; pass it on
     /// with `?` to end it cleanly.
     pub async fn say(&mut self, message: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Say(message.into())).await
     }
 
-    /// Asks a question and waits for the answer, without the white space around it.
+    /// Asks a question, waits for the answer, and returns the answer, trimmed.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation; pass it on
-    /// with `?` to end it cleanly.
+    /// As for [`say`](Self::say).
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
         self.send(DialogueMessage::Ask(question.into())).await?;
         match self.answers.next().await {
@@ -104,7 +103,7 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation.
+    /// As for [`say`](Self::say).
     pub async fn set(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<()> {
         self.send(DialogueMessage::Set { key: key.into(), value: value.into() }).await
     }
@@ -119,7 +118,8 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled) if the other side has ended the conversation.
+    /// As for [`say`](Self::say), and [`InvalidParameter`](ErrorKind::InvalidParameter) if
+    /// `validate` refuses a setting that no question is about.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
         let declared = T::fields();
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];
@@ -176,7 +176,7 @@ impl Dialogue {
                     Err(message) => message,
                 }
             };
-            self.say(format!("`{}` {refusal}", field.name)).await?;
+            self.say(format!("`{}`: {refusal}", field.name)).await?;
         }
     }
 
@@ -201,12 +201,12 @@ impl Dialogue {
 }
 
 fn conversation_ended() -> Error {
-    Error::new(ErrorKind::Cancelled, "the other side ended the conversation")
+    Error::new(ErrorKind::Cancelled, "the caller ended the conversation")
 }
 
 fn sentence(problem: &Problem) -> String {
     match &problem.key {
-        Some(key) => format!("`{key}` {}", problem.message),
+        Some(key) => format!("`{key}`: {}", problem.message),
         None => problem.message.clone(),
     }
 }

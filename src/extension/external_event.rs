@@ -26,9 +26,9 @@ const MAX_HEADERS: usize = 256;
 
 /// An HTTP request from outside, passed on by Gofer.
 ///
-/// Gofer's listener for external events takes `POST /external/<extension>` and answers the sender
-/// 200 if the extension accepted the event, 500 if it did not. Gofer does not authenticate the
-/// sender: check a signature or a token in the headers before you act on an event.
+/// Gofer's listener for external events takes `POST /external/<extension>` and responds with 200 if
+/// the extension accepted the event and 500 if not; an embedded core uses more specific codes.
+/// Gofer does not authenticate the sender: check a signature or a token before you act on an event.
 ///
 /// A clone shares the payload. `Debug` shows neither headers nor body, which may hold secrets; for
 /// the same reason each value in [`headers`](Self::headers) is marked
@@ -68,9 +68,8 @@ impl ExternalEvent {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidParameter`], with a description, for anything that is not an HTTP
-    /// request with a path as its target, that has more than 256 headers, or whose body is not as
-    /// long as the headers say.
+    /// [`ErrorKind::InvalidParameter`], with a description, if it is not an HTTP request whose
+    /// target is a path, has more than 256 headers, or its body is not as long as they say.
     pub fn new(payload: impl Into<Bytes>) -> Result<Self> {
         let payload = payload.into();
         let (line, rest) = split_line(&payload)?;
@@ -113,8 +112,8 @@ impl ExternalEvent {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body: a slice of the [`payload`](Self::payload), or of a request that was sent in
-    /// chunks, the chunks joined.
+    /// The body: a slice of the [`payload`](Self::payload) or, for a chunked request, its joined
+    /// chunks.
     pub fn body(&self) -> &Bytes {
         &self.body
     }

@@ -194,8 +194,8 @@ impl fmt::Debug for GoDuration {
     }
 }
 
-/// Why a duration does not convert: [`std::time::Duration`] cannot be negative, and [`GoDuration`]
-/// not be longer than about 292 years.
+/// Why a duration does not convert: [`std::time::Duration`] cannot be negative, and a `GoDuration`
+/// cannot exceed about 292 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GoDurationRangeError(&'static str);
 

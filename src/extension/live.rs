@@ -18,7 +18,7 @@ use super::signal::Signal;
 /// What is known about the last run that this subscription started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LastRun {
-    /// Gofer has not been asked, or has not answered yet.
+    /// Gofer has not been asked, or has not responded yet.
     Unknown,
     /// There was none.
     Never,
@@ -132,7 +132,7 @@ impl<P: ?Sized> AsRef<Signal> for Live<P> {
 
 impl<P: ?Sized> Live<P> {
     pub(crate) fn activity(&self) -> MutexGuard<'_, Activity> {
-        // Nothing in a critical section panics; if it did, the data is whole.
+        // Nothing panics while it is held, and the data would be consistent if it did.
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

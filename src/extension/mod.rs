@@ -18,6 +18,8 @@ mod settings;
 mod signal;
 mod start;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod ticks;
 
 pub use declared::Declared;
@@ -33,7 +35,7 @@ pub use describe::{Field, Fields, settings_of};
 
 pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::markdown;
-pub(crate) use dialogue::{Answers, Check, DialogueMessage};
+pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use key::Key;
 pub(crate) use live::{Failure, Live, log_panic};
 pub(crate) use settings::Settings;
@@ -47,8 +49,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// An extension: its configuration, its parameters, and what it does for a subscription.
 ///
 /// `Self` is the *initialized* extension: [`init`](Self::init) builds it from the administrator's
-/// configuration, so no other method can be called before. What must work earlier, the
-/// documentation and the two conversations, takes no `self`. Everything but `init` has a default.
+/// configuration, so methods that take `self` are called only after it. The documentation and the
+/// two conversations, which must work earlier, take no `self`. Everything but `init` has a default.
 ///
 /// ```
 /// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Run, Subscription};
@@ -115,10 +117,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// installer's questions.
     type Config: Declared;
 
-    /// What a pipeline sets when it subscribes; [`NoParams`] for nothing.
-    ///
-    /// Names, doc comments, types and defaults of its fields become the documentation and the
-    /// configurator's questions.
+    /// What a pipeline sets when it subscribes; [`NoParams`] for nothing. Its fields become the
+    /// documentation and the configurator's questions.
     type Params: Declared;
 
     /// Builds the extension from the administrator's configuration.
@@ -133,14 +133,15 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// [`Error::invalid_configuration`] for a setting that is not acceptable, with
     /// [`and_configuration`](Error::and_configuration) for further ones: the administrator sees
-    /// which and why. Any other error is logged, and Gofer may try again.
+    /// which and why. Any other error is returned to Gofer, which may try again; an
+    /// [`Internal`](ErrorKind::Internal) error is only logged in full.
     fn init(config: Self::Config, gofer: Gofer) -> impl Future<Output = Result<Self>> + Send;
 
     /// Checks what the declaration alone cannot, before Subscribe is acknowledged. The default
     /// accepts everything.
     ///
-    /// A refused subscription stays failed until the pipeline is subscribed again: refuse what is
-    /// wrong, not what happens to be unavailable.
+    /// A refused subscription stays failed until it is enabled or subscribed again: refuse only
+    /// what is wrong, not what is temporarily unavailable.
     ///
     /// # Errors
     ///
@@ -154,15 +155,16 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// The life of one subscription; the default waits for its end.
     ///
     /// Called after [`validate`](Self::validate) has passed. Unsubscribe, Shutdown and a
-    /// subscription with changed parameters [cancel](Subscription::cancelled) it; after a grace it
-    /// is dropped. For one subscription at most one such future exists at any time.
+    /// subscription with changed parameters [cancel](Subscription::cancelled) it; after a grace
+    /// period it is dropped. For one subscription at most one such future exists at any time.
     ///
     /// `Ok` means that there is nothing more to do for the subscription.
     ///
     /// # Errors
     ///
-    /// An error, or a panic, is logged, shown in Info and health, and `serve` is called again after
-    /// a pause that grows from 1 s to 5 min.
+    /// An error, or a panic, is logged, shown in the extension's documentation, and reported by the
+    /// health service `subscriptions`. `serve` is called again after a delay that grows from 1 s to
+    /// 5 min.
     fn serve(
         &self,
         subscription: Subscription<Self::Params>,
@@ -177,7 +179,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Gofer answers the sender 200 if this succeeds and 500 if it fails.
+    /// Gofer responds to the sender with 200 if this succeeds and 500 if it fails; an embedded core
+    /// uses more specific codes, such as 503 for [`Unavailable`](ErrorKind::Unavailable).
     fn external_event(&self, event: ExternalEvent) -> impl Future<Output = Result<()>> + Send {
         let _ = event;
         async {
@@ -207,8 +210,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error ends the conversation and is shown; [`Cancelled`](ErrorKind::Cancelled), which
-    /// [`Dialogue::ask`] returns when the other side ends the conversation, ends it cleanly.
+    /// An error ends the conversation and is returned to the caller, except
+    /// [`Cancelled`](ErrorKind::Cancelled), with which a [`Dialogue`] reports that the caller left.
     fn install(dialogue: &mut Dialogue) -> impl Future<Output = Result<()>> + Send {
         async move { dialogue.ask_for::<Self::Config>().await }
     }

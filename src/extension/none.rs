@@ -5,8 +5,7 @@ use serde::Deserialize;
 
 /// The configuration of an extension that has none.
 ///
-/// Every key is refused, so that the administrator notices a setting without effect at install
-/// time.
+/// Every key is refused, so that a setting without effect is noticed at install time.
 ///
 /// ```
 /// use gofer_sdk::NoConfig;
@@ -22,8 +21,7 @@ pub struct NoConfig {}
 
 /// The parameters of an extension that has none.
 ///
-/// Every key is refused, so that a parameter without effect is noticed when the pipeline
-/// subscribes.
+/// Every key is refused, so that a parameter without effect is noticed when it is set.
 ///
 /// ```
 /// use gofer_sdk::NoParams;

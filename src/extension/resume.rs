@@ -2,8 +2,8 @@
 //! reset the clocks of its subscriptions.
 //!
 //! In the background, a few calls at a time, without a time limit: Gofer restores all subscriptions
-//! before its own API listens, so at first there is no answer, and a hundred thousand subscriptions
-//! may be waiting.
+//! before its own API listens, so at first there is no response, and a hundred thousand
+//! subscriptions may be waiting.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,18 +18,18 @@ use super::context::Context;
 use super::live::Live;
 use crate::error::{ErrorKind, Result};
 
-/// Calls in flight at once. The answers are less urgent than subscriptions and ticks.
+/// Calls in flight at once. They are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
 
 /// The calls begin once no subscription has been made for this long: while Gofer restores its
-/// subscriptions, it does not answer yet.
+/// subscriptions, it does not respond yet.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// But not later than this after the first subscription: a constant stream of them must not delay
 /// the calls for ever.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Pauses while Gofer does not answer.
+/// Delays while Gofer does not respond.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 
 /// How many runs of the pipeline are searched: a few first, since the last run of an interval's
@@ -160,7 +160,7 @@ async fn work(context: &Context) {
                     | ErrorKind::Unimplemented => {
                         tracing::warn!(
                             subscription = %live.key, ?error,
-                            "cannot ask for the last run; ticks count from now"
+                            "cannot look up the last run; counting ticks from now"
                         );
                         break;
                     }

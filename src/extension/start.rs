@@ -12,12 +12,11 @@ use crate::client::{BACKOFF, Run, RunInfo, error, start_request};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many of a pipeline's newest runs are searched for one that was started by a call whose
-/// answer was lost. It started within the last deadline, so only what others have started since is
-/// newer.
+/// response was lost. It started within the last deadline, so few runs are newer.
 const RECENT: u32 = 50;
 
-/// How long a call that is in flight may go on after the subscription was cancelled. Answers
-/// usually take milliseconds; if Gofer does not answer, Unsubscribe should not have to wait for it.
+/// How long a call that is in flight may go on after the subscription was cancelled. Responses
+/// usually take milliseconds; if there is none, Unsubscribe should not have to wait for it.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// A run, and when it started in nanoseconds of [`Gofer::monotonic`].
@@ -34,8 +33,8 @@ impl<P: ?Sized> Live<P> {
             self.key.pipeline().to_owned(),
             run,
         );
-        // One after the other: if an answer of two concurrent calls is lost, a run that Gofer
-        // started could belong to either.
+        // Serialized: if one of two concurrent calls lost its response, a run that Gofer started
+        // could belong to either.
         let _guard = self.lock_starts().await.ok_or_else(ended)?;
         // A run that is newer than this may be this call's.
         let known = self.last_run_id();
@@ -73,7 +72,7 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    /// One attempt. After an answer was lost, it first looks for a run that is newer than the last
+    /// One attempt. After a response was lost, it first looks for a run that is newer than the last
     /// one that was `known` before.
     async fn start_or_find(
         &self,

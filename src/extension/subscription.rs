@@ -12,11 +12,10 @@ use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
 
-/// One live subscription of one pipeline: its parameters, its pipeline, and what can be done for
-/// it.
+/// A live subscription of a pipeline: its parameters, and the calls that act on its pipeline.
 ///
-/// A cheap clone; [`Extension::serve`](crate::Extension::serve) gets one and is the subscription's
-/// life.
+/// Cheap to clone. [`Extension::serve`](crate::Extension::serve) gets one and runs for as long as
+/// the subscription lasts.
 ///
 /// ```
 /// use gofer_sdk::{Declared, Result, Run, Subscription};
@@ -104,21 +103,21 @@ impl<P: Send + Sync + 'static> Subscription<P> {
 
     /// Asks Gofer to run the pipeline, and keeps trying during an outage of Gofer.
     ///
-    /// While Gofer cannot be reached, this retries with a growing, jittered pause of at most 2 s,
+    /// While Gofer cannot be reached, this retries with a growing, jittered delay of at most 2 s,
     /// until the subscription is cancelled. At most 64 such calls of one extension are in flight at
     /// once, so that they do not overload a Gofer that comes back, and those of one subscription
-    /// are made one after the other. If an answer was lost, Gofer is first asked whether the run
+    /// are made one after the other. If a response was lost, Gofer is first asked whether the run
     /// has started, so that it is not started twice. A call that is in flight when the subscription
     /// is cancelled has one more second.
     ///
     /// # Errors
     ///
-    /// Gofer's refusal, above all [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for
-    /// a disabled pipeline or one without a configuration and
-    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
+    /// The error that Gofer returns, above all
+    /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for a disabled pipeline or one
+    /// without a configuration and [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
     /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
     /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if an answer was lost and it is not known
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a response was lost and it is not known
     /// whether the run has started.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
         // Boxed: a call's future is some kilobytes, which a subscription that waits for its next
@@ -132,8 +131,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// of an outage or because `serve` was busy, become one; and if an earlier process started runs
     /// for this label, the cadence continues from the last of them. See [`Ticks`] for an example.
     ///
-    /// Use one for each subscription: a run counts for all ticks that are due when it starts, also
-    /// those of a second `Ticks`.
+    /// Use one `Ticks` per subscription: a run counts for all ticks that are due when it starts,
+    /// also those of a second `Ticks`.
     ///
     /// A period that a pipeline sets needs a minimum, checked in
     /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with nothing
@@ -146,8 +145,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         Ticks::new(self.clone(), period)
     }
 
-    /// Runs a future concurrently with `serve` that ends with the subscription: it sees the same
-    /// cancellation, is dropped after the same grace, and is joined.
+    /// Spawns a future that runs concurrently with `serve` and ends with the subscription, with the
+    /// same grace period. It is aborted when `serve` fails, and not started if the subscription is
+    /// already cancelled.
     ///
     /// A panic in it is logged, and ends only this future.
     pub fn spawn<F>(&self, future: F)

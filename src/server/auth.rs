@@ -28,10 +28,10 @@ impl Authorize for SharedToken {
         }
         match bearer(headers) {
             Some(token) if bool::from(sha256(token).ct_eq(&self.0)) => Ok(Decision::Granted),
-            Some(_) => Err(Status::unauthenticated("the token is not the one expected")),
-            None => Err(Status::unauthenticated(
-                "send the token as metadata: `authorization: Bearer <token>`",
-            )),
+            found => Err(Status::unauthenticated(match found {
+                Some(_) => "wrong token: send the value of GOFER_EXTENSION_SYSTEM_KEY",
+                None => "send the token as metadata: `authorization: Bearer <token>`",
+            })),
         }
     }
 }

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::net::TcpListener;
 
 use gofer_net::Clock;
-use gofer_net::Listener;
 use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::{Trust, certificates};
-use tokio::net::TcpListener;
 
 use super::error::RunError;
 use super::inner::ServerInner;
@@ -41,7 +40,7 @@ use crate::extension::Extension;
 /// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
 /// let config = SystemConfig::from_vars(variables)?; // or from_env()
 /// let server = Server::<Interval>::new(config)
-///     .with_listener(tokio::net::TcpListener::bind("127.0.0.1:0").await?)
+///     .with_listener(std::net::TcpListener::bind("127.0.0.1:0")?)
 ///     .with_limits(Limits::default().with_connections(64))
 ///     .stop_when(async { drop(stopped.await) });
 /// let serving = tokio::spawn(server.serve());
@@ -70,10 +69,9 @@ impl<E: Extension> Server<E> {
         self
     }
 
-    /// Serves on a listener that is already bound, instead of the configured address. The type is
-    /// tokio's: the server runs on a tokio runtime of version 1.
+    /// Serves on a listener that is already bound, instead of the configured address.
     pub fn with_listener(mut self, listener: TcpListener) -> Self {
-        self.inner.listener = Some(Listener::Tcp(listener));
+        self.inner.bound = Some(listener);
         self
     }
 
@@ -104,7 +102,7 @@ impl<E: Extension> Server<E> {
     ///
     /// # Errors
     ///
-    /// [`RunError::Signals`] if the signals cannot be watched.
+    /// [`RunError::Signals`] if the signal handlers cannot be installed.
     pub fn stop_on_signals(mut self) -> Result<Self, RunError> {
         self.inner.signals = Some(Signals::watch().map_err(RunError::Signals)?);
         Ok(self)
@@ -115,7 +113,8 @@ impl<E: Extension> Server<E> {
     ///
     /// # Errors
     ///
-    /// [`RunError::Listen`] if it cannot listen on the address.
+    /// [`RunError::Listen`] if it cannot listen on the address, and [`RunError::Declaration`] if a
+    /// setting is declared with a type that cannot be set from text.
     pub async fn serve(self) -> Result<(), RunError> {
         self.inner.serve().await
     }

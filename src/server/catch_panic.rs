@@ -28,8 +28,8 @@ impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let future = self.project().future;
-        // Unwind safety is asserted: after a panic the future is only dropped, and what it shares
-        // with others is `Sync` by the author's own means.
+        // After a panic the future is only dropped. What it shares with others may be left in an
+        // inconsistent state, as after a panic in any task.
         catch_unwind(AssertUnwindSafe(|| future.poll(context)))
             .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
     }

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -16,9 +15,9 @@ use tokio_util::task::TaskTracker;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::service::to_status;
-use crate::error::{ErrorKind, Result};
-use crate::extension::{Answers, Check, Dialogue, DialogueMessage};
+use super::error::to_status;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extension::{AnswerSource, Check, Dialogue, DialogueMessage};
 use gofer_proto::{
     ExtensionRunExtensionInstallerClientMessage as InstallerAnswer,
     ExtensionRunExtensionInstallerExtensionMessage as InstallerMessage,
@@ -32,25 +31,23 @@ use gofer_proto::{
 const MAX_UNREAD: usize = 16;
 
 /// A message of the caller: the answer to a question.
-pub(crate) trait Answer: Send + 'static {
+pub(crate) trait AnswerMessage: Send + 'static {
+    const METHOD: &'static str;
+
     fn text(self) -> String;
 }
 
-impl Answer for InstallerAnswer {
-    fn text(self) -> String {
-        self.msg
-    }
-}
+/// Both kinds of conversation: only the names in their messages differ.
+macro_rules! conversation {
+    ($method:literal, $Answer:ident, $Message:ident, $module:ident, $Setting:ident, $key:ident) => {
+        impl AnswerMessage for $Answer {
+            const METHOD: &'static str = $method;
 
-impl Answer for ConfiguratorAnswer {
-    fn text(self) -> String {
-        self.msg
-    }
-}
+            fn text(self) -> String {
+                self.msg
+            }
+        }
 
-/// A dialogue's message as one of a conversation, in which a setting has a name of its own.
-macro_rules! message {
-    ($Message:ident, $module:ident, $Setting:ident, $key:ident) => {
         impl From<DialogueMessage> for $Message {
             fn from(message: DialogueMessage) -> Self {
                 use $module::{MessageType, $Setting};
@@ -67,16 +64,21 @@ macro_rules! message {
     };
 }
 
-message!(InstallerMessage, installer, ConfigSetting, config);
-message!(ConfiguratorMessage, configurator, ParamSetting, param);
+conversation! {
+    "RunExtensionInstaller", InstallerAnswer, InstallerMessage, installer, ConfigSetting, config
+}
+conversation! {
+    "RunPipelineConfigurator", ConfiguratorAnswer, ConfiguratorMessage, configurator, ParamSetting,
+    param
+}
 
 struct Incoming<A>(Streaming<A>);
 
 #[async_trait]
-impl<A: Answer> Answers for Incoming<A> {
+impl<A: AnswerMessage> AnswerSource for Incoming<A> {
     async fn next(&mut self) -> Option<String> {
         // A broken stream means that the caller has gone away.
-        self.0.message().await.ok().flatten().map(Answer::text)
+        self.0.message().await.ok().flatten().map(AnswerMessage::text)
     }
 }
 
@@ -110,7 +112,7 @@ pub(crate) fn start_conversation<A, M, F, Fut>(
     converse: F,
 ) -> ResponseStream<M>
 where
-    A: Answer,
+    A: AnswerMessage,
     F: FnOnce(Dialogue) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
@@ -123,33 +125,16 @@ where
         let outcome = tokio::select! {
             outcome = conversation => outcome,
             () = caller.closed() => return,
-            () = draining.cancelled() => {
-                Err(crate::error::Error::shutting_down())
-            }
+            () = draining.cancelled() => Err(Error::shutting_down()),
         };
         match outcome {
             Ok(()) => {}
             // The caller ended it; for a conversation that is a clean end.
             Err(error) if error.kind() == ErrorKind::Cancelled => {}
             Err(error) => {
-                let _ = fail.send(to_status(&error)).await;
+                let _ = fail.send(to_status(A::METHOD, &error)).await;
             }
         }
     });
     ResponseStream { messages, error, wire: std::marker::PhantomData }
-}
-
-/// Runs one of the author's conversations, and keeps the definition alive meanwhile.
-pub(crate) async fn converse_with<D: ?Sized, F>(
-    definition: Arc<D>,
-    mut dialogue: Dialogue,
-    converse: F,
-) -> Result<()>
-where
-    F: for<'a> FnOnce(
-        &'a D,
-        &'a mut Dialogue,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>,
-{
-    super::catch_panic::catch_panic(converse(&definition, &mut dialogue)).await
 }

@@ -1,7 +1,7 @@
 //! The author's type, erased once: from here on nothing is generic over it.
 //!
-//! [`Definition`] is what works before Init, [`Instance`] what works after it. Only this module
-//! uses `async_trait`; authors write plain `async fn`.
+//! [`Definition`] is what works before Init, [`Instance`] what works after it. Here `async_trait`
+//! makes the erased traits usable as `dyn`; authors write plain `async fn`.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::catch_panic::catch_panic_in;
-use super::info;
+use super::listing;
 use super::supervisor::Supervised;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,11 +75,11 @@ impl Prepared {
     }
 }
 
-/// What an author declared that no text could ever set, as a sentence.
+/// What an author declared that cannot be set from text, as a sentence.
 pub fn misdeclared<E: Extension>() -> Option<String> {
     let sentence = |what: &str, field: &str| {
         format!(
-            "the {what} declare `{field}` with a nested type, which cannot be set by text; use \
+            "the {what} `{field}` with a nested type, which cannot be set from text; use \
              text, a number, true or false, an enum without fields, a list of these, or \
              `gofer_sdk::GoDuration` for a duration"
         )
@@ -88,10 +88,10 @@ pub fn misdeclared<E: Extension>() -> Option<String> {
     let found = catch_panic_in(|| {
         let config = E::Config::fields();
         if let Some(field) = E::Config::nested(&config) {
-            return Ok(Some(sentence("settings", field)));
+            return Ok(Some(sentence("configuration declares", field)));
         }
         let params = E::Params::fields();
-        Ok(E::Params::nested(&params).map(|field| sentence("parameters", field)))
+        Ok(E::Params::nested(&params).map(|field| sentence("parameters declare", field)))
     });
     found.unwrap_or_default()
 }
@@ -107,7 +107,7 @@ pub(crate) fn definition<E: Extension>() -> Arc<dyn Definition> {
     }
     documentation.push('\n');
     Arc::new(TypedDefinition::<E> {
-        documentation: info::truncate(documentation),
+        documentation: listing::truncate(documentation),
         config,
         params: params.into(),
         extension: PhantomData,

@@ -1,17 +1,20 @@
-//! Why an extension could not run.
+//! Why an extension could not run, and what callers see of an error.
 
 use std::{fmt, io};
 
+use tonic::{Code, Status};
+
 use super::system_config::SystemConfigError;
+use crate::error::{Error, ErrorKind};
 
 /// Why an extension could not run.
 ///
 /// `Debug` prints the same as `Display`, because `main` prints its error with `Debug`.
 #[non_exhaustive]
 pub enum RunError {
-    /// The environment is not that of an extension started by Gofer.
+    /// Environment variables that Gofer sets for an extension are missing or invalid.
     Environment(SystemConfigError),
-    /// A setting is declared with a type that no text can set; see [`Declared`](crate::Declared).
+    /// A setting is [`Declared`](crate::Declared) with a type that cannot be set from text.
     Declaration(String),
     /// The server cannot listen on its address.
     Listen {
@@ -20,7 +23,7 @@ pub enum RunError {
         /// The system's error.
         source: io::Error,
     },
-    /// The signals of the process cannot be watched.
+    /// The signal handlers of the process cannot be installed.
     Signals(io::Error),
 }
 
@@ -30,7 +33,7 @@ impl fmt::Display for RunError {
             Self::Environment(error) => error.fmt(f),
             Self::Declaration(why) => f.write_str(why),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::Signals(source) => write!(f, "cannot watch for signals: {source}"),
+            Self::Signals(source) => write!(f, "cannot install signal handlers: {source}"),
         }
     }
 }
@@ -55,4 +58,48 @@ impl From<SystemConfigError> for RunError {
     fn from(error: SystemConfigError) -> Self {
         Self::Environment(error)
     }
+}
+
+/// The most that a status message may take once it is encoded for its header. Peers accept at least
+/// 8 KiB of headers; the rest is for the others.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+
+/// The message, cut to what fits into a header.
+fn message(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut encoded = 0;
+    let end = text.char_indices().find_map(|(at, character)| {
+        // All but printable ASCII is percent-encoded, three bytes for one.
+        let plain = (' '..='~').contains(&character) && character != '%';
+        encoded += if plain { 1 } else { 3 * character.len_utf8() };
+        (encoded > MAX_MESSAGE_BYTES).then_some(at)
+    });
+    if let Some(end) = end {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// What a caller of `method` may see. A failure of the extension itself is logged in full and
+/// reported to the caller as a generic sentence.
+pub(super) fn to_status(method: &'static str, error: &Error) -> Status {
+    let code = match error.kind() {
+        ErrorKind::InvalidParameter | ErrorKind::InvalidConfiguration => Code::InvalidArgument,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::FailedPrecondition => Code::FailedPrecondition,
+        ErrorKind::ResourceExhausted => Code::ResourceExhausted,
+        ErrorKind::Unimplemented => Code::Unimplemented,
+        ErrorKind::Cancelled => Code::Cancelled,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::Internal => {
+            tracing::error!(method, ?error, "a call failed");
+            return Status::internal("the extension failed; see its log");
+        }
+    };
+    Status::new(code, message(error))
 }

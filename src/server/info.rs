@@ -15,33 +15,7 @@ use super::lifecycle::Lifecycle;
 use super::listing::Snapshot;
 use gofer_proto::{ExtensionInfoRequest, ExtensionInfoResponse};
 
-/// What Gofer's client accepts as one message.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// The documentation's part of it; the rest is for the list.
-const MAX_DOCUMENTATION_BYTES: usize = 1024 * 1024;
-
-/// Reserved for the name, the tags, the sentences about what was cut, and the failing
-/// subscriptions: twenty lines with a key of at most 4 KiB and a reason of at most 2 KiB.
-const OVERHEAD_BYTES: usize = 192 * 1024;
-
-/// Cuts the documentation to its part of Info, and says so in it.
-pub(super) fn truncate(mut documentation: String) -> String {
-    if documentation.len() > MAX_DOCUMENTATION_BYTES {
-        let mut ends = (0..=MAX_DOCUMENTATION_BYTES).rev();
-        let end = ends.find(|end| documentation.is_char_boundary(*end));
-        documentation.truncate(end.unwrap_or(0));
-        documentation.push_str("\n\nThe documentation was cut here: it is too long.\n");
-    }
-    documentation
-}
-
-/// What this documentation leaves for the list of subscriptions, in bytes.
-pub(super) fn listing_budget(documentation: &str) -> usize {
-    MAX_BYTES - OVERHEAD_BYTES - documentation.len()
-}
-
-/// An answer to Info.
+/// A response to Info.
 pub(super) struct Info {
     /// Everything but the list.
     head: ExtensionInfoResponse,

@@ -1,13 +1,14 @@
 //! The server itself, not generic over the author's type: assembles the parts, serves, and stops.
 
 use std::future::Future;
+use std::net::TcpListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use gofer_net::Listener;
+use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::Trust;
-use gofer_net::{Clock, Dial};
+use gofer_net::{Clock, Dial, Listener};
 use tokio::net::TcpListener;
 
 use super::auth::SharedToken;
@@ -19,17 +20,18 @@ use super::limits::Limits;
 use super::router::Router;
 use super::service::Service;
 use super::signals::Signals;
-use super::system_config::SystemConfig;
+use super::system_config::{PREFIX, SystemConfig};
 use crate::client::{ClientOptions, Gofer, new_client};
 
 type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The server, not generic over the author's type.
 pub(crate) struct ServerInner {
     pub(super) config: SystemConfig,
     definition: Arc<dyn Definition>,
     pub(super) limits: Limits,
-    pub(super) listener: Option<Listener>,
+    /// Bound by the author, instead of the configured address.
+    pub(super) bound: Option<StdListener>,
+    memory: Option<MemoryListener>,
     pub(super) trust: Trust,
     pub(super) stop: Vec<Stop>,
     pub(super) signals: Option<Signals>,
@@ -41,12 +43,13 @@ pub(crate) struct ServerInner {
 
 impl ServerInner {
     pub(super) fn new(config: SystemConfig, definition: Arc<dyn Definition>) -> Self {
-        let trust = Trust { anyone: config.skip_tls_verify, ..Trust::default() };
+        let trust = Trust { skip_verification: config.skip_tls_verify, ..Trust::default() };
         Self {
             config,
             definition,
             limits: Limits::default(),
-            listener: None,
+            bound: None,
+            memory: None,
             trust,
             stop: Vec::new(),
             signals: None,
@@ -59,12 +62,12 @@ impl ServerInner {
     /// Serves inside Gofer's process: over pipes, trusting its certificate, on its clock.
     pub(crate) fn embedded(
         mut self,
-        listener: gofer_net::memory::MemoryListener,
-        gofer: gofer_net::memory::Network,
+        listener: MemoryListener,
+        gofer: Network,
         trust: Trust,
         clock: Clock,
     ) -> Self {
-        self.listener = Some(Listener::Memory(listener));
+        self.memory = Some(listener);
         self.dial = Some(Dial::Memory(gofer));
         self.trust = trust;
         self.clock = clock;
@@ -75,18 +78,13 @@ impl ServerInner {
         if let Some(why) = self.misdeclared {
             return Err(RunError::Declaration(why));
         }
-        let Self {
-            config, definition, limits, listener, trust, stop, signals, clock, dial, ..
-        } = self;
-        let listener = match listener {
-            Some(listener) => listener,
-            None => match TcpListener::bind(&config.host).await {
-                Ok(listener) => Listener::Tcp(listener),
-                Err(source) => return Err(RunError::Listen { address: config.host, source }),
-            },
+        let Self { config, definition, limits, trust, stop, signals, clock, dial, .. } = self;
+        let listener = match self.memory {
+            Some(listener) => Listener::Memory(listener),
+            None => listen(self.bound, &config.host).await?,
         };
         if config.skip_tls_verify && !config.gofer_host.is_loopback() {
-            tracing::warn!("Gofer's certificate is not verified: SKIP_TLS_VERIFY is set");
+            tracing::warn!("Gofer's certificate is not verified: {PREFIX}SKIP_TLS_VERIFY is set");
         }
         let gofer = gofer(&config, trust, clock, dial);
         let lifecycle = Lifecycle::new(definition, gofer, limits.stop_grace());
@@ -124,12 +122,23 @@ impl ServerInner {
                 tokio::select! {
                     // Never completes: once the server has stopped, the branch above does.
                     () = async { lifecycle.shutdown().await; std::future::pending().await } => {}
-                    () = signals.next() => tracing::warn!("a second signal: stopping without waiting"),
+                    () = signals.next() => {
+                        tracing::warn!("received a second signal; stopping immediately");
+                    }
                 }
             } => {}
         }
         Ok(())
     }
+}
+
+async fn listen(bound: Option<StdListener>, address: &str) -> Result<Listener, RunError> {
+    let listener = match bound {
+        Some(bound) => bound.set_nonblocking(true).and_then(|()| TcpListener::from_std(bound)),
+        None => TcpListener::bind(address).await,
+    };
+    let failed = |source| RunError::Listen { address: address.to_owned(), source };
+    listener.map(Listener::Tcp).map_err(failed)
 }
 
 struct AbandonOnDrop(Arc<Lifecycle>);

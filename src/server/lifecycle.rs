@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::catch_panic::catch_panic;
 use super::erased::{Definition, Instance};
-use super::info;
+use super::listing;
 use super::registry::Registry;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,7 +68,7 @@ impl Lifecycle {
         stop_grace: Duration,
     ) -> Arc<Self> {
         let context = Arc::new(Context::new(gofer));
-        let budget = info::listing_budget(definition.documentation());
+        let budget = listing::budget(definition.documentation());
         Arc::new(Self {
             definition,
             registry: Registry::new(Arc::clone(&context), stop_grace, budget),
@@ -197,7 +197,7 @@ impl Lifecycle {
     }
 
     async fn drain(&self, before: State) {
-        // Even if the author's code panics, in a `Drop` for example: the server waits for this.
+        // Also if the author's code panics, in a `Drop` for example: the server waits for this.
         let _stopped = Stopped(self);
         self.registry.drain().await;
         let cleanup = async {

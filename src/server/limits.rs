@@ -81,8 +81,8 @@ impl Limits {
         self
     }
 
-    /// Conversations at once with administrators, and as many with owners of pipelines; default 64.
-    /// Further ones are refused with `RESOURCE_EXHAUSTED`.
+    /// The number of concurrent installer conversations, and separately of configurator
+    /// conversations; default 64. Further ones are refused with `RESOURCE_EXHAUSTED`.
     pub fn conversations(&self) -> usize {
         self.conversations
     }
@@ -117,8 +117,8 @@ impl Limits {
     }
 
     /// The time that a cancelled `serve` has before it is dropped, and the time that the author's
-    /// `shutdown` has; default 3 s each. With one second for open connections, a stop takes at most
-    /// 7 s by default: less than the 10 s after which Docker kills a container.
+    /// `shutdown` has; default 3 s each. By default a stop takes at most 7 s, or 9 s if something
+    /// blocks its thread: less than the 10 s after which Docker kills a container.
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
     }

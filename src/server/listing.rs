@@ -1,4 +1,4 @@
-//! The subscriptions as Info lists them, ready to be sent.
+//! The subscriptions as Info lists them, ready to be sent, and how much room they have in it.
 //!
 //! Gofer calls Info often, on an extension that may have a hundred thousand idle subscriptions.
 //! Visiting each of them and formatting its name takes most of the time of such a call, so the list
@@ -14,8 +14,34 @@ use crate::extension::Key;
 /// `registered` of `ExtensionInfoResponse`.
 const FIELD: u32 = 3;
 
+/// What Gofer's client accepts as one message.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The documentation's part of it; the rest is for the list.
+const MAX_DOCUMENTATION_BYTES: usize = 1024 * 1024;
+
+/// Reserved for the name, the tags, the sentences about what was cut, and the failing
+/// subscriptions: twenty lines with a key of at most 4 KiB and a reason of at most 2 KiB.
+const OVERHEAD_BYTES: usize = 192 * 1024;
+
+/// Cuts the documentation to its part of Info, and says so in it.
+pub(super) fn truncate(mut documentation: String) -> String {
+    if documentation.len() > MAX_DOCUMENTATION_BYTES {
+        let mut ends = (0..=MAX_DOCUMENTATION_BYTES).rev();
+        let end = ends.find(|end| documentation.is_char_boundary(*end));
+        documentation.truncate(end.unwrap_or(0));
+        documentation.push_str("\n\nThe documentation was cut here: it is too long.\n");
+    }
+    documentation
+}
+
+/// What this documentation leaves for the list of subscriptions, in bytes.
+pub(super) fn budget(documentation: &str) -> usize {
+    MAX_BYTES - OVERHEAD_BYTES - documentation.len()
+}
+
 pub(super) struct Listing {
-    /// Shared with the answers that are being sent.
+    /// Shared with the responses that are being sent.
     encoded: Arc<Vec<u8>>,
     /// The most that `encoded` may take, in bytes.
     budget: usize,
@@ -24,7 +50,7 @@ pub(super) struct Listing {
     stale: bool,
 }
 
-/// The list as one answer sends it.
+/// The list as one response contains it.
 pub(crate) struct Snapshot {
     /// Entries of `registered`, each with its tag and length.
     pub(crate) encoded: Arc<Vec<u8>>,
@@ -49,7 +75,7 @@ impl Listing {
             self.omitted += 1;
             return;
         }
-        // Copies it if an answer with it is being sent.
+        // Copies it if a response with it is being sent.
         let encoded = Arc::make_mut(&mut self.encoded);
         encode_key(FIELD, WireType::LengthDelimited, encoded);
         encode_varint(length, encoded);

@@ -63,8 +63,8 @@ use crate::extension::Extension;
 /// # fn main() {
 /// # let printed = program::main().unwrap_err().to_string();
 ///
-/// // Not started by Gofer, it ends with what is missing:
-/// assert!(printed.contains("GOFER_EXTENSION_SYSTEM_KEY is not set"));
+/// // If Gofer did not start it, it reports what is missing and exits:
+/// assert!(printed.contains("GOFER_EXTENSION_SYSTEM_KEY: is not set"));
 /// # }
 /// ```
 ///
@@ -76,7 +76,7 @@ use crate::extension::Extension;
 /// # Errors
 ///
 /// [`RunError`] if the environment is incomplete, the server cannot listen on its address, or a
-/// setting is declared with a type that no text can set.
+/// setting is declared with a type that cannot be set from text.
 pub async fn run<E: Extension>() -> Result<(), RunError> {
     let config = SystemConfig::from_env()?;
     telemetry::install(config.log_level, &config.name);

@@ -157,7 +157,7 @@ impl Registry {
 
     /// One line for each subscription that is waiting to be restarted, up to a limit.
     pub(crate) fn failing(&self) -> Vec<String> {
-        /// As many as a person reads; the log has all.
+        /// The log has all.
         const MAX_LINES: usize = 20;
         let state = self.state();
         let line = |live: &Arc<Live>| {
@@ -173,8 +173,8 @@ impl Registry {
         state.entries.iter().filter_map(Slot::current).filter_map(line).take(MAX_LINES).collect()
     }
 
-    /// Ends all subscriptions and accepts no more. Takes at most the grace, and one second for what
-    /// has to be aborted.
+    /// Ends all subscriptions and refuses new ones. Takes at most the grace period, and one second
+    /// for what has to be aborted.
     pub(crate) async fn drain(&self) {
         let entries = self.close();
         let live: Vec<Arc<Live>> =
@@ -194,11 +194,11 @@ impl Registry {
         }
         self.workers.close();
         if tokio::time::timeout_at(abort_deadline, self.workers.wait()).await.is_err() {
-            tracing::error!("a subscription does not end; shutting down without it");
+            tracing::error!("a subscription has not stopped; not waiting for it");
         }
     }
 
-    /// Aborts all subscriptions and accepts no more.
+    /// Aborts all subscriptions and refuses new ones.
     pub(crate) fn abandon(&self) {
         let entries = self.close();
         for live in entries.iter().filter_map(Slot::current) {
@@ -214,7 +214,7 @@ impl Registry {
         entries.into_iter().for_each(drop_caught);
     }
 
-    /// Accepts no more, and returns all entries.
+    /// Refuses new subscriptions from now on, and returns all entries.
     fn close(&self) -> HashTable<Slot> {
         let mut state = self.state();
         state.closed = true;
@@ -358,8 +358,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Cancels, waits for the grace, aborts, joins. Waits without a timeout for what cannot be
-    /// aborted: its successor must not run at the same time.
+    /// Cancels, waits for the grace period, aborts, joins. Waits without a timeout for what cannot
+    /// be aborted: its successor must not run at the same time.
     async fn stop(&self, live: &Live) {
         live.cancel();
         join(live, Instant::now() + self.stop_grace, None).await;
@@ -370,7 +370,7 @@ fn check_queue(entry: &Entry) -> Result<()> {
     match entry {
         Entry::Changing(changing) if changing.waiting.len() >= MAX_WAITING => Err(Error::new(
             ErrorKind::ResourceExhausted,
-            "too many changes of this subscription are under way",
+            "too many changes of this subscription are under way; try again later",
         )),
         Entry::Changing(_) | Entry::Live(_) => Ok(()),
     }
@@ -388,7 +388,10 @@ async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
         if let Some(mut task) = task
             && tokio::time::timeout_at(deadline, &mut task).await.is_err()
         {
-            tracing::warn!(subscription = %live.key, "the subscription ignores its cancellation; aborting it");
+            tracing::warn!(
+                subscription = %live.key,
+                "the subscription did not stop when cancelled; aborting it"
+            );
             task.abort();
             // It was aborted; a panic has been caught and logged.
             let _ = task.await;
@@ -416,6 +419,6 @@ fn drop_caught<T>(held: T) {
         drop(held);
         Ok(())
     }) {
-        tracing::error!(?error, "parameters panicked when they were dropped");
+        tracing::error!(?error, "dropping a subscription's parameters panicked");
     }
 }

@@ -81,7 +81,9 @@ impl tower_service::Service<Request<Incoming>> for Router {
             return reflection.handle(request);
         }
         Box::pin(async {
-            Ok(Status::unimplemented("this extension does not have the service").into_http())
+            let message = "unknown service; this server offers proto.ExtensionService and \
+                           grpc.health.v1.Health";
+            Ok(Status::unimplemented(message).into_http())
         })
     }
 }

@@ -1,5 +1,5 @@
 //! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust and back, and nothing
-//! else. Generated types go no further than this.
+//! else. Beyond this, only `conversation`, `info` and `router` use generated types.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::catch_panic::{catch_panic, catch_panic_in};
-use super::conversation::{ResponseStream, converse_with, start_conversation};
+use super::conversation::{ResponseStream, start_conversation};
+use super::error::to_status;
 use super::info::Info;
 use super::lifecycle::Lifecycle;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::extension::{Check, ExternalEvent, Key, Settings};
 use gofer_proto::server::extension_service_server::ExtensionService;
 use gofer_proto::{
@@ -49,53 +50,8 @@ fn permit(limit: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
     })
 }
 
-/// The most that a status message may take once it is encoded for its header. Peers accept at least
-/// 8 KiB of headers; the rest is for the others.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-
-/// The message, cut to what fits into a header.
-fn message(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut encoded = 0;
-    let end = text.char_indices().find_map(|(at, character)| {
-        // All but printable ASCII is percent-encoded, three bytes for one.
-        let plain = (' '..='~').contains(&character) && character != '%';
-        encoded += if plain { 1 } else { 3 * character.len_utf8() };
-        (encoded > MAX_MESSAGE_BYTES).then_some(at)
-    });
-    if let Some(end) = end {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
-/// What a caller may see. A failure of the extension itself is logged in full and reported to the
-/// caller as a generic sentence.
-pub(crate) fn to_status(error: &Error) -> Status {
-    match error.kind() {
-        ErrorKind::InvalidParameter | ErrorKind::InvalidConfiguration => {
-            Status::invalid_argument(message(error))
-        }
-        ErrorKind::Unavailable => Status::unavailable(message(error)),
-        ErrorKind::FailedPrecondition => Status::failed_precondition(message(error)),
-        ErrorKind::ResourceExhausted => Status::resource_exhausted(message(error)),
-        ErrorKind::Unimplemented => Status::unimplemented(message(error)),
-        ErrorKind::Cancelled => Status::cancelled(message(error)),
-        ErrorKind::NotFound => Status::not_found(message(error)),
-        ErrorKind::AlreadyExists => Status::already_exists(message(error)),
-        ErrorKind::PermissionDenied => Status::permission_denied(message(error)),
-        ErrorKind::Unauthenticated => Status::unauthenticated(message(error)),
-        ErrorKind::DeadlineExceeded => Status::deadline_exceeded(message(error)),
-        _ => {
-            tracing::error!(?error, "a call failed");
-            Status::internal("the extension failed; its log says why")
-        }
-    }
-}
-
-fn respond<T>(outcome: Result<T, Error>) -> Result<Response<T>, Status> {
-    outcome.map(Response::new).map_err(|error| to_status(&error))
+fn respond<T>(method: &'static str, outcome: Result<T, Error>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|error| to_status(method, &error))
 }
 
 #[async_trait]
@@ -110,10 +66,8 @@ impl ExtensionService for Service {
         request: Request<ExtensionInitRequest>,
     ) -> Result<Response<ExtensionInitResponse>, Status> {
         let config = Settings::new(request.into_inner().config);
-        match self.lifecycle.init(config).await {
-            Ok(()) => Ok(Response::new(ExtensionInitResponse {})),
-            Err(error) => Err(to_status(&error)),
-        }
+        let outcome = self.lifecycle.init(config).await.map(|()| ExtensionInitResponse {});
+        outcome.map(Response::new).map_err(|error| to_status("Init", &error))
     }
 
     async fn info(
@@ -140,7 +94,7 @@ impl ExtensionService for Service {
             self.lifecycle.registry.subscribe(instance, key, settings).await
         };
         // All of it, because parameters may panic when they are dropped.
-        respond(catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}))
+        respond("Subscribe", catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}))
     }
 
     async fn unsubscribe(
@@ -157,7 +111,7 @@ impl ExtensionService for Service {
             )?;
             self.lifecycle.registry.unsubscribe(key).await
         };
-        respond(outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
+        respond("Unsubscribe", outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
     }
 
     async fn shutdown(
@@ -178,7 +132,7 @@ impl ExtensionService for Service {
             let event = ExternalEvent::new(payload)?;
             catch_panic(instance.external_event(event)).await
         };
-        respond(outcome.await.map(|()| ExtensionExternalEventResponse {}))
+        respond("ExternalEvent", outcome.await.map(|()| ExtensionExternalEventResponse {}))
     }
 
     async fn run_extension_installer(
@@ -192,11 +146,7 @@ impl ExtensionService for Service {
             permit(&self.installers)?,
             self.lifecycle.tasks(),
             self.lifecycle.draining().clone(),
-            |dialogue| {
-                converse_with(definition, dialogue, |definition, dialogue| {
-                    definition.install(dialogue)
-                })
-            },
+            |mut dialogue| async move { catch_panic(definition.install(&mut dialogue)).await },
         )))
     }
 
@@ -215,11 +165,7 @@ impl ExtensionService for Service {
             permit(&self.configurators)?,
             self.lifecycle.tasks(),
             self.lifecycle.draining().clone(),
-            |dialogue| {
-                converse_with(definition, dialogue, |definition, dialogue| {
-                    definition.configure(dialogue)
-                })
-            },
+            |mut dialogue| async move { catch_panic(definition.configure(&mut dialogue)).await },
         )))
     }
 }

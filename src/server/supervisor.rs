@@ -1,4 +1,4 @@
-//! Runs the author's `serve` for one subscription, and restarts it after a pause if it fails.
+//! Runs the author's `serve` for one subscription, and restarts it after a delay if it fails.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ fn record(live: &Live, message: String) -> u32 {
 /// What Info shows of a failure.
 fn reason(error: &Error) -> String {
     let mut message = match error.kind() {
-        // May contain what nobody outside should see; the log has it.
+        // May contain what callers must not see; the log has it.
         ErrorKind::Internal => "internal error, see the extension's log".to_owned(),
         _ => error.to_string(),
     };

@@ -9,7 +9,7 @@ use std::fmt;
 use http::HeaderValue;
 use serde::Deserialize;
 
-use crate::client::GoferAddress;
+use crate::client::{GoferAddress, authorization};
 use gofer_net::tls;
 
 /// The prefix of all variables.
@@ -92,7 +92,7 @@ struct Raw {
 /// // Everything that is wrong is reported at once, by name.
 /// let error = SystemConfig::from_vars([("GOFER_EXTENSION_SYSTEM_NAME", "interval")]).unwrap_err();
 /// assert_eq!(error.problems().len(), 3);
-/// assert_eq!(error.problems()[0], "GOFER_EXTENSION_SYSTEM_KEY is not set");
+/// assert_eq!(error.problems()[0], "GOFER_EXTENSION_SYSTEM_KEY: is not set");
 /// # Ok::<(), gofer_sdk::SystemConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -187,16 +187,9 @@ impl SystemConfig {
 impl Raw {
     fn check(self, mut problems: Problems) -> Result<SystemConfig, SystemConfigError> {
         let key = problems.required("KEY", self.key).and_then(|key| {
-            match HeaderValue::try_from(format!("Bearer {key}")) {
-                Ok(mut value) if !key.contains(char::is_whitespace) => {
-                    value.set_sensitive(true);
-                    Some((key, value))
-                }
-                _ => {
-                    problems.add("KEY", "must be printable ASCII without spaces");
-                    None
-                }
-            }
+            let value = authorization(&key);
+            let value = problems.unless(value, "KEY", "must be printable ASCII without spaces")?;
+            Some((key, value))
         });
         let name = problems.required("NAME", self.name);
         let chain = problems.required("TLS_CERT", self.tls_cert);
@@ -229,10 +222,10 @@ impl Raw {
             "must be an address and a port to listen on, such as 0.0.0.0:8082",
         );
         let gofer_host = self.gofer_host.filter(|host| !host.is_empty());
-        let gofer_host = match gofer_host.as_deref().unwrap_or(DEFAULT_GOFER_HOST).parse() {
+        let gofer_host = gofer_host.as_deref().unwrap_or(DEFAULT_GOFER_HOST);
+        let gofer_host = match gofer_host.parse::<GoferAddress>() {
             Ok(address) => Some(address),
             Err(error) => {
-                let error: crate::client::InvalidAddress = error;
                 problems.add("GOFER_HOST", &error.to_string());
                 None
             }
@@ -245,27 +238,20 @@ impl Raw {
                 None
             }
         };
-        match (key, name, tls, log_level, host, gofer_host, skip_tls_verify) {
-            (
-                Some((key, authorization)),
-                Some(name),
-                Some(tls),
-                Some(log_level),
-                Some(host),
-                Some(gofer_host),
-                Some(skip_tls_verify),
-            ) if problems.0.is_empty() => Ok(SystemConfig {
+        let config = || {
+            let (key, authorization) = key?;
+            Some(SystemConfig {
                 key,
                 authorization,
-                name,
-                tls,
-                log_level,
-                host,
-                gofer_host,
-                skip_tls_verify,
-            }),
-            _ => Err(SystemConfigError(problems.0)),
-        }
+                name: name?,
+                tls: tls?,
+                log_level: log_level?,
+                host: host?,
+                gofer_host: gofer_host?,
+                skip_tls_verify: skip_tls_verify?,
+            })
+        };
+        config().filter(|_| problems.0.is_empty()).ok_or(SystemConfigError(problems.0))
     }
 }
 
@@ -281,7 +267,7 @@ struct Problems(Vec<String>);
 
 impl Problems {
     fn add(&mut self, name: &str, problem: &str) {
-        self.0.push(format!("{PREFIX}{name} {problem}"));
+        self.0.push(format!("{PREFIX}{name}: {problem}"));
     }
 
     fn required(&mut self, name: &str, value: Option<String>) -> Option<String> {
@@ -292,7 +278,7 @@ impl Problems {
                 None
             }
             // It is set, but not UTF-8, which is reported already.
-            None if self.0.iter().any(|known| known.starts_with(&format!("{PREFIX}{name} "))) => {
+            None if self.0.iter().any(|known| known.starts_with(&format!("{PREFIX}{name}: "))) => {
                 None
             }
             None => {
@@ -323,7 +309,8 @@ impl SystemConfigError {
 
 impl fmt::Display for SystemConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the environment is not that of an extension started by Gofer:")?;
+        let set = "the environment variables that Gofer sets for an extension";
+        write!(f, "{set} are missing or invalid:")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{FormatEvent, JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatFields as _, FormattedFields, MakeWriter};
@@ -29,9 +29,11 @@ where
 {
     let level = filter(level);
     let transport = level.min(LevelFilter::WARN);
-    let quiet = filter_fn(move |metadata| {
+    let filter = filter_fn(move |metadata| {
         *metadata.level() <= if is_transport(metadata) { transport } else { level }
-    });
+    })
+    // Otherwise the whole process would produce events that no line shows.
+    .with_max_level_hint(level);
     // The layer writes each line with one call, so that lines of several threads do not mix. A line
     // that cannot be written is lost: to report that would be another write to the same place, and
     // one that panics.
@@ -40,7 +42,7 @@ where
         .event_format(JsonLines { extension: extension.to_owned() })
         .log_internal_errors(false)
         .with_writer(writer);
-    Registry::default().with(lines.with_filter(level.and(quiet)))
+    Registry::default().with(lines.with_filter(filter))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -69,7 +69,7 @@ pub fn hpack(headers: &[(&str, &str)]) -> Vec<u8> {
     for (name, value) in headers {
         bytes.push(0);
         for text in [name, value] {
-            // Seven bits of the length; if it does not fit, the rest follows in groups of seven bits.
+            // Seven bits of the length; if it does not fit, the rest follows, seven bits at a time.
             let mut length = text.len();
             if length < 127 {
                 bytes.push(length.to_le_bytes()[0]);

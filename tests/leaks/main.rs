@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 
 /// What a pipeline sets.
 #[derive(Deserialize, JsonSchema)]
-struct Params {
+struct QuietParams {
     /// Spawns a task as well.
     #[serde(default)]
     spawn: bool,
@@ -39,13 +39,13 @@ struct Quiet;
 
 impl Extension for Quiet {
     type Config = NoConfig;
-    type Params = Params;
+    type Params = QuietParams;
 
     async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
         Ok(Self)
     }
 
-    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+    async fn serve(&self, subscription: Subscription<QuietParams>) -> Result<()> {
         if subscription.params().spawn {
             let other = subscription.clone();
             subscription.spawn(async move { other.cancelled().await });
@@ -92,7 +92,7 @@ impl Held {
 }
 
 /// Callers that disconnect before the handshake, after a call, and in the middle of a conversation.
-async fn vanishing_callers(started: &Started, callers: usize) {
+async fn disconnecting_callers(started: &Started, callers: usize) {
     for _ in 0..callers {
         drop(TcpStream::connect(started.address).await.unwrap());
         let client = started.client().await;
@@ -125,17 +125,17 @@ async fn rounds(client: &Client, rounds: usize) {
 #[tokio::test]
 #[cfg_attr(not(target_os = "linux"), ignore = "reads /proc")]
 async fn ten_thousand_rounds_leak_no_task_file_or_memory() {
-    let started = Setup::default().start::<Quiet>().await;
+    let started = Setup::default().start::<Quiet>();
     let client = started.client().await;
     client.init(&[]).await.unwrap();
     client.info().await.unwrap();
     let idle = Held::now().tasks;
     // After this, whatever is kept for reuse exists.
     rounds(&client, 1_000).await;
-    vanishing_callers(&started, 20).await;
+    disconnecting_callers(&started, 20).await;
     let before = Held::once_tasks_are(idle).await;
     rounds(&client, 10_000).await;
-    vanishing_callers(&started, 100).await;
+    disconnecting_callers(&started, 100).await;
     let after = Held::once_tasks_are(idle).await;
     assert!(after.tasks <= idle, "{idle} and then {after:?}");
     assert_eq!(after.files, before.files);

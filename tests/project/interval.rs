@@ -1,5 +1,5 @@
-//! The interval extension's promises, on a paused clock: days pass in milliseconds, over real TLS
-//! and gRPC inside one process.
+//! The guarantees of the interval extension, on a paused clock: days pass in milliseconds, over
+//! real TLS and gRPC inside one process.
 
 use std::time::SystemTime;
 
@@ -54,7 +54,7 @@ async fn a_day_of_five_minute_ticks_does_not_drift() -> Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_pipeline_mistypes_is_reported_with_what_would_be_right() -> Result<()> {
+async fn invalid_parameters_are_reported_with_what_is_allowed() -> Result<()> {
     let (core, interval) = core().await?;
     for (params, expected) in [
         (vec![("every", "30s")], "parameter `every`: must be at least 1m0s"),
@@ -94,13 +94,13 @@ async fn ticks_that_fall_due_while_gofer_is_away_become_one_run() -> Result<()> 
     interval.subscribe(NIGHTLY, "l", [("every", "1m")]).await?;
     core.elapse(seconds(150)).await;
     assert_eq!(core.runs(NIGHTLY).len(), 2);
-    core.go_away().await;
+    core.close_api().await;
     core.elapse(minutes(10)).await;
     assert_eq!(core.runs(NIGHTLY).len(), 2);
-    core.come_back().await?;
+    core.reopen_api().await?;
     core.elapse(seconds(5)).await;
     assert_eq!(core.runs(NIGHTLY).len(), 3, "one run for ten missed ticks");
-    // And back to the cadence of the first tick.
+    // Then it returns to the cadence of the first tick.
     core.elapse(seconds(24)).await;
     assert_eq!(core.runs(NIGHTLY).len(), 3);
     core.elapse(seconds(2)).await;
@@ -115,9 +115,9 @@ async fn a_gofer_that_comes_back_starts_each_subscription_once() -> Result<()> {
     for pipeline in &pipelines {
         interval.subscribe(pipeline.as_str(), "l", [("every", "1m")]).await?;
     }
-    core.go_away().await;
+    core.close_api().await;
     core.elapse(minutes(5)).await;
-    core.come_back().await?;
+    core.reopen_api().await?;
     core.elapse(seconds(10)).await;
     for pipeline in &pipelines {
         assert_eq!(core.runs(pipeline.as_str()).len(), 1, "{pipeline}");

@@ -1,4 +1,4 @@
-//! The project as a newcomer meets it: the README, the examples, the packages.
+//! The project as a new user sees it: the README, the examples, the packages.
 
 #![allow(
     clippy::unwrap_used,

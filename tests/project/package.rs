@@ -1,5 +1,5 @@
-//! What is promised about the packages: the Rust versions that they build with, and how many crates
-//! a build of them compiles.
+//! The packages: the Rust versions that they build with, and how many crates a build of them
+//! compiles.
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -12,7 +12,7 @@ fn version(text: &str) -> (u32, u32) {
     (parts.next().unwrap(), parts.next().unwrap_or(0))
 }
 
-/// The platform that is built for: dependencies of others may not be downloaded.
+/// The target platform: dependencies of other platforms may not have been downloaded.
 fn host() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let output = Command::new(rustc).arg("-vV").output().unwrap();
@@ -21,7 +21,7 @@ fn host() -> String {
 }
 
 #[test]
-fn no_dependency_of_a_user_needs_a_newer_rust_than_is_promised() {
+fn no_dependency_of_a_user_needs_a_newer_rust_than_declared() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
         .args(["--all-features", "--filter-platform", &host()])
@@ -44,7 +44,7 @@ fn no_dependency_of_a_user_needs_a_newer_rust_than_is_promised() {
         .collect();
     for member in metadata["workspace_members"].as_array().unwrap() {
         let member = member.as_str().unwrap();
-        let Some(promised) = packages[member]["rust_version"].as_str().map(version) else {
+        let Some(declared) = packages[member]["rust_version"].as_str().map(version) else {
             // Not published.
             continue;
         };
@@ -55,7 +55,7 @@ fn no_dependency_of_a_user_needs_a_newer_rust_than_is_promised() {
             }
             if let Some(needed) = packages[id]["rust_version"].as_str() {
                 let (of, name) = (&packages[member]["name"], &packages[id]["name"]);
-                assert!(version(needed) <= promised, "{name} of {of} needs Rust {needed}");
+                assert!(version(needed) <= declared, "{name} of {of} needs Rust {needed}");
             }
             for dependency in nodes[id]["deps"].as_array().unwrap() {
                 let kinds = dependency["dep_kinds"].as_array().unwrap();

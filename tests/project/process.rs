@@ -1,5 +1,5 @@
 //! The interval extension as Gofer starts it: a process of its own, configured by its environment,
-//! stopped by Shutdown or a signal. And the examples as a person starts them.
+//! stopped by Shutdown or a signal. And the examples as a user starts them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -72,8 +72,7 @@ impl Extension {
         signal(self.child.id(), name);
     }
 
-    /// How it ended. Whatever keeps it from ending keeps it for good, so that it ends at all is
-    /// enough: how long it takes depends on how busy the machine is.
+    /// How it ended. What prevents its end prevents it for ever, so no shorter timeout is needed.
     async fn ended(&mut self) -> ExitStatus {
         within(async {
             loop {
@@ -156,8 +155,8 @@ async fn an_incomplete_environment_is_an_error_that_lists_what_is_missing() {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "it must not fall back to the demo");
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("GOFER_EXTENSION_SYSTEM_KEY is not set"), "{error}");
-    assert!(error.contains("GOFER_EXTENSION_SYSTEM_HOST must be an address"), "{error}");
+    assert!(error.contains("GOFER_EXTENSION_SYSTEM_KEY: is not set"), "{error}");
+    assert!(error.contains("GOFER_EXTENSION_SYSTEM_HOST: must be an address"), "{error}");
     assert!(!error.contains("PRIVATE KEY"), "{error}");
 }
 
@@ -185,13 +184,13 @@ fn demo(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::ChildSt
 }
 
 #[test]
-fn started_by_a_person_it_shows_itself_and_stops_cleanly_on_ctrl_c() {
+fn without_gofers_environment_it_runs_the_demo_and_stops_cleanly_on_ctrl_c() {
     let (mut child, mut lines) = demo(&["--every", "1s"]);
     let mut seen = Vec::new();
     while seen.iter().filter(|line: &&String| line.contains("  run ")).count() < 2 {
         seen.push(lines.next().expect("it ended").unwrap());
     }
-    assert!(seen.iter().any(|line| line.contains("every = 1s")), "{seen:?}");
+    assert!(seen.iter().any(|line| line.contains("(set: every)")), "{seen:?}");
     let run = seen.last().unwrap();
     for expected in ["run 2 of default/demo", "the interval elapsed", "ms late"] {
         assert!(run.contains(expected), "{run}");
@@ -209,7 +208,7 @@ fn started_by_a_person_it_shows_itself_and_stops_cleanly_on_ctrl_c() {
 }
 
 #[test]
-fn the_demo_explains_itself_and_refuses_unknown_arguments() {
+fn the_demo_has_help_and_refuses_unknown_arguments() {
     let (mut child, lines) = demo(&["--help"]);
     let help: Vec<_> = lines.map(Result::unwrap).collect();
     let help = help.join("\n");
@@ -223,7 +222,7 @@ fn the_demo_explains_itself_and_refuses_unknown_arguments() {
 }
 
 #[test]
-fn a_core_in_a_program_of_ones_own_prints_its_runs_and_ends() {
+fn the_embedded_core_example_prints_its_runs_and_ends() {
     let output = Command::new(example("embedded_core")).env_clear().output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let printed = String::from_utf8(output.stdout).unwrap();
@@ -237,8 +236,8 @@ fn starts(core: &gofer_core::Core) -> Vec<SystemTime> {
     core.runs("default/nightly").iter().rev().map(gofer_sdk::RunInfo::started).collect()
 }
 
-// How many runs there are at some moment depends on how busy the machine is, so what is compared is
-// when each was started. `interval.rs` has the same on a paused clock.
+// How many runs there are at some moment depends on how busy the machine is, so the test compares
+// when each was started. `interval.rs` has the same test on a paused clock.
 #[tokio::test]
 async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk::Result<()> {
     let core = gofer_core::Core::on_loopback().await?;
@@ -251,11 +250,11 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
         }
     };
     within(at_least(2)).await;
-    core.go_away().await;
+    core.close_api().await;
     let before = starts(&core);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(starts(&core), before, "no run is started while Gofer is away");
-    core.come_back().await?;
+    core.reopen_api().await?;
     within(at_least(before.len() + 4)).await;
     let after = starts(&core).split_off(before.len());
     // The first is for all that was missed, and each of the others for a tick that fell due after
@@ -265,7 +264,7 @@ async fn ten_seconds_of_ticks_while_gofer_is_away_become_one_run() -> gofer_sdk:
         let least = Duration::from_secs(u64::try_from(ticks).unwrap());
         assert!(since > least, "several runs for what was missed: {after:?}");
     }
-    // And back to the cadence. Of those before, the first also waited for the connection.
+    // Then it returns to the cadence. The first run of all was late: it waited for the connection.
     let on_cadence = |start: &&SystemTime| {
         before.iter().any(|earlier| {
             let off = start.duration_since(*earlier).unwrap().as_millis() % 1000;

@@ -1,5 +1,4 @@
-//! Who may call what, over a real socket: nothing but health without the one token, whatever the
-//! method.
+//! Who may call what, over a real socket: without the token, health and nothing else.
 
 use crate::support::probe::probe;
 use crate::support::{Connection, Setup, TOKEN, bearer, within};
@@ -10,8 +9,8 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-/// Everything but health: the eight methods, reflection, and what is not there at all, of which a
-/// unauthenticated must not learn even that.
+/// Everything but health: the eight methods, reflection, and paths that do not exist, which an
+/// unauthenticated caller must not find out.
 const CLOSED: [&str; 11] = [
     "/proto.ExtensionService/Init",
     "/proto.ExtensionService/Info",
@@ -26,10 +25,10 @@ const CLOSED: [&str; 11] = [
     "/no.such.Service/Method",
 ];
 
-async fn assert_all_closed(connection: &Connection, who: &str) {
+async fn assert_all_unauthenticated(connection: &Connection, credentials: &str) {
     for path in CLOSED {
         let status = connection.call(path).await.expect_err(path);
-        assert_eq!(status.code(), Code::Unauthenticated, "{path} with {who}: {status}");
+        assert_eq!(status.code(), Code::Unauthenticated, "{path} with {credentials}: {status}");
         assert!(!status.message().contains(TOKEN), "{status}");
     }
 }
@@ -38,7 +37,7 @@ async fn assert_all_closed(connection: &Connection, who: &str) {
 async fn without_a_token_nothing_but_health_is_open() {
     let (probe, started, _) = probe().start_bare(Setup::default()).await;
     let unauthenticated = started.unauthenticated().await;
-    assert_all_closed(&unauthenticated, "no token").await;
+    assert_all_unauthenticated(&unauthenticated, "no token").await;
     let mut health = unauthenticated.health();
     let answer = within(health.check(HealthCheckRequest { service: String::new() })).await;
     let status = answer.unwrap().into_inner().status();
@@ -51,7 +50,7 @@ async fn any_token_but_the_right_one_is_refused_by_every_method() {
     let (probe, started, client) = probe().start_bare(Setup::default()).await;
     let unauthenticated = started.unauthenticated().await;
     let longer = format!("{TOKEN}x");
-    for (who, value) in [
+    for (credentials, value) in [
         ("a wrong token", "Bearer wrong".to_owned()),
         ("an empty token", "Bearer ".to_owned()),
         ("no token after the scheme", "Bearer".to_owned()),
@@ -65,9 +64,9 @@ async fn any_token_but_the_right_one_is_refused_by_every_method() {
         ("the token twice in one header", format!("Bearer {TOKEN}, Bearer {TOKEN}")),
     ] {
         let header = HeaderValue::try_from(value).unwrap();
-        assert_all_closed(&unauthenticated.with([header]), who).await;
+        assert_all_unauthenticated(&unauthenticated.with([header]), credentials).await;
     }
-    // None of those calls did anything, Shutdown least of all.
+    // None of those calls had an effect, not even Shutdown.
     client.init(&probe.config()).await.unwrap();
     assert_eq!(probe.seen().events, ["init"]);
 }
@@ -76,10 +75,21 @@ async fn any_token_but_the_right_one_is_refused_by_every_method() {
 async fn two_authorization_headers_are_refused_by_every_method() {
     let (_, started, _) = probe().start_bare(Setup::default()).await;
     let unauthenticated = started.unauthenticated().await;
-    assert_all_closed(&unauthenticated.with([bearer(TOKEN), bearer(TOKEN)]), "the token twice")
-        .await;
-    assert_all_closed(&unauthenticated.with([bearer(TOKEN), bearer("wrong")]), "one wrong").await;
-    assert_all_closed(&unauthenticated.with([bearer("wrong"), bearer(TOKEN)]), "one right").await;
+    assert_all_unauthenticated(
+        &unauthenticated.with([bearer(TOKEN), bearer(TOKEN)]),
+        "the token twice",
+    )
+    .await;
+    assert_all_unauthenticated(
+        &unauthenticated.with([bearer(TOKEN), bearer("wrong")]),
+        "one wrong",
+    )
+    .await;
+    assert_all_unauthenticated(
+        &unauthenticated.with([bearer("wrong"), bearer(TOKEN)]),
+        "one right",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Both conversations over real streams: what is asked, asked again and concluded, and how one
-//! ends, on either side's account.
+//! Both conversations over real streams: questions, repeated questions, the resulting settings, and
+//! how either side ends a conversation.
 
 use crate::support::conversation::{Conversation, Message};
 use crate::support::{Client, Setup, Started, long_grace, within};
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 /// What the administrator sets.
 #[derive(Deserialize, JsonSchema)]
 #[allow(dead_code, reason = "asked for, not used")]
-struct Config {
+struct AskingConfig {
     /// The shortest interval that a pipeline may ask for.
     #[serde(default = "one_minute")]
     min_interval: GoDuration,
@@ -26,7 +26,7 @@ fn one_minute() -> GoDuration {
 /// What a pipeline sets.
 #[derive(Deserialize, JsonSchema)]
 #[allow(dead_code, reason = "asked for, not used")]
-struct Params {
+struct AskingParams {
     /// The time between two runs, such as `5m` or `1h30m`.
     every: GoDuration,
     /// How often to try.
@@ -39,14 +39,14 @@ struct Asking {
 }
 
 impl Extension for Asking {
-    type Config = Config;
-    type Params = Params;
+    type Config = AskingConfig;
+    type Params = AskingParams;
 
-    async fn init(config: Config, _: Gofer) -> Result<Self> {
+    async fn init(config: AskingConfig, _: Gofer) -> Result<Self> {
         Ok(Self { min_interval: config.min_interval })
     }
 
-    fn validate(&self, params: &Params) -> Result<()> {
+    fn validate(&self, params: &AskingParams) -> Result<()> {
         if params.every < self.min_interval {
             let message = format!("must be at least {}", self.min_interval);
             return Err(Error::invalid_parameter("every", message));
@@ -56,7 +56,7 @@ impl Extension for Asking {
 }
 
 async fn asking(limits: Limits) -> (Started, Client) {
-    let started = Setup { limits, ..Setup::default() }.start::<Asking>().await;
+    let started = Setup { limits, ..Setup::default() }.start::<Asking>();
     let client = started.client().await;
     (started, client)
 }
@@ -66,14 +66,15 @@ const MIN_INTERVAL: &str = "min_interval: The shortest interval that a pipeline 
 const TOKEN: &str = "token: The token for the chat. (text, required)";
 const EVERY: &str =
     "every: The time between two runs, such as `5m` or `1h30m`. (duration, required)";
-const RETRIES: &str = "retries: How often to try. (whole number from 0 to 255, default 0; leave empty for the default)";
+const RETRIES: &str = "retries: How often to try. \
+    (whole number from 0 to 255, default 0; leave empty for the default)";
 
 fn setting(key: &str, value: &str) -> Message {
     Message::Setting(key.to_owned(), value.to_owned())
 }
 
 #[tokio::test]
-async fn the_installer_asks_for_each_setting_and_concludes_what_was_answered() {
+async fn the_installer_asks_for_each_setting_and_returns_the_answers() {
     let (_started, client) = asking(long_grace()).await;
     let mut talk = Conversation::installer(&client).await.unwrap();
     assert_eq!(talk.query().await, MIN_INTERVAL);
@@ -106,7 +107,7 @@ async fn what_does_not_fit_is_asked_again_with_the_reason() {
         assert_eq!(talk.query().await, MIN_INTERVAL);
         talk.answer(wrong).await;
         let reason = talk.message().await;
-        assert!(reason.starts_with("`min_interval` "), "{reason}");
+        assert!(reason.starts_with("`min_interval`: "), "{reason}");
         assert!(!reason.contains("hunter2"), "{reason}");
     }
     assert_eq!(talk.query().await, MIN_INTERVAL);
@@ -114,7 +115,7 @@ async fn what_does_not_fit_is_asked_again_with_the_reason() {
     for _ in 0..2 {
         assert_eq!(talk.query().await, TOKEN);
         talk.answer("  ").await;
-        assert_eq!(talk.message().await, "`token` is required");
+        assert_eq!(talk.message().await, "`token`: is required");
     }
     assert_eq!(talk.query().await, TOKEN);
     talk.answer("sesame").await;
@@ -124,7 +125,7 @@ async fn what_does_not_fit_is_asked_again_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_the_installer_concludes_is_a_configuration_for_init() {
+async fn what_the_installer_returns_is_a_configuration_for_init() {
     let (_started, client) = asking(long_grace()).await;
     let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
@@ -164,7 +165,7 @@ async fn after_init_the_configurator_asks_again_for_what_subscribe_would_refuse(
     talk.answer("1s").await;
     assert_eq!(talk.query().await, RETRIES);
     talk.answer("").await;
-    assert_eq!(talk.message().await, "`every` must be at least 1m0s");
+    assert_eq!(talk.message().await, "`every`: must be at least 1m0s");
     // Only what was wrong.
     assert_eq!(talk.query().await, EVERY);
     talk.answer("5m").await;
@@ -175,17 +176,17 @@ async fn after_init_the_configurator_asks_again_for_what_subscribe_would_refuse(
 }
 
 #[tokio::test]
-async fn a_caller_that_answers_no_more_ends_it_cleanly() {
+async fn a_caller_that_stops_answering_ends_the_conversation_cleanly() {
     let (_started, client) = asking(long_grace()).await;
     for mut talk in [
         Conversation::installer(&client).await.unwrap(),
         Conversation::configurator(&client).await.unwrap(),
     ] {
         talk.query().await;
-        talk.hang_up();
+        talk.stop_answering();
         let (messages, end) = talk.rest().await;
         end.expect("a clean end");
-        assert!(messages.is_empty(), "nothing is concluded: {messages:?}");
+        assert!(messages.is_empty(), "no setting is returned: {messages:?}");
     }
 }
 
@@ -195,14 +196,14 @@ async fn answers_may_come_before_their_questions() {
     let mut talk = Conversation::installer(&client).await.unwrap();
     talk.answer("5m").await;
     talk.answer("sesame").await;
-    talk.hang_up();
+    talk.stop_answering();
     let (messages, end) = talk.rest().await;
     end.unwrap();
     assert_eq!(messages[2..], [setting("min_interval", "5m"), setting("token", "sesame")]);
 }
 
 async fn open_once_allowed(client: &Client) -> Conversation {
-    // The server learns of a caller's going away in its own time.
+    // The server may notice the disconnect later.
     within(async {
         loop {
             match Conversation::configurator(client).await {
@@ -215,9 +216,9 @@ async fn open_once_allowed(client: &Client) -> Conversation {
 }
 
 #[tokio::test]
-async fn a_conversation_more_than_allowed_is_refused_until_one_ends() {
+async fn conversations_beyond_the_limit_are_refused_until_one_ends() {
     let (started, client) = asking(long_grace().with_conversations(1)).await;
-    // Administrators and owners of pipelines do not take each other's places.
+    // Administrators and owners of pipelines have a limit each.
     let second = Conversation::installer(&client).await.unwrap();
     let mut first = Conversation::configurator(&client).await.unwrap();
     let other = started.client().await;
@@ -226,27 +227,27 @@ async fn a_conversation_more_than_allowed_is_refused_until_one_ends() {
         let status = refused.err().unwrap();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     }
-    // Everything else goes on.
+    // Other calls are not affected.
     other.init(&[("token", "sesame")]).await.unwrap();
     first.query().await;
-    first.hang_up();
+    first.stop_answering();
     first.rest().await.1.unwrap();
     open_once_allowed(&other).await.query().await;
     drop(second);
 }
 
 #[tokio::test]
-async fn a_caller_that_vanishes_frees_its_permit() {
+async fn a_caller_that_disconnects_frees_its_permit() {
     let (started, client) = asking(long_grace().with_conversations(1)).await;
-    // It gives up the one call.
+    // It cancels only the call.
     let mut talk = Conversation::installer(&client).await.unwrap();
     talk.query().await;
     drop(talk);
-    // It takes the whole connection with it.
-    let vanishing = started.client().await;
-    let mut talk = open_once_allowed(&vanishing).await;
+    // It closes the whole connection.
+    let disconnecting = started.client().await;
+    let mut talk = open_once_allowed(&disconnecting).await;
     talk.query().await;
-    drop((talk, vanishing));
+    drop((talk, disconnecting));
     open_once_allowed(&client).await.query().await;
 }
 
@@ -262,7 +263,7 @@ async fn a_shutdown_ends_a_conversation() {
     started.stopped().await.unwrap();
 }
 
-/// Has conversations of its own.
+/// Has a custom installer conversation.
 struct Talking;
 
 impl Extension for Talking {
@@ -290,7 +291,7 @@ impl Extension for Talking {
 
 async fn talking(answer: &str) -> (Started, Client, Conversation) {
     let limits = long_grace().with_conversations(1);
-    let started = Setup { limits, ..Setup::default() }.start::<Talking>().await;
+    let started = Setup { limits, ..Setup::default() }.start::<Talking>();
     let client = started.client().await;
     let mut talk = Conversation::installer(&client).await.unwrap();
     assert_eq!(talk.message().await, "Welcome.");
@@ -300,12 +301,12 @@ async fn talking(answer: &str) -> (Started, Client, Conversation) {
 }
 
 #[tokio::test]
-async fn an_author_may_hold_a_conversation_of_his_own() {
+async fn an_author_can_write_a_custom_conversation() {
     let (_started, client, talk) = talking("go on").await;
     let (messages, end) = talk.rest().await;
     assert_eq!(messages, [setting("answer", "go on")]);
     end.unwrap();
-    // The other one has nothing to ask, and still ends well.
+    // The default one has nothing to ask, and ends cleanly.
     let (messages, end) = open_once_allowed(&client).await.rest().await;
     assert!(messages.is_empty());
     end.unwrap();
@@ -314,8 +315,8 @@ async fn an_author_may_hold_a_conversation_of_his_own() {
 #[tokio::test]
 async fn a_conversation_that_fails_ends_with_what_may_be_shown() {
     let ends: [(&str, Code, &str); 3] = [
-        ("panic", Code::Internal, "the extension failed; its log says why"),
-        ("fail", Code::Internal, "the extension failed; its log says why"),
+        ("panic", Code::Internal, "the extension failed; see its log"),
+        ("fail", Code::Internal, "the extension failed; see its log"),
         ("refuse", Code::Unavailable, "the chat does not answer"),
     ];
     for (answer, code, message) in ends {
@@ -330,7 +331,7 @@ async fn a_conversation_that_fails_ends_with_what_may_be_shown() {
 }
 
 #[tokio::test]
-async fn a_vanished_caller_ends_code_that_neither_asks_nor_stops_talking() {
+async fn a_disconnect_ends_a_conversation_that_is_idle_or_never_stops() {
     for answer in ["idle", "talk"] {
         let (_started, client, talk) = talking(answer).await;
         client.info().await.unwrap();
@@ -344,7 +345,7 @@ async fn a_shutdown_does_not_wait_for_a_conversation_that_goes_on() {
     for answer in ["idle", "talk"] {
         let (started, client, talk) = talking(answer).await;
         client.info().await.unwrap();
-        // Nobody reads the messages, and the grace is longer than this may take.
+        // Nobody reads the messages, and waiting for the grace would time out.
         client.shutdown().await.expect(answer);
         started.stopped().await.unwrap();
         drop(talk);

@@ -1,5 +1,5 @@
-//! External events over a real socket: what came from outside reaches the author's code whole, and
-//! nothing that does can take the server down.
+//! External events over a real socket: a payload reaches the author's code unchanged, and none can
+//! stop the server.
 
 use crate::support::probe::probe;
 use crate::support::{EVENT, Setup};
@@ -59,7 +59,7 @@ async fn what_is_not_an_http_request_is_refused() {
 }
 
 #[tokio::test]
-async fn a_panic_over_an_event_is_internal_and_the_server_lives() {
+async fn a_panic_in_an_event_handler_is_internal_and_the_server_keeps_running() {
     let extension = probe().event(|probe, event| async move {
         assert!(event.method() == "GET", "on purpose, with hunter2");
         probe.record("handled");
@@ -91,7 +91,7 @@ async fn what_the_extension_refuses_is_reported_and_its_own_failure_is_not() {
     assert_eq!(refused.message(), "parameter `signature`: is missing");
     let failed = client.external_event("GET / HTTP/1.1\r\n\r\n").await.unwrap_err();
     assert_eq!(failed.code(), Code::Internal);
-    assert_eq!(failed.message(), "the extension failed; its log says why");
+    assert_eq!(failed.message(), "the extension failed; see its log");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn the_status_of_another_service_is_shown_only_if_the_author_asks_for_it()
     assert_eq!(shown.message(), "there is no channel hunter2");
     let hidden = client.external_event(EVENT).await.unwrap_err();
     assert_eq!(hidden.code(), Code::Internal);
-    assert_eq!(hidden.message(), "the extension failed; its log says why");
+    assert_eq!(hidden.message(), "the extension failed; see its log");
 }
 
 /// An extension that leaves everything to the defaults.
@@ -125,8 +125,8 @@ impl Extension for Default {
 }
 
 #[tokio::test]
-async fn an_extension_that_takes_no_events_says_so() {
-    let started = Setup::default().start::<Default>().await;
+async fn an_extension_that_takes_no_events_returns_unimplemented() {
+    let started = Setup::default().start::<Default>();
     let client = started.client().await;
     client.init(&[]).await.unwrap();
     let status = client.external_event(EVENT).await.unwrap_err();

@@ -1,13 +1,14 @@
-//! Runs that a subscription starts, over real sockets to a Gofer that is there, away, slow, or not
-//! well: none is lost, none is started twice.
+//! Runs that a subscription starts while Gofer answers, cannot be reached, is slow or fails: none
+//! is lost, and none is started twice.
 //!
-//! What becomes of answers that get lost is in `lost_answers.rs`.
+//! Tests of lost answers are in `lost_answers.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::gofer::{Gofer, Then, run_of};
+use crate::in_memory::InMemory;
+use crate::support::gofer::{Behavior, Gofer, run_of};
 use crate::support::probe::{Builder, Probe, probe};
 use crate::support::{Client, Setup, Started, TOKEN, long_grace, within};
 use gofer_proto as proto;
@@ -16,7 +17,7 @@ use gofer_sdk::{Error, ErrorKind, Run};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::{Code, Status};
 
-/// Starts one run, tells how that went, and waits for its end.
+/// Starts one run, records the outcome, and waits for the end of the subscription.
 fn starts_one_run() -> Builder {
     probe().serve(|probe, subscription| async move {
         probe.record("starting");
@@ -39,8 +40,8 @@ fn failed(probe: &Probe, kind: ErrorKind) -> bool {
 }
 
 #[tokio::test]
-async fn gofer_gets_who_starts_a_run_and_why_and_with_what() {
-    let gofer = Gofer::there(|_, _| Then::Answer);
+async fn gofer_receives_initiator_reason_and_variables() {
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
     let extension = probe().serve(|probe, subscription| async move {
         let run = Run::because("a commit was pushed")
             .variable("COMMIT", "c0ffee")
@@ -53,8 +54,8 @@ async fn gofer_gets_who_starts_a_run_and_why_and_with_what() {
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("nightly", &[]).await.unwrap();
     probe.until_seen(r#"1 probe (l) Some("decaf")"#).await;
-    let book = gofer.book();
-    let [run] = &book.runs[..] else { panic!("{:?}", book.runs) };
+    let recorded = gofer.recorded();
+    let [run] = &recorded.runs[..] else { panic!("{:?}", recorded.runs) };
     assert_eq!((run.namespace.as_str(), run.pipeline.as_str()), ("default", "nightly"));
     let initiator = run.initiator.as_ref().unwrap();
     assert_eq!(initiator.r#type(), initiator::Type::Extension);
@@ -64,33 +65,37 @@ async fn gofer_gets_who_starts_a_run_and_why_and_with_what() {
         run.variables.iter().map(|set| (set.key.as_str(), set.value.as_str())).collect();
     variables.sort_unstable();
     assert_eq!(variables, [("COMMIT", "decaf"), ("EMPTY", "")]);
-    assert_eq!(book.authorizations, [format!("Bearer {TOKEN}")]);
+    assert_eq!(recorded.authorizations, [format!("Bearer {TOKEN}")]);
 }
 
 #[tokio::test]
-async fn a_run_that_is_due_while_gofer_is_away_arrives_once() {
-    let gofer = Gofer::away(|_, _| Then::Answer);
+async fn a_run_that_is_due_during_an_outage_is_started_once() {
+    let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("starting").await;
-    // Nobody can tell that somebody knocks at a closed port: some attempts' time.
+    // A closed port records no attempts, so wait long enough for several.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(probe.seen().events.last().unwrap(), "starting", "it keeps trying");
-    gofer.come_back();
+    gofer.listen();
     probe.until_seen("started 1 of default/a").await;
     client.unsubscribe("a").await.unwrap();
-    assert_eq!(gofer.book().starts, 1);
+    assert_eq!(gofer.recorded().starts, 1);
 }
 
 #[tokio::test]
-async fn a_gofer_that_says_it_is_unavailable_is_asked_again() {
-    let gofer = Gofer::there(|_, number| {
-        if number < 3 { Then::Refuse(Status::unavailable("starting")) } else { Then::Answer }
+async fn an_unavailable_gofer_is_retried() {
+    let gofer = Gofer::listening(|_, number| {
+        if number < 3 {
+            Behavior::Refuse(Status::unavailable("starting"))
+        } else {
+            Behavior::Answer
+        }
     });
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("started 1 of default/a").await;
-    assert_eq!(gofer.book().starts, 3);
+    assert_eq!(gofer.recorded().starts, 3);
 }
 
 #[tokio::test]
@@ -102,13 +107,13 @@ async fn a_refusal_is_passed_on_at_once() {
         (Status::internal("broken"), ErrorKind::Internal),
     ] {
         let refusal = status.clone();
-        let gofer = Gofer::there(move |_, _| Then::Refuse(refusal.clone()));
+        let gofer = Gofer::listening(move |_, _| Behavior::Refuse(refusal.clone()));
         let (probe, _started, client) = start(starts_one_run(), &gofer).await;
         client.subscribe("a", &[]).await.unwrap();
         probe.until(|seen| seen.events.len() == 4).await;
         assert!(failed(&probe, kind), "{:?}", probe.seen().events);
         assert!(probe.seen().events[3].contains(status.message()), "{:?}", probe.seen().events);
-        assert_eq!(gofer.book().starts, 1);
+        assert_eq!(gofer.recorded().starts, 1);
     }
 }
 
@@ -124,39 +129,39 @@ fn starts_runs_at_ticks() -> Builder {
 }
 
 /// A run of ninety minutes ago, before a restart: an hour's interval is overdue.
-fn remember_an_old_run(gofer: &Gofer) {
+fn add_an_old_run(gofer: &Gofer) {
     let mut last = run_of("a", 7, initiator::Type::Extension, "probe (l)");
     last.started -= 90 * 60 * 1000;
-    gofer.remember(last);
+    gofer.add_run(last);
 }
 
 #[tokio::test]
 async fn an_overdue_interval_fires_once_when_gofer_has_reported_its_last_run() {
-    let gofer = Gofer::there(|_, _| Then::Answer);
-    remember_an_old_run(&gofer);
-    gofer.remember(run_of("a", 8, initiator::Type::Human, "somebody"));
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
+    add_an_old_run(&gofer);
+    gofer.add_run(run_of("a", 8, initiator::Type::Human, "somebody"));
     let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
-    gofer.until(|book| book.starts == 1).await;
+    gofer.until(|recorded| recorded.starts == 1).await;
     client.info().await.unwrap();
-    assert_eq!(gofer.book().runs.len(), 3);
+    assert_eq!(gofer.recorded().runs.len(), 3);
 }
 
 #[tokio::test]
-async fn a_gofer_that_fails_is_asked_again_for_the_last_run() {
-    let gofer = Gofer::there(|_, _| Then::Answer);
-    remember_an_old_run(&gofer);
+async fn a_failed_query_for_the_last_run_is_retried() {
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
+    add_an_old_run(&gofer);
     gofer.refuse_lists(1);
     let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
-    // Without the answer the clock would start afresh, and the hour with it.
-    gofer.until(|book| book.starts == 1).await;
-    assert_eq!((gofer.book().lists, gofer.book().runs.len()), (2, 2));
+    // Without the answer, the hour would start over.
+    gofer.until(|recorded| recorded.starts == 1).await;
+    assert_eq!((gofer.recorded().lists, gofer.recorded().runs.len()), (2, 2));
 }
 
 #[tokio::test]
-async fn ticks_asked_for_again_and_again_make_one_question_for_the_last_run() {
-    let gofer = Gofer::away(|_, _| Then::Answer);
+async fn repeated_tick_requests_query_the_last_run_once() {
+    let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
     let extension = probe().serve(|probe, subscription| async move {
         for _ in 0..500 {
             // As in a loop that waits for the next tick or for something else.
@@ -170,59 +175,60 @@ async fn ticks_asked_for_again_and_again_make_one_question_for_the_last_run() {
     let (probe, _started, client) = start(extension, &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
     probe.until_seen("asked").await;
-    gofer.come_back();
-    gofer.until(|book| book.lists > 0).await;
-    // The other questions would follow one another without a pause.
+    gofer.listen();
+    gofer.until(|recorded| recorded.lists > 0).await;
+    // Other queries would follow without a pause.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(gofer.book().lists, 1);
+    assert_eq!(gofer.recorded().lists, 1);
 }
 
-#[tokio::test]
+// On a paused clock, the calls that are held do not reach their deadline.
+#[tokio::test(start_paused = true)]
 async fn a_hundred_runs_at_once_are_at_most_64_calls_in_flight() {
-    let gofer = Gofer::there(|_, _| Then::Hold);
-    let (probe, _started, client) = start(starts_one_run(), &gofer).await;
+    let InMemory { probe, gofer, client, .. } =
+        &InMemory::start(starts_one_run(), |_, _| Behavior::Hold).await;
     for n in 0..100 {
         client.subscribe(&format!("p{n}"), &[]).await.unwrap();
     }
     probe.until(|seen| seen.count("starting") == 100).await;
-    gofer.until(|book| book.in_flight == 64).await;
+    gofer.until(|recorded| recorded.in_flight == 64).await;
     // The 65th would have been sent before this, over the same connection.
     probe.gofer().runs("p0", 1).await.unwrap();
-    assert_eq!((gofer.book().in_flight, gofer.book().starts), (64, 64));
+    assert_eq!((gofer.recorded().in_flight, gofer.recorded().starts), (64, 64));
     gofer.release();
     probe
         .until(|seen| seen.events.iter().filter(|seen| seen.starts_with("started")).count() == 100)
         .await;
-    assert_eq!((gofer.book().starts, gofer.book().runs.len()), (100, 100));
+    assert_eq!((gofer.recorded().starts, gofer.recorded().runs.len()), (100, 100));
 }
 
 #[tokio::test]
 async fn pipelines_that_cannot_be_run_now_do_not_keep_others_from_running() {
-    let gofer = Gofer::there(|request, _| match request.pipeline_id.as_str() {
-        "good" => Then::Answer,
-        _ => Then::Refuse(Status::unavailable("the scheduler of this namespace is away")),
+    let gofer = Gofer::listening(|request, _| match request.pipeline_id.as_str() {
+        "good" => Behavior::Answer,
+        _ => Behavior::Refuse(Status::unavailable("the scheduler of this namespace is away")),
     });
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
-    // As many as may be in flight: each is tried again and again.
+    // As many as may be in flight: each is retried again and again.
     for n in 0..64 {
         client.subscribe(&format!("p{n}"), &[]).await.unwrap();
     }
-    gofer.until(|book| book.starts > 64).await;
+    gofer.until(|recorded| recorded.starts > 64).await;
     client.subscribe("good", &[]).await.unwrap();
     probe.until_seen("started 1 of default/good").await;
 }
 
 #[tokio::test]
 async fn an_unsubscribe_during_an_outage_ends_promptly() {
-    let gofer = Gofer::away(|_, _| Then::Answer);
+    let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
-    // More than may be in flight: some try, the others queue behind them.
+    // More than may be in flight: some are tried, the others wait for them.
     let keys: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
     for key in &keys {
         client.subscribe(key, &[]).await.unwrap();
     }
     probe.until(|seen| seen.count("starting") == 100).await;
-    // Together: were there a second for each, as for a call in flight, it would hang.
+    // All at once: if each took its one-second grace in turn, this would time out.
     within(async {
         for key in keys.iter().rev() {
             client.unsubscribe(key).await.unwrap();
@@ -233,38 +239,38 @@ async fn an_unsubscribe_during_an_outage_ends_promptly() {
     let cancelled =
         probe.seen().events.iter().filter(|event| event.starts_with("Cancelled: ")).count();
     assert_eq!(cancelled, 100);
-    gofer.come_back();
+    gofer.listen();
     // What was cancelled is not started later.
     probe.gofer().runs("p0", 1).await.unwrap();
-    assert_eq!(gofer.book().starts, 0);
+    assert_eq!(gofer.recorded().starts, 0);
 }
 
 #[tokio::test]
 async fn a_shutdown_during_an_outage_ends_promptly() {
-    let gofer = Gofer::away(|_, _| Then::Answer);
+    let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
     let (probe, started, client) = start(starts_runs_at_ticks(), &gofer).await;
     for n in 0..100 {
         client.subscribe(&format!("p{n}"), &[("every", "1ms")]).await.unwrap();
     }
     probe.until(|seen| seen.served == 100).await;
-    // Neither waits for the grace.
+    // Neither the subscriptions nor the extension wait for the grace.
     client.shutdown().await.unwrap();
     started.stopped().await.unwrap();
     assert!(probe.seen().running.is_empty());
 }
 
 #[tokio::test]
-async fn init_and_subscribe_do_not_wait_for_a_gofer_that_is_away() {
-    let gofer = Gofer::away(|_, _| Then::Answer);
-    // It does not come back, so what waits for it hangs.
+async fn init_and_subscribe_do_not_wait_for_an_unreachable_gofer() {
+    let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
+    // It never listens, so whatever waits for it hangs.
     let (probe, _started, client) = start(starts_one_run(), &gofer).await;
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("starting").await;
 }
 
 #[tokio::test]
-async fn a_gofer_with_a_certificate_of_a_stranger_gets_no_token() {
-    let gofer = Gofer::there_untrusted();
+async fn a_gofer_with_an_untrusted_certificate_gets_no_token() {
+    let gofer = Gofer::untrusted();
     let extension = probe().init(|probe, _| async move {
         let gofer = probe.gofer();
         // In the background, as Init must not wait for Gofer.
@@ -282,11 +288,11 @@ async fn a_gofer_with_a_certificate_of_a_stranger_gets_no_token() {
         "{:?}",
         probe.seen().events
     );
-    assert!(gofer.book().authorizations.is_empty());
+    assert!(gofer.recorded().authorizations.is_empty());
 }
 
-/// A way to Gofer on which each connection is kept waiting before it is let through.
-async fn slow_way(gofer: SocketAddr, wait: Duration) -> SocketAddr {
+/// A proxy for Gofer that delays each connection.
+async fn slow_proxy(gofer: SocketAddr, wait: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -295,7 +301,7 @@ async fn slow_way(gofer: SocketAddr, wait: Duration) -> SocketAddr {
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
                 let mut far = TcpStream::connect(gofer).await.unwrap();
-                // How it ends is the business of the two sides.
+                // Both sides see an error themselves.
                 drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
             });
         }
@@ -305,8 +311,8 @@ async fn slow_way(gofer: SocketAddr, wait: Duration) -> SocketAddr {
 
 #[tokio::test]
 async fn calls_with_deadlines_shorter_than_connecting_get_a_connection_in_the_end() {
-    let gofer = Gofer::there(|_, _| Then::Answer);
-    let address = slow_way(gofer.address, Duration::from_millis(500)).await;
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
+    let address = slow_proxy(gofer.address, Duration::from_millis(500)).await;
     let (probe, _started, _client) =
         probe().start(Setup { limits: long_grace(), gofer: Some(address) }).await;
     let reached = async {
@@ -316,11 +322,11 @@ async fn calls_with_deadlines_shorter_than_connecting_get_a_connection_in_the_en
             let mut request = tonic::Request::new(proto::GetSystemInfoRequest {});
             request.set_timeout(Duration::from_millis(200));
             let status = probe.gofer().api().get_system_info(request).await.unwrap_err();
-            // What this Gofer answers, once it is reached.
+            // The answer of this Gofer once it is reached.
             if status.code() == Code::Unimplemented {
                 return attempts;
             }
         }
     };
-    assert!(within(reached).await > 1, "the way is not slow");
+    assert!(within(reached).await > 1, "the proxy is not slow");
 }

@@ -1,14 +1,17 @@
-//! From the first call to the last, over a real socket: what works before Init, Init itself however
-//! it goes, deadlines, and the end.
+//! From the first call to the last: what works before Init, Init and its failures, deadlines, and
+//! the end.
 
 use std::time::Duration;
 
+use crate::in_memory::InMemory;
 use crate::support::conversation::Conversation;
+use crate::support::gofer::Behavior;
 use crate::support::probe::{probe, together};
 use crate::support::{EVENT, NAME, Setup, long_grace, short_grace, within};
 use gofer_proto::{ExtensionInitRequest, ExtensionShutdownRequest};
 use gofer_sdk::Error;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -57,7 +60,7 @@ async fn shutdown_ends_subscriptions_then_the_extension_then_the_server() {
     client.shutdown().await.unwrap();
     assert_eq!(probe.seen().events, ["init", "start a ", "end a ", "shutdown"]);
 
-    // On the open connections there is no service any more, or no connection.
+    // Calls on the open connections are refused, or the connections are closed.
     for open in [&client, &idle] {
         let status = open.subscribe("b", &[]).await.unwrap_err();
         let gone = open.connection.is_closed();
@@ -125,7 +128,7 @@ async fn while_it_shuts_down_nothing_new_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_unsubscribe_that_waits_when_it_stops_does_not_say_that_it_has_ended() {
+async fn an_unsubscribe_pending_at_shutdown_does_not_report_success() {
     let extension = probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
         probe.record("cancelled");
@@ -146,7 +149,7 @@ async fn an_unsubscribe_that_waits_when_it_stops_does_not_say_that_it_has_ended(
     tokio::task::yield_now().await;
     client.info().await.unwrap();
     started.stop();
-    // The second one waits behind the first, and for nothing any more.
+    // The second one is queued behind the first and will never run.
     let status = within(second).await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(!first.is_finished() && probe.seen().running.contains_key("a"));
@@ -157,7 +160,7 @@ async fn an_unsubscribe_that_waits_when_it_stops_does_not_say_that_it_has_ended(
 }
 
 #[tokio::test]
-async fn an_extension_that_does_not_clean_up_is_not_waited_for_without_end() {
+async fn an_extension_that_does_not_clean_up_does_not_prevent_the_end() {
     let extension =
         probe().serve(|_, _| std::future::pending()).shutdown(|_, ()| std::future::pending());
     let (probe, started, client) =
@@ -166,6 +169,34 @@ async fn an_extension_that_does_not_clean_up_is_not_waited_for_without_end() {
     client.shutdown().await.unwrap();
     started.stopped().await.unwrap();
     assert_eq!(probe.seen().events, ["init", "start a ", "end a ", "shutdown"]);
+}
+
+/// With the default limits: three seconds for the subscriptions, three for the extension to clean
+/// up, and one for open connections.
+#[tokio::test(start_paused = true)]
+async fn a_stop_takes_at_most_seven_seconds() {
+    let extension = probe()
+        .serve(|_, _| std::future::pending())
+        .event(|probe, _| async move {
+            probe.record("event");
+            std::future::pending().await
+        })
+        .shutdown(|_, ()| std::future::pending());
+    let extension = InMemory::start(extension, |_, _| Behavior::Answer).await;
+    let (probe, client) = (extension.probe.clone(), extension.client.clone());
+    client.subscribe("a", &[]).await.unwrap();
+    // A call that does not end keeps its connection open.
+    let calling = extension.client().await;
+    let event = tokio::spawn(async move { calling.external_event(EVENT).await });
+    probe.until_seen("event").await;
+    let asked = Instant::now();
+    client.shutdown().await.unwrap();
+    extension.stopped().await.unwrap();
+    // Timers may be some milliseconds late.
+    let took = asked.elapsed().as_millis();
+    assert!((7_000..7_010).contains(&took), "{took} ms");
+    within(event).await.unwrap().unwrap_err();
+    assert_eq!(probe.seen().events, ["init", "start a ", "event", "end a ", "shutdown"]);
 }
 
 #[tokio::test]
@@ -177,7 +208,7 @@ async fn a_panic_while_it_cleans_up_does_not_keep_it_from_ending() {
 }
 
 #[tokio::test]
-async fn a_caller_of_shutdown_that_goes_away_does_not_stop_the_end() {
+async fn a_caller_of_shutdown_that_disconnects_does_not_prevent_the_end() {
     let extension = probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
         probe.record("cancelled");
@@ -260,7 +291,7 @@ async fn a_later_init_succeeds_if_equal_and_fails_if_different() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_to_init_does_not_brick_the_extension() {
+async fn a_lost_reply_to_init_is_recoverable() {
     let extension = probe().init(|probe, _| async move {
         probe.wait_at_gate().await;
         Ok(())
@@ -271,7 +302,7 @@ async fn a_lost_reply_to_init_does_not_brick_the_extension() {
         async move { drop(client.init(&probe.config()).await) }
     });
     probe.until_seen("init").await;
-    // The caller goes away, connection and all, in mid-call.
+    // The caller disconnects during the call.
     lost.abort();
     assert!(within(lost).await.unwrap_err().is_cancelled());
     client.info().await.unwrap();
@@ -296,7 +327,7 @@ async fn an_init_that_failed_may_be_tried_again_with_any_configuration() {
         ("bad", Code::InvalidArgument, "configuration `note`: must be `good`"),
         ("bad", Code::InvalidArgument, "configuration `note`: must be `good`"),
         ("passing", Code::Unavailable, "the disk is not mounted yet"),
-        ("secret", Code::Internal, "the extension failed; its log says why"),
+        ("secret", Code::Internal, "the extension failed; see its log"),
     ] {
         let status = client.init(&probe.config_with(note)).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (code, says));
@@ -321,7 +352,7 @@ async fn a_configuration_that_does_not_decode_is_refused_in_full_and_may_be_corr
 }
 
 #[tokio::test]
-async fn a_panic_in_init_is_internal_and_the_server_lives() {
+async fn a_panic_in_init_is_internal_and_the_server_keeps_running() {
     let extension = probe().init(|_, note| async move {
         assert!(note == "good", "on purpose, with hunter2");
         Ok(())
@@ -369,12 +400,12 @@ async fn a_call_longer_than_its_deadline_is_reported_and_goes_on() {
 }
 
 #[tokio::test]
-async fn health_says_serving_from_init_until_shutdown() {
+async fn health_is_serving_from_init_until_shutdown() {
     let (probe, started, client) = probe().start_bare(Setup::default()).await;
     let mut health = client.connection.health();
     let request = HealthCheckRequest { service: "proto.ExtensionService".to_owned() };
     let mut watch = within(health.watch(request)).await.unwrap().into_inner();
-    // Phases in between may or may not be told, each as what it is.
+    // Phases in between may or may not be reported.
     let mut until = async |expected: ServingStatus, not: &[ServingStatus]| loop {
         let status = within(watch.message()).await.unwrap().unwrap().status();
         assert!(!not.contains(&status), "{status:?} and not {expected:?}");

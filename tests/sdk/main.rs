@@ -1,5 +1,5 @@
-//! The SDK from outside: an extension that serves on a real TLS socket, and the client, against a
-//! Gofer that does what a test says.
+//! The SDK from outside: an extension that serves over TLS, and the client, with a Gofer that
+//! answers as a test decides.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod auth;
 mod conversations;
 mod external_events;
 mod gofer_client;
+mod in_memory;
 mod lifecycle;
 mod lost_answers;
 mod misbehaving_author;

@@ -1,4 +1,4 @@
-//! A client of one's own, and the core that it knows by its certificate.
+//! A client for programs that are not extensions, and the certificate by which it knows a core.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ impl Directory {
         self.0.join("gofer.redb")
     }
 
-    /// What the core keeps for others to trust.
+    /// The certificate that the core saves for its clients.
     fn certificate(&self) -> String {
         std::fs::read_to_string(self.0.join("gofer.redb.crt")).unwrap()
     }
@@ -46,7 +46,7 @@ fn address(core: &Core) -> String {
 }
 
 #[tokio::test]
-async fn a_core_that_was_restarted_is_known_by_the_certificate_beside_its_store() {
+async fn a_restarted_core_keeps_its_certificate() {
     let directory = Directory::new("known");
     let core = listening(&directory).await;
     assert!(core.awaits_first_token());
@@ -73,13 +73,13 @@ async fn an_untrusted_certificate_is_refused_unless_verification_is_skipped() {
     let status = unauthenticated.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     assert!(status.message().contains("invalid peer certificate"), "{status}");
-    let careless = Gofer::builder(address(&core)).skip_tls_verify(true).build().unwrap();
-    careless.api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
+    let unverified = Gofer::builder(address(&core)).skip_tls_verify().build().unwrap();
+    unverified.api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
     core.stop().await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_the_owners_is_shown_outside_and_extensions_still_work() {
+async fn a_configured_certificate_is_served_on_tcp_and_extensions_still_work() {
     let pair = rcgen::generate_simple_self_signed(["gofer.example.com".to_owned()]).unwrap();
     let core = Core::builder()
         .listen((Ipv4Addr::LOCALHOST, 0))
@@ -88,11 +88,11 @@ async fn a_certificate_of_the_owners_is_shown_outside_and_extensions_still_work(
         .await
         .unwrap();
     assert_eq!(core.certificate(), pair.cert.pem());
-    // Trusted, and for another name than the one that is called.
+    // Trusted, but not valid for the name that is called.
     let gofer = Gofer::builder(address(&core)).ca_certificate(pair.cert.pem()).build().unwrap();
     let status = gofer.api().get_system_info(GetSystemInfoRequest {}).await.unwrap_err();
     assert!(status.message().contains("not valid for name"), "{status}");
-    // What is inside this process goes by another name.
+    // In-process connections use another server name.
     core.client().api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
     core.stop().await;
 }
@@ -111,7 +111,7 @@ async fn an_unreachable_gofer_is_unavailable() {
 #[tokio::test]
 async fn another_service_is_called_over_the_same_connection() {
     let core = Core::on_loopback().await.unwrap();
-    let gofer = Gofer::builder(address(&core)).skip_tls_verify(true).token(core.token());
+    let gofer = Gofer::builder(address(&core)).skip_tls_verify().token(core.token());
     let gofer = gofer.build().unwrap();
     let request = ListExtensionStatesRequest::default();
     match EmbeddedCoreClient::new(gofer.transport()).list_extension_states(request).await {

@@ -1,5 +1,5 @@
-//! What a mistyped subscription is told, over a real socket: everything that is wrong, with its key
-//! and what would be right, and never a value.
+//! The errors for invalid parameters, over a real socket: every problem, with its key and what is
+//! allowed, and never a value.
 
 use crate::support::{Client, Setup, Started, within};
 use gofer_proto::{ExtensionSubscribeRequest, ExtensionUnsubscribeRequest};
@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 /// What a pipeline sets.
 #[derive(Deserialize, JsonSchema)]
-struct Params {
+struct PickyParams {
     /// The time between two runs, such as `5m` or `1h30m`.
     every: GoDuration,
     /// The token for the chat.
@@ -35,13 +35,13 @@ struct Picky;
 
 impl Extension for Picky {
     type Config = NoConfig;
-    type Params = Params;
+    type Params = PickyParams;
 
     async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
         Ok(Self)
     }
 
-    fn validate(&self, params: &Params) -> Result<()> {
+    fn validate(&self, params: &PickyParams) -> Result<()> {
         assert!(params.token != "panic-hunter2", "on purpose, with {}", params.token);
         if params.token == "internal-hunter2" {
             return Err(Error::internal(format!("cannot check {}", params.token)));
@@ -51,7 +51,7 @@ impl Extension for Picky {
             problems.push(("every", "must be at least 1m0s"));
         }
         if matches!(params.volume, Volume::High) && params.retries > 3 {
-            problems.push(("retries", "must not be more than 3 where it is loud"));
+            problems.push(("retries", "must be at most 3 if `volume` is high"));
         }
         let Some((key, message)) = problems.pop() else { return Ok(()) };
         let error = Error::invalid_parameter(key, message);
@@ -60,7 +60,7 @@ impl Extension for Picky {
 }
 
 async fn picky() -> (Started, Client) {
-    let started = Setup::default().start::<Picky>().await;
+    let started = Setup::default().start::<Picky>();
     let client = started.client().await;
     client.init(&[]).await.unwrap();
     (started, client)
@@ -89,7 +89,7 @@ async fn all_that_is_wrong_is_reported_at_once_with_its_key() {
         );
     }
     assert_eq!(reported.len(), 4, "{reported:?}");
-    // What would be right.
+    // What is allowed.
     for right in ["1h30m", "from 0 to 255", "`low`, `high`", "The token for the chat"] {
         assert!(status.message().contains(right), "{right} in {status}");
     }
@@ -118,7 +118,7 @@ async fn what_the_author_refuses_is_reported_at_once_too() {
     let loud = [("every", "1s"), ("token", "t"), ("retries", "9"), ("volume", "high")];
     let status = refused(&client, &loud).await;
     assert!(status.message().contains("parameter `every`: must be at least 1m0s"), "{status}");
-    assert!(status.message().contains("parameter `retries`: must not be more than 3"), "{status}");
+    assert!(status.message().contains("parameter `retries`: must be at most 3"), "{status}");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn ten_thousand_wrong_keys_get_a_short_answer() {
     let keys: Vec<String> = (0..10_000).map(|n| format!("key-{n}")).collect();
     let params: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "hunter2")).collect();
     let status = refused(&client, &params).await;
-    // What the extension does declare comes first, and all of it.
+    // The declared parameters come first, and all of them.
     assert!(status.message().starts_with("parameter `every`: is required"), "{status}");
     assert!(status.message().contains("parameter `token`: is required"), "{status}");
     assert!(status.message().len() < 4096, "{}", status.message().len());

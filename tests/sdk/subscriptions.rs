@@ -1,21 +1,23 @@
-//! Subscribe, Unsubscribe and what Info tells of them, over a real socket: one `serve` for one key,
-//! changes in order, and trouble that stays where it is.
+//! Subscribe, Unsubscribe and what Info shows of them: one `serve` for each key, changes in order,
+//! and failures that do not affect other subscriptions.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::support::gofer::{Gofer, Then};
+use crate::in_memory::InMemory;
+use crate::support::gofer::{Behavior, Gofer};
 use crate::support::probe::{Builder, Probe, probe, together};
 use crate::support::{Client, Connection, Setup, long_grace, short_grace, within};
 use gofer_proto::{ExtensionSubscribeRequest, ExtensionUnsubscribeRequest};
-use gofer_sdk::Error;
+use gofer_sdk::{Error, Limits};
 use prost::Message as _;
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-/// A `serve` that notices its cancellation and then takes until the test says otherwise.
+/// A `serve` that notices its cancellation, and ends when the test opens the gate.
 fn ends_at_gate() -> Builder {
     probe().serve(|probe, subscription| async move {
         subscription.cancelled().await;
@@ -29,9 +31,13 @@ fn with_long_grace() -> Setup {
     Setup { limits: long_grace(), ..Setup::default() }
 }
 
-fn with_short_grace() -> Setup {
-    Setup { limits: short_grace(), ..Setup::default() }
+/// On a paused clock, with the default limits.
+async fn in_memory(extension: Builder) -> InMemory {
+    InMemory::start(extension, |_, _| Behavior::Answer).await
 }
+
+/// How late timers may be on a paused clock.
+const LATE: Duration = Duration::from_millis(5);
 
 fn running(probe: &Probe) -> Vec<String> {
     probe.seen().running.keys().cloned().collect()
@@ -220,7 +226,7 @@ async fn an_equal_subscribe_restarts_nothing() {
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     client.subscribe("a", &[("VALUE", "1")]).await.unwrap();
-    // The namespace that is left out is `default`.
+    // An omitted namespace means `default`.
     let spelled_out = ExtensionSubscribeRequest {
         namespace_id: "default".to_owned(),
         pipeline_id: "a".to_owned(),
@@ -233,9 +239,9 @@ async fn an_equal_subscribe_restarts_nothing() {
 }
 
 #[tokio::test]
-async fn namespace_pipeline_and_label_tell_subscriptions_apart() {
+async fn namespace_pipeline_and_label_identify_a_subscription() {
     let (probe, _started, client) = probe().start(with_long_grace()).await;
-    // Together they read the same: `a` / `b` / `c`, with the borders elsewhere.
+    // Most of them consist of the same letters, divided differently.
     let keys = [("a", "b", "c"), ("a", "bc", ""), ("ab", "c", ""), ("a", "b", "d"), ("", "b", "c")];
     for (namespace, pipeline, label) in keys {
         let request = ExtensionSubscribeRequest {
@@ -285,14 +291,15 @@ async fn unsubscribe_answers_once_serve_has_ended() {
     assert!(client.registered().await.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_serve_that_ignores_its_end_is_dropped_after_the_grace() {
     let extension = probe().serve(|_, _| std::future::pending());
-    let (probe, _started, client) = extension.start(with_short_grace()).await;
+    let InMemory { probe, client, .. } = &in_memory(extension).await;
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     let asked = Instant::now();
     client.unsubscribe("a").await.unwrap();
-    assert!(asked.elapsed() >= short_grace().stop_grace(), "it has the grace");
+    let (took, grace) = (asked.elapsed(), Limits::default().stop_grace());
+    assert!((grace..=LATE + grace).contains(&took), "{took:?}");
     assert!(probe.seen().has("end a 1"), "it has ended when Unsubscribe answers");
 
     client.subscribe("a", &[("value", "2")]).await.unwrap();
@@ -305,24 +312,24 @@ async fn a_serve_that_ignores_its_end_is_dropped_after_the_grace() {
 
 #[tokio::test]
 async fn an_unsubscribe_while_a_run_is_being_started_ends_after_the_grace() {
-    let gofer = Gofer::there(|_, _| Then::Hold);
+    let gofer = Gofer::listening(|_, _| Behavior::Hold);
     let extension = probe().serve(|_, subscription| async move {
         subscription.start_run(gofer_sdk::Run::because("of a test")).await.map(drop)
     });
     let setup = Setup { limits: short_grace(), gofer: Some(gofer.address) };
     let (probe, _started, client) = extension.start(setup).await;
     client.subscribe("a", &[]).await.unwrap();
-    gofer.until(|book| book.in_flight == 1).await;
+    gofer.until(|recorded| recorded.in_flight == 1).await;
     client.unsubscribe("a").await.unwrap();
     assert!(probe.seen().has("end a "));
-    // The call is taken back, so that Gofer does not work for nobody.
-    gofer.until(|book| book.in_flight == 0).await;
-    assert_eq!(gofer.book().starts, 1);
+    // The call is cancelled, so that Gofer does no useless work.
+    gofer.until(|recorded| recorded.in_flight == 0).await;
+    assert_eq!(gofer.recorded().starts, 1);
 }
 
 #[tokio::test]
 async fn an_unsubscribe_does_not_wait_for_a_gofer_that_does_not_answer() {
-    let gofer = Gofer::there(|_, _| Then::Hold);
+    let gofer = Gofer::listening(|_, _| Behavior::Hold);
     let extension = probe().serve(|probe, subscription| async move {
         let outcome = subscription.start_run(gofer_sdk::Run::because("of a test")).await;
         probe.record(format!("{:?}", outcome.map(drop).map_err(|error| error.kind())));
@@ -331,14 +338,14 @@ async fn an_unsubscribe_does_not_wait_for_a_gofer_that_does_not_answer() {
     let setup = Setup { limits: long_grace(), gofer: Some(gofer.address) };
     let (probe, _started, client) = extension.start(setup).await;
     client.subscribe("a", &[]).await.unwrap();
-    gofer.until(|book| book.in_flight == 1).await;
+    gofer.until(|recorded| recorded.in_flight == 1).await;
     client.unsubscribe("a").await.unwrap();
-    // Neither for the grace nor for the deadline of the call.
+    // It waited neither for the grace nor for the deadline of the call.
     assert!(probe.seen().has("Err(Cancelled)"), "{:?}", probe.seen().events);
 }
 
 #[tokio::test]
-async fn a_caller_of_subscribe_that_goes_away_does_not_leave_half_a_change() {
+async fn a_caller_of_subscribe_that_disconnects_does_not_leave_half_a_change() {
     let (probe, started, client) = ends_at_gate().start(with_long_grace()).await;
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     let leaving = started.client().await;
@@ -347,7 +354,7 @@ async fn a_caller_of_subscribe_that_goes_away_does_not_leave_half_a_change() {
         async move { drop(leaving.subscribe("a", &[("value", "2")]).await) }
     });
     probe.until_seen("cancelled 1").await;
-    // In mid-call: first the call is given up, then the connection.
+    // First the call is cancelled, then the connection closed.
     change.abort();
     assert!(within(change).await.unwrap_err().is_cancelled());
     leaving.info().await.unwrap();
@@ -359,7 +366,7 @@ async fn a_caller_of_subscribe_that_goes_away_does_not_leave_half_a_change() {
 }
 
 #[tokio::test]
-async fn a_caller_of_unsubscribe_that_goes_away_does_not_keep_it_from_ending() {
+async fn a_caller_of_unsubscribe_that_disconnects_does_not_prevent_the_end() {
     let (probe, started, client) = ends_at_gate().start(with_long_grace()).await;
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     let leaving = started.client().await;
@@ -444,8 +451,11 @@ impl Health {
     }
 }
 
+/// The pause after a first failure, which is shortened by up to a half.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 async fn failure_shows_and_passes(extension: Builder, reason: &str) {
-    let (probe, _started, client) = extension.start(with_long_grace()).await;
+    let InMemory { probe, client, .. } = &in_memory(extension).await;
     client.subscribe("well", &[("value", "well")]).await.unwrap();
     let mut subscriptions = Health::watch(&client.connection, "subscriptions").await;
     subscriptions.until(ServingStatus::Serving).await;
@@ -463,7 +473,7 @@ async fn failure_shows_and_passes(extension: Builder, reason: &str) {
 
     subscriptions.until(ServingStatus::Serving).await;
     let paused = began.elapsed();
-    assert!(paused >= Duration::from_millis(500), "started again after {paused:?}");
+    assert!((FIRST_PAUSE / 2..=LATE + FIRST_PAUSE).contains(&paused), "{paused:?}");
     probe.until(|seen| seen.count("start failing ") == 2).await;
     let documentation = client.info().await.unwrap().documentation;
     assert!(!documentation.contains("Failing"), "{documentation}");
@@ -472,13 +482,13 @@ async fn failure_shows_and_passes(extension: Builder, reason: &str) {
     assert_eq!(probe.seen().most, 1);
 }
 
-/// Whether this is the first `serve` of `failing`.
+/// Whether the caller is the first `serve` of `failing`.
 fn is_first_of_failing(probe: &Probe) -> bool {
     probe.seen().events.last().unwrap() == "start failing "
         && probe.seen().count("start failing ") == 1
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_serve_that_fails_shows_and_is_started_again_after_a_pause() {
     let extension = probe().serve(|probe, subscription| async move {
         if is_first_of_failing(&probe) {
@@ -490,7 +500,7 @@ async fn a_serve_that_fails_shows_and_is_started_again_after_a_pause() {
     failure_shows_and_passes(extension, "the chat does not answer").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_serve_that_panics_shows_and_is_started_again_after_a_pause() {
     let extension = probe().serve(|probe, subscription| async move {
         assert!(!is_first_of_failing(&probe), "on purpose, with hunter2");
@@ -500,51 +510,43 @@ async fn a_serve_that_panics_shows_and_is_started_again_after_a_pause() {
     failure_shows_and_passes(extension, "internal error, see the extension's log").await;
 }
 
-#[tokio::test]
-async fn pauses_between_failures_grow() {
-    let starts = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&starts);
-    let extension = probe().serve(move |_, _| {
-        noted.lock().unwrap().push(Instant::now());
-        async { Err(Error::unavailable("the chat does not answer")) }
-    });
-    let (probe, _started, client) = extension.start(with_long_grace()).await;
-    client.subscribe("a", &[]).await.unwrap();
-    probe.until(|seen| seen.served == 3).await;
-    probe.until(|seen| seen.running.is_empty()).await;
-    let starts = starts.lock().unwrap();
-    // Of 1 s and then 2 s, shortened by up to a half.
-    assert!(starts[1] - starts[0] >= Duration::from_millis(500));
-    assert!(starts[2] - starts[1] >= Duration::from_secs(1));
+fn always_fails() -> Builder {
+    probe().serve(|_, _| async { Err(Error::unavailable("the chat does not answer")) })
 }
 
-#[tokio::test]
-async fn a_subscription_that_waits_to_be_started_again_ends_at_once() {
-    let extension =
-        probe().serve(|_, _| async { Err(Error::unavailable("the chat does not answer")) });
-    let (probe, _started, client) = extension.start(with_long_grace()).await;
-    let mut subscriptions = Health::watch(&client.connection, "subscriptions").await;
-    // Each would wait out its pause; on a busy machine, one may take as long for no reason.
-    for attempt in 1.. {
-        let served = 3 * attempt;
-        client.subscribe("a", &[]).await.unwrap();
-        probe.until(|seen| seen.count("end a ") == served).await;
-        // The pause that has now begun takes two seconds or longer.
-        subscriptions.until(ServingStatus::NotServing).await;
-        let asked = Instant::now();
-        client.unsubscribe("a").await.unwrap();
-        let took = asked.elapsed();
-        // Health recovers once the failing one is gone.
-        subscriptions.until(ServingStatus::Serving).await;
-        assert_eq!(probe.seen().served, served);
-        if took < Duration::from_millis(1_900) {
-            return;
-        }
-        assert!(attempt < 5, "it waits for its pause: {took:?}");
+#[tokio::test(start_paused = true)]
+async fn pauses_between_failures_grow() {
+    let InMemory { probe, client, .. } = &in_memory(always_fails()).await;
+    client.subscribe("a", &[]).await.unwrap();
+    let mut pause = FIRST_PAUSE;
+    for failures in 1..=3 {
+        probe.until(|seen| seen.count("end a ") == failures).await;
+        let failed = Instant::now();
+        probe.until(|seen| seen.served > failures).await;
+        let paused = failed.elapsed();
+        assert!((pause / 2..=LATE + pause).contains(&paused), "{failures}: {paused:?}");
+        pause *= 2;
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_waits_to_be_started_again_ends_at_once() {
+    let InMemory { probe, client, .. } = &in_memory(always_fails()).await;
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until(|seen| seen.count("end a ") == 3).await;
+    let mut subscriptions = Health::watch(&client.connection, "subscriptions").await;
+    subscriptions.until(ServingStatus::NotServing).await;
+    let asked = Instant::now();
+    client.unsubscribe("a").await.unwrap();
+    // The pause that was under way takes two seconds or more.
+    assert!(asked.elapsed() < FIRST_PAUSE, "it waits for its pause: {:?}", asked.elapsed());
+    // Health recovers once the failing one is gone.
+    subscriptions.until(ServingStatus::Serving).await;
+    assert!(asked.elapsed() < FIRST_PAUSE, "health waits for the pause: {:?}", asked.elapsed());
+    assert_eq!(probe.seen().served, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_subscription_spawned_ends_with_it() {
     let extension = probe().serve(|probe, subscription| async move {
         let (polite, other) = (subscription.clone(), probe.clone());
@@ -561,11 +563,11 @@ async fn what_a_subscription_spawned_ends_with_it() {
         subscription.cancelled().await;
         Ok(())
     });
-    let (probe, _started, client) = extension.start(with_short_grace()).await;
+    let InMemory { probe, client, .. } = &in_memory(extension).await;
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("start a ").await;
     client.unsubscribe("a").await.unwrap();
-    // Both have ended when Unsubscribe answers: asked to, or made to.
+    // Both have ended when Unsubscribe answers: one by itself, the other aborted.
     assert!(probe.seen().has("the polite one ends"));
     assert!(probe.seen().has("the other is dropped"));
     assert_eq!(probe.seen().served, 1, "a panic in a task ends the task alone");
@@ -594,7 +596,7 @@ async fn what_a_failed_serve_spawned_ends_before_the_next_one() {
     );
 }
 
-/// Tells when it is dropped.
+/// Records when it is dropped.
 struct RecordsDrop(Arc<Probe>);
 
 impl Drop for RecordsDrop {
@@ -603,7 +605,7 @@ impl Drop for RecordsDrop {
     }
 }
 
-/// Over 4 KiB in the list of Info.
+/// Takes over 4 KiB in the list of Info.
 fn long_key(n: usize) -> String {
     format!("{n:0>4080}")
 }
@@ -625,13 +627,13 @@ async fn info_of_too_many_subscriptions_is_cut_and_says_so() {
     const KEYS: usize = 1_100;
     let (_, _started, client) = probe().start(with_long_grace()).await;
     subscribe_long_keys(&client, KEYS).await;
-    // The client itself refuses what is larger than 4 MiB, as Gofer's does.
+    // The client rejects a message of more than 4 MiB, as Gofer's does.
     let info = client.info().await.unwrap();
     assert!(info.encoded_len() <= 4 * 1024 * 1024);
     let listed = info.registered.len();
     assert!((900..KEYS).contains(&listed), "{listed}");
-    let said = format!("it shows {listed} of {KEYS}");
-    assert!(info.documentation.contains(&said), "{}", info.documentation);
+    let expected = format!("it shows {listed} of {KEYS}");
+    assert!(info.documentation.contains(&expected), "{}", info.documentation);
     for n in 0..200 {
         client.unsubscribe(&long_key(n)).await.unwrap();
     }

@@ -86,8 +86,8 @@ impl Conversation {
         self.answers.as_ref().unwrap().send(text.to_owned()).await.unwrap();
     }
 
-    /// Sends no more answers; still reads.
-    pub fn hang_up(&mut self) {
+    /// Sends no more answers, but still reads.
+    pub fn stop_answering(&mut self) {
         self.answers = None;
     }
 

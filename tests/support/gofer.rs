@@ -1,5 +1,5 @@
 //! A small part of Gofer, as much as an extension calls: runs are started and listed, over TLS on
-//! loopback, with the failures that a test asks for.
+//! loopback or in memory, with the failures that a test asks for.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -31,36 +32,38 @@ use tonic::body::Body;
 use super::{IDENTITY, Identity};
 
 /// The outcome of one call to start a run.
-pub enum Then {
+pub enum Behavior {
     /// The run is started and the answer sent.
     Answer,
     /// Nothing is started.
     Refuse(Status),
-    /// The run is started, and the answer says that it was not, as a proxy's does if it lost its
-    /// connection to Gofer.
+    /// The run is started, and the answer says that it was not, as that of a proxy does if it lost
+    /// its connection to Gofer.
     StartAndRefuse(Status),
     /// The run is started; the answer waits for the test.
     Hold,
     /// The run is started, and the connection ends before the answer.
-    StartAndHangUp,
+    StartAndDisconnect,
 }
 
 /// What Gofer has seen.
 #[derive(Default)]
-pub struct Book {
+pub struct Recorded {
     /// The runs that were started, oldest first.
     pub runs: Vec<Run>,
     /// Calls to start a run, whatever their outcome.
     pub starts: usize,
     /// Calls to list runs, whatever their outcome.
     pub lists: usize,
-    /// Calls to start a run that are being answered.
+    /// Calls to start a run that have not been answered yet.
     pub in_flight: usize,
     /// The `authorization` of each call.
     pub authorizations: Vec<String>,
 }
 
-type Script = Box<dyn Fn(&StartRunRequest, usize) -> Then + Send + Sync>;
+/// Reads a clock.
+type Now = Box<dyn Fn() -> i64 + Send + Sync>;
+type Script = Box<dyn Fn(&StartRunRequest, usize) -> Behavior + Send + Sync>;
 
 pub struct Gofer {
     pub address: SocketAddr,
@@ -70,34 +73,47 @@ pub struct Gofer {
 }
 
 struct Shared {
-    book: watch::Sender<Book>,
+    recorded: watch::Sender<Recorded>,
     script: Script,
+    /// In Unix milliseconds.
+    now: Now,
     /// Releases held answers.
     release: Semaphore,
     /// Ends the connections.
-    hang_up: Notify,
+    disconnect: Notify,
     /// How many calls to list runs are still to be refused.
     refusals: AtomicUsize,
     tls: TlsAcceptor,
 }
 
 impl Gofer {
-    /// A Gofer that is away: its address refuses connections. `script` decides on each start of a
-    /// run, the first being number 1.
-    pub fn away(script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static) -> Self {
-        Self::new(&IDENTITY, script)
+    /// A Gofer whose address refuses connections. `script` decides on each start of a run, the
+    /// first being number 1.
+    pub fn unreachable(
+        script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(&IDENTITY, now, script)
     }
 
-    /// A Gofer, or another server in its place, with a certificate that is not trusted.
-    pub fn there_untrusted() -> Self {
-        let gofer = Self::new(&Identity::new(), |_, _| Then::Answer);
-        gofer.come_back();
+    /// A Gofer, or another server in its place, that listens with an untrusted certificate.
+    pub fn untrusted() -> Self {
+        let gofer = Self::new(&Identity::new(), now, |_, _| Behavior::Answer);
+        gofer.listen();
         gofer
+    }
+
+    /// A Gofer that has only the connections of [`serve`](Self::serve), on the clock of the test.
+    pub fn in_memory(
+        now: impl Fn() -> i64 + Send + Sync + 'static,
+        script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(&IDENTITY, now, script)
     }
 
     fn new(
         identity: &Identity,
-        script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static,
+        now: impl Fn() -> i64 + Send + Sync + 'static,
+        script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
     ) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -114,10 +130,11 @@ impl Gofer {
         Self {
             address: socket.local_addr().unwrap(),
             shared: Arc::new(Shared {
-                book: watch::Sender::default(),
+                recorded: watch::Sender::default(),
                 script: Box::new(script),
+                now: Box::new(now),
                 release: Semaphore::new(0),
-                hang_up: Notify::new(),
+                disconnect: Notify::new(),
                 refusals: AtomicUsize::new(0),
                 tls: TlsAcceptor::from(Arc::new(tls)),
             }),
@@ -125,27 +142,34 @@ impl Gofer {
         }
     }
 
-    /// A Gofer that is there.
-    pub fn there(script: impl Fn(&StartRunRequest, usize) -> Then + Send + Sync + 'static) -> Self {
-        let gofer = Self::away(script);
-        gofer.come_back();
+    /// A Gofer that listens.
+    pub fn listening(
+        script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
+    ) -> Self {
+        let gofer = Self::unreachable(script);
+        gofer.listen();
         gofer
     }
 
+    /// Serves one connection.
+    pub fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        tokio::spawn(serve(stream, Arc::clone(&self.shared)));
+    }
+
     /// Listens from now on.
-    pub fn come_back(&self) {
+    pub fn listen(&self) {
         let socket = self.closed.lock().unwrap().take().unwrap();
         tokio::spawn(accept(socket.listen(64).unwrap(), Arc::clone(&self.shared)));
     }
 
-    pub fn book(&self) -> watch::Ref<'_, Book> {
-        self.shared.book.borrow()
+    pub fn recorded(&self) -> watch::Ref<'_, Recorded> {
+        self.shared.recorded.borrow()
     }
 
-    /// Waits until the condition holds for what Gofer has seen.
-    pub async fn until(&self, condition: impl FnMut(&Book) -> bool) {
-        let mut book = self.shared.book.subscribe();
-        drop(super::within(book.wait_for(condition)).await.unwrap());
+    /// Waits until what Gofer has seen meets the condition.
+    pub async fn until(&self, condition: impl FnMut(&Recorded) -> bool) {
+        let mut recorded = self.shared.recorded.subscribe();
+        drop(super::within(recorded.wait_for(condition)).await.unwrap());
     }
 
     /// Releases all held answers, and all that would be held from now on.
@@ -154,8 +178,8 @@ impl Gofer {
     }
 
     /// Ends all connections, also during calls: held answers are lost.
-    pub fn hang_up(&self) {
-        self.shared.hang_up.notify_waiters();
+    pub fn disconnect(&self) {
+        self.shared.disconnect.notify_waiters();
     }
 
     /// Refuses this many calls to list runs.
@@ -164,12 +188,12 @@ impl Gofer {
     }
 
     /// Adds a run as if it had been started earlier.
-    pub fn remember(&self, run: Run) {
-        self.shared.book.send_modify(|book| book.runs.push(run));
+    pub fn add_run(&self, run: Run) {
+        self.shared.recorded.send_modify(|recorded| recorded.runs.push(run));
     }
 }
 
-/// A run of the namespace `default` that is started now.
+/// A run of the namespace `default` that starts now.
 pub fn run_of(pipeline: &str, id: i64, kind: initiator::Type, initiator: &str) -> Run {
     Run {
         namespace: "default".to_owned(),
@@ -195,20 +219,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let Ok(stream) = shared.tls.accept(stream).await else { return };
-            let hang_up = CancellationToken::new();
-            let calls = Calls { shared: Arc::clone(&shared), hang_up: hang_up.clone() };
-            let service = service_fn(move |request| calls.clone().answer(request));
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                _ended = connection => {}
-                () = hang_up.cancelled() => {}
-                () = shared.hang_up.notified() => {}
-            }
-        });
+        tokio::spawn(serve(stream, Arc::clone(&shared)));
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, shared: Arc<Shared>) {
+    let Ok(stream) = shared.tls.accept(stream).await else { return };
+    let disconnect = CancellationToken::new();
+    let calls = Calls { shared: Arc::clone(&shared), disconnect: disconnect.clone() };
+    let service = service_fn(move |request| calls.clone().answer(request));
+    let connection =
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ended = connection => {}
+        () = disconnect.cancelled() => {}
+        () = shared.disconnect.notified() => {}
     }
 }
 
@@ -216,7 +241,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 #[derive(Clone)]
 struct Calls {
     shared: Arc<Shared>,
-    hang_up: CancellationToken,
+    disconnect: CancellationToken,
 }
 
 impl Calls {
@@ -226,7 +251,7 @@ impl Calls {
     ) -> Result<Response<Body>, std::convert::Infallible> {
         let authorization = request.headers().get(http::header::AUTHORIZATION);
         let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
-        self.shared.book.send_modify(|book| book.authorizations.extend(authorization));
+        self.shared.recorded.send_modify(|recorded| recorded.authorizations.extend(authorization));
         Ok(match request.uri().path() {
             "/proto.Gofer/StartRun" => {
                 unary(request, |message| async move { self.start(message).await }).await
@@ -240,25 +265,25 @@ impl Calls {
 
     async fn start(self, request: StartRunRequest) -> Result<StartRunResponse, Status> {
         let mut number = 0;
-        self.shared.book.send_modify(|book| {
-            book.starts += 1;
-            book.in_flight += 1;
-            number = book.starts;
+        self.shared.recorded.send_modify(|recorded| {
+            recorded.starts += 1;
+            recorded.in_flight += 1;
+            number = recorded.starts;
         });
         let _in_flight = InFlight(Arc::clone(&self.shared));
-        let then = (self.shared.script)(&request, number);
-        if let Then::Refuse(status) = then {
+        let behavior = (self.shared.script)(&request, number);
+        if let Behavior::Refuse(status) = behavior {
             return Err(status);
         }
         let run = self.started(request);
-        match then {
-            Then::Hold => self.shared.release.acquire().await.unwrap().forget(),
-            Then::StartAndHangUp => {
-                self.hang_up.cancel();
+        match behavior {
+            Behavior::Hold => self.shared.release.acquire().await.unwrap().forget(),
+            Behavior::StartAndDisconnect => {
+                self.disconnect.cancel();
                 std::future::pending::<()>().await;
             }
-            Then::StartAndRefuse(status) => return Err(status),
-            Then::Answer | Then::Refuse(_) => {}
+            Behavior::StartAndRefuse(status) => return Err(status),
+            Behavior::Answer | Behavior::Refuse(_) => {}
         }
         Ok(StartRunResponse { run: Some(run) })
     }
@@ -272,28 +297,29 @@ impl Calls {
         let mut run = Run {
             namespace: request.namespace_id,
             pipeline: request.pipeline_id,
-            started: now(),
+            started: (self.shared.now)(),
             initiator: request.initiator,
             variables: variables.collect(),
             ..Run::default()
         };
-        self.shared.book.send_modify(|book| {
-            let before = book.runs.iter().filter(|other| other.pipeline == run.pipeline);
+        self.shared.recorded.send_modify(|recorded| {
+            let before = recorded.runs.iter().filter(|other| other.pipeline == run.pipeline);
             run.id = 1 + i64::try_from(before.count()).unwrap();
-            book.runs.push(run.clone());
+            recorded.runs.push(run.clone());
         });
         run
     }
 
     fn list(&self, request: &ListRunsRequest) -> Result<ListRunsResponse, Status> {
-        self.shared.book.send_modify(|book| book.lists += 1);
+        self.shared.recorded.send_modify(|recorded| recorded.lists += 1);
         let one_less = |refusals: usize| refusals.checked_sub(1);
         let refusals = &self.shared.refusals;
         if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             return Err(Status::internal("the database is locked"));
         }
-        let book = self.shared.book.borrow();
-        let of_pipeline = book.runs.iter().rev().filter(|run| run.pipeline == request.pipeline_id);
+        let recorded = self.shared.recorded.borrow();
+        let of_pipeline =
+            recorded.runs.iter().rev().filter(|run| run.pipeline == request.pipeline_id);
         let page = of_pipeline
             .skip(usize::try_from(request.offset).unwrap())
             .take(usize::try_from(request.limit).unwrap());
@@ -306,7 +332,7 @@ struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.book.send_modify(|book| book.in_flight -= 1);
+        self.0.recorded.send_modify(|recorded| recorded.in_flight -= 1);
     }
 }
 

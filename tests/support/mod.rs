@@ -1,8 +1,8 @@
 //! What the tests of the server's side share: an extension that serves on a real TLS socket, and a
 //! raw gRPC client for it that has none of the SDK's own client in it.
 //!
-//! [`probe`] is an extension that does what a test tells it, [`gofer`] the little of a Gofer that
-//! an extension calls back.
+//! [`probe`] is an extension that does what a test sets up, and [`gofer`] the small part of Gofer
+//! that an extension calls.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(
@@ -38,7 +38,8 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -103,8 +104,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Starts an extension in the runtime of the test.
-    pub async fn start<E: Extension>(self) -> Started {
+    /// The settings in the environment of the extension.
+    pub fn system_config(&self) -> SystemConfig {
         let gofer = self.gofer.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1)));
         let vars = [
             ("KEY", TOKEN.to_owned()),
@@ -114,10 +115,15 @@ impl Setup {
             ("GOFER_HOST", gofer.to_string()),
         ];
         let vars = vars.map(|(name, value)| (format!("GOFER_EXTENSION_SYSTEM_{name}"), value));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        SystemConfig::from_vars(vars).unwrap()
+    }
+
+    /// Starts an extension in the runtime of the test.
+    pub fn start<E: Extension>(self) -> Started {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let server = Server::<E>::new(SystemConfig::from_vars(vars).unwrap())
+        let server = Server::<E>::new(self.system_config())
             .with_listener(listener)
             .with_limits(self.limits)
             .with_gofer_ca(&IDENTITY.certificate)
@@ -195,6 +201,14 @@ impl Connection {
     ) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, authorization).await
+    }
+
+    /// Over a stream that is already connected.
+    pub async fn over<const N: usize>(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        authorization: [HeaderValue; N],
+    ) -> Self {
         let name = ServerName::try_from("localhost").unwrap();
         let stream = within(TLS.connect(name, stream)).await.unwrap();
         let (calls, connection) =

@@ -153,7 +153,7 @@ impl Builder {
     /// Starts the extension; not initialized.
     pub async fn start_bare(self, setup: Setup) -> (Arc<Probe>, Started, Client) {
         let probe = self.build();
-        let started = setup.start::<Probed>().await;
+        let started = setup.start::<Probed>();
         let client = started.client().await;
         (probe, started, client)
     }

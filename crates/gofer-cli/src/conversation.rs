@@ -108,7 +108,7 @@ where
                 line = line => {
                     input = None;
                     match line.map_err(io::Error::other)?? {
-                        // If it is gone, the next message says so.
+                        // If the stream has ended, the next message reports it.
                         Some(line) => drop(answer(line).await),
                         None => return Err(unanswered()),
                     }
@@ -164,7 +164,7 @@ fn prompt(question: &str) -> io::Result<()> {
         writeln!(out, "{bold}{}{bold:#}", visible(line))?;
     }
     write!(out, "{green}>{green:#} ")?;
-    // Without a terminal, nobody's Enter ends the line.
+    // Without a terminal, no Enter ends the line.
     if !io::IsTerminal::is_terminal(&io::stdin()) {
         writeln!(out)?;
     }
@@ -172,8 +172,9 @@ fn prompt(question: &str) -> io::Result<()> {
 }
 
 fn print_settings(settings: &[(String, String)]) -> io::Result<()> {
-    for (key, value) in settings {
-        note(&format!("{key} = {value}"))?;
+    // Without the values, which may be secret.
+    for (key, _) in settings {
+        note(&format!("{key} is set"))?;
     }
     if settings.is_empty() {
         note("There are no settings.")?;

@@ -6,7 +6,6 @@ mod show;
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
-use crate::pairs::pair;
 use crate::session::Session;
 use crate::subscription;
 
@@ -18,9 +17,9 @@ Example:
   gofer extension install interval registry.example.com/interval:1.0 -c min_interval=1m
   gofer extension install interval exec:target/debug/examples/interval -i
 
-An image is a container image, or `exec:` and the path of a program on the core's
-machine. A relative path starts at the core's working directory. A full Gofer
-supports only container images.")]
+An image is the name of a container image. An image `exec:<path>` is a program on
+the core's machine; a relative path is resolved against the core's working
+directory. A full Gofer supports only container images.")]
     Install(Install),
     /// Replace the image or the configuration of an installed extension.
     #[command(after_help = "\
@@ -77,7 +76,7 @@ or `pipeline_object{{ key }}`.")]
 pub(crate) struct Install {
     /// Name to install it under.
     name: String,
-    /// Container image, or `exec:` and the path of a program.
+    /// Container image, or `exec:<path>` for a program.
     image: String,
     #[command(flatten)]
     settings: Configuration,
@@ -104,8 +103,8 @@ pub(crate) struct Update {
 #[derive(Args)]
 struct Configuration {
     /// Setting of the extension's configuration; can be repeated.
-    #[arg(short = 'c', long = "set", value_name = "KEY=VALUE", value_parser = pair)]
-    values: Vec<(String, String)>,
+    #[arg(short = 'c', long = "set", value_name = "KEY=VALUE")]
+    values: Vec<String>,
     /// Let the extension ask for its configuration.
     #[arg(short, long)]
     interactive: bool,

@@ -66,7 +66,7 @@ impl Failure {
         Self { cause: Cause::Message { code, message: message.into() }, hint: None }
     }
 
-    /// What to do next. The first hint counts.
+    /// What to do next. Only the first hint is kept.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
@@ -74,11 +74,12 @@ impl Failure {
 
     /// What to do next if a call returned this code.
     pub(crate) fn hint_on(self, code: Code, hint: impl Into<String>) -> Self {
-        if self.status().is_some_and(|status| status.code() == code) {
-            self.hint(hint)
-        } else {
-            self
-        }
+        self.hint_if(|status| status.code() == code, hint)
+    }
+
+    /// What to do next if a call returned such a status.
+    pub(crate) fn hint_if(self, is: impl FnOnce(&Status) -> bool, hint: impl Into<String>) -> Self {
+        if self.status().is_some_and(is) { self.hint(hint) } else { self }
     }
 
     pub(crate) fn status(&self) -> Option<&Status> {

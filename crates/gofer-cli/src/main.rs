@@ -66,7 +66,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     };
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(cli.command.run(&cli.connection));
-    // A thread may still be blocked on a line of standard input that nobody needs.
+    // A thread may still wait for a line of standard input, which is no longer needed.
     runtime.shutdown_background();
     outcome
 }

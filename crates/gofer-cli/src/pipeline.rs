@@ -11,6 +11,7 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, rfc3339, word};
+use crate::pairs::pair;
 use crate::session::{Pipeline, Session, with_long_timeout};
 use crate::{pipeline_file, subscription};
 
@@ -94,8 +95,8 @@ pub(crate) struct CreatePipeline {
     #[arg(long)]
     parallelism: Option<i64>,
     /// Task and its image; can be repeated.
-    #[arg(long = "task", value_name = "ID=IMAGE", value_parser = crate::pairs::pair)]
-    tasks: Vec<(String, String)>,
+    #[arg(long = "task", value_name = "ID=IMAGE")]
+    tasks: Vec<String>,
     /// File with the configuration, in TOML or JSON; flags override it.
     #[arg(long, short)]
     file: Option<PathBuf>,
@@ -188,7 +189,8 @@ async fn run_create(create: CreatePipeline, session: &Session) -> Result<(), Fai
     config.name = name.unwrap_or(config.name);
     config.description = description.unwrap_or(config.description);
     config.parallelism = parallelism.unwrap_or(config.parallelism);
-    for (id, image) in tasks {
+    for task in tasks {
+        let (id, image) = pair(&task, "--task ID=IMAGE")?;
         config.tasks.retain(|task| task.id != id);
         config.tasks.push(proto::UserPipelineTaskConfig { id, image, ..Default::default() });
     }

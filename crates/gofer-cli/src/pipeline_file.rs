@@ -8,6 +8,7 @@ use gofer_proto::{RegistryAuth, UserPipelineConfig, UserPipelineTaskConfig};
 use serde::Deserialize;
 
 use crate::failure::Failure;
+use crate::settings::invalid;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,15 +63,15 @@ enum Ended {
 pub(crate) fn read(path: &Path) -> Result<UserPipelineConfig, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
-    // Neither error contains the text itself, which may be a secret.
+    // Neither error contains values, which may be secret.
     let parsed = if path.extension().is_some_and(|it| it.eq_ignore_ascii_case("json")) {
         serde_json::from_str(&text)
             .map_err(|error| format!("invalid at line {}, column {}", error.line(), error.column()))
     } else {
-        toml::from_str(&text).map_err(|error: toml::de::Error| error.message().to_owned())
+        toml::from_str(&text).map_err(|error| invalid(&error))
     };
     let file: PipelineFile = parsed.map_err(|why| {
-        Failure::usage(format!("`{}` is not a valid pipeline: {why}", path.display()))
+        Failure::usage(format!("the pipeline in `{}` is {why}", path.display()))
             .hint("`gofer pipeline create --help` shows an example")
     })?;
     Ok(UserPipelineConfig {

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, rfc3339, word};
-use crate::pairs::{pair, unique};
+use crate::pairs::unique;
 use crate::pipeline::pipeline_not_found;
 use crate::progress::Spinner;
 use crate::session::{Pipeline, Session};
@@ -67,8 +67,8 @@ pub(crate) struct StartRun {
     /// Pipeline, or namespace/pipeline.
     pipeline: String,
     /// Variable of the run; can be repeated.
-    #[arg(short, long = "variable", value_name = "KEY=VALUE", value_parser = pair)]
-    variables: Vec<(String, String)>,
+    #[arg(short, long = "variable", value_name = "KEY=VALUE")]
+    variables: Vec<String>,
     /// Why it is started, which is shown with the run.
     #[arg(long, default_value = "started by hand")]
     reason: String,
@@ -138,15 +138,17 @@ async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
     let request = proto::StartRunRequest {
         namespace_id: pipeline.namespace.clone(),
         pipeline_id: pipeline.id.clone(),
-        variables: unique(start.variables)?,
+        variables: unique(&start.variables, "--variable KEY=VALUE", |a, b| a == b)?,
         initiator: Some(by_hand(start.reason)),
     };
     let answer = session.api().start_run(request).await.map_err(|status| {
-        pipeline_not_found(status).hint_on(
-            Code::FailedPrecondition,
-            "`gofer pipeline get` shows whether the pipeline is disabled, `gofer run list` which \
-             runs have not ended, and `gofer service toggle-events` allows runs again",
-        )
+        pipeline_not_found(status)
+            .hint_on(
+                Code::FailedPrecondition,
+                "`gofer pipeline get` shows whether the pipeline is disabled, and `gofer service \
+                 toggle-events` allows runs again",
+            )
+            .hint_on(Code::ResourceExhausted, "`gofer run list` shows which runs have not ended")
     })?;
     let mut run = answer.into_inner().run.unwrap_or_default();
     if !start.wait {
@@ -209,13 +211,14 @@ async fn run_cancel(cancel: CancelRun, session: &Session) -> Result<(), Failure>
             proto::CancelAllRunsRequest { namespace_id: namespace, pipeline_id: id, force };
         let answer = session.api().cancel_all_runs(request).await.map_err(pipeline_not_found)?;
         let runs = answer.into_inner().runs;
-        let sentence = format!("Asked {} runs of {pipeline} to stop.", runs.len());
+        let (count, s) = (runs.len(), if runs.len() == 1 { "" } else { "s" });
+        let sentence = format!("Requested cancellation of {count} run{s} of {pipeline}.");
         return Ok(session.out.done(&sentence, &json!({ "runs": runs }))?);
     };
     let request =
         proto::CancelRunRequest { namespace_id: namespace, pipeline_id: id, run_id: run, force };
     session.api().cancel_run(request).await.map_err(run_not_found)?;
-    let sentence = format!("Asked run {run} of {pipeline} to stop.");
+    let sentence = format!("Requested cancellation of run {run} of {pipeline}.");
     Ok(session.out.done(&sentence, &json!({ "runs": [run] }))?)
 }
 

@@ -168,7 +168,7 @@ async fn run_put(put: PutSecret, session: &Session) -> Result<(), Failure> {
             session.api().put_global_secret(request).await.map_err(already_exists)?;
         }
     }
-    Ok(session.out.done(&format!("Stored {key}."), &json!({ "kept": key }))?)
+    Ok(session.out.done(&format!("Stored {key}."), &json!({ "stored": key }))?)
 }
 
 async fn get(

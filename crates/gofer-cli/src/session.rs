@@ -38,9 +38,10 @@ impl std::fmt::Display for Pipeline {
 impl Session {
     /// Connects with the first call.
     pub(crate) fn new(settings: Settings, out: Out) -> Result<Self, Failure> {
-        let mut builder = Gofer::builder(&settings.address)
-            .name("gofer")
-            .skip_tls_verify(settings.skip_tls_verify);
+        let mut builder = Gofer::builder(&settings.address).name("gofer");
+        if settings.skip_tls_verify {
+            builder = builder.skip_tls_verify();
+        }
         if let Some(token) = &settings.token {
             builder = builder.token(token);
         }

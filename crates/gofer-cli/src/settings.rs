@@ -98,6 +98,18 @@ impl Settings {
     }
 }
 
+/// Where TOML is invalid, and why if that names only fields: other messages contain values, which
+/// may be secret.
+pub(crate) fn invalid(error: &toml::de::Error) -> String {
+    // Only the first line of it: "TOML parse error at line 1, column 2".
+    let text = error.to_string();
+    let at = text.lines().next().and_then(|it| it.strip_prefix("TOML parse error"));
+    let why = error.message();
+    let is_safe = why.starts_with("unknown field `") || why.starts_with("missing field `");
+    let why = if is_safe { format!(": {why}") } else { String::new() };
+    format!("invalid{}{why}", at.unwrap_or_default())
+}
+
 /// The configuration file.
 #[derive(Default, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -123,13 +135,8 @@ impl ConfigFile {
             Err(error) => return Err(Failure::file("read", path, &error)),
         };
         toml::from_str(&text).map_err(|error: toml::de::Error| {
-            // Without the lines themselves, which may contain the token.
-            Failure::usage(format!(
-                "the configuration file `{}` is invalid: {}",
-                path.display(),
-                error.message()
-            ))
-            .hint(
+            let why = invalid(&error);
+            Failure::usage(format!("the configuration file `{}` is {why}", path.display())).hint(
                 "it may set address, token, namespace, ca (strings) and skip_tls_verify (true or \
                  false); `gofer config set` writes it",
             )

@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::conversation;
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, word};
-use crate::pairs::{merge, pair, unique};
+use crate::pairs::{merge, unique};
 use crate::progress::with_progress;
 use crate::session::{Pipeline, Session, with_long_timeout};
 
@@ -60,8 +60,8 @@ pub(crate) enum SubscriptionCommand {
 #[derive(Args)]
 pub(crate) struct Parameters {
     /// Parameter of the subscription; can be repeated.
-    #[arg(short, long = "setting", value_name = "KEY=VALUE", value_parser = pair)]
-    settings: Vec<(String, String)>,
+    #[arg(short, long = "setting", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// Let the extension ask for the parameters.
     #[arg(short, long)]
     interactive: bool,
@@ -124,7 +124,8 @@ pub(crate) async fn create(
     label: &str,
     parameters: Parameters,
 ) -> Result<(), Failure> {
-    let given = unique(parameters.settings)?;
+    let form = "--setting KEY=VALUE";
+    let given = unique(&parameters.settings, form, str::eq_ignore_ascii_case)?;
     let answered = if parameters.interactive {
         conversation::subscribe(session, extension).await.map_err(|failure| {
             failure.hint_on(Code::NotFound, "`gofer extension list` shows the installed extensions")

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, note, rfc3339, word};
-use crate::pairs::{pair, unique};
+use crate::pairs::unique;
 use crate::session::Session;
 use crate::settings::{ConfigFile, Connection};
 
@@ -71,8 +71,8 @@ pub(crate) struct CreateToken {
     #[arg(long, value_name = "DURATION", default_value = "", hide_default_value = true)]
     expires: String,
     /// Note, such as who owns the token; can be repeated.
-    #[arg(long = "note", value_name = "KEY=VALUE", value_parser = pair)]
-    notes: Vec<(String, String)>,
+    #[arg(long = "note", value_name = "KEY=VALUE")]
+    notes: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -207,7 +207,7 @@ async fn run_create(create: CreateToken, session: &Session) -> Result<(), Failur
     let request = proto::CreateTokenRequest {
         kind: kind.into(),
         namespaces,
-        metadata: unique(notes)?,
+        metadata: unique(&notes, "--note KEY=VALUE", |a, b| a == b)?,
         expires,
     };
     let answer = session.api().create_token(request).await?.into_inner();

@@ -50,11 +50,11 @@ impl Api {
     pub(super) fn new(store: Arc<Store>, extensions: Arc<Extensions>, tokens: TokenTable) -> Self {
         Self { store, extensions, tokens }
     }
-}
 
-/// The authenticated caller of a request.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    Ok(Authenticated::of(request)?.caller.clone())
+    /// The caller of a request whose message has arrived.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.tokens.caller(Authenticated::of(request)?)
+    }
 }
 
 /// Completes a change even if its caller disconnects, which drops the future of the call at any
@@ -99,7 +99,7 @@ macro_rules! methods {
                 &self,
                 request: Request<proto::$NowRequest>,
             ) -> Result<Response<proto::$NowResponse>, Status> {
-                let caller = caller(&request)?;
+                let caller = self.caller(&request)?;
                 Self::$now(self, &caller, request.into_inner()).map(Response::new)
             })*
 
@@ -107,7 +107,7 @@ macro_rules! methods {
                 &self,
                 request: Request<proto::$LaterRequest>,
             ) -> Result<Response<proto::$LaterResponse>, Status> {
-                let caller = caller(&request)?;
+                let caller = self.caller(&request)?;
                 Self::$later(self, &caller, request.into_inner()).await.map(Response::new)
             })*
 
@@ -232,8 +232,7 @@ methods! {
             &self,
             request: Request<proto::ListEventsRequest>,
         ) -> Result<Response<Self::ListEventsStream>, Status> {
-            let token = self.tokens.watch(Authenticated::of(&request)?)?;
-            let caller = caller(&request)?;
+            let (caller, token) = self.tokens.watch(Authenticated::of(&request)?)?;
             Ok(Response::new(Self::list_events(self, caller, token, request.into_inner())))
         }
 
@@ -243,8 +242,8 @@ methods! {
             &self,
             request: Request<Streaming<proto::RunExtensionInstallerClientMessage>>,
         ) -> Result<Response<Self::RunExtensionInstallerStream>, Status> {
-            let caller = caller(&request)?;
-            let messages = Self::run_extension_installer(self, &caller, request.into_inner());
+            let by = Authenticated::of(&request)?;
+            let messages = Self::run_extension_installer(self, by, request.into_inner());
             messages.await.map(Response::new)
         }
 
@@ -255,9 +254,8 @@ methods! {
             &self,
             request: Request<Streaming<proto::RunPipelineConfiguratorClientMessage>>,
         ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
-            // Any caller may, but not without a token.
-            caller(&request)?;
-            let messages = Self::run_pipeline_configurator(self, request.into_inner());
+            let by = Authenticated::of(&request)?;
+            let messages = Self::run_pipeline_configurator(self, by, request.into_inner());
             messages.await.map(Response::new)
         }
 

@@ -1,9 +1,9 @@
 //! Access to the embedded core.
 //!
-//! [`TokenTable`] authenticates each call once, before anything else sees it: one with an unknown,
-//! expired or disabled token goes no further. The result travels with the request as
-//! [`Authenticated`]. Whether the token gives access is checked by each method with its [`Caller`],
-//! since the namespace is inside the message.
+//! [`TokenTable`] authenticates each call before anything else sees it, and refuses one with an
+//! unknown, expired or disabled token. The token's digest travels with the request as
+//! [`Authenticated`]. Once the message has arrived, each method looks up its [`Caller`] and checks
+//! its access: the token may have been revoked meanwhile, and the namespace is inside the message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,36 +36,30 @@ impl TokenTable {
         Self { store, extensions }
     }
 
-    /// Watches the token of a long call.
-    pub(super) fn watch(&self, caller: &Authenticated) -> Result<TokenWatch, Status> {
+    /// The caller of a long call, and a watch on its token.
+    pub(super) fn watch(&self, by: Authenticated) -> Result<(Caller, TokenWatch), Status> {
         // Subscribed first, so that no change is missed.
         let changes = self.store.token_changes();
-        self.caller_with(&caller.digest)?;
-        Ok(TokenWatch { tokens: self.clone(), digest: caller.digest, changes })
+        let caller = self.caller(by)?;
+        Ok((caller, TokenWatch { tokens: self.clone(), by, changes }))
     }
 
-    fn caller_with(&self, digest: &[u8; 32]) -> Result<Caller, Status> {
-        if self.extensions.accepts_token(digest) {
+    /// The caller, if its token is still valid.
+    pub(super) fn caller(&self, Authenticated(digest): Authenticated) -> Result<Caller, Status> {
+        if self.extensions.accepts_token(&digest) {
             return Ok(Caller::Manager);
         }
-        let Some(token) = self.store.token_of(digest) else {
-            return Err(Status::unauthenticated("the token is not valid here"));
+        let Some(token) = self.store.token_of(&digest) else {
+            return Err(Status::unauthenticated("unknown token; create one with CreateToken"));
         };
         Caller::with(token, self.store.clock().unix_millis())
     }
 }
 
-fn digest(headers: &HeaderMap) -> Result<[u8; 32], Status> {
-    let token = bearer(headers).ok_or_else(|| {
-        Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
-    })?;
-    Ok(sha256(token))
-}
-
 /// The token of a long call. If it is disabled, deleted or expires meanwhile, the call ends.
 pub(super) struct TokenWatch {
     tokens: TokenTable,
-    digest: [u8; 32],
+    by: Authenticated,
     changes: watch::Receiver<()>,
 }
 
@@ -77,14 +71,14 @@ impl TokenWatch {
 
     pub(super) fn check(&mut self) -> Result<(), Status> {
         self.changes.mark_unchanged();
-        self.tokens.caller_with(&self.digest).map(drop)
+        self.tokens.caller(self.by).map(drop)
     }
 
     /// Waits until the token should be checked again.
     pub(super) fn may_have_changed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut changes = self.changes.clone();
         let store = &self.tokens.store;
-        let expires = store.token_of(&self.digest).map_or(0, |it| it.token.expires);
+        let expires = store.token_of(&self.by.0).map_or(0, |it| it.token.expires);
         let left = expires.saturating_sub(store.clock().unix_millis());
         // At least the resolution of the clock.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
@@ -107,32 +101,32 @@ impl Authorize for TokenTable {
         if path.starts_with(OPEN) || WITHOUT_TOKEN.contains(&path) {
             return Ok(Decision::Open);
         }
-        let digest = digest(headers)?;
-        let caller = self.caller_with(&digest)?;
-        extensions.insert(Authenticated { caller, digest });
+        let token = bearer(headers).ok_or_else(|| {
+            Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
+        })?;
+        let by = Authenticated(sha256(token));
+        self.caller(by)?;
+        extensions.insert(by);
         Ok(Decision::Granted)
     }
 }
 
-/// Part of each request whose token is valid.
-#[derive(Clone)]
-pub(super) struct Authenticated {
-    pub(super) caller: Caller,
-    digest: [u8; 32],
-}
+/// Part of each request whose token was valid when it began: the token's digest.
+#[derive(Clone, Copy)]
+pub(super) struct Authenticated([u8; 32]);
 
 impl Authenticated {
     /// Of a request. Missing only if the method requires no token.
-    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         request
             .extensions()
             .get()
+            .copied()
             .ok_or_else(|| Status::unauthenticated("this call requires a token"))
     }
 }
 
 /// The caller of a method.
-#[derive(Clone)]
 pub(super) enum Caller {
     /// Has access to everything.
     Manager,
@@ -144,10 +138,10 @@ impl Caller {
     fn with(stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
         let token = &stored.token;
         if token.disabled {
-            return Err(Status::unauthenticated("the token is disabled"));
+            return Err(Status::unauthenticated("the token is disabled; enable it or use another"));
         }
         if token.expires != 0 && token.expires <= now {
-            return Err(Status::unauthenticated("the token has expired"));
+            return Err(Status::unauthenticated("the token has expired; create a new one"));
         }
         match token.kind() {
             Kind::Management => Ok(Self::Manager),
@@ -157,7 +151,7 @@ impl Caller {
     }
 
     /// For methods that concern the whole server.
-    pub(super) fn manage(&self) -> Result<(), Status> {
+    pub(super) fn require_manager(&self) -> Result<(), Status> {
         match self {
             Self::Manager => Ok(()),
             Self::Client(_) => Err(Status::permission_denied("this requires a management token")),
@@ -166,9 +160,9 @@ impl Caller {
 
     /// The namespace that a request names, if the caller has access to it. An empty name is
     /// `default`.
-    pub(super) fn enter<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
+    pub(super) fn authorize_namespace<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
         let namespace = or_default(namespace);
-        if self.may_enter(namespace) {
+        if self.has_access(namespace) {
             return Ok(namespace);
         }
         Err(Status::permission_denied(format!(
@@ -176,7 +170,7 @@ impl Caller {
         )))
     }
 
-    pub(super) fn may_enter(&self, namespace: &str) -> bool {
+    pub(super) fn has_access(&self, namespace: &str) -> bool {
         match self {
             Self::Manager => true,
             Self::Client(token) => token.has_access(namespace),
@@ -192,15 +186,16 @@ impl Caller {
     }
 
     /// An event belongs to the namespace in its details; any caller may see one without.
-    pub(super) fn may_see(&self, event: &proto::Event) -> bool {
+    pub(super) fn can_see(&self, event: &proto::Event) -> bool {
         #[derive(Deserialize)]
         struct Details {
             namespace_id: Option<String>,
         }
         match self {
             Self::Manager => true,
-            Self::Client(_) => serde_json::from_str::<Details>(&event.details)
-                .is_ok_and(|it| it.namespace_id.is_none_or(|namespace| self.may_enter(&namespace))),
+            Self::Client(_) => serde_json::from_str::<Details>(&event.details).is_ok_and(|it| {
+                it.namespace_id.is_none_or(|namespace| self.has_access(&namespace))
+            }),
         }
     }
 }

@@ -79,8 +79,8 @@ impl CoreBuilder {
         }
     }
 
-    /// Also listens on this address; port 0 chooses a free one. Extensions in their own processes
-    /// and containers need it. A core on loopback also listens on [another
+    /// Sets the address to listen on; port 0 chooses a free one. Extensions in their own processes
+    /// or in containers need it. A core on loopback also listens on [another
     /// address](super#containers) once there is a container.
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = Some(address.into());
@@ -101,8 +101,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Uses this certificate on the address that the core listens on: the PEM text of a chain, and
-    /// that of its key.
+    /// Sets the certificate chain and its key, both as PEM, for the address that the core listens
+    /// on.
     ///
     /// By default, the core makes a self-signed one for `localhost`, the loopback addresses and the
     /// address that it listens on. If there is a store, the certificate is kept beside it for
@@ -123,10 +123,10 @@ impl CoreBuilder {
     /// pipeline deleted.
     ///
     /// The function is called at most once for each run, even if a core with a store is killed: the
-    /// next core on the store executes the runs that were pending, and those that were running have
-    /// failed. Runs of one pipeline begin in order. How many are executed at a time depends on the
-    /// parallelism of the pipeline's configuration (0 for no limit of its own) and on
-    /// [`runs_at_a_time`](Self::runs_at_a_time).
+    /// next core on the store executes the runs that were pending, and those that were running are
+    /// marked as failed. Runs of one pipeline begin in order. How many are executed at a time
+    /// depends on the parallelism of the pipeline's configuration (0 for no limit of its own) and
+    /// on [`runs_at_a_time`](Self::runs_at_a_time).
     ///
     /// ```
     /// use gofer_core::{Core, seconds};
@@ -177,20 +177,24 @@ impl CoreBuilder {
     ///
     /// The command's environment holds the run's variables; `GOFER_NAMESPACE`, `GOFER_PIPELINE`,
     /// `GOFER_RUN_ID`, `GOFER_INITIATOR` and `GOFER_REASON`; and `PATH`, `HOME`, `TMPDIR`, `LANG`
-    /// and `TZ` of the core. A run fails without the command if one of its variables has one of
-    /// these names, begins with `GOFER_`, or changes how loaders and shells work: those that begin
-    /// with `LD_`, `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`.
-    /// The standard input is empty, and the output goes to the core's standard error. If the run is
-    /// cancelled, the command is killed with all its child processes; if the core itself is killed,
-    /// the command continues.
+    /// and `TZ` of the core. A run fails, and its command is not started, if one of its variables
+    /// has one of these five names, begins with `GOFER_`, or controls loaders or shells: those that
+    /// begin with `LD_`, `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and
+    /// `GCONV_PATH`. The standard input is empty, and the output goes to the core's standard error.
+    /// Cancelling the run kills the program and its process group; if the core itself is killed,
+    /// the program continues.
     ///
-    /// Any caller that may start runs chooses the variables. The command must not execute their
-    /// values, and an interpreter must not obey other variables that change what it does.
+    /// Any caller that may start runs chooses the other variables. The command must not execute
+    /// their values, nor start an interpreter whose behavior other variables change.
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
     /// use gofer_core::Core;
     ///
-    /// let builder = Core::builder().run_command("sh", ["-c", "echo building $COMMIT"]);
+    /// let core = Core::builder().run_command("make", ["build"]).start().await?;
+    /// # core.stop().await;
+    /// # Ok(()) }
     /// ```
     pub fn run_command(
         mut self,
@@ -224,8 +228,8 @@ impl CoreBuilder {
     /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the encryption key
     /// is malformed, or the certificate and its key do not match;
     /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the store's file is in
-    /// use, damaged, of a newer version, or not a store, and it is then left as it is. Also if the
-    /// core cannot listen on an address.
+    /// use, damaged, of a newer version, or not a store, and the file is then unchanged;
+    /// [`Internal`](gofer_sdk::ErrorKind::Internal) if the core cannot listen on an address.
     pub async fn start(self) -> Result<Core> {
         Core::start(self).await
     }

@@ -74,15 +74,15 @@ impl RunCommand {
 /// command: it may pass values, but not other code to execute.
 fn refusal(name: &str, value: &str) -> Option<&'static str> {
     if name.is_empty() || name.contains(['=', '\0']) {
-        Some("has a name that is not possible in an environment")
+        Some("must have a non-empty name without `=` or NUL")
     } else if value.contains('\0') {
-        Some("has a NUL character in its value, which is not possible in an environment")
+        Some("must not contain NUL in its value")
     } else if name.starts_with(RESERVED_PREFIX) || INHERITED.contains(&name) {
         Some("is set by the core; choose another name")
     } else if LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || LOADER_NAMES.contains(&name)
     {
-        Some("decides which code is loaded, which a run must not change; choose another name")
+        Some("controls which code is loaded and cannot be set by a run; choose another name")
     } else {
         None
     }
@@ -104,8 +104,8 @@ fn run_variables(run: &RunInfo) -> [(&'static str, String); 5] {
 fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("the command ended with the exit code {code}"),
-        (None, Some(signal)) => format!("the command was ended by the signal {signal}"),
+        (Some(code), _) => format!("the command exited with code {code}"),
+        (None, Some(signal)) => format!("the command was killed by signal {signal}"),
         (None, None) => format!("the command ended: {status}"),
     }
 }

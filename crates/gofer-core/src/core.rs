@@ -41,7 +41,7 @@ use gofer_sdk::{Error, Extension, Gofer, PipelineId, Result, RunInfo};
 /// A Gofer server inside this process.
 ///
 /// Clones are cheap and share the server. [`stop`](Self::stop) stops its extensions, as does
-/// dropping the last clone. See [the crate's first page](crate) for an example.
+/// dropping the last clone. See [the crate documentation](crate) for an example.
 #[derive(Clone)]
 pub struct Core {
     pub(super) inner: Arc<Inner>,
@@ -57,7 +57,7 @@ pub(super) struct Inner {
     certificate: String,
     token: String,
     /// Valid in this process only, so it is not stored.
-    _own: KeyGuard,
+    _token_guard: KeyGuard,
     pub(super) client: Gofer,
     /// The time that `elapse` has reached.
     now: Mutex<Instant>,
@@ -79,7 +79,8 @@ impl Core {
     /// Starts a core in memory that also listens on a free port of loopback, which extensions in
     /// their own processes need.
     ///
-    /// Not for paused time, which would jump past every deadline while a process is starting.
+    /// Do not use it with paused time, which would jump past every deadline while a process is
+    /// starting.
     ///
     /// # Errors
     ///
@@ -121,31 +122,33 @@ impl Core {
             container_engine,
         } = builder;
         let listener = match listen {
-            Some(address) => Some(TcpListener::bind(address).await?),
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+                Error::internal(format!("cannot listen on {address}: {error}"))
+            })?),
             None => None,
         };
         let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-        let inside = Identity::new().map_err(|status| error(&status))?;
+        let own = Identity::new().map_err(|status| error(&status))?;
         let trust = Trust {
-            extra: certificates(&inside.certificate).map_err(unusable)?,
+            extra: certificates(&own.certificate).map_err(unusable)?,
             only_extra: true,
-            anyone: false,
+            skip_verification: false,
         };
         let network = Network::default();
         let path = store.path().map(Path::to_owned);
         let open = move |path: Option<&Path>| -> Result<_> {
             let store = store.open(clock)?;
-            Ok((store, identity::outside(tls, path, address)?))
+            Ok((store, identity::public_identity(tls, path, address)?))
         };
-        let (store, outside) = match path {
+        let (store, public) = match path {
             // Reads whole files.
             Some(path) => tokio::task::spawn_blocking(move || open(Some(&path))).await??,
             None => open(None)?,
         };
         let tls = Tls {
-            inside: server_config(&inside.certificate, &inside.key).map_err(unusable)?,
-            outside: server_config(&outside.certificate, &outside.key).map_err(unusable)?,
+            in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
+            tcp: server_config(&public.certificate, &public.key).map_err(unusable)?,
         };
         let serving = Serving::new(network.clone(), address, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
@@ -163,14 +166,14 @@ impl Core {
             },
         );
         let external = External::open(external, &extensions).await?;
-        let own = extensions.accept_token(&token);
+        let token_guard = extensions.accept_token(&token);
         let client = new_client(ClientOptions {
             dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
             server_name: ServerName::try_from(SERVER_NAME)?,
             trust,
             authorization: Some(HeaderValue::try_from(format!("Bearer {token}"))?),
-            extension: "harness".to_owned(),
+            extension: "gofer-core".to_owned(),
             clock,
         });
         let executor =
@@ -182,9 +185,9 @@ impl Core {
                 extensions,
                 external,
                 serving,
-                certificate: outside.certificate,
+                certificate: public.certificate,
                 token,
-                _own: own,
+                _token_guard: token_guard,
                 client,
                 now: Mutex::new(Instant::now()),
             }),
@@ -218,7 +221,8 @@ impl Core {
     ///
     /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's message if
     /// it refuses the configuration; [`AlreadyExists`](gofer_sdk::ErrorKind::AlreadyExists) if the
-    /// name is taken.
+    /// name is taken; [`Internal`](gofer_sdk::ErrorKind::Internal) if a setting has a type that no
+    /// text can set.
     pub async fn install<E: Extension>(
         &self,
         name: &str,
@@ -343,9 +347,9 @@ impl Core {
         .await
     }
 
-    /// Lets time pass, and waits for everything that is due in it. Meant for paused time
-    /// (`start_paused = true`), where it takes only as long as the work that is due; otherwise it
-    /// takes the time itself. Repeated calls do not drift.
+    /// Lets time pass and completes everything that falls due. Meant for paused time
+    /// (`start_paused = true`), in which it takes only as long as that work; otherwise it takes the
+    /// given time. Repeated calls do not drift.
     pub async fn elapse(&self, time: Duration) {
         let until = {
             let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -404,18 +408,18 @@ impl Core {
         self.inner.store.awaits_first_token()
     }
 
-    /// Simulates an outage: breaks all connections to the API and refuses new ones. Extensions keep
+    /// Simulates an outage: closes all connections to the API and refuses new ones. Extensions keep
     /// running, external events are accepted, and no state is lost.
-    pub async fn go_away(&self) {
+    pub async fn close_api(&self) {
         self.inner.serving.close().await;
     }
 
-    /// Ends the outage that [`go_away`](Self::go_away) began. The API is back at the same address.
+    /// Ends the outage that [`close_api`](Self::close_api) began, at the same address.
     ///
     /// # Errors
     ///
     /// If it cannot listen on the address again.
-    pub async fn come_back(&self) -> Result<()> {
+    pub async fn reopen_api(&self) -> Result<()> {
         self.serve(None).await
     }
 
@@ -432,7 +436,7 @@ impl Core {
         }
         close_client(&self.inner.client).await;
         self.inner.store.end_streams();
-        self.go_away().await;
+        self.close_api().await;
         self.inner.store.close().await;
     }
 
@@ -448,7 +452,7 @@ impl Core {
 }
 
 fn unusable(problem: PemProblem) -> Error {
-    Error::internal(format!("the core's certificate {problem}"))
+    Error::internal(format!("the core's certificate is invalid: {problem}"))
 }
 
 /// Time for everything that fell due to be done; shorter than anything that tests measure.

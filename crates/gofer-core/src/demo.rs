@@ -85,11 +85,9 @@ impl Demo {
         config: &Fields,
         params: &Fields,
     ) -> Result<bool> {
-        let mut args = args.into_iter();
+        let args: Result<Vec<_>, _> = args.into_iter().map(OsString::into_string).collect();
+        let mut args = args.map_err(|_| usage("an argument is not valid UTF-8"))?.into_iter();
         while let Some(arg) = args.next() {
-            let Ok(arg) = arg.into_string() else {
-                return Err(usage("an argument is not valid UTF-8"));
-            };
             let Some(arg) = arg.strip_prefix("--") else {
                 let help = arg == "-h";
                 return if help { Ok(false) } else { Err(usage("write arguments as --key value")) };
@@ -99,7 +97,7 @@ impl Demo {
             }
             let (key, value) = match arg.split_once('=') {
                 Some((key, value)) => (key, Some(value.to_owned())),
-                None => (arg, args.next().and_then(|value| value.into_string().ok())),
+                None => (arg, args.next()),
             };
             let Some(value) = value else {
                 return Err(usage(format!("`--{key}` needs a value")));
@@ -252,13 +250,15 @@ fn help(demo: &Demo, config: &Fields, params: &Fields) -> Result<()> {
     ] {
         writeln!(out, "{heading}:")?;
         for field in fields.iter() {
-            let here = set.iter().find(|(key, _)| *key == field.name);
-            let value = match (here, &field.default) {
-                (Some((_, value)), _) => format!("here {value}"),
-                (None, Some(default)) if default.is_empty() => "default empty".to_owned(),
-                (None, Some(default)) => format!("default {default}"),
-                (None, None) if field.required => "required".to_owned(),
-                (None, None) => "optional".to_owned(),
+            let value = match &field.default {
+                // Not the value, which may be a secret.
+                _ if set.iter().any(|(key, _)| *key == field.name) => {
+                    "set in the program".to_owned()
+                }
+                Some(default) if default.is_empty() => "default empty".to_owned(),
+                Some(default) => format!("default {default}"),
+                None if field.required => "required".to_owned(),
+                None => "optional".to_owned(),
             };
             writeln!(out, "  --{} ({}; {value})", field.name, field.kind)?;
             for line in field.description.lines().filter(|line| !line.is_empty()) {
@@ -267,24 +267,24 @@ fn help(demo: &Demo, config: &Fields, params: &Fields) -> Result<()> {
         }
         writeln!(out)?;
     }
-    writeln!(out, "Started with Gofer's environment ({PREFIX}*), it is")?;
-    writeln!(out, "the extension itself.")?;
-    Ok(())
+    writeln!(out, "If Gofer's environment variables ({PREFIX}*) are set,")?;
+    Ok(writeln!(out, "this program serves the extension instead.")?)
 }
 
 fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
+    // Without the values, which may be secrets.
     let with = |pairs: &[(String, String)]| {
-        let list: Vec<_> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-        if list.is_empty() { "nothing set".to_owned() } else { list.join(", ") }
+        let list: Vec<_> = pairs.iter().map(|(key, _)| &**key).collect();
+        if list.is_empty() { "nothing set".to_owned() } else { format!("set: {}", list.join(", ")) }
     };
     let mut out = io::stdout().lock();
     if let Some(address) = core.address() {
         writeln!(out, "An embedded Gofer core listens on {address}.")?;
     }
     let process = extension.process_id().map(|id| format!(" as process {id}")).unwrap_or_default();
-    writeln!(out, "The extension `{}` runs{process} ({}).", demo.name, with(&demo.config))?;
+    writeln!(out, "The extension `{}` is running{process} ({}).", demo.name, with(&demo.config))?;
     writeln!(out, "The pipeline {PIPELINE} is subscribed ({}).", with(&demo.params))?;
-    writeln!(out, "Ctrl-C stops. All times are UTC.\n")?;
+    writeln!(out, "Press Ctrl-C to stop. All times are UTC.\n")?;
     Ok(out.flush()?)
 }
 
@@ -344,7 +344,7 @@ impl Report {
 
     fn missed(&mut self, missed: u64) -> Result<()> {
         self.runs += missed;
-        Ok(writeln!(io::stdout(), "({missed} more runs, faster than they can be shown)")?)
+        Ok(writeln!(io::stdout(), "({missed} runs not shown: they came too fast)")?)
     }
 
     fn summary(mut self) -> Result<()> {

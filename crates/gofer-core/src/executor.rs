@@ -35,7 +35,7 @@ impl Executor {
         Self { stop, task: Mutex::new(Some(task)) }
     }
 
-    /// Starts no more runs, and waits for those that are running.
+    /// Starts no more runs, and waits for those that are running, up to the grace period.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
         let task = lock(&self.task).take();
@@ -71,7 +71,7 @@ async fn execute_all(
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            () = store.run_waits() => {}
+            () = store.run_queued() => {}
             Some(_) = executions.join_next() => {}
         }
     }
@@ -94,7 +94,7 @@ async fn execute(store: Arc<Store>, handler: RunHandler, job: Job) {
     let execution = async {
         match store.durable().await {
             Ok(()) => handler.execute(run).await,
-            // Nothing can be stored any more, including the run's end.
+            // Nothing can be stored any more, not even the end of the run.
             Err(_) => pending().await,
         }
     };

@@ -21,14 +21,14 @@ use tonic::Status;
 use super::handle::{ExtensionHandle, KeyGuard, Keys};
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::state::{ExtensionState, ExtensionStatus};
-use super::store::{EventKind, Store};
+use super::store::{EventKind, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 pub(super) use launch::Installer;
-use slots::{SlotGuard, Slots, not_installed};
+use slots::{SlotGuard, Slots};
 
 /// How long all processes may take to end once every extension was stopped, including those that
 /// were still being brought up.
@@ -147,7 +147,6 @@ impl Extensions {
     pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        self.store.remove_subscriptions_of_extension(name);
         self.store.remove_registration(name)?;
         guard.finish_removed();
         self.publish(EventKind::ExtensionUninstalled, name);
@@ -257,9 +256,8 @@ impl Extensions {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<proto::Extension> {
-        let registration = self.store.registration(name)?;
-        Some(self.describe(registration))
+    pub(super) fn get(&self, name: &str) -> Result<proto::Extension, Status> {
+        self.registration(name).map(|it| self.describe(it))
     }
 
     pub(super) fn list(&self) -> Vec<proto::Extension> {
@@ -286,11 +284,11 @@ impl Extensions {
     }
 
     fn describe(&self, registration: proto::ExtensionRegistration) -> proto::Extension {
-        use proto::extension::{ExtensionState as State, ExtensionStatus};
+        use proto::extension::{ExtensionState as State, ExtensionStatus as ProtoStatus};
         let status = match registration.status() {
-            Registered::Enabled => ExtensionStatus::Enabled,
-            Registered::Disabled => ExtensionStatus::Disabled,
-            Registered::UnknownStatus => ExtensionStatus::UnknownStatus,
+            Registered::Enabled => ProtoStatus::Enabled,
+            Registered::Disabled => ProtoStatus::Disabled,
+            Registered::UnknownStatus => ProtoStatus::UnknownStatus,
         };
         let state = match self.status(&registration.name).map(|status| status.state) {
             Some(ExtensionState::Running | ExtensionState::Updating) => State::Running,
@@ -405,7 +403,7 @@ impl Extensions {
     }
 
     fn publish(&self, kind: EventKind, name: &str) {
-        self.store.publish(kind, serde_json::json!({ "name": name }));
+        self.store.publish(kind, &serde_json::json!({ "name": name }));
     }
 }
 

@@ -90,7 +90,9 @@ impl External {
     ) -> Result<Option<Self>> {
         let Options { address: Some(address), tls, limits } = options else { return Ok(None) };
         let tls = tls.map(|(chain, key)| acceptor(&chain, &key)).transpose()?;
-        let listener = TcpListener::bind(address).await?;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            Error::internal(format!("cannot listen for external events on {address}: {error}"))
+        })?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let shared = Shared {

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{
     self,
-    ErrorKind::{AlreadyExists, InvalidInput, NotFound},
+    ErrorKind::{AlreadyExists, InvalidInput, NotFound, PermissionDenied, Unsupported},
     Write as _,
 };
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 /// As many as Linux follows.
 const MAX_SYMLINKS: usize = 40;
 
-/// Replaces a file, or creates it, with this mode (less the umask). On an error the old content is
-/// still there.
+/// Replaces a file, or creates it, with this mode (less the umask).
 ///
 /// # Errors
 ///
-/// If the file cannot be written or given its name.
+/// If the file cannot be written or given its name: the old content is still there. Or if only the
+/// directory cannot be synced: the new content is there, but may not survive a crash.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let new = NewFile::new(path)?;
     new.write(content, mode)?;
@@ -33,7 +33,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// If the file cannot be written or given its name.
+/// As for [`replace`].
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<bool> {
     let new = NewFile::new(path)?;
     new.write(content, mode)?;
@@ -74,7 +74,7 @@ impl NewFile {
     fn replace(self) -> io::Result<()> {
         let directory = self.directory()?;
         fs::rename(&self.temporary, &self.target)?;
-        directory.sync_all()
+        sync(directory)
     }
 
     /// Gives the file its name and returns true, or returns false if another file has that name.
@@ -82,7 +82,7 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// If it cannot be given its name.
+    /// If it cannot be given its name, or the directory cannot be synced.
     pub fn create(self) -> io::Result<bool> {
         let directory = self.directory()?;
         match fs::hard_link(&self.temporary, &self.target) {
@@ -90,14 +90,26 @@ impl NewFile {
             linked => linked?,
         }
         fs::remove_file(&self.temporary)?;
-        directory.sync_all()?;
+        sync(directory)?;
         Ok(true)
     }
 
-    /// Opened before anything changes, so that an error leaves everything as it was.
-    fn directory(&self) -> io::Result<File> {
+    /// Opened before anything changes, so that an error leaves everything as it was. `None` if it
+    /// cannot be read, and so cannot be synced.
+    fn directory(&self) -> io::Result<Option<File>> {
         let parent = self.target.parent().filter(|it| !it.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))
+        match File::open(parent.unwrap_or(Path::new("."))) {
+            Err(error) if error.kind() == PermissionDenied => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+}
+
+/// Syncs a directory if its file system can do so.
+fn sync(directory: Option<File>) -> io::Result<()> {
+    match directory.map_or(Ok(()), |it| it.sync_all()) {
+        Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => Ok(()),
+        synced => synced,
     }
 }
 

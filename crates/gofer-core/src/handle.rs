@@ -85,8 +85,8 @@ impl Drop for KeyGuard {
 fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Status> {
     // The extension must present exactly the certificate that was made for it.
     let extra = certificates(&identity.certificate)
-        .map_err(|problem| Status::internal(problem.to_string()))?;
-    let trust = Trust { extra, only_extra: true, anyone: false };
+        .map_err(|problem| Status::internal(format!("the extension's certificate: {problem}")))?;
+    let trust = Trust { extra, only_extra: true, skip_verification: false };
     let name = ServerName::try_from(SERVER_NAME)
         .map_err(|_| Status::internal("the server name is not valid"))?;
     Ok(Channel::new(Connector::new(dial, name, trust), clock))
@@ -156,14 +156,17 @@ impl ExtensionHandle {
     /// Calls Shutdown, and kills the extension if it has not ended within [`STOP_TIMEOUT`].
     pub(super) async fn stop(&self) {
         let until = Instant::now() + STOP_TIMEOUT;
+        let extension = &self.process.extension;
         let mut client = self.client.clone();
         let shutdown = client.shutdown(proto::ExtensionShutdownRequest {});
         match tokio::time::timeout_at(until, shutdown).await {
             Ok(Ok(_)) => {}
             // It may have been shut down already and be gone before it answers.
             Ok(Err(status)) if status.code() == Code::Unavailable => {}
-            Ok(Err(status)) => tracing::warn!(%status, "an extension did not answer Shutdown"),
-            Err(_) => tracing::warn!("an extension did not answer Shutdown in time"),
+            Ok(Err(status)) => {
+                tracing::warn!(extension, %status, "an extension did not answer Shutdown");
+            }
+            Err(_) => tracing::warn!(extension, "an extension did not answer Shutdown in time"),
         }
         self.channel.close().await;
         self.process.reap(until.saturating_duration_since(Instant::now())).await;

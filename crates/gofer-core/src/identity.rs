@@ -6,7 +6,7 @@
 //! given instead is never written to a file.
 
 #[cfg(feature = "store")]
-mod kept;
+mod stored;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,7 +18,7 @@ use gofer_sdk::{Error, Result};
 /// The certificate that was given, the one beside the store, or one for this process only.
 ///
 /// The store must be open: the process that has it is the only one to use the files beside it.
-pub(super) fn outside(
+pub(super) fn public_identity(
     given: Option<(String, String)>,
     store: Option<&Path>,
     listen: Option<SocketAddr>,
@@ -30,13 +30,13 @@ pub(super) fn outside(
             Ok(Identity { certificate, key })
         }
         #[cfg(feature = "store")]
-        (None, Some(store), Some(_)) => kept::kept(store, &names(listen)),
+        (None, Some(store), Some(_)) => stored::load_or_create(store, &names(listen)),
         // Either there is no address, or no client that will return.
-        (None, _, _) => made(&names(listen)),
+        (None, _, _) => generate(&names(listen)),
     }
 }
 
-fn made(names: &[String]) -> Result<Identity> {
+fn generate(names: &[String]) -> Result<Identity> {
     Identity::for_names(names).map_err(|status| Error::internal(status.message().to_owned()))
 }
 

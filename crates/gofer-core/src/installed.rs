@@ -3,10 +3,11 @@
 use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
 use super::state::ExtensionStatus;
+use super::store::not_installed;
 use gofer_proto as proto;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::internal::{error, transport};
-use gofer_sdk::{Error, ErrorKind, PipelineId, Result};
+use gofer_sdk::{PipelineId, Result};
 
 /// What an extension reports about itself; see [`Installed::info`].
 #[derive(Clone, Debug)]
@@ -51,7 +52,8 @@ pub struct ExtensionInfo {
 /// # async fn main() -> Result<()> {
 /// let core = Core::in_memory().await?;
 /// let interval = core.install::<Interval>("interval", [("min_interval", "30s")]).await?;
-/// assert_eq!(interval.status()?.state, ExtensionState::Running);
+/// let status = interval.wait_for(|status| status.state == ExtensionState::Running).await;
+/// assert_eq!(status.restarts, 0);
 ///
 /// let conversation = interval.converse_with_configurator(["5m"]).await?;
 /// interval.subscribe("default/nightly", "often", conversation.settings).await?;
@@ -187,7 +189,7 @@ impl Installed {
     ///
     /// # Errors
     ///
-    /// If it does not come up again.
+    /// If it does not become ready again.
     pub async fn restart(&self) -> Result<()> {
         let outcome = self.core.inner.extensions.restart(&self.name).await;
         outcome.map_err(|status| error(&status))
@@ -210,16 +212,11 @@ impl Installed {
     ///
     /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if it was uninstalled.
     pub fn status(&self) -> Result<ExtensionStatus> {
-        self.core.inner.extensions.status(&self.name).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("no extension named `{}` is installed", self.name),
-            )
-        })
+        let status = self.core.inner.extensions.status(&self.name);
+        status.ok_or_else(|| error(&not_installed(&self.name)))
     }
 
-    /// Waits until its status fulfils the condition, and returns that status. See
-    /// [`ExtensionStatus`] for an example.
+    /// Waits until its status fulfils the condition, and returns that status.
     pub async fn wait_for(
         &self,
         mut condition: impl FnMut(&ExtensionStatus) -> bool,
@@ -240,11 +237,11 @@ impl Installed {
 
     /// Updates the configuration: sets the given keys and leaves all others as they are. The
     /// extension is replaced by a new instance with the same subscriptions. The old one takes calls
-    /// until the new one is up, and stays if it does not come up.
+    /// until the new one is ready, and stays if the new one does not become ready.
     ///
     /// # Errors
     ///
-    /// The reason why the new one does not come up.
+    /// The reason why the new one does not become ready.
     pub async fn update(
         &self,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,

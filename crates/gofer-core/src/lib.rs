@@ -49,7 +49,7 @@
 //! | a test with paused time, in which hours take milliseconds | [`Core::in_memory`], [`Core::install`] |
 //! | a test with real processes or containers | [`Core::on_loopback`], [`Core::install_program`] |
 //! | a service, with an address and a store in a file | [`Core::builder`], [the guide](guide::operating) |
-//! | trying an extension at the keyboard | [`run_or_demo`] |
+//! | trying an extension by hand | [`run_or_demo`] |
 //!
 //! To run a core without writing a program, install `gofer-cli` and see [the
 //! guide](guide::operating).
@@ -71,45 +71,45 @@
 //! ([`run_command`](CoreBuilder::run_command)) that executes it. There are no deployments, no task
 //! runs and no `RepairOrphan`; their methods return `UNIMPLEMENTED`.
 //!
-//! A core keeps the newest 10,000 runs and 50 objects of each pipeline, 50 objects of each of its
-//! newest 20 runs, and the newest 100,000 events. A run that is not complete is always kept.
+//! A core keeps the newest 10,000 runs of each pipeline, 50 objects per pipeline and 50 for each of
+//! its newest 20 runs, and the newest 100,000 events. A run that is not complete is always kept.
 //!
 //! # Supervision
 //!
-//! An extension in its own process that exits, or fails three health checks in a row, is restarted
-//! after a delay that grows from 0.2 s to a minute, and its subscriptions are restored.
+//! An extension that exits is restarted, and so is a program or container that fails three health
+//! checks in a row: after a delay that grows from 0.2 s to a minute, with its subscriptions.
 //! [`Installed::status`] shows its state, and [`Installed::update`] changes its configuration
 //! without a gap.
 //!
-//! Errors that are not about settings appear in full only in the extension's log;
-//! `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.
+//! Errors of kind `Internal`, and errors returned by `serve`, appear in full only in the
+//! extension's log; `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.
 //!
 //! # Containers
 //!
 //! An extension's image is the name of a container image, which is pulled if it is missing, or
 //! `exec:<path>` for a program on this machine. The container engine must be on the same machine as
-//! the core, and the core not in a container; [`CoreBuilder::container_engine`] sets where the
-//! engine is.
+//! the core, and the core must not run in a container; [`CoreBuilder::container_engine`] sets the
+//! engine's address.
 //!
 //! - Port 8082 of the container is mapped to a free port of loopback.
 //! - A core on loopback also listens, with the same port if it is free, on an address that
-//!   containers can reach: the machine's address in the network of Docker's containers; or, if the
-//!   core cannot see that network, as with Podman and without root, the machine's outward address.
-//!   Docker Desktop forwards to loopback by itself. A core that [listens](CoreBuilder::listen) on
-//!   another address is reached there. If a firewall blocks containers from that port, extensions
-//!   come up but start no runs.
-//! - Each line that a container writes is a `tracing` event with the target `gofer_sdk::container`
+//!   containers can reach: the machine's address in the network of Docker's containers; or, with
+//!   Podman or a rootless engine, the address of the default route. Docker Desktop forwards to
+//!   loopback by itself. A core that [listens](CoreBuilder::listen) on another address is reached
+//!   there. If a firewall blocks containers from that port, extensions become ready but start no
+//!   runs.
+//! - Each line that a container writes is a `tracing` event with the target `gofer_core::container`
 //!   and the field `extension`.
 //! - A container cannot gain privileges, and has fewer capabilities than engines grant by default.
 //!   Its file system is writable and deleted with it.
-//! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.owner` and `gofer-sdk.start`,
-//!   and is removed when it has ended. If a core is killed, its containers are removed by the next
-//!   core on the same store when that starts, and on Linux by any other core when it starts its
-//!   first container.
+//! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.start` (the digest of its key)
+//!   and `gofer-sdk.owner` (the core's process), and is removed when it has ended. If a core is
+//!   killed, its containers are removed by the next core on the same store when that starts, and on
+//!   Linux by any other core when it starts its first container.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-/// The guides.
+/// The guide.
 #[cfg(doc)]
 pub mod guide {
     /// How to run a core as a service.

@@ -45,8 +45,9 @@ impl tower_service::Service<Request<Incoming>> for Router {
         } else if path.starts_with("/gofer_sdk.embedded.EmbeddedCore/") {
             self.embedded.call(request)
         } else {
-            let unknown = Status::unimplemented("there is no such service");
-            return Box::pin(async move { Ok(unknown.into_http()) });
+            let known = "`proto.Gofer` and `gofer_sdk.embedded.EmbeddedCore`";
+            let unknown = format!("unknown service; this server offers {known}");
+            return Box::pin(async move { Ok(Status::unimplemented(unknown).into_http()) });
         };
         let store = Arc::clone(&self.store);
         Box::pin(async move {

@@ -24,10 +24,10 @@ use gofer_net::server::{Handler, serve};
 
 /// The certificates that are used.
 pub(super) struct Tls {
-    /// Inside this process.
-    pub(super) inside: Arc<ServerConfig>,
-    /// On addresses; kept beside the store, or given.
-    pub(super) outside: Arc<ServerConfig>,
+    /// On the pipe inside this process.
+    pub(super) in_memory: Arc<ServerConfig>,
+    /// On addresses: kept beside the store, or given.
+    pub(super) tcp: Arc<ServerConfig>,
 }
 
 pub(super) struct Serving {
@@ -35,14 +35,14 @@ pub(super) struct Serving {
     address: Option<SocketAddr>,
     tls: Tls,
     /// Held while addresses are bound, so that either all of them are open or none.
-    places: Mutex<Places>,
+    listeners: Mutex<Listeners>,
 }
 
 #[derive(Default)]
-struct Places {
-    /// In addition to `address`.
-    further: Vec<SocketAddr>,
-    open: Option<Open>,
+struct Listeners {
+    /// The addresses in addition to the configured one.
+    additional: Vec<SocketAddr>,
+    current: Option<Open>,
 }
 
 /// Handles calls, and decides which are allowed.
@@ -67,7 +67,7 @@ impl Drop for Open {
 
 impl Serving {
     pub(super) fn new(network: Network, address: Option<SocketAddr>, tls: Tls) -> Arc<Self> {
-        Arc::new(Self { network, address, tls, places: Mutex::default() })
+        Arc::new(Self { network, address, tls, listeners: Mutex::default() })
     }
 
     /// The configured address.
@@ -85,7 +85,7 @@ impl Serving {
         service: Service,
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
-        let mut places = self.places.lock().await;
+        let mut locked = self.listeners.lock().await;
         let mut listeners = vec![Listener::Memory(self.network.listen())];
         match (listener, self.address) {
             (Some(listener), _) => listeners.push(Listener::Tcp(listener)),
@@ -94,7 +94,7 @@ impl Serving {
             }
             (None, None) => {}
         }
-        for address in &places.further {
+        for address in &locked.additional {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
                 // A container network may be gone by now. Containers that are started from here on
@@ -106,14 +106,14 @@ impl Serving {
         for listener in listeners {
             self.accept(&mut open, listener);
         }
-        places.open = Some(open);
+        locked.current = Some(open);
         Ok(())
     }
 
     /// Breaks all connections and refuses new ones, until it is opened again.
     pub(super) async fn close(&self) {
-        let open = self.places.lock().await.open.take();
-        if let Some(mut open) = open {
+        let current = self.listeners.lock().await.current.take();
+        if let Some(mut open) = current {
             open.stop.cancel();
             for task in &mut open.tasks {
                 // A task that panicked has nothing left to end.
@@ -130,14 +130,14 @@ impl Serving {
     /// If this machine does not have the address.
     #[cfg(feature = "containers")]
     pub(super) async fn also_on(&self, ip: IpAddr) -> io::Result<SocketAddr> {
-        let mut places = self.places.lock().await;
+        let mut listeners = self.listeners.lock().await;
         let port = self.address.map_or(0, |address| address.port());
         if self.address.is_some_and(|address| address.ip().is_unspecified()) {
             // Served already. Binding checks that the machine has the address.
             TcpListener::bind((ip, 0)).await?;
             return Ok((ip, port).into());
         }
-        if let Some(known) = places.further.iter().find(|known| known.ip() == ip) {
+        if let Some(known) = listeners.additional.iter().find(|known| known.ip() == ip) {
             return Ok(*known);
         }
         let listener = match TcpListener::bind((ip, port)).await {
@@ -145,9 +145,9 @@ impl Serving {
             Err(_) => TcpListener::bind((ip, 0)).await?,
         };
         let address = listener.local_addr()?;
-        places.further.push(address);
+        listeners.additional.push(address);
         // While the API is closed, the address is only recorded.
-        if let Some(open) = &mut places.open {
+        if let Some(open) = &mut listeners.current {
             self.accept(open, Listener::Tcp(listener));
         }
         Ok(address)
@@ -156,8 +156,8 @@ impl Serving {
     fn accept(&self, open: &mut Open, listener: Listener) {
         let stopped = open.stop.clone().cancelled_owned();
         let tls = match &listener {
-            Listener::Memory(_) => &self.tls.inside,
-            Listener::Tcp(_) => &self.tls.outside,
+            Listener::Memory(_) => &self.tls.in_memory,
+            Listener::Tcp(_) => &self.tls.tcp,
         };
         let Service { authorize, handler } = open.service.clone();
         let serving =

@@ -12,7 +12,7 @@ pub enum ExtensionState {
     Starting,
     /// It responds.
     Running,
-    /// It exited, stopped responding or did not come up, and is being restarted.
+    /// It exited, stopped responding or did not become ready, and is being restarted.
     Restarting,
     /// It responds, and is about to be replaced by an updated one.
     Updating,
@@ -47,17 +47,7 @@ impl ExtensionState {
     }
 }
 
-/// The status of an installed extension.
-///
-/// ```
-/// # async fn example(interval: gofer_core::Installed) {
-/// use gofer_core::ExtensionState;
-///
-/// let status = interval.wait_for(|status| status.restarts > 0).await;
-/// assert_eq!(status.state, ExtensionState::Restarting);
-/// println!("{}", status.reason);
-/// # }
-/// ```
+/// The status of an installed extension; see [`Installed`](crate::Installed) for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExtensionStatus {

@@ -40,6 +40,7 @@ pub(super) use events::EventKind;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use queue::Job;
+pub(super) use registrations::not_installed;
 pub(super) use runs::Ending;
 pub(super) use secrets::Holder;
 pub(super) use setup::StoreSetup;
@@ -93,7 +94,7 @@ pub(super) struct Store {
     tables: Mutex<Tables>,
     started: broadcast::Sender<proto::Run>,
     /// Notified when there may be a run to execute.
-    run_waits: Notify,
+    run_queued: Notify,
     tokens_changed: watch::Sender<()>,
     subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
@@ -158,7 +159,7 @@ impl Store {
             clock,
             tables: Mutex::new(tables),
             started: broadcast::Sender::new(UNWATCHED_RUNS),
-            run_waits: Notify::new(),
+            run_queued: Notify::new(),
             tokens_changed: watch::Sender::default(),
             subscription_locks: Arc::default(),
             disk,

@@ -1,4 +1,4 @@
-//! Admission of connections: how many may be open, and which one is closed to make room.
+//! Admission of connections: how many may be open, and which one is evicted for a new one.
 //!
 //! One mechanism for every listener. What differs is which connections may be closed in favor of a
 //! new one, and in which order: the state of each connection says so, see [`Evictable`].
@@ -77,10 +77,13 @@ impl<S: Evictable> Connections<S> {
             let pause = match accepted {
                 Ok(stream) => {
                     self.admit(|| serve(stream));
-                    continue;
+                    Duration::ZERO
                 }
                 Err(error) => self.accept_failed(&error),
             };
+            if pause.is_zero() {
+                continue;
+            }
             tokio::select! {
                 () = &mut stop => return,
                 () = tokio::time::sleep(pause) => {}

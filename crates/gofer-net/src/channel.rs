@@ -71,8 +71,8 @@ impl Channel {
     /// Sends one request and waits for the head of its response.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         // A connection may close before it is used. The request then comes back unsent, and is sent
-        // on a new connection. Only so often: a peer that closes every connection must not be
-        // flooded with new ones.
+        // on a new connection. At most three times: a peer that closes every connection must not
+        // be flooded with new ones.
         for _ in 0..3 {
             let mut connection = self.connection().await?;
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
@@ -92,8 +92,7 @@ impl Channel {
                 },
             }
         }
-        let closed = io::Error::new(io::ErrorKind::ConnectionReset, "each connection was closed");
-        Err(NotSent(Arc::new(closed)).into())
+        Err(closed("every new connection was closed before the request was sent").into())
     }
 
     /// Makes the connection and its tasks end, without waiting for it.
@@ -135,10 +134,7 @@ impl Channel {
         {
             return Err(failure.clone());
         }
-        self.usable().ok_or_else(|| {
-            let closed = io::Error::new(io::ErrorKind::ConnectionReset, "closed as soon as opened");
-            NotSent(Arc::new(closed))
-        })
+        self.usable().ok_or_else(|| closed("the connection was closed immediately"))
     }
 
     /// The current attempt, or a new one. It runs in its own task, so it goes on if the deadline of
@@ -184,6 +180,10 @@ impl Channel {
     }
 }
 
+fn closed(why: &'static str) -> NotSent {
+    NotSent(Arc::new(io::Error::new(io::ErrorKind::ConnectionReset, why)))
+}
+
 /// Detects calls that were given up. If no response has arrived on the connection since the call
 /// began, the connection is dropped: other calls on it keep waiting, but new calls open a new one.
 struct Watch<'a> {
@@ -193,7 +193,7 @@ struct Watch<'a> {
 }
 
 /// A call that is given up sooner says nothing about its connection. In nanoseconds.
-const SILENCE: i64 = 1_000_000_000;
+const STALE_AFTER: i64 = 1_000_000_000;
 
 impl Watch<'_> {
     fn done(mut self) {
@@ -203,7 +203,7 @@ impl Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if self.done || self.channel.0.clock.monotonic() - self.started < SILENCE {
+        if self.done || self.channel.0.clock.monotonic() - self.started < STALE_AFTER {
             return;
         }
         let mut current = self.channel.0.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ use crate::{BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
 /// shorter than the deadline of a call, so that a call to a dead host fails with the reason.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long to wait for one address before also trying the next one (RFC 8305).
+/// How long to try one family of addresses before also trying the other one (RFC 8305).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
 /// HTTP/2 pings while a call is in flight. gRPC servers in Go close connections on which pings
@@ -77,7 +77,7 @@ impl Connector {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
+                format!("timed out after {} s", CONNECT_TIMEOUT.as_secs()),
             )),
         }
     }
@@ -107,7 +107,7 @@ impl Connector {
     }
 
     async fn tls_config(&self) -> io::Result<Arc<ClientConfig>> {
-        if self.trust.anyone || self.trust.only_extra {
+        if self.trust.skip_verification || self.trust.only_extra {
             return client_config(&self.trust).map_err(io::Error::other);
         }
         let trust = self.trust.clone();
@@ -115,7 +115,8 @@ impl Connector {
     }
 }
 
-/// Opens a TCP connection. If a name has several addresses, they are tried as in RFC 8305.
+/// Opens a TCP connection. The addresses of one family are tried one after the other, each with an
+/// equal part of the time; the two families race.
 async fn dial_tcp(host: &str, port: u16) -> io::Result<BoxStream> {
     let authority =
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };

@@ -280,7 +280,8 @@ async fn respond_unauthenticated(
     let (Some(of_peer), Some(of_all)) =
         (permit(&peer.calls), permit(&context.unauthenticated_calls))
     else {
-        let why = "too many calls without a token are in progress";
+        let why =
+            "too many calls without a token are in progress; send a token, or try again later";
         return Status::resource_exhausted(why).into_http();
     };
     match tokio::time::timeout(context.limits.first_call_timeout, call).await {

@@ -23,7 +23,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What is wrong with a certificate or a key, as the end of a sentence. Contains no part of either.
+/// What is wrong with a certificate or a key. Contains no part of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PemProblem {
     Certificate,
@@ -35,13 +35,13 @@ impl fmt::Display for PemProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Certificate => {
-                "holds no certificate; expected PEM text with a BEGIN CERTIFICATE block"
+                "no certificate was found; expected PEM text with a BEGIN CERTIFICATE block"
             }
             Self::Key => {
-                "holds no usable private key; expected PEM text with a BEGIN PRIVATE KEY block \
+                "no usable private key was found; expected PEM text with a BEGIN PRIVATE KEY block \
                  (PKCS#8, SEC1 or PKCS#1)"
             }
-            Self::Pair => "does not belong to the certificate",
+            Self::Pair => "the private key does not match the certificate",
         })
     }
 }
@@ -74,7 +74,7 @@ pub struct Trust {
     /// Trust only the extra certificates; the system's are not read.
     pub only_extra: bool,
     /// Trust any certificate, for development.
-    pub anyone: bool,
+    pub skip_verification: bool,
 }
 
 pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemProblem> {
@@ -89,10 +89,10 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemProble
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let mut config = if trust.anyone {
+    let mut config = if trust.skip_verification {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustAnyone(provider())))
+            .with_custom_certificate_verifier(Arc::new(NoVerification(provider())))
             .with_no_client_auth()
     } else {
         let mut roots = RootCertStore::empty();
@@ -114,9 +114,9 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
 
 /// `SKIP_TLS_VERIFY`: accepts any certificate, but the handshake must still be signed with its key.
 #[derive(Debug)]
-struct TrustAnyone(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for TrustAnyone {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -27,7 +27,7 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// Methods that respond with a stream. A deadline would cut it off, so they have one only if the
 /// caller sets it.
-const STREAMING: [&str; 7] = [
+pub const STREAMING: [&str; 7] = [
     "/proto.Gofer/ListEvents",
     "/proto.Gofer/GetTaskRunLogs",
     "/proto.Gofer/AttachToTaskRun",
@@ -128,7 +128,7 @@ impl tower_service::Service<Request<Body>> for Transport {
 }
 
 /// Reports a request that was not sent as `UNAVAILABLE`, with the reason as its source, so that the
-/// SDK's own calls can tell that retrying is safe.
+/// SDK's own calls know that retrying is safe.
 fn unavailable(error: BoxError) -> BoxError {
     match error.downcast::<NotSent>() {
         Ok(not_sent) => {

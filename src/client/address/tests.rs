@@ -17,7 +17,7 @@ fn hosts_with_and_without_port_are_parsed() {
 }
 
 #[test]
-fn what_is_not_an_address_is_refused_with_what_would_be_right() {
+fn invalid_addresses_are_refused_with_the_expected_form() {
     for (text, word) in [
         ("https://gofer:8080", "scheme"),
         ("gofer/api", "path"),

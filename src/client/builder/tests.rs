@@ -8,6 +8,8 @@ fn what_is_wrong_is_named_and_not_repeated() {
         (GoferBuilder::new("localhost:http".to_owned()), "`address`"),
         (gofer().token("se\ncret"), "`token`"),
         (gofer().token(""), "`token`"),
+        (gofer().token("se cret"), "`token`"),
+        (gofer().token("sécret"), "`token`"),
         (gofer().ca_certificate("secret"), "`ca_certificate`"),
     ] {
         let error = builder.build().map(drop).unwrap_err();

@@ -37,7 +37,7 @@ pub(super) fn explain<T: DeserializeOwned>(
         problems.push(Problem::general(format!("and {more} more")));
     }
     if problems.is_empty() {
-        problems.push(Problem::general("the settings cannot be read"));
+        problems.push(Problem::general("the settings are invalid"));
     }
     problems
 }
@@ -226,9 +226,9 @@ fn shown(key: &str) -> String {
 }
 
 fn twice(same: &[(&str, &str)]) -> String {
-    let keys: Vec<String> = same.iter().take(2).map(|(key, _)| shown(key)).collect();
-    let keys = kind::quoted(keys.iter().map(String::as_str));
-    format!("given twice, as {keys}; keys match without regard to case")
+    let keys = same.iter().take(2).map(|(key, _)| format!("`{}`", shown(key)));
+    let keys = keys.collect::<Vec<_>>().join(" and ");
+    format!("given twice, as {keys}; keys are case-insensitive, so give it once")
 }
 
 pub(super) fn unknown_key(key: &str, names: &[&str]) -> String {
@@ -236,7 +236,7 @@ pub(super) fn unknown_key(key: &str, names: &[&str]) -> String {
         return format!("unknown; did you mean `{name}`?");
     }
     if names.is_empty() {
-        return "unknown; this extension has none".to_owned();
+        return "unknown; this extension has no settings of this kind".to_owned();
     }
     format!("unknown; expected {}", kind::one_of(names.iter().copied()))
 }

@@ -35,9 +35,9 @@ impl Fault {
             Self::Plain(words) => words.into_owned(),
             Self::At { message, .. } => message,
             Self::Foreign(words) => printable(&redact(words, values), MAX_MESSAGE),
-            Self::Missing(name) => format!("lacks `{name}`"),
-            Self::Twice(name) => format!("gives `{name}` twice"),
-            Self::Key => "is not acceptable".to_owned(),
+            Self::Missing(name) => format!("is missing `{name}`"),
+            Self::Twice(name) => format!("contains `{name}` twice"),
+            Self::Key => "is invalid".to_owned(),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Display for Fault {
             Self::At { message, .. } => f.write_str(message),
             Self::Missing(name) => write!(f, "`{name}` is required"),
             Self::Twice(name) => write!(f, "`{name}` is given twice"),
-            Self::Key => f.write_str("a key is not acceptable"),
+            Self::Key => f.write_str("a key is unknown or given twice"),
         }
     }
 }
@@ -155,7 +155,7 @@ fn redact<'a>(message: String, values: impl IntoIterator<Item = &'a str>) -> Str
     }
     let searchable = message.len() <= MAX_SEARCHED || secrets.len() <= 1;
     if secrets.len() > MAX_SECRETS || !searchable {
-        return "not acceptable; the reason cannot be shown".to_owned();
+        return "invalid; the reason is hidden because it may contain a secret".to_owned();
     }
     // The longest first, so that masking one does not split a longer one.
     secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));

@@ -15,6 +15,6 @@ pub(super) fn nearest<'a>(key: &str, names: &[&'a str]) -> Option<&'a str> {
     // Letters added, removed, changed or swapped with their neighbour.
     let distances = names.iter().map(|name| (strsim::osa_distance(&key, &fold(name)), *name));
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
-    // One slip in three letters is a typo; more is another word.
+    // One typo in three letters is accepted; with more it is another word.
     (distance <= length / 3).then_some(name)
 }

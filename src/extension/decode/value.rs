@@ -9,6 +9,7 @@ use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 
 use super::fault::Fault;
+use crate::extension::describe::kind::values;
 use crate::extension::describe::{Bounds, Shape};
 
 /// A type with named parts, or variants with contents, which a person could not type as one text.
@@ -50,7 +51,7 @@ impl<'a> Value<'a> {
         Ok(Items { texts, shape, count: 0 })
     }
 
-    fn truth(self) -> Result<bool, Fault> {
+    fn boolean(self) -> Result<bool, Fault> {
         // What Go programs accept for a flag, as Gofer's users expect.
         match self.text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -67,7 +68,13 @@ impl<'a> Value<'a> {
             Ok(number) if number.is_finite() && number.abs() > most => {
                 Err(plain(format!("must be a number from -{most:.1e} to {most:.1e}")))
             }
-            _ => Err(self.must_be("a number", &(-most), &most)),
+            // Without the extremes of the type, which are no help.
+            _ => Err(plain(match (self.bounds().least, self.bounds().most) {
+                (None, None) => "must be a number, such as `2.5`".to_owned(),
+                (Some(least), None) => format!("must be a number, at least {least}"),
+                (None, Some(most)) => format!("must be a number, at most {most}"),
+                (Some(least), Some(most)) => format!("must be a number from {least} to {most}"),
+            })),
         }
     }
 
@@ -85,19 +92,13 @@ impl<'a> Value<'a> {
     }
 
     /// With the declared bounds, or those of the type.
-    fn must_be(self, what: &str, least: &dyn Display, most: &dyn Display) -> Fault {
-        let bounds = self.bounds();
+    fn must_be_whole(self, least: &dyn Display, most: &dyn Display) -> Fault {
         let shown = |bound: Option<f64>, of_type: &dyn Display| {
             bound.map_or_else(|| of_type.to_string(), |bound| bound.to_string())
         };
-        let (least, most) = match (bounds.least, bounds.most) {
-            // The extremes of a float are no help.
-            (None, None) if what == "a number" => return plain("must be a number, such as `2.5`"),
-            (least_declared, most_declared) => {
-                (shown(least_declared, least), shown(most_declared, most))
-            }
-        };
-        plain(format!("must be {what} from {least} to {most}"))
+        let bounds = self.bounds();
+        let (least, most) = (shown(bounds.least, least), shown(bounds.most, most));
+        plain(format!("must be a whole number from {least} to {most}"))
     }
 }
 
@@ -119,7 +120,7 @@ macro_rules! whole_numbers {
             )]
             match self.text.parse::<$number>() {
                 Ok(number) if self.admits(number as f64) => visitor.$visit(number),
-                _ => Err(self.must_be("a whole number", &<$number>::MIN, &<$number>::MAX)),
+                _ => Err(self.must_be_whole(&<$number>::MIN, &<$number>::MAX)),
             }
         }
     )*};
@@ -144,7 +145,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_bool(self.truth()?)
+        visitor.visit_bool(self.boolean()?)
     }
 
     whole_numbers! {
@@ -225,7 +226,8 @@ impl<'de> Deserializer<'de> for Value<'de> {
         let mut items = self.items()?;
         let list = visitor.visit_seq(&mut items)?;
         if items.texts.is_some_and(|mut texts| texts.next().is_some()) {
-            return Err(plain(format!("must have at most {} values", items.count)));
+            let s = if items.count == 1 { "" } else { "s" };
+            return Err(plain(format!("must have at most {} value{s}", items.count)));
         }
         Ok(list)
     }
@@ -238,7 +240,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
         let mut items = self.items()?;
         let given = items.texts.clone().map_or(0, Iterator::count);
         if given != size {
-            return Err(plain(format!("must be {size} values, separated by commas")));
+            return Err(plain(format!("must be {}", values(size))));
         }
         visitor.visit_seq(&mut items)
     }
@@ -305,7 +307,7 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
         let value = Value { text, shape: self.shape, place: Place::Item };
         seed.deserialize(value).map(Some).map_err(|fault| {
             let foreign = matches!(fault, Fault::Foreign(_));
-            let words = format!("value {} of the list {}", self.count, fault.sentence([text]));
+            let words = format!("value {} of the list: {}", self.count, fault.sentence([text]));
             // The whole list still has to be masked in the words of another crate.
             if foreign { Fault::Foreign(words) } else { plain(words) }
         })

@@ -150,9 +150,14 @@ fn range(schema: &Value) -> String {
     }
 }
 
+/// "1 value", or "2 values, separated by commas".
+pub(crate) fn values(count: usize) -> String {
+    if count == 1 { "1 value".to_owned() } else { format!("{count} values, separated by commas") }
+}
+
 fn list(schema: &Value) -> String {
     if let Some(items) = schema.get("prefixItems").and_then(Value::as_array) {
-        return format!("{} values, separated by commas", items.len());
+        return values(items.len());
     }
     let item = schema.get("items").map_or_else(|| "text".to_owned(), words);
     let items = match item.strip_prefix("one of ") {
@@ -182,7 +187,7 @@ pub(crate) fn one_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Strin
 }
 
 /// "`a`, `b`", cut if there are too many to read.
-pub(crate) fn quoted<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+fn quoted<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = names.len().saturating_sub(MAX_CHOICES);
     let mut names: Vec<_> = names.take(MAX_CHOICES).map(|name| format!("`{name}`")).collect();
     if more > 0 {

@@ -271,12 +271,12 @@ fn a_field_without_a_comment_is_described_by_its_type() {
     /// A place in the queue.
     #[derive(Deserialize, JsonSchema)]
     #[expect(dead_code)]
-    struct Place(u8);
+    struct Rank(u8);
     #[derive(Deserialize, JsonSchema)]
     #[expect(dead_code)]
     struct Holder {
-        place: Place,
-        other: Option<Place>,
+        rank: Rank,
+        other: Option<Rank>,
     }
     let fields = fields::<Holder>();
     assert_eq!(fields[0].description, "A place in the queue.");

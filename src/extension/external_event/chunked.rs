@@ -55,12 +55,12 @@ fn trailers(text: &[u8]) -> Result<()> {
 }
 
 fn cut_off() -> Error {
-    refuse("the HTTP request is cut off in its body, before the last chunk's end")
+    refuse("the HTTP request is cut off in its body, before the end of the last chunk")
 }
 
 fn malformed() -> Error {
     refuse(
-        "the HTTP request's body must be in chunks as `Transfer-Encoding` says: \
-         each its size in hex, CRLF, its bytes, CRLF",
+        "the HTTP request's body must be chunked, as `Transfer-Encoding` requires: \
+         each chunk is its size in hex, CRLF, its bytes, CRLF",
     )
 }

@@ -88,7 +88,7 @@ fn append_digit(value: u64, digit: u8) -> Option<u64> {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "Go rounds so; and the result is less than one unit"
+    reason = "Go rounds like this, and the result is less than one unit"
 )]
 fn fraction_of(digits: &[u8], nanos: u64) -> u64 {
     let mut value = 0;

@@ -63,10 +63,10 @@ fn everything_that_is_missing_is_reported_at_once_by_its_full_name() {
     assert_eq!(
         problems,
         [
-            "GOFER_EXTENSION_SYSTEM_KEY is not set",
-            "GOFER_EXTENSION_SYSTEM_NAME is not set",
-            "GOFER_EXTENSION_SYSTEM_TLS_CERT is not set",
-            "GOFER_EXTENSION_SYSTEM_TLS_KEY is not set",
+            "GOFER_EXTENSION_SYSTEM_KEY: is not set",
+            "GOFER_EXTENSION_SYSTEM_NAME: is not set",
+            "GOFER_EXTENSION_SYSTEM_TLS_CERT: is not set",
+            "GOFER_EXTENSION_SYSTEM_TLS_KEY: is not set",
         ]
     );
 }
@@ -83,7 +83,7 @@ fn everything_that_is_wrong_is_reported_at_once() {
         ("SKIP_TLS_VERIFY", Some("perhaps")),
     ]);
     let names: Vec<_> =
-        problems.iter().map(|problem| problem[PREFIX.len()..].split(' ').next().unwrap()).collect();
+        problems.iter().map(|problem| problem[PREFIX.len()..].split(':').next().unwrap()).collect();
     assert_eq!(
         names,
         ["KEY", "NAME", "TLS_CERT", "LOG_LEVEL", "HOST", "GOFER_HOST", "SKIP_TLS_VERIFY"]
@@ -91,11 +91,19 @@ fn everything_that_is_wrong_is_reported_at_once() {
 }
 
 #[test]
+fn a_key_that_is_not_visible_ascii_is_refused() {
+    for key in ["two words", "hunter\t2", "hünter2", "hunter2\u{7f}"] {
+        let problem = "GOFER_EXTENSION_SYSTEM_KEY: must be printable ASCII without spaces";
+        assert_eq!(problems(&[("KEY", Some(key))]), [problem]);
+    }
+}
+
+#[test]
 fn a_key_that_belongs_to_another_certificate_is_refused() {
     let (_, other) = identity();
     assert_eq!(
         problems(&[("TLS_KEY", Some(&other))]),
-        ["GOFER_EXTENSION_SYSTEM_TLS_KEY does not belong to the certificate"]
+        ["GOFER_EXTENSION_SYSTEM_TLS_KEY: the private key does not match the certificate"]
     );
 }
 
@@ -121,5 +129,5 @@ fn text_that_is_not_utf8_is_a_problem_only_in_variables_with_the_prefix() {
     vars.retain(|(name, _)| name != "GOFER_EXTENSION_SYSTEM_NAME");
     vars.push(ours("NAME", broken()));
     let error = SystemConfig::from_vars(vars).unwrap_err();
-    assert_eq!(error.problems(), ["GOFER_EXTENSION_SYSTEM_NAME is not valid UTF-8"]);
+    assert_eq!(error.problems(), ["GOFER_EXTENSION_SYSTEM_NAME: is not valid UTF-8"]);
 }

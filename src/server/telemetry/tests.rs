@@ -77,3 +77,11 @@ fn levels_beyond_error_still_show_errors() {
     }
     assert_eq!(filter(LogLevel::Debug), LevelFilter::DEBUG);
 }
+
+#[test]
+fn the_global_level_is_what_is_logged_at_most() {
+    for level in [LogLevel::Debug, LogLevel::Info, LogLevel::Error] {
+        let subscriber = subscriber(level, "interval", io::sink);
+        assert_eq!(subscriber.max_level_hint(), Some(filter(level)));
+    }
+}

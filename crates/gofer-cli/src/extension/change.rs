@@ -1,13 +1,14 @@
 //! Installing, updating, enabling, disabling and removing extensions.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 
 use gofer_proto as proto;
 use gofer_proto::embedded::{ListExtensionStatesRequest, UpdateExtensionRequest};
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Status};
 
-use super::{Install, NOT_INSTALLED, RegistryLogin, Update};
+use super::{Configuration, Install, NOT_INSTALLED, RegistryLogin, Update};
 use crate::conversation::{self, Image};
 use crate::failure::Failure;
 use crate::output::note;
@@ -15,9 +16,19 @@ use crate::pairs::{merge, unique};
 use crate::progress::with_progress;
 use crate::session::{Session, with_long_timeout};
 
-/// The hint if an extension does not become ready.
+/// The hint if an extension ends before it is ready.
 const ITS_LOG: &str = "the reason is in the extension's log, which an embedded core writes to its \
                        standard error";
+
+fn ended(status: &Status) -> bool {
+    status.message().contains("the extension ended")
+}
+
+impl Configuration {
+    fn given(&self) -> Result<HashMap<String, String>, Failure> {
+        unique(&self.values, "--set KEY=VALUE", str::eq_ignore_ascii_case)
+    }
+}
 
 impl RegistryLogin {
     /// User and password; both empty without a login.
@@ -36,7 +47,7 @@ impl RegistryLogin {
 
 pub(super) async fn install(install: Install, session: &Session) -> Result<(), Failure> {
     let Install { name, image, settings, login } = install;
-    let given = unique(settings.values)?;
+    let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
         let image = Image { name: image.clone(), user: user.clone(), pass: pass.clone() };
@@ -51,8 +62,8 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
     with_progress(session, &name, &format!("installing {name}"), call).await.map_err(|status| {
         Failure::from(status)
             .hint_on(Code::AlreadyExists, "`gofer extension update` changes an installed extension")
-            .hint_on(Code::FailedPrecondition, ITS_LOG)
-            .hint_on(Code::InvalidArgument, "-i lets the extension ask for its configuration")
+            .hint_if(ended, ITS_LOG)
+            .hint_if(|it| it.message().contains("configuration `"), "-i lets it ask for that")
     })?;
     let sentence = format!("Installed {name}.");
     Ok(session.out.done(&sentence, &json!({ "installed": name }))?)
@@ -60,7 +71,7 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
 
 pub(super) async fn update(update: Update, session: &Session) -> Result<(), Failure> {
     let Update { name, image, settings, remove, login } = update;
-    let given = unique(settings.values)?;
+    let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
         let image = match &image {
@@ -100,9 +111,10 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         Err(status) => return Err(not_installed(status)),
     };
     if refused > 0 {
+        let were = if refused == 1 { "was" } else { "were" };
         note(&format!(
-            "{refused} of its subscriptions were refused; `gofer subscription list` shows why, and \
-             `gofer subscription enable` tries again"
+            "{refused} of its subscriptions {were} refused; `gofer subscription list` shows why, \
+             and `gofer subscription enable` tries again"
         ))?;
     }
     let sentence = format!("Updated {name}.");
@@ -149,8 +161,6 @@ pub(super) async fn uninstall(name: String, session: &Session) -> Result<(), Fai
     Ok(session.out.done(&format!("Uninstalled {name}."), &json!({ "uninstalled": name }))?)
 }
 
-fn not_installed(status: tonic::Status) -> Failure {
-    Failure::from(status)
-        .hint_on(Code::NotFound, NOT_INSTALLED)
-        .hint_on(Code::FailedPrecondition, ITS_LOG)
+fn not_installed(status: Status) -> Failure {
+    Failure::from(status).hint_on(Code::NotFound, NOT_INSTALLED).hint_if(ended, ITS_LOG)
 }

@@ -120,14 +120,7 @@ pub(crate) async fn run(
     if let Some([program, arguments @ ..]) = start.run_command.as_deref() {
         builder = builder.run_command(program, arguments).runs_at_a_time(start.runs_at_a_time);
     }
-    let core = builder.start().await.map_err(|error| {
-        let failure = Failure::from(error);
-        failure.hint(format!(
-            "it tried to listen on {} and to open the store `{}`; --listen and --store change that",
-            start.listen,
-            start.store.display()
-        ))
-    })?;
+    let core = builder.start().await?;
     let address = core.address().unwrap_or(start.listen);
     announce(&start, &core, address, connection, out)?;
     if start.new_token {
@@ -226,10 +219,10 @@ async fn new_token(core: &Core, out: Out) -> Result<(), Failure> {
         ..Default::default()
     };
     let token = core.client().api().create_token(request).await?.into_inner().token;
-    Ok(out.done(
-        &format!("\nNew management token, shown only once: {token}"),
-        &json!({ "token": token }),
-    )?)
+    // An empty line, for people only.
+    out.text("\n")?;
+    let sentence = format!("New management token, shown only once: {token}");
+    Ok(out.done(&sentence, &json!({ "token": token }))?)
 }
 
 /// An address to connect to: `localhost` if the core listens on all addresses.

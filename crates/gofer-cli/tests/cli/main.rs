@@ -26,7 +26,7 @@ use gofer_core::Core;
 use gofer_proto as proto;
 use serde_json::Value;
 use shell::{Machine, run};
-use support::gofer::{Gofer, Then};
+use support::gofer::{Behavior, Gofer};
 
 const GUIDE: &str = include_str!("../../../gofer-core/docs/operating.md");
 
@@ -140,6 +140,36 @@ fn the_configuration_file_is_private_to_its_owner() {
     assert!(shown.contains("config.toml") && !shown.contains("0123abcd"), "{shown}");
 }
 
+#[test]
+fn errors_do_not_show_values_which_may_be_secret() {
+    let machine = Machine::new("values");
+    let write = |name, text: &str| std::fs::write(machine.file(name), text).unwrap();
+    let task = "[[tasks]]\nid = \"a\"\nimage = \"b\"\n";
+    write("type.toml", &format!("{task}variables = {{ PASSWORD = 12345678 }}"));
+    write("variant.toml", &format!("{task}depends_on = {{ b = \"12345678\" }}"));
+    write("type.json", r#"{"tasks":[{"id":"a","image":"b","variables":{"PASSWORD":12345678}}]}"#);
+    write("field.toml", "[[tasks]]\nid = \"12345678\"");
+    let in_file = "gofer pipeline create nightly --file";
+    let refused = |line: &str, expected: &[&str]| {
+        let (status, shown) = machine.outcome(line);
+        assert_eq!(status.code(), Some(2), "{line}: {shown}");
+        for expected in expected {
+            assert!(shown.contains(expected), "{line}: {shown}");
+        }
+        assert!(!shown.contains("12345678"), "{line}: {shown}");
+    };
+    refused(&format!("{in_file} type.toml"), &["type.toml` is invalid at line 4, column 26"]);
+    refused(&format!("{in_file} variant.toml"), &["variant.toml` is invalid at line 4, column "]);
+    refused(&format!("{in_file} type.json"), &["type.json` is invalid at line 1, column "]);
+    refused(&format!("{in_file} field.toml"), &["invalid at line 1, ", "missing field `image`"]);
+    refused("gofer extension install a b -c 12345678", &["expected `--set KEY=VALUE`"]);
+    refused("gofer pipeline create nightly --task =12345678", &["expected `--task ID=IMAGE`"]);
+    write("config.toml", "namespace = \"ops\"\ntoken = 12345678");
+    refused("gofer service info", &["config.toml` is invalid at line 2, column 9"]);
+    write("config.toml", "colour = 12345678");
+    refused("gofer service info", &["config.toml` is invalid at line 1, column 1: unknown field"]);
+}
+
 #[tokio::test]
 async fn programs_get_json() {
     let core = Core::on_loopback().await.unwrap();
@@ -196,9 +226,9 @@ async fn events_are_followed_across_an_outage_and_each_printed_once() {
     machine.connect_to(&core.address().unwrap().to_string(), core.token());
     let following = machine.start("gofer event list --follow --json");
     following.until_shown("PIPELINE_CONFIG_REGISTERED").await;
-    core.go_away().await;
+    core.close_api().await;
     following.until_shown("Lost the connection to Gofer; reconnecting.").await;
-    core.come_back().await.unwrap();
+    core.reopen_api().await.unwrap();
     let run = gofer_sdk::Run::because("Gofer is back");
     core.client().start_run("nightly", "test", run).await.unwrap();
     following.until_shown("RUN_COMPLETED").await;
@@ -216,7 +246,7 @@ async fn events_are_followed_across_an_outage_and_each_printed_once() {
 
 #[tokio::test]
 async fn an_update_in_place_that_gofer_does_not_support_fails_with_a_hint() {
-    let gofer = Gofer::there(|_, _| Then::Answer);
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
     let mut machine = Machine::new("update");
     machine.connect_to(&gofer.address.to_string(), support::TOKEN);
     let update = tokio::task::spawn_blocking(move || {

@@ -9,7 +9,7 @@ use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::{Api, BoxFuture, ResponseStream};
-use crate::authorize::Caller;
+use crate::authorize::Authenticated;
 use gofer_proto::{
     RunExtensionInstallerClientMessage, RunExtensionInstallerExtensionMessage,
     RunPipelineConfiguratorClientMessage, RunPipelineConfiguratorExtensionMessage,
@@ -21,21 +21,26 @@ impl Api {
     /// Requires a management token, since it starts an image.
     pub(super) async fn run_extension_installer(
         &self,
-        caller: &Caller,
+        by: Authenticated,
         mut messages: Streaming<RunExtensionInstallerClientMessage>,
     ) -> Result<ResponseStream<RunExtensionInstallerExtensionMessage>, Status> {
-        caller.manage()?;
+        self.tokens.caller(by)?.require_manager()?;
         let init = opening(&mut messages).await?;
+        // The token may have been revoked meanwhile.
+        self.tokens.caller(by)?.require_manager()?;
         let (sender, answers) = mpsc::channel(1);
         let responses = self.extensions.installer(init, answers).await?;
         Ok(converse(messages, sender, responses))
     }
 
+    /// Any valid token is accepted.
     pub(super) async fn run_pipeline_configurator(
         &self,
+        by: Authenticated,
         mut messages: Streaming<RunPipelineConfiguratorClientMessage>,
     ) -> Result<ResponseStream<RunPipelineConfiguratorExtensionMessage>, Status> {
         let init = opening(&mut messages).await?;
+        self.tokens.caller(by)?;
         let (sender, answers) = mpsc::channel(1);
         let responses = self.extensions.configurator(&init.name, answers).await?;
         Ok(converse(messages, sender, responses))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, complete};
+use super::{Api, complete};
 use gofer_net::unix_millis;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
@@ -18,7 +18,7 @@ impl EmbeddedCore for Api {
         &self,
         request: Request<UpdateExtensionRequest>,
     ) -> Result<Response<UpdateExtensionResponse>, Status> {
-        caller(&request)?.manage()?;
+        self.caller(&request)?.require_manager()?;
         let extensions = Arc::clone(&self.extensions);
         let update = async move { extensions.update(request.into_inner()).await };
         let refused = complete(update).await?;
@@ -31,7 +31,7 @@ impl EmbeddedCore for Api {
         request: Request<ListExtensionStatesRequest>,
     ) -> Result<Response<ListExtensionStatesResponse>, Status> {
         // As for ListExtensions: any token.
-        caller(&request)?;
+        self.caller(&request)?;
         let wanted = request.into_inner().name;
         let extensions = self
             .extensions

@@ -24,11 +24,11 @@ impl Api {
     ) -> Result<proto::GetEventResponse, Status> {
         // The same error whether it does not exist or belongs to another namespace, so that it
         // reveals nothing about the latter.
-        match self.store.event(request.id).filter(|event| caller.may_see(event)) {
+        match self.store.event(request.id).filter(|event| caller.can_see(event)) {
             Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
             None => Err(Status::not_found(format!(
-                "there is no event {}; it may have been removed, or be of a namespace that the token \
-                 gives no access to",
+                "event {} does not exist, was removed, or belongs to a namespace that the token \
+                 has no access to",
                 request.id
             ))),
         }
@@ -101,7 +101,7 @@ impl Reader {
             self.after = newest.id;
             events
         };
-        let seen: Vec<_> = events.into_iter().filter(|it| self.caller.may_see(it)).collect();
+        let seen: Vec<_> = events.into_iter().filter(|it| self.caller.can_see(it)).collect();
         self.read = seen.into_iter();
         Ok(true)
     }

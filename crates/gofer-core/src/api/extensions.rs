@@ -15,12 +15,7 @@ impl Api {
         _: &Caller,
         request: proto::GetExtensionRequest,
     ) -> Result<proto::GetExtensionResponse, Status> {
-        let Some(extension) = self.extensions.get(&request.name) else {
-            return Err(Status::not_found(format!(
-                "no extension named `{}` is installed",
-                request.name
-            )));
-        };
+        let extension = self.extensions.get(&request.name)?;
         Ok(proto::GetExtensionResponse { extension: Some(extension) })
     }
 
@@ -37,7 +32,7 @@ impl Api {
         caller: &Caller,
         request: proto::InstallExtensionRequest,
     ) -> Result<proto::InstallExtensionResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         check_name("extension's name", &request.name)?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.install(request).await }).await?;
@@ -49,7 +44,7 @@ impl Api {
         caller: &Caller,
         request: proto::UninstallExtensionRequest,
     ) -> Result<proto::UninstallExtensionResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.uninstall(&request.name).await }).await?;
         Ok(proto::UninstallExtensionResponse {})
@@ -60,7 +55,7 @@ impl Api {
         caller: &Caller,
         request: proto::EnableExtensionRequest,
     ) -> Result<proto::EnableExtensionResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.enable(&request.name).await }).await?;
         Ok(proto::EnableExtensionResponse {})
@@ -71,7 +66,7 @@ impl Api {
         caller: &Caller,
         request: proto::DisableExtensionRequest,
     ) -> Result<proto::DisableExtensionResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.disable(&request.name).await }).await?;
         Ok(proto::DisableExtensionResponse {})

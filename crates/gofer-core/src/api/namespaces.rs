@@ -14,7 +14,7 @@ impl Api {
         request: proto::ListNamespacesRequest,
     ) -> Result<proto::ListNamespacesResponse, Status> {
         let page = Page::new(request.offset, request.limit)?;
-        let seen = |it: &proto::Namespace| caller.may_enter(&it.id);
+        let seen = |it: &proto::Namespace| caller.has_access(&it.id);
         Ok(proto::ListNamespacesResponse { namespaces: self.store.namespaces(page, seen) })
     }
 
@@ -23,7 +23,7 @@ impl Api {
         caller: &Caller,
         request: proto::CreateNamespaceRequest,
     ) -> Result<proto::CreateNamespaceResponse, Status> {
-        caller.enter(&request.id)?;
+        caller.authorize_namespace(&request.id)?;
         let namespace = self.store.create_namespace(request)?;
         Ok(proto::CreateNamespaceResponse { namespace: Some(namespace) })
     }
@@ -33,7 +33,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetNamespaceRequest,
     ) -> Result<proto::GetNamespaceResponse, Status> {
-        let namespace = self.store.namespace(caller.enter(&request.id)?)?;
+        let namespace = self.store.namespace(caller.authorize_namespace(&request.id)?)?;
         Ok(proto::GetNamespaceResponse { namespace: Some(namespace) })
     }
 
@@ -42,7 +42,7 @@ impl Api {
         caller: &Caller,
         request: proto::UpdateNamespaceRequest,
     ) -> Result<proto::UpdateNamespaceResponse, Status> {
-        caller.enter(&request.id)?;
+        caller.authorize_namespace(&request.id)?;
         self.store.update_namespace(request)?;
         Ok(proto::UpdateNamespaceResponse {})
     }
@@ -52,7 +52,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeleteNamespaceRequest,
     ) -> Result<proto::DeleteNamespaceResponse, Status> {
-        self.store.delete_namespace(caller.enter(&request.id)?)?;
+        self.store.delete_namespace(caller.authorize_namespace(&request.id)?)?;
         Ok(proto::DeleteNamespaceResponse {})
     }
 }

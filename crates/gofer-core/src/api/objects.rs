@@ -11,7 +11,7 @@ use gofer_proto as proto;
 macro_rules! owner {
     ($caller:expr, $request:expr, $run:expr) => {
         Owner {
-            namespace: $caller.enter(&$request.namespace_id)?,
+            namespace: $caller.authorize_namespace(&$request.namespace_id)?,
             pipeline: &$request.pipeline_id,
             run: $run,
         }

@@ -14,7 +14,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineRequest,
     ) -> Result<proto::GetPipelineResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let pipeline = self.store.pipeline(namespace, &request.id, request.version)?;
         Ok(proto::GetPipelineResponse { pipeline: Some(pipeline) })
     }
@@ -24,7 +24,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelinesRequest,
     ) -> Result<proto::ListPipelinesResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         Ok(proto::ListPipelinesResponse { pipelines: self.store.pipelines(namespace, page)? })
     }
@@ -34,7 +34,7 @@ impl Api {
         caller: &Caller,
         request: proto::EnablePipelineRequest,
     ) -> Result<proto::EnablePipelineResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         self.store.set_pipeline_state(namespace, &request.id, PipelineState::Active)?;
         Ok(proto::EnablePipelineResponse {})
     }
@@ -44,7 +44,7 @@ impl Api {
         caller: &Caller,
         request: proto::DisablePipelineRequest,
     ) -> Result<proto::DisablePipelineResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         self.store.set_pipeline_state(namespace, &request.id, PipelineState::Disabled)?;
         Ok(proto::DisablePipelineResponse {})
     }
@@ -55,7 +55,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeletePipelineRequest,
     ) -> Result<proto::DeletePipelineResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let by = caller.cancellation();
         let ended = self.store.delete_pipeline(namespace, &request.id, by)?;
         let api = self.clone();
@@ -76,7 +76,7 @@ impl Api {
         caller: &Caller,
         request: proto::RegisterPipelineConfigRequest,
     ) -> Result<proto::RegisterPipelineConfigResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let Some(config) = request.pipeline_config else {
             return Err(Status::invalid_argument("`pipeline_config` is missing"));
         };
@@ -89,7 +89,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineConfigsRequest,
     ) -> Result<proto::ListPipelineConfigsResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         let configs = self.store.configs(namespace, &request.pipeline_id, page)?;
         Ok(proto::ListPipelineConfigsResponse { configs })
@@ -100,7 +100,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineConfigRequest,
     ) -> Result<proto::GetPipelineConfigResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let config = self.store.config(namespace, &request.pipeline_id, request.version)?;
         Ok(proto::GetPipelineConfigResponse { config: Some(config) })
     }
@@ -110,7 +110,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeletePipelineConfigRequest,
     ) -> Result<proto::DeletePipelineConfigResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         self.store.delete_config(namespace, &request.pipeline_id, request.version)?;
         Ok(proto::DeletePipelineConfigResponse {})
     }

@@ -13,7 +13,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetRunRequest,
     ) -> Result<proto::GetRunResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let run = self.store.run(namespace, &request.pipeline_id, request.id)?;
         Ok(proto::GetRunResponse { run: Some(run) })
     }
@@ -23,7 +23,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListRunsRequest,
     ) -> Result<proto::ListRunsResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         let runs = self.store.list_runs(namespace, &request.pipeline_id, page)?;
         Ok(proto::ListRunsResponse { runs })
@@ -34,7 +34,7 @@ impl Api {
         caller: &Caller,
         request: proto::StartRunRequest,
     ) -> Result<proto::StartRunResponse, Status> {
-        caller.enter(&request.namespace_id)?;
+        caller.authorize_namespace(&request.namespace_id)?;
         Ok(proto::StartRunResponse { run: Some(self.store.start_run(request)?) })
     }
 
@@ -43,7 +43,7 @@ impl Api {
         caller: &Caller,
         request: proto::RetryRunRequest,
     ) -> Result<proto::RetryRunResponse, Status> {
-        caller.enter(&request.namespace_id)?;
+        caller.authorize_namespace(&request.namespace_id)?;
         Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
     }
 
@@ -53,7 +53,7 @@ impl Api {
         caller: &Caller,
         request: proto::CancelRunRequest,
     ) -> Result<proto::CancelRunResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let by = caller.cancellation();
         self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, by)?;
         Ok(proto::CancelRunResponse {})
@@ -64,7 +64,7 @@ impl Api {
         caller: &Caller,
         request: proto::CancelAllRunsRequest,
     ) -> Result<proto::CancelAllRunsResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let runs =
             self.store.cancel_runs(namespace, &request.pipeline_id, caller.cancellation())?;
         Ok(proto::CancelAllRunsResponse { runs })

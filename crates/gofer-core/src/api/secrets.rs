@@ -11,7 +11,7 @@ use gofer_proto as proto;
 macro_rules! holder {
     ($caller:expr, $request:expr) => {
         Holder::Pipeline {
-            namespace: $caller.enter(&$request.namespace_id)?,
+            namespace: $caller.authorize_namespace(&$request.namespace_id)?,
             pipeline: &$request.pipeline_id,
         }
     };
@@ -62,7 +62,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetGlobalSecretRequest,
     ) -> Result<proto::GetGlobalSecretResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         let (metadata, secret) = self.store.secret(Holder::Global, &request.key)?;
         let secret = if request.include_secret { secret } else { String::new() };
         Ok(proto::GetGlobalSecretResponse { metadata: Some(metadata), secret })
@@ -73,7 +73,7 @@ impl Api {
         caller: &Caller,
         _: proto::ListGlobalSecretsRequest,
     ) -> Result<proto::ListGlobalSecretsResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         Ok(proto::ListGlobalSecretsResponse { keys: self.store.secrets(Holder::Global)? })
     }
 
@@ -82,7 +82,7 @@ impl Api {
         caller: &Caller,
         request: proto::PutGlobalSecretRequest,
     ) -> Result<proto::PutGlobalSecretResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         let proto::PutGlobalSecretRequest { key, content, namespaces, force } = request;
         let bytes = length(content.as_bytes());
         self.store.put_secret(Holder::Global, key, content, namespaces, force)?;
@@ -94,7 +94,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeleteGlobalSecretRequest,
     ) -> Result<proto::DeleteGlobalSecretResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         self.store.delete_secret(Holder::Global, &request.key)?;
         Ok(proto::DeleteGlobalSecretResponse {})
     }

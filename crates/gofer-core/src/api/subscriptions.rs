@@ -19,7 +19,7 @@ use gofer_proto::pipeline_extension_subscription::Status as State;
 macro_rules! named {
     ($caller:expr, $request:expr) => {
         Subscription {
-            namespace: $caller.enter(&$request.namespace_id)?.to_owned(),
+            namespace: $caller.authorize_namespace(&$request.namespace_id)?.to_owned(),
             pipeline: $request.pipeline_id,
             name: $request.extension_name,
             label: $request.extension_label,
@@ -35,7 +35,7 @@ impl Api {
         request: proto::CreatePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::CreatePipelineExtensionSubscriptionResponse, Status> {
         let subscription = Subscription {
-            namespace: caller.enter(&request.namespace_id)?.to_owned(),
+            namespace: caller.authorize_namespace(&request.namespace_id)?.to_owned(),
             pipeline: request.pipeline_id,
             name: request.extension_name,
             label: request.extension_label,
@@ -55,7 +55,7 @@ impl Api {
         request: proto::GetPipelineExtensionSubscriptionRequest,
     ) -> Result<proto::GetPipelineExtensionSubscriptionResponse, Status> {
         let subscription = self.store.subscription(
-            caller.enter(&request.namespace_id)?,
+            caller.authorize_namespace(&request.namespace_id)?,
             &request.pipeline_id,
             &request.extension_name,
             &request.extension_label,
@@ -68,7 +68,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineExtensionSubscriptionsRequest,
     ) -> Result<proto::ListPipelineExtensionSubscriptionsResponse, Status> {
-        let namespace = caller.enter(&request.namespace_id)?;
+        let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
         Ok(proto::ListPipelineExtensionSubscriptionsResponse { subscriptions })
     }
@@ -151,7 +151,7 @@ impl Api {
     async fn end(&self, subscription: &Subscription, change: &str) -> Result<(), Status> {
         let Subscription { namespace, pipeline, name, label, .. } = subscription;
         let runs = |it: proto::Extension| it.state() == ExtensionState::Running;
-        if !self.extensions.get(name).is_some_and(runs) {
+        if !self.extensions.get(name).is_ok_and(runs) {
             return Ok(());
         }
         self.extensions.unsubscribe(namespace, pipeline, name, label).await.map_err(|status| {

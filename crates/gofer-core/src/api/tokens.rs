@@ -26,7 +26,7 @@ impl Api {
         caller: &Caller,
         _: proto::ToggleEventIngressRequest,
     ) -> Result<proto::ToggleEventIngressResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         Ok(proto::ToggleEventIngressResponse { value: self.store.toggle_ignoring_runs() })
     }
 
@@ -44,7 +44,7 @@ impl Api {
         request: proto::CreateTokenRequest,
     ) -> Result<proto::CreateTokenResponse, Status> {
         use proto::create_token_request::Kind as Requested;
-        caller.manage()?;
+        caller.require_manager()?;
         let kind = match request.kind() {
             Requested::Unknown => Kind::Unknown,
             Requested::Management => Kind::Management,
@@ -61,7 +61,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListTokensRequest,
     ) -> Result<proto::ListTokensResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         Ok(proto::ListTokensResponse { tokens: self.store.tokens(&request.namespace) })
     }
 
@@ -70,7 +70,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetTokenRequest,
     ) -> Result<proto::GetTokenResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         Ok(proto::GetTokenResponse { details: Some(self.store.token(&request.token)?) })
     }
 
@@ -79,7 +79,7 @@ impl Api {
         caller: &Caller,
         request: proto::EnableTokenRequest,
     ) -> Result<proto::EnableTokenResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         self.store.disable_token(&request.token, false)?;
         Ok(proto::EnableTokenResponse {})
     }
@@ -89,7 +89,7 @@ impl Api {
         caller: &Caller,
         request: proto::DisableTokenRequest,
     ) -> Result<proto::DisableTokenResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         self.store.disable_token(&request.token, true)?;
         Ok(proto::DisableTokenResponse {})
     }
@@ -99,7 +99,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeleteTokenRequest,
     ) -> Result<proto::DeleteTokenResponse, Status> {
-        caller.manage()?;
+        caller.require_manager()?;
         self.store.delete_token(&request.token)?;
         Ok(proto::DeleteTokenResponse {})
     }

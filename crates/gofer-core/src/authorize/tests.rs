@@ -31,10 +31,10 @@ fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
     let disabled = proto::Token { disabled: true, ..token(Kind::Management, &[]) };
     let expired = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
     let unknown = token(Kind::Unknown, &[".*"]);
-    for (token, telling) in [(disabled, "disabled"), (expired, "expired"), (unknown, "kind")] {
+    for (token, expected) in [(disabled, "disabled"), (expired, "expired"), (unknown, "kind")] {
         let status = with(token, 1000).err().unwrap();
         assert_eq!(status.code(), Code::Unauthenticated);
-        assert!(status.message().contains(telling), "{status}");
+        assert!(status.message().contains(expected), "{status}");
     }
 }
 
@@ -46,30 +46,30 @@ fn a_token_is_valid_until_it_expires() {
 }
 
 #[test]
-fn a_client_has_access_to_what_its_patterns_match_and_manages_nothing() {
+fn a_client_has_access_to_what_its_patterns_match_and_to_no_management() {
     let client = client(&["ops", "team-.*"]);
-    assert_eq!(client.enter("ops").unwrap(), "ops");
-    assert_eq!(client.enter("team-a").unwrap(), "team-a");
+    assert_eq!(client.authorize_namespace("ops").unwrap(), "ops");
+    assert_eq!(client.authorize_namespace("team-a").unwrap(), "team-a");
     for namespace in ["", "ops2", "team"] {
-        let status = client.enter(namespace).unwrap_err();
+        let status = client.authorize_namespace(namespace).unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied);
     }
-    assert_eq!(client.manage().unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(client.require_manager().unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[test]
 fn a_management_token_gives_access_to_everything() {
     let manager = with(token(Kind::Management, &[]), 0).unwrap();
-    assert_eq!(manager.enter("").unwrap(), "default");
-    assert_eq!(manager.enter("anything").unwrap(), "anything");
-    manager.manage().unwrap();
+    assert_eq!(manager.authorize_namespace("").unwrap(), "default");
+    assert_eq!(manager.authorize_namespace("anything").unwrap(), "anything");
+    manager.require_manager().unwrap();
 }
 
 #[test]
 fn a_client_sees_the_events_of_its_namespaces_and_of_none() {
     let client = client(&["ops"]);
-    assert!(client.may_see(&event(r#"{"namespace_id":"ops","run_id":1}"#)));
-    assert!(client.may_see(&event(r#"{"name":"interval"}"#)));
-    assert!(!client.may_see(&event(r#"{"namespace_id":"default"}"#)));
-    assert!(!client.may_see(&event("")));
+    assert!(client.can_see(&event(r#"{"namespace_id":"ops","run_id":1}"#)));
+    assert!(client.can_see(&event(r#"{"name":"interval"}"#)));
+    assert!(!client.can_see(&event(r#"{"namespace_id":"default"}"#)));
+    assert!(!client.can_see(&event("")));
 }

@@ -19,7 +19,7 @@ impl CoreBuilder {
     ///
     /// let core = Core::builder().container_engine("unix:///nonexistent").start().await?;
     /// let refused = core.install_image("interval", "interval:1.0", NO_SETTINGS).await;
-    /// assert!(refused.unwrap_err().to_string().contains("no container engine answers"));
+    /// assert!(refused.unwrap_err().to_string().contains("no container engine is reachable"));
     /// # Ok(()) }
     /// ```
     pub fn container_engine(mut self, address: impl Into<String>) -> Self {

@@ -7,9 +7,9 @@ use super::CoreBuilder;
 /// The store.
 #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
 impl CoreBuilder {
-    /// Keeps everything in this file, which is created if it does not exist. Whatever a caller has
-    /// received a response for survives the end of the process, even a crash. The next core on the
-    /// file starts the enabled extensions and restores their subscriptions in the background.
+    /// Keeps everything in this file, which is created if it does not exist. Every acknowledged
+    /// change survives, even a crash. The next core on the file starts the enabled extensions and
+    /// restores their subscriptions in the background.
     ///
     /// As in memory, only the newest runs and events are kept.
     pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
@@ -17,7 +17,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Encrypts the secrets in the store with this key, 64 hexadecimal digits.
+    /// Encrypts the secrets and the extensions' registrations in the store with this key, 64
+    /// hexadecimal digits.
     ///
     /// By default, a key is generated and kept beside the store, in a file of the same name with
     /// `.key` appended that only its owner can read.

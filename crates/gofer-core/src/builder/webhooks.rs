@@ -20,18 +20,18 @@ impl CoreBuilder {
     /// | | |
     /// | --- | --- |
     /// | 200 | if the extension has accepted the event |
-    /// | 500 | if it has not, for whatever reason |
-    /// | 503 | if it is starting, stopping, disabled or gone, if it returns `UNAVAILABLE`, or if too many events are in progress; with `Retry-After` |
-    /// | 504 | if it does not answer within 30 s; it may have handled the event |
+    /// | 500 | if the extension returns any other error |
+    /// | 503 | if the extension is starting, stopping, disabled or unreachable, or returns `UNAVAILABLE`; if too many events are in progress; or if the core is stopping; with `Retry-After` |
+    /// | 504 | if the extension does not answer within 30 s; it may have handled the event |
     /// | 404, 405 | for an unknown extension or path, and for other methods |
     /// | 413, 431 | if the body, or the request line and headers, are too large |
     /// | 408 | if the request takes too long to arrive |
     /// | 400, 501 | if it is malformed, or has an unknown transfer coding |
     ///
     /// An event that has arrived in full is delivered even if its sender does not wait for the
-    /// answer. The listener is not part of the API: [`Core::go_away`](crate::Core::go_away) does
-    /// not close it, and [`Core::stop`](crate::Core::stop) closes it first, giving extensions 5 s
-    /// to answer the events in progress.
+    /// answer. [`Core::close_api`](crate::Core::close_api) does not close this listener, and
+    /// [`Core::stop`](crate::Core::stop) closes it first, giving extensions 5 s to answer the
+    /// events in progress.
     ///
     /// ```
     /// use gofer_core::{Core, NO_SETTINGS};

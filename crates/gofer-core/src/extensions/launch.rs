@@ -125,7 +125,7 @@ impl Extensions {
             processes: self.processes.clone(),
         };
         let key = self.keys.accept(&spec.key);
-        progress.report("being launched");
+        progress.report("launching the process");
         let digest = sha256(spec.key.as_bytes());
         let may_outlive_core = !image.starts_with(IN_PROCESS);
         let record = LaunchRecord { store: Arc::clone(&self.store), digest };

@@ -14,6 +14,7 @@ use tonic::Status;
 use super::Running;
 use crate::launcher::LaunchProgress;
 use crate::state::{ExtensionState, ExtensionStatus};
+use crate::store::not_installed;
 use crate::sync::lock;
 use gofer_net::{Clock, from_unix_millis};
 
@@ -66,9 +67,9 @@ impl Slots {
     pub(super) fn reserve(&self, name: &str) -> Result<SlotGuard<'_>, Status> {
         let table = lock(&self.table);
         if table.slots.contains_key(name) {
-            return Err(Status::already_exists(format!(
-                "an extension named `{name}` is already installed"
-            )));
+            let why =
+                format!("an extension named `{name}` is already installed or being installed");
+            return Err(Status::already_exists(why));
         }
         let slot = self.slot(ExtensionState::Starting);
         Ok(self.insert(table, name, slot, true))
@@ -149,7 +150,8 @@ impl Slots {
             return Ok(Arc::clone(running));
         }
         if slot.state == ExtensionState::Stopped {
-            return Err(Status::failed_precondition(format!("the extension `{name}` is disabled")));
+            let why = format!("the extension `{name}` is disabled; enable it first");
+            return Err(Status::failed_precondition(why));
         }
         let (doing, why) = (slot.state.doing(), slot.reason());
         let because = if why.is_empty() { String::new() } else { format!(" ({why})") };
@@ -252,10 +254,6 @@ impl Slot {
             since: from_unix_millis(self.since),
         }
     }
-}
-
-pub(super) fn not_installed(name: &str) -> Status {
-    Status::not_found(format!("no extension named `{name}` is installed"))
 }
 
 /// Exclusive access to an extension while it is being changed. If it is dropped before one of the

@@ -32,7 +32,7 @@ const RESTORES_IN_FLIGHT: usize = 16;
 const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// Attempts to restore a subscription while the extension is up. Together they take longer than an
-/// extension that was told to stop by someone else takes to end, refusing calls meanwhile.
+/// extension takes to end that was told to stop by something else, and refuses calls meanwhile.
 const RESTORE_ATTEMPTS: u32 = 10;
 
 /// The outcome for a stored subscription.
@@ -72,7 +72,7 @@ impl Extensions {
                 Ok(Some(running))
             }
             Err(status) => {
-                tracing::error!(extension = name, %status, "an extension did not come up");
+                tracing::error!(extension = name, %status, "an extension failed to start");
                 self.slots.mark_failed(lease, status.message())?;
                 Ok(None)
             }

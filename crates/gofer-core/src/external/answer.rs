@@ -43,7 +43,7 @@ impl Answer {
         match status.code() {
             // It was not sent, because the extension cannot be reached.
             _ if effect(status) == Effect::None => Self::NotReady,
-            // The extension itself says that retrying may help.
+            // Returned by the extension: retrying may help.
             Code::Unavailable => Self::NotReady,
             // Not 503, which invites a retry, and not 500: it may have been handled, or still be.
             Code::DeadlineExceeded => Self::Unanswered,
@@ -75,8 +75,8 @@ impl Answer {
             Self::Accepted => "The event was accepted.\n",
             Self::Malformed => "The request is malformed.\n",
             Self::UnknownCoding => "The only supported transfer coding is chunked.\n",
-            Self::NoSuchPath => "There is nothing here; events go to /external/<extension>.\n",
-            Self::WrongMethod => "Events are sent with POST.\n",
+            Self::NoSuchPath => "Unknown path; send events to /external/<extension>.\n",
+            Self::WrongMethod => "Only POST is allowed.\n",
             Self::UnknownExtension => "No extension of this name is installed.\n",
             Self::NotReady => "The extension is not ready; try again later.\n",
             Self::Busy => "Too many events are in progress; try again later.\n",

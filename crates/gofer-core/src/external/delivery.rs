@@ -1,8 +1,8 @@
 //! Delivers requests that have arrived in full to their extensions.
 //!
 //! Each delivery runs in its own task, so an event reaches its extension even if the sender does
-//! not wait for the response. Their number is limited per extension and, by a quota, in total, so
-//! that an extension that hangs leaves room for the others.
+//! not wait for the response. The number of deliveries is limited per extension and, by a quota, in
+//! total, so that an extension that hangs leaves room for the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -22,8 +22,8 @@ use crate::sync::lock;
 use gofer_proto as proto;
 
 pub(super) struct Deliveries {
-    /// Events that an extension is handling or that wait for it: no more than there are
-    /// connections, so that some are left for other extensions.
+    /// Events that extensions are handling or that wait for one. An extension may have at most half
+    /// as many as there are connections, so that some are left for the others.
     in_progress: Arc<Quota>,
     calls_per_extension: usize,
     /// Call permits of the extensions that are being called. Locked only to look one up.

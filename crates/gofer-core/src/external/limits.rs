@@ -63,13 +63,12 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The memory for all bodies of more than 32 KiB together, in bytes, from their arrival to
-    /// their answers; default 256 MiB, and never less than four of the largest bodies. The message
-    /// to the extension takes the same again until it is sent.
+    /// The memory in bytes for all bodies of more than 32 KiB, each held until its event is
+    /// answered; default 256 MiB, at least that of four of the largest bodies. Sending an event to
+    /// its extension takes the same amount once more.
     ///
-    /// The events of an extension never hold more of it than they leave free, so an extension that
-    /// hangs holds at most half of it. A body for which there is no memory waits for up to
-    /// [`queue_timeout`](Self::queue_timeout).
+    /// The events of an extension can reserve at most half of it, less if other extensions hold
+    /// some. A body waits for memory for up to [`queue_timeout`](Self::queue_timeout).
     pub fn memory_bytes(&self) -> usize {
         // An extension may hold half of it, which then fits two bodies.
         self.memory_bytes.max(4 * (self.body_bytes + HEAD_BYTES))
@@ -108,7 +107,7 @@ impl ExternalEventLimits {
     }
 
     /// The time for a TLS handshake, and then for the request line and headers, counted from the
-    /// end of the previous request; default 30 s. A request that has begun by then is answered 408.
+    /// end of the previous request; default 30 s. An incomplete request is then answered 408.
     pub fn header_timeout(&self) -> Duration {
         self.header_timeout
     }
@@ -119,11 +118,11 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The time for a body, extended by a second for each 64 KiB that have arrived; default 20 s. A
-    /// slower one is answered 408.
+    /// The time for a body to arrive, plus a second for each 64 KiB received; default 20 s. After
+    /// that, the request is answered 408.
     ///
-    /// While memory is short, a body of more than 32 KiB has to arrive at 256 KiB per second, or it
-    /// is answered 408 as well.
+    /// While other bodies wait for memory, one of more than 32 KiB must arrive at 256 KiB per
+    /// second, after the first 2 s, or it is answered 408 too.
     pub fn body_timeout(&self) -> Duration {
         self.body_timeout
     }
@@ -134,8 +133,8 @@ impl ExternalEventLimits {
         self
     }
 
-    /// How long an event waits for memory, and then for a free call to the extension, before it is
-    /// answered 503; default 10 s.
+    /// How long an event waits for memory, and again for a call to its extension, before it is
+    /// answered 503; default 10 s for each wait.
     pub fn queue_timeout(&self) -> Duration {
         self.queue_timeout
     }

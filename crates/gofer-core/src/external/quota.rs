@@ -1,10 +1,10 @@
 //! A limited resource, divided among the extensions.
 //!
-//! An extension may hold no more than it leaves free. A single one gets half, two get a third each,
-//! and however many hold all they may, some is left for the next one.
+//! An extension may hold at most as much as it leaves free: the first can get half, the second half
+//! of the rest, and so on, so that something is left for the next one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
@@ -42,17 +42,13 @@ impl Quota {
         Arc::new(Self { state: Mutex::new(state), released: Notify::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Reserves an amount for an extension; `None` if the extension may not hold that much now.
     pub(super) fn try_reserve(
         self: &Arc<Self>,
         extension: &Arc<str>,
         amount: usize,
     ) -> Option<Reservation> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let held = state.usage.get(extension).map_or(0, |usage| usage.held);
         let left = state.free.checked_sub(amount)?;
         if held + amount > left {
@@ -86,7 +82,7 @@ impl Quota {
     /// Whether a release by this extension may help a waiting one: itself, or one that holds
     /// nothing and therefore waits because of the others.
     pub(super) fn is_contended(&self, extension: &str) -> bool {
-        let state = self.state();
+        let state = lock(&self.state);
         let mut usage = state.usage.iter();
         usage.any(|(name, usage)| usage.waiting > 0 && (usage.held == 0 || **name == *extension))
     }
@@ -109,7 +105,7 @@ impl Reservation {
             return;
         }
         self.amount -= excess;
-        let mut state = self.quota.state();
+        let mut state = lock(&self.quota.state);
         state.free += excess;
         if let Some(usage) = state.usage.get_mut(&self.extension) {
             usage.held -= excess;
@@ -131,14 +127,14 @@ struct Waiting<'a>(&'a Quota, &'a Arc<str>);
 
 impl<'a> Waiting<'a> {
     fn new(quota: &'a Quota, extension: &'a Arc<str>) -> Self {
-        quota.state().usage.entry(Arc::clone(extension)).or_default().waiting += 1;
+        lock(&quota.state).usage.entry(Arc::clone(extension)).or_default().waiting += 1;
         Self(quota, extension)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = lock(&self.0.state);
         if let Some(usage) = state.usage.get_mut(self.1) {
             usage.waiting -= 1;
         }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 pub(super) struct ConnectionState {
     epoch: Instant,
-    /// Since when the core has been waiting for the peer, in milliseconds since the epoch; [`CORE`]
-    /// while the peer waits for the core.
+    /// Since when the core has been waiting for the peer, in milliseconds since the epoch, or
+    /// [`WAITING_FOR_CORE`].
     waiting_since: AtomicU64,
     /// The peer waits for no response: it has not begun a request.
     idle: AtomicBool,
@@ -22,14 +22,14 @@ pub(super) struct ConnectionState {
     pub(super) cut_off: AtomicBool,
 }
 
-/// It is the core's turn, not the peer's.
-const CORE: u64 = u64::MAX;
+/// The peer waits for the core.
+const WAITING_FOR_CORE: u64 = u64::MAX;
 
 impl ConnectionState {
     pub(super) fn new(epoch: Instant) -> Arc<Self> {
         let state = Self {
             epoch,
-            waiting_since: AtomicU64::new(CORE),
+            waiting_since: AtomicU64::new(WAITING_FOR_CORE),
             idle: AtomicBool::new(true),
             cut_off: AtomicBool::new(false),
         };
@@ -47,7 +47,7 @@ impl ConnectionState {
     /// counts as time in its favor: a long upload is not an attack.
     pub(super) fn expect_body(&self, since: Instant, credit: Duration) {
         let since = (since + credit).saturating_duration_since(self.epoch);
-        let since = u64::try_from(since.as_millis()).unwrap_or(CORE - 1);
+        let since = u64::try_from(since.as_millis()).unwrap_or(WAITING_FOR_CORE - 1);
         self.waiting_since.store(since, Ordering::Relaxed);
     }
 
@@ -58,7 +58,7 @@ impl ConnectionState {
 
     /// The peer waits for the core.
     pub(super) fn expect_nothing(&self) {
-        self.waiting_since.store(CORE, Ordering::Relaxed);
+        self.waiting_since.store(WAITING_FOR_CORE, Ordering::Relaxed);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -75,6 +75,6 @@ impl Evictable for ConnectionState {
     /// The one that has kept the core waiting longest is closed first.
     fn rank(&self) -> Option<u64> {
         let since = self.waiting_since.load(Ordering::Relaxed);
-        (since != CORE).then_some(since)
+        (since != WAITING_FOR_CORE).then_some(since)
     }
 }

@@ -104,8 +104,7 @@ impl Launcher for Containers {
         let prepared = self.stopping.run_until_cancelled(self.prepare(&image, spec)).await;
         let (engine, plan) = prepared.ok_or_else(launch_aborted)??;
         let (sender, ready) = oneshot::channel();
-        let process =
-            Process::new(None, &spec.processes, |kill| life::run(engine, plan, kill, sender));
+        let process = Process::new(None, spec, |kill| life::run(engine, plan, kill, sender));
         // If this is cancelled, the process is dropped, which removes the container.
         let address = ready.await.map_err(|_| launch_aborted())??;
         Ok(Launched { dial: address.into(), process })

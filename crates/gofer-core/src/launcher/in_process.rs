@@ -35,12 +35,13 @@ impl InProcess {
     pub(crate) fn register<E: Extension>(&self) -> String {
         let image = format!("{IN_PROCESS}{}", std::any::type_name::<E>());
         let (gofer, trust, clock) = (self.gofer.clone(), self.trust.clone(), self.clock);
-        let factory = move |config, listener| -> Serve {
+        let factory = move |config: SystemConfig, listener| -> Serve {
             let (gofer, trust) = (gofer.clone(), trust.clone());
             Box::pin(async move {
+                let extension = config.name().to_owned();
                 if let Err(error) = serve_embedded::<E>(config, listener, gofer, trust, clock).await
                 {
-                    tracing::error!(%error, "an extension cannot serve");
+                    tracing::error!(extension, %error, "an extension cannot serve");
                 }
             })
         };
@@ -60,7 +61,7 @@ impl Launcher for InProcess {
             .map_err(|error| Status::internal(error.to_string()))?;
         let network = Network::default();
         let serving = factory(config, network.listen());
-        let process = Process::new(None, &spec.processes, |kill| async move {
+        let process = Process::new(None, spec, |kill| async move {
             match kill.run_until_cancelled(serving).await {
                 Some(()) => "its task has ended".to_owned(),
                 None => "its task was cancelled".to_owned(),

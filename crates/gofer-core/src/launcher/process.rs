@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
+use super::LaunchSpec;
 use crate::sync::lock;
 
 /// How long a killed extension may take to end.
@@ -16,6 +16,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an extension runs in. It is killed when this is dropped.
 pub(crate) struct Process {
+    /// The name of the extension.
+    pub(crate) extension: String,
     id: Option<u32>,
     ended: watch::Receiver<Option<Arc<str>>>,
     kill: DropGuard,
@@ -26,7 +28,7 @@ impl Process {
     /// cancelled. It runs as a task of its own, so that it completes even if nobody waits for it.
     pub(super) fn new<F>(
         id: Option<u32>,
-        processes: &TaskTracker,
+        spec: &LaunchSpec,
         run: impl FnOnce(CancellationToken) -> F,
     ) -> Self
     where
@@ -35,11 +37,11 @@ impl Process {
         let kill = CancellationToken::new();
         let (sender, ended) = watch::channel(None);
         let run = run(kill.clone());
-        processes.spawn(async move {
+        spec.processes.spawn(async move {
             let end = run.await;
             sender.send_replace(Some(end.into()));
         });
-        Self { id, ended, kill: kill.drop_guard() }
+        Self { extension: spec.name.clone(), id, ended, kill: kill.drop_guard() }
     }
 
     /// The process ID, if it has a process of its own.
@@ -64,7 +66,7 @@ impl Process {
             match ended.wait_for(Option::is_some).await {
                 Ok(end) => end.clone().unwrap_or_default(),
                 // The runtime is shutting down.
-                Err(_) => "it was ended with the core".into(),
+                Err(_) => "it ended with the core".into(),
             }
         }
     }
@@ -79,7 +81,7 @@ impl Process {
     pub(crate) async fn kill(&self) {
         self.kill.token().cancel();
         if tokio::time::timeout(KILL_TIMEOUT, self.end()).await.is_err() {
-            tracing::warn!("an extension was killed and has not ended");
+            tracing::warn!(extension = self.extension, "an extension was killed and has not ended");
         }
     }
 }

@@ -37,7 +37,8 @@ impl Launcher for ChildProcess {
                 ))
             })?;
         let mut group = ProcessGroup(child);
-        let process = Process::new(group.0.id(), &spec.processes, |kill| async move {
+        let extension = spec.name.clone();
+        let process = Process::new(group.0.id(), spec, |kill| async move {
             let end = kill.run_until_cancelled(group.0.wait()).await;
             match end {
                 Some(Ok(status)) => format!("the process has ended: {status}"),
@@ -48,7 +49,7 @@ impl Launcher for ChildProcess {
                     match group.0.kill().await {
                         Ok(()) => "the process was killed".to_owned(),
                         Err(error) => {
-                            tracing::warn!(%error, "an extension's process cannot be killed");
+                            tracing::warn!(extension, %error, "a process cannot be killed");
                             format!("the process cannot be killed: {error}")
                         }
                     }

@@ -8,7 +8,7 @@
 //! its one caller, the router.
 
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::events::EventProgress;
 use super::file::{self, RECORDS, commit};
 use super::journal::{Journal, Record, RecordKind, Write, decode};
 use super::seal::Seal;
+use crate::sync::lock;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// The file, and the thread that writes it.
@@ -46,13 +47,6 @@ struct Committed {
     submitted: u64,
     /// Why nothing more is written, once that is so.
     ended: Option<Arc<str>>,
-}
-
-impl WriteQueue {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        // Nothing in a critical section panics.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Disk {
@@ -87,7 +81,8 @@ impl Disk {
                     return Err(Error::new(
                         ErrorKind::FailedPrecondition,
                         format!(
-                            "the secrets in the store `{shown}` were encrypted with another key"
+                            "the secrets in the store `{shown}` were encrypted with another key; \
+                             use that key (`{shown}.key` or `encryption_key`), or restore a backup"
                         ),
                     ));
                 }
@@ -107,7 +102,7 @@ impl Disk {
         if journal.writes.is_empty() {
             return;
         }
-        let mut pending = self.queue.pending();
+        let mut pending = lock(&self.queue.pending);
         pending.writes.append(&mut journal.writes);
         pending.submitted += 1;
         pending.last_event = last_event;
@@ -120,7 +115,7 @@ impl Disk {
     ///
     /// The reason if it never will be.
     pub(super) async fn durable(&self) -> Result<(), Arc<str>> {
-        let submitted = self.queue.pending().submitted;
+        let submitted = lock(&self.queue.pending).submitted;
         let mut committed = self.committed.clone();
         let reached = committed
             .wait_for(|it| it.submitted >= submitted || it.ended.is_some())
@@ -129,7 +124,7 @@ impl Disk {
         match reached {
             Ok((true, _)) => Ok(()),
             Ok((false, Some(why))) => Err(why),
-            Ok((false, None)) | Err(_) => Err("the store is no longer written".into()),
+            Ok(_) | Err(_) => Err("the store has stopped writing; restart the core".into()),
         }
     }
 
@@ -137,12 +132,12 @@ impl Disk {
     pub(super) async fn close(&self) {
         self.end();
         let mut committed = self.committed.clone();
-        // Fails if the thread has ended, which is just as good.
+        // Fails only if the thread has ended, which closes the file too.
         let _ = committed.wait_for(|it| it.ended.is_some()).await;
     }
 
     fn end(&self) {
-        self.queue.pending().closed = true;
+        lock(&self.queue.pending).closed = true;
         self.queue.changed.notify_one();
     }
 }
@@ -166,7 +161,7 @@ impl Writer {
         let Self { database, queue, committed, progress } = self;
         let why: Arc<str> = loop {
             let (writes, submitted, last_event) = {
-                let waiting = queue.changed.wait_while(queue.pending(), |pending| {
+                let waiting = queue.changed.wait_while(lock(&queue.pending), |pending| {
                     pending.writes.is_empty() && !pending.closed
                 });
                 let mut pending = waiting.unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +173,7 @@ impl Writer {
             if let Err(error) = commit(&database, &writes) {
                 // Memory is now ahead of the disk, so no later response could be relied on.
                 tracing::error!(%error, "the store cannot be written");
-                break "the store cannot be written; the core's log says why".into();
+                break "the store cannot be written; see the core's log".into();
             }
             progress.send_modify(|it| it.last = it.last.max(last_event));
             committed.send_modify(|it| it.submitted = submitted);

@@ -59,7 +59,7 @@ impl EventKind {
 pub(crate) struct EventProgress {
     /// The number of the newest event; 0 before the first.
     pub(crate) last: i64,
-    /// No more will follow.
+    /// The core is stopping: no more events follow.
     pub(crate) closed: bool,
 }
 
@@ -164,11 +164,9 @@ impl EventLog {
 }
 
 impl Store {
-    pub(crate) fn publish(&self, kind: EventKind, details: serde_json::Value) {
+    pub(crate) fn publish(&self, kind: EventKind, details: &serde_json::Value) {
         let now = self.clock.unix_millis();
-        self.tables().events.publish(now, kind, &details);
-        // Taken by value, since callers build it for this call.
-        drop(details);
+        self.tables().events.publish(now, kind, details);
     }
 
     /// `None` if there is no such event, or it has been dropped.

@@ -22,16 +22,18 @@ pub(super) fn open(path: &Path) -> Result<Database> {
     let shown = path.display();
     let refused = |why: String| Error::new(ErrorKind::FailedPrecondition, why);
     let explain = |error: DatabaseError| match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            refused(format!("the store `{shown}` is in use by another process"))
-        }
+        DatabaseError::DatabaseAlreadyOpen => refused(format!(
+            "the store `{shown}` is in use by another process; stop that process first"
+        )),
         error => refused(format!("the store `{shown}` cannot be opened: {error}")),
     };
     if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
         create(path)
             .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
     }
-    if std::fs::metadata(path)?.len() > 0 {
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| refused(format!("cannot read `{shown}`: {error}")))?;
+    if metadata.len() > 0 {
         match redb::ReadOnlyDatabase::open(path) {
             // A file that was not closed is repaired when it is opened.
             Ok(_) | Err(DatabaseError::RepairAborted) => {}
@@ -87,8 +89,8 @@ fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
         Ok(None) => Ok(Content::Empty),
         Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
         Ok(Some(version)) => refused(format!(
-            "the store `{shown}` has version {version}, written by a newer program; this one \
-             reads versions up to {VERSION}"
+            "the store `{shown}` has version {version}, and this program reads versions up to \
+             {VERSION}; upgrade this program"
         )),
         Err(error) => refused(format!("`{shown}` is not a store of a Gofer core: {error}")),
     }

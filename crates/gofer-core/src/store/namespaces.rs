@@ -50,7 +50,7 @@ impl Store {
         let mut tables = self.tables();
         let Tables { namespaces, events, journal, .. } = &mut *tables;
         let Entry::Vacant(free) = namespaces.entry(id) else {
-            return Err(Status::already_exists("there already is a namespace with this id"));
+            return Err(Status::already_exists("a namespace with this id already exists"));
         };
         let namespace = proto::Namespace {
             id: free.key().clone(),

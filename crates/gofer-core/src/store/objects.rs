@@ -96,9 +96,8 @@ impl Store {
         let (pipeline, run) = tables.owner(of)?;
         let is_new = !pipeline.objects.contains_key(&(run, key.clone()));
         if !is_new && !force {
-            return Err(Status::already_exists(format!(
-                "there already is an object `{key}`; `force` replaces it"
-            )));
+            let why = format!("an object `{key}` already exists; set `force` to replace it");
+            return Err(Status::already_exists(why));
         }
         let count = pipeline.objects_of(run).count();
         let mut removed = Vec::new();
@@ -106,9 +105,8 @@ impl Store {
             let oldest = pipeline.objects_of(0).min_by_key(|it| it.created);
             removed.extend(oldest.map(|it| (0, it.key.clone())));
         } else if is_new && count >= RUN_OBJECTS {
-            return Err(Status::resource_exhausted(format!(
-                "the run has {RUN_OBJECTS} objects; no more are accepted"
-            )));
+            let why = format!("a run may have at most {RUN_OBJECTS} objects; delete one first");
+            return Err(Status::resource_exhausted(why));
         }
         let evicted = removed.first().map(|(_, key): &(i64, String)| key.clone());
         // The objects of older runs.

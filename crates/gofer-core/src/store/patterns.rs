@@ -35,8 +35,9 @@ impl Patterns {
     #[cfg(feature = "store")]
     pub(super) fn restore(patterns: &[String]) -> Self {
         let compiled = patterns.iter().filter_map(|pattern| {
+            let ignoring = "ignoring an invalid stored namespace pattern";
             compile(pattern, usize::MAX)
-                .inspect_err(|error| tracing::warn!(pattern, %error, "a pattern matches nothing"))
+                .inspect_err(|error| tracing::warn!(pattern, %error, "{ignoring}"))
                 .ok()
         });
         Self(compiled.collect())

@@ -10,7 +10,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::objects::Objects;
-use super::queue::{UnfinishedRuns, cut_short, dequeue};
+use super::queue::{UnfinishedRuns, dequeue, end_early};
 use super::runs::Ending;
 use super::secrets::Secrets;
 use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
@@ -19,6 +19,7 @@ use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
 use gofer_proto::{self, Pipeline, PipelineConfig, PipelineMetadata, UserPipelineConfig};
 
+#[derive(Default)]
 pub(super) struct PipelineTable {
     pub(super) metadata: PipelineMetadata,
     pub(super) configs: BTreeMap<i64, PipelineConfig>,
@@ -34,16 +35,7 @@ pub(super) struct PipelineTable {
 
 impl PipelineTable {
     pub(super) fn new(metadata: PipelineMetadata) -> Self {
-        Self {
-            metadata,
-            configs: BTreeMap::new(),
-            runs: VecDeque::new(),
-            unfinished: UnfinishedRuns::default(),
-            last_run: 0,
-            subscriptions: BTreeMap::new(),
-            objects: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-        }
+        Self { metadata, ..Self::default() }
     }
 
     /// The configuration that new runs use.
@@ -122,7 +114,7 @@ impl Store {
         if let Some(queue) = queue {
             // It may allow more parallelism than the one before.
             queue.enqueue(pipeline);
-            self.run_waits.notify_one();
+            self.run_queued.notify_one();
         }
         Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
     }
@@ -206,7 +198,7 @@ impl Store {
         let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
         let Tables { events, journal, queue, .. } = &mut *tables;
         dequeue(queue, &removed);
-        cut_short(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
+        end_early(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
         tables.journal.remove_pipeline(&removed.metadata.namespace, id);
         removed.configs.values().for_each(|it| tables.journal.remove_config(it));
         removed.runs.iter().for_each(|it| tables.journal.remove_run(it));

@@ -160,9 +160,9 @@ impl Store {
         queue.as_mut()?.next(namespaces, journal)
     }
 
-    /// Waits until there may be a next run. For one waiter at a time.
-    pub(crate) async fn run_waits(&self) {
-        self.run_waits.notified().await;
+    /// Waits until a run may have been queued. For one waiter at a time.
+    pub(crate) async fn run_queued(&self) {
+        self.run_queued.notified().await;
     }
 
     /// Records that the execution of a run is over. `ending` counts unless the run has been ended
@@ -184,7 +184,7 @@ impl Store {
             }
             queue.enqueue(pipeline);
         }
-        self.run_waits.notify_one();
+        self.run_queued.notify_one();
     }
 
     /// Ends all runs that are being executed; waiting ones stay pending.
@@ -207,7 +207,7 @@ impl Store {
 
 /// Ends one run of a pipeline early, or with `None` all. Returns the numbers of those that were not
 /// complete.
-pub(super) fn cut_short(
+pub(super) fn end_early(
     pipeline: &mut PipelineTable,
     which: Option<i64>,
     now: i64,

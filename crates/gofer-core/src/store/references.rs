@@ -39,27 +39,28 @@ impl Store {
     ) -> Result<HashMap<String, String>, Status> {
         let Subscription { namespace, pipeline, settings, .. } = subscription;
         let value = |(key, setting): (&String, &String)| {
+            // The reference is shown, never the value.
+            let problem = |problem| {
+                let which = format!("the setting `{key}` refers to `{setting}`, which {problem}");
+                Status::failed_precondition(which)
+            };
+            let missing =
+                || problem("does not exist or is not available to this namespace; create it first");
             let value = match reference(setting) {
-                None => Some(setting.clone()),
+                None => setting.clone(),
                 Some((ReferenceKind::PipelineSecret, name)) => {
                     let of = Holder::Pipeline { namespace, pipeline };
-                    self.secret(of, name).ok().map(|(_, secret)| secret)
+                    self.secret(of, name).map_err(|_| missing())?.1
                 }
                 Some((ReferenceKind::GlobalSecret, name)) => {
-                    self.global_secret_for(namespace, name)
+                    self.global_secret_for(namespace, name).ok_or_else(missing)?
                 }
                 Some((ReferenceKind::PipelineObject, name)) => {
                     let of = Owner { namespace, pipeline, run: None };
-                    let content = self.object(of, name).ok();
-                    content.and_then(|content| String::from_utf8(content.into()).ok())
+                    let content = self.object(of, name).map_err(|_| missing())?;
+                    String::from_utf8(content.into()).map_err(|_| problem("is not UTF-8 text"))?
                 }
             };
-            let value = value.ok_or_else(|| {
-                Status::failed_precondition(format!(
-                    "the setting `{key}` refers to a secret or an object (`{setting}`) that is \
-                     not there, or not for this pipeline"
-                ))
-            })?;
             Ok((key.clone(), value))
         };
         settings.iter().map(value).collect()

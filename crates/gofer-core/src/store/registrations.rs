@@ -1,13 +1,11 @@
 //! What is needed to start each installed extension again. The events about it are published by the
 //! callers.
 
-use std::collections::btree_map::Entry;
-
 use tonic::Status;
 
 use super::{Store, Tables};
 use gofer_proto::ExtensionRegistration;
-use gofer_proto::extension_registration::ExtensionStatus;
+use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Store {
     pub(crate) fn put_registration(
@@ -16,17 +14,14 @@ impl Store {
     ) -> Result<(), Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
-        match registrations.entry(registration.name.clone()) {
-            Entry::Vacant(free) => {
-                journal.put_registration(&registration)?;
-                free.insert(registration);
-                Ok(())
-            }
-            Entry::Occupied(taken) => Err(Status::already_exists(format!(
-                "an extension named `{}` is already installed",
-                taken.key()
-            ))),
+        let name = registration.name.clone();
+        if registrations.contains_key(&name) {
+            let why = format!("an extension named `{name}` is already installed");
+            return Err(Status::already_exists(why));
         }
+        journal.put_registration(&registration)?;
+        registrations.insert(name, registration);
+        Ok(())
     }
 
     /// Replaces the registration of an installed extension.
@@ -38,7 +33,7 @@ impl Store {
         let Tables { registrations, journal, .. } = &mut *tables;
         let place = registrations
             .get_mut(&registration.name)
-            .ok_or_else(|| no_registration(&registration.name))?;
+            .ok_or_else(|| not_installed(&registration.name))?;
         journal.put_registration(&registration)?;
         *place = registration;
         Ok(())
@@ -53,24 +48,24 @@ impl Store {
         self.tables().registrations.values().cloned().collect()
     }
 
-    /// Removes and returns a registration, and ends the subscriptions to it.
-    pub(crate) fn remove_registration(&self, name: &str) -> Result<ExtensionRegistration, Status> {
+    /// Removes a registration, and ends the subscriptions to it.
+    pub(crate) fn remove_registration(&self, name: &str) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
-        let removed = tables.registrations.remove(name).ok_or_else(|| no_registration(name))?;
+        tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
         tables.journal.remove_registration(name);
         tables.end_subscriptions(now, name);
-        Ok(removed)
+        Ok(())
     }
 
     pub(crate) fn set_registration_status(
         &self,
         name: &str,
-        status: ExtensionStatus,
+        status: Registered,
     ) -> Result<(), Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
-        let registration = registrations.get_mut(name).ok_or_else(|| no_registration(name))?;
+        let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
         let mut changed = registration.clone();
         changed.set_status(status);
         journal.put_registration(&changed)?;
@@ -79,6 +74,6 @@ impl Store {
     }
 }
 
-pub(super) fn no_registration(name: &str) -> Status {
+pub(crate) fn not_installed(name: &str) -> Status {
     Status::not_found(format!("no extension named `{name}` is installed"))
 }

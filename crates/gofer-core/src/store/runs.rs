@@ -6,7 +6,7 @@ use tokio::sync::broadcast;
 use tonic::Status;
 
 use super::pipelines::{PipelineTable, variables};
-use super::queue::cut_short;
+use super::queue::end_early;
 use super::{
     EventKind, EventLog, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace,
     no_pipeline, or_default,
@@ -98,7 +98,7 @@ impl PipelineTable {
         self.runs.get_mut(place)
     }
 
-    /// Makes room for one more run. Runs that are not complete are kept.
+    /// Removes the oldest complete run if there is no room for one more.
     fn forget_oldest_run(&mut self, journal: &mut Journal) -> Result<(), Status> {
         if self.runs.len() < RUNS_PER_PIPELINE {
             return Ok(());
@@ -106,8 +106,8 @@ impl PipelineTable {
         let over = self.runs.iter().position(|run| run.state() == RunState::Complete);
         let Some(oldest) = over.and_then(|place| self.runs.remove(place)) else {
             return Err(Status::resource_exhausted(format!(
-                "the pipeline `{}/{}` has {RUNS_PER_PIPELINE} runs that are not complete, and \
-                 accepts no more until one is; cancel some, or allow it more parallelism",
+                "the pipeline `{}/{}` has reached the limit of {RUNS_PER_PIPELINE} incomplete \
+                 runs; cancel some or raise its `parallelism`",
                 self.metadata.namespace, self.metadata.id
             )));
         };
@@ -154,13 +154,12 @@ impl Store {
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         if flags.ignores_runs {
             return Err(Status::failed_precondition(
-                "the server is not starting runs at the moment; ToggleEventIngress allows them again",
+                "starting runs is turned off; call ToggleEventIngress to turn it on",
             ));
         }
         if pipeline.metadata.state() != PipelineState::Active {
-            return Err(Status::failed_precondition(format!(
-                "the pipeline `{namespace}/{id}` is disabled"
-            )));
+            let why = format!("the pipeline `{namespace}/{id}` is disabled; enable it first");
+            return Err(Status::failed_precondition(why));
         }
         let Some(live) = pipeline.live() else {
             return Err(Status::failed_precondition(format!(
@@ -188,7 +187,7 @@ impl Store {
             journal.put_run(&pending);
             pipeline.runs.push_back(pending.clone());
             queue.wait(pipeline, pending.id);
-            self.run_waits.notify_one();
+            self.run_queued.notify_one();
         } else {
             let mut run = pending.clone();
             end(&mut run, now, &Ending::success(), events, journal);
@@ -210,7 +209,7 @@ impl Store {
         run: i64,
         by: Reason,
     ) -> Result<(), Status> {
-        if self.cut_runs_short(namespace, id, Some(run), by)?.is_empty() {
+        if self.cancel_unfinished(namespace, id, Some(run), by)?.is_empty() {
             return Err(Status::failed_precondition(format!(
                 "run {run} of the pipeline `{}/{id}` is already complete",
                 or_default(namespace)
@@ -226,10 +225,10 @@ impl Store {
         id: &str,
         by: Reason,
     ) -> Result<Vec<i64>, Status> {
-        self.cut_runs_short(namespace, id, None, by)
+        self.cancel_unfinished(namespace, id, None, by)
     }
 
-    fn cut_runs_short(
+    fn cancel_unfinished(
         &self,
         namespace: &str,
         id: &str,
@@ -246,7 +245,7 @@ impl Store {
             pipeline.run(run)?;
         }
         let ending = Ending::cancelled(by);
-        Ok(cut_short(pipeline, which, now, &ending, (events, journal, queue)))
+        Ok(end_early(pipeline, which, now, &ending, (events, journal, queue)))
     }
 
     pub(crate) fn run(&self, namespace: &str, pipeline: &str, id: i64) -> Result<Run, Status> {

@@ -1,12 +1,12 @@
 //! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the store
 //! that only its owner can read.
 
-use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::certificates::random_key;
 use crate::files;
 use gofer_sdk::{Error, ErrorKind, Result};
 
@@ -24,12 +24,17 @@ impl Seal {
 
     /// With the key in this file, which is created if there is none.
     pub(super) fn from_file(path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == NotFound => create_key(path)?,
-            text => text?,
-        };
+        let shown = path.display();
+        if !path.exists() {
+            let key = random_key().map_err(|it| Error::internal(it.message().to_owned()))?;
+            // If another process is faster, its key is the one that counts.
+            files::create(path, format!("{key}\n").as_bytes(), 0o600)
+                .map_err(|error| Error::internal(format!("cannot create `{shown}`: {error}")))?;
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::internal(format!("cannot read `{shown}`: {error}")))?;
         let key = key_from_hex(text.trim()).ok_or_else(|| {
-            let why = format!("`{}` must hold a key: 64 hexadecimal digits", path.display());
+            let why = format!("`{shown}` must hold a key: 64 hexadecimal digits");
             Error::new(ErrorKind::FailedPrecondition, why)
         })?;
         Self::new(&key)
@@ -54,15 +59,6 @@ impl Seal {
         let text = self.key.open_in_place(once, Aad::from(place), &mut text).ok()?;
         Some(text.to_vec())
     }
-}
-
-/// Makes a key and stores it in a file.
-fn create_key(path: &Path) -> Result<String> {
-    let key = super::super::certificates::random_key()
-        .map_err(|status| Error::internal(status.message().to_owned()))?;
-    let created = files::create(path, format!("{key}\n").as_bytes(), 0o600)?;
-    // If another process was faster, its key is the one that counts.
-    if created { Ok(key) } else { Ok(std::fs::read_to_string(path)?) }
 }
 
 /// 64 hexadecimal digits as a key.

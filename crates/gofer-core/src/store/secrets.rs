@@ -92,9 +92,8 @@ impl Store {
         };
         let mut tables = self.tables();
         if tables.secrets(of)?.contains_key(&key) && !force {
-            return Err(Status::already_exists(format!(
-                "there already is a secret `{key}`; `force` replaces it"
-            )));
+            let why = format!("a secret `{key}` already exists; set `force` to replace it");
+            return Err(Status::already_exists(why));
         }
         let secret = Secret {
             namespace: namespace.to_owned(),

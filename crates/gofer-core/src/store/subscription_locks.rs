@@ -5,11 +5,12 @@
 //! store with that of the other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::OwnedMutexGuard;
 
 use super::Store;
+use crate::sync::lock;
 use gofer_proto as proto;
 
 /// Namespace, pipeline, extension, label.
@@ -28,8 +29,7 @@ pub(crate) struct SubscriptionGuard {
 
 impl SubscriptionLocks {
     fn table(&self) -> MutexGuard<'_, HashMap<Key, Arc<tokio::sync::Mutex<()>>>> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tonic::Status;
 
-use super::registrations::no_registration;
+use super::registrations::not_installed;
 use super::{EventKind, Store, Tables, or_default};
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
@@ -21,7 +21,7 @@ impl Store {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
         if !tables.registrations.contains_key(&subscription.name) {
-            return Err(no_registration(&subscription.name));
+            return Err(not_installed(&subscription.name));
         }
         let details = subscription_details(&subscription);
         tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
@@ -67,14 +67,13 @@ impl Store {
             .collect()
     }
 
-    /// Removes and returns a subscription.
     pub(crate) fn remove_subscription(
         &self,
         namespace: &str,
         pipeline: &str,
         extension: &str,
         label: &str,
-    ) -> Result<Subscription, Status> {
+    ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
         let table = tables.pipeline_mut(namespace, pipeline)?;
@@ -84,13 +83,7 @@ impl Store {
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         tables.journal.remove_subscription(&removed);
         tables.publish_unsubscription(now, &removed);
-        Ok(removed)
-    }
-
-    /// Removes and returns all subscriptions to an extension.
-    pub(crate) fn remove_subscriptions_of_extension(&self, extension: &str) -> Vec<Subscription> {
-        let now = self.clock.unix_millis();
-        self.tables().end_subscriptions(now, extension)
+        Ok(())
     }
 
     /// `reason` is a sentence; the kind of the reason follows from the status.
@@ -119,7 +112,7 @@ impl Store {
 }
 
 impl Tables {
-    pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) -> Vec<Subscription> {
+    pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) {
         let mut removed = Vec::new();
         for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
             pipeline.subscriptions.retain(|(of, _), subscription| {
@@ -134,7 +127,6 @@ impl Tables {
             self.journal.remove_subscription(subscription);
             self.publish_unsubscription(now, subscription);
         }
-        removed
     }
 
     pub(super) fn publish_unsubscription(&mut self, now: i64, subscription: &Subscription) {

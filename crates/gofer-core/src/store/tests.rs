@@ -300,7 +300,7 @@ async fn records_carry_the_time_of_the_clock() {
 async fn events_are_read_from_any_number_in_either_direction() {
     let store = store();
     for _ in 0..4 {
-        store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+        store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
     }
     let ids = |events: Vec<proto::Event>| events.iter().map(|it| it.id).collect::<Vec<_>>();
     assert_eq!(ids(store.events_after(0, 2)), [1, 2]);
@@ -320,7 +320,7 @@ async fn only_the_newest_events_are_kept_and_numbers_go_on() {
     let store = store();
     store.tables().events = EventLog::new(3);
     for _ in 0..5 {
-        store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+        store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
     }
     let ids: Vec<_> = store.events_after(0, 9).iter().map(|it| it.id).collect();
     assert_eq!(ids, [3, 4, 5]);
@@ -336,7 +336,7 @@ async fn a_waiter_for_an_event_is_woken() {
         progress.wait_for(|it| it.last > last).await.map(|it| it.last).unwrap()
     });
     tokio::task::yield_now().await;
-    store.publish(EventKind::ExtensionEnabled, serde_json::json!({}));
+    store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
     assert_eq!(waiting.await.unwrap(), last + 1);
 }
 
@@ -599,4 +599,8 @@ async fn settings_that_refer_to_something_are_resolved() {
     assert_eq!(resolved("pipeline_secret{{ pace }}").unwrap(), "5m");
     assert_eq!(resolved("pipeline_object{{pace}}").unwrap(), "7m");
     refused(resolved("global_secret{{ pace }}"), Code::FailedPrecondition, "`every` refers to");
+    store
+        .put_object(owner, "binary".to_owned(), bytes::Bytes::from_static(b"\xff"), false)
+        .unwrap();
+    refused(resolved("pipeline_object{{ binary }}"), Code::FailedPrecondition, "UTF-8");
 }

@@ -165,8 +165,8 @@ async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_like_a
     further_runs(&core, "default/nightly", 2).await;
 
     // Gofer goes away and comes back at an address that the container reaches.
-    core.go_away().await;
-    core.come_back().await.unwrap();
+    core.close_api().await;
+    core.reopen_api().await.unwrap();
     further_runs(&core, "default/nightly", 2).await;
 
     within(docker.kill_container(&third, None::<KillContainerOptions>)).await.unwrap();
@@ -244,7 +244,7 @@ struct Written(Arc<Mutex<Vec<String>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Written {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "gofer_sdk::container" {
+        if event.metadata().target() == "gofer_core::container" {
             let mut line = Line(String::new());
             event.record(&mut line);
             self.0.lock().unwrap().push(line.0);
@@ -536,7 +536,9 @@ async fn if_no_engine_answers_the_error_lists_what_was_tried_and_what_to_do() {
         .unwrap();
     let refused = within(core.install_image("a", "interval:1", NO_SETTINGS)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
-    for part in ["unix:///nonexistent/docker.sock", "DOCKER_HOST", "exec:<path>"] {
+    for part in
+        ["unix:///nonexistent/docker.sock", "Start Docker or Podman", "DOCKER_HOST", "exec:<path>"]
+    {
         assert!(refused.to_string().contains(part), "{refused}");
     }
     within(core.stop()).await;

@@ -66,10 +66,10 @@ fn methods() -> Vec<&'static str> {
 }
 
 #[track_caller]
-fn refused<T>(outcome: Result<T, Status>, code: Code, telling: &str) {
+fn refused<T>(outcome: Result<T, Status>, code: Code, expected: &str) {
     let status = outcome.err().expect("must be refused");
     assert_eq!(status.code(), code, "{status}");
-    assert!(status.message().contains(telling), "{status}");
+    assert!(status.message().contains(expected), "{status}");
 }
 
 async fn token(core: &Core, kind: Kind, namespaces: &[&str], expires: &str) -> String {
@@ -140,15 +140,15 @@ async fn without_a_valid_token_only_two_methods_respond() {
     let core = Core::on_loopback().await.unwrap();
     let caller = Caller::of(&core).await;
     for method in methods() {
-        for (caller, telling) in
-            [(caller.clone(), "authorization"), (caller.with("wrong"), "not valid here")]
+        for (caller, expected) in
+            [(caller.clone(), "authorization"), (caller.with("wrong"), "unknown token")]
         {
             let outcome = caller.call(method).await;
             if WITHOUT_TOKEN.contains(&method) {
                 let answered = outcome.err().map_or(Code::Ok, |status| status.code());
                 assert_ne!(answered, Code::Unauthenticated, "{method}");
             } else {
-                refused(outcome, Code::Unauthenticated, telling);
+                refused(outcome, Code::Unauthenticated, expected);
             }
         }
     }
@@ -156,7 +156,7 @@ async fn without_a_valid_token_only_two_methods_respond() {
 }
 
 #[tokio::test]
-async fn missing_methods_name_themselves_and_all_others_are_implemented() {
+async fn errors_name_the_methods_that_are_missing_and_all_others_are_implemented() {
     let core = Core::on_loopback().await.unwrap();
     let caller = Caller::of(&core).await.with(core.token());
     for method in methods() {
@@ -198,12 +198,12 @@ async fn an_expired_a_disabled_and_a_deleted_token_are_refused() {
     api.enable_token(proto::EnableTokenRequest { token: token.clone() }).await.unwrap();
     caller.call("ListExtensions").await.unwrap();
     api.delete_token(proto::DeleteTokenRequest { token }).await.unwrap();
-    refused(caller.call("ListExtensions").await, Code::Unauthenticated, "not valid here");
+    refused(caller.call("ListExtensions").await, Code::Unauthenticated, "unknown token");
     core.stop().await;
 }
 
 #[tokio::test]
-async fn a_client_works_in_its_namespaces_and_manages_nothing() {
+async fn a_client_token_gives_access_to_its_namespaces_and_to_no_management() {
     let core = Core::on_loopback().await.unwrap();
     let token = token(&core, Kind::Client, &["team-.*"], "").await;
     let caller = Caller::of(&core).await.with(&token);
@@ -287,11 +287,7 @@ async fn a_disabled_pipeline_and_a_server_that_ignores_runs_refuse_them() {
     api.enable_pipeline(enable).await.unwrap();
     let toggle = proto::ToggleEventIngressRequest {};
     assert!(api.toggle_event_ingress(toggle).await.unwrap().into_inner().value);
-    refused(
-        api.start_run(start("", "nightly")).await,
-        Code::FailedPrecondition,
-        "not starting runs",
-    );
+    refused(api.start_run(start("", "nightly")).await, Code::FailedPrecondition, "turned off");
     assert!(!api.toggle_event_ingress(toggle).await.unwrap().into_inner().value);
     api.start_run(start("", "nightly")).await.unwrap();
     core.stop().await;
@@ -333,7 +329,11 @@ async fn nothing_is_subscribed_that_does_not_exist() {
     refused(refusal, Code::NotFound, "`absent`");
     let refusal =
         api.create_pipeline_extension_subscription(subscribe("pipeline_secret{{ pace }}")).await;
-    refused(refusal, Code::FailedPrecondition, "`every` refers to a secret");
+    refused(
+        refusal,
+        Code::FailedPrecondition,
+        "`every` refers to `pipeline_secret{{ pace }}`, which",
+    );
     core.stop().await;
 }
 
@@ -405,14 +405,14 @@ async fn deleting_a_pipeline_ends_its_subscriptions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disabled_subscription_rests_until_it_is_enabled() {
+async fn a_disabled_subscription_starts_no_runs_until_it_is_enabled() {
     let (core, metronome) = with_metronome().await;
     let mut api = core.client().api();
     api.create_pipeline_extension_subscription(subscribe("10m")).await.unwrap();
     let disable = of_tick!(DisablePipelineExtensionSubscriptionRequest);
     api.disable_pipeline_extension_subscription(disable).await.unwrap();
     assert_eq!(stored(&core).await.unwrap().status(), State::Disabled);
-    // A restart does not wake it.
+    // A restart does not enable it.
     metronome.restart().await.unwrap();
     core.elapse(hours(1)).await;
     assert!(core.runs("nightly").is_empty());

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::caller::Caller;
 use bytes::{Buf, BufMut, Bytes};
@@ -17,8 +18,9 @@ use protox::prost::Message as _;
 use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, Value,
 };
+use tokio::sync::Notify;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::tokio_stream::{self, StreamExt as _};
+use tonic::codegen::tokio_stream::{self, Stream, StreamExt as _};
 use tonic::{Code, Request, Status};
 
 /// What a method requires of its caller.
@@ -239,9 +241,17 @@ async fn call_of(
     method: &str,
     request: Bytes,
 ) -> Result<(), Status> {
+    call_with(service, caller, method, tokio_stream::once(request)).await
+}
+
+async fn call_with(
+    service: &str,
+    caller: &Caller,
+    method: &str,
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<(), Status> {
     let path = PathAndQuery::try_from(format!("/{service}/{method}")).unwrap();
     let mut grpc = tonic::client::Grpc::new(caller.clone());
-    let messages = tokio_stream::once(request);
     let mut answers = grpc.streaming(Request::new(messages), path, Raw).await?.into_inner();
     while let Some(answer) = answers.next().await {
         answer?;
@@ -399,6 +409,62 @@ async fn the_cores_own_methods_allow_exactly_the_right_callers() {
                 expected(requires, kind).unwrap_or(allowed),
                 "{method} by {kind:?}"
             );
+        }
+    }
+    core.stop().await;
+}
+
+/// A caller can begin a call with a valid token, and send the message when it no longer is.
+#[tokio::test]
+async fn a_token_that_is_revoked_before_the_message_arrives_gives_no_access() {
+    let core = core().await;
+    let caller = Caller::of(&core).await;
+    let mut api = core.client().api();
+    let inputs: HashMap<_, _> =
+        methods().iter().map(|it| (it.name().to_owned(), it.input())).collect();
+    // One of each kind: immediate, awaited, streaming, and the core's own.
+    for (service, method) in [
+        ("proto.Gofer", "CreateToken"),
+        ("proto.Gofer", "UninstallExtension"),
+        ("proto.Gofer", "ListEvents"),
+        ("proto.Gofer", "RunExtensionInstaller"),
+        ("proto.Gofer", "RunPipelineConfigurator"),
+        ("gofer_sdk.embedded.EmbeddedCore", "UpdateExtension"),
+    ] {
+        let request = inputs
+            .get(method)
+            .map_or_else(Bytes::new, |of| request(of, ("namespace_id", "here"), "nothing"));
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let mut tokens = Vec::new();
+        let mut calls = Vec::new();
+        for _ in 0..3 {
+            let token = token(&core, TokenKind::Management, &[], "").await;
+            let (caller, begun_too, go_on) =
+                (caller.with(&token), Arc::clone(&begun), Arc::clone(&go_on));
+            let messages = tokio_stream::once(request.clone()).then(move |request| {
+                let (begun, go_on) = (Arc::clone(&begun_too), Arc::clone(&go_on));
+                async move {
+                    let go_on = go_on.notified();
+                    begun.notify_one();
+                    go_on.await;
+                    request
+                }
+            });
+            calls.push(tokio::spawn(
+                async move { call_with(service, &caller, method, messages).await },
+            ));
+            begun.notified().await;
+            tokens.push(token);
+        }
+        // Answered on the same connection after the headers of the calls have arrived.
+        caller.with(core.token()).call("ListExtensions").await.unwrap();
+        let [disabled, deleted, _kept] = &tokens[..] else { panic!() };
+        api.disable_token(proto::DisableTokenRequest { token: disabled.clone() }).await.unwrap();
+        api.delete_token(proto::DeleteTokenRequest { token: deleted.clone() }).await.unwrap();
+        go_on.notify_waiters();
+        for (call, revoked) in calls.into_iter().zip([true, true, false]) {
+            let outcome = call.await.unwrap().map_or_else(|it| it.code(), |()| Code::Ok);
+            assert_eq!(outcome == Code::Unauthenticated, revoked, "{method}: {outcome:?}");
         }
     }
     core.stop().await;

@@ -9,10 +9,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::files::Directory;
+use crate::metronome;
 use gofer_core::{Core, NO_SETTINGS};
 use gofer_proto as proto;
 use tonic::Code;
@@ -28,23 +30,6 @@ const STORES: usize = 8;
 
 /// Concurrent loads, each with its own pipeline and names.
 const LOADS: usize = 8;
-
-/// A directory that is removed with its content.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gofer-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Prints one whole line: what is printed is acknowledged.
 fn acknowledge(line: &str) {
@@ -137,14 +122,14 @@ async fn load(core: Core, n: usize) {
 
 /// Whether something that is created and deleted again exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum There {
+enum Expected {
     Yes,
     /// It was being deleted.
     Maybe,
     No,
 }
 
-impl There {
+impl Expected {
     fn parse(what: &str) -> Self {
         match what.split_once('-') {
             None => Self::Yes,
@@ -170,8 +155,8 @@ impl There {
 #[derive(Default)]
 struct Acknowledged {
     configs: BTreeMap<usize, i64>,
-    namespaces: BTreeMap<String, There>,
-    tokens: BTreeMap<String, There>,
+    namespaces: BTreeMap<String, Expected>,
+    tokens: BTreeMap<String, Expected>,
     /// By load and number: the name that it was started with.
     runs: BTreeMap<(usize, i64), String>,
     events: BTreeMap<i64, String>,
@@ -194,10 +179,10 @@ impl Acknowledged {
                 self.configs.insert(load, version);
             }
             "namespace" | "doomed-namespace" | "no-namespace" => {
-                self.namespaces.insert(rest.to_owned(), There::parse(what));
+                self.namespaces.insert(rest.to_owned(), Expected::parse(what));
             }
             "token" | "doomed-token" | "no-token" => {
-                self.tokens.insert(rest.to_owned(), There::parse(what));
+                self.tokens.insert(rest.to_owned(), Expected::parse(what));
             }
             "run" => {
                 let (load, id, name) = numbers();
@@ -209,7 +194,7 @@ impl Acknowledged {
                 // Followers begin with the oldest event, so most are received again.
                 assert!(known.is_none_or(|known| known == details), "event {id} has changed");
             }
-            _ => panic!("the core under test says: {line}"),
+            _ => panic!("unexpected output: {line}"),
         }
     }
 
@@ -225,13 +210,13 @@ impl Acknowledged {
             };
             api.get_pipeline_config(request).await.expect("an acknowledged configuration");
         }
-        for (id, there) in &self.namespaces {
+        for (id, expected) in &self.namespaces {
             let found = api.get_namespace(proto::GetNamespaceRequest { id: id.clone() }).await;
-            there.check("namespace", &found);
+            expected.check("namespace", &found);
         }
-        for (token, there) in &self.tokens {
+        for (token, expected) in &self.tokens {
             let found = api.get_token(proto::GetTokenRequest { token: token.clone() }).await;
-            there.check("token", &found);
+            expected.check("token", &found);
         }
         // No half-finished changes: events have no gaps, and each run has exactly its two.
         let mut events = core.client().events().await.unwrap();
@@ -264,7 +249,7 @@ impl Acknowledged {
         for id in self.namespaces.keys() {
             assert!(namespaces.contains(id), "the event of {id} is lost");
         }
-        assert_eq!(started, completed, "a run by halves");
+        assert_eq!(started, completed, "a half-recorded run");
         let mut found = BTreeSet::new();
         for load in 0..LOADS {
             let pipeline = format!("pipeline-{load}");
@@ -340,12 +325,11 @@ fn kill_repeatedly(store: usize) -> usize {
 async fn extensions_and_their_subscriptions_are_restored() {
     let directory = Directory::new("extensions");
     let store = directory.0.join("store.redb");
-    let program =
-        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/interval");
+    let program = metronome::program();
     let start = || Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start();
     let core = start().await.unwrap();
     let config = [("min_interval", "1s")];
-    let extension = core.install_program("interval", &program, config).await.unwrap();
+    let extension = core.install_program("metronome", &program, config).await.unwrap();
     core.install_program("idle", &program, NO_SETTINGS).await.unwrap();
     extension.subscribe("default/nightly", "often", [("every", "1s")]).await.unwrap();
     let mut api = core.client().api();
@@ -359,7 +343,7 @@ async fn extensions_and_their_subscriptions_are_restored() {
     let core = start().await.unwrap();
     let until = Instant::now() + Duration::from_secs(5 * 60);
     while core.runs("nightly").len() < runs + 2 {
-        assert!(Instant::now() < until, "it does not tick again");
+        assert!(Instant::now() < until, "it starts no runs");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut api = core.client().api();

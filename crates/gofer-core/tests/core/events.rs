@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[allow(dead_code, unreachable_pub, reason = "another test file uses the rest")]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -137,7 +136,7 @@ async fn a_follower_whose_connection_breaks_again_and_again_sees_each_event_once
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_once() {
+async fn a_follower_sees_each_event_once_however_often_the_api_is_closed() {
     let core = Core::on_loopback().await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let mut starters = load(&core, {
@@ -151,8 +150,8 @@ async fn a_follower_of_a_core_that_goes_away_again_and_again_sees_each_event_onc
             for _ in 0..OUTAGES {
                 // Any instant will do.
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(20..200))).await;
-                core.go_away().await;
-                core.come_back().await.unwrap();
+                core.close_api().await;
+                core.reopen_api().await.unwrap();
             }
             done.store(true, Ordering::SeqCst);
         }

@@ -10,6 +10,7 @@
 )]
 
 mod caller;
+mod files;
 mod metronome;
 
 mod api;
@@ -18,4 +19,5 @@ mod authorization;
 mod durable;
 mod events;
 mod runs;
+mod streaming;
 mod supervision;

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::files::Directory;
 use gofer_core::{Core, CoreBuilder, seconds};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
@@ -66,23 +66,6 @@ const RUNNING: (RunState, RunStatus) = (RunState::Running, RunStatus::Unknown);
 const SUCCESSFUL: (RunState, RunStatus) = (RunState::Complete, RunStatus::Successful);
 const FAILED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Failed);
 const CANCELLED: (RunState, RunStatus) = (RunState::Complete, RunStatus::Cancelled);
-
-/// A directory that is removed with its content when this is dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("gofer-runs-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Each run takes ten seconds.
 fn ten_seconds() -> CoreBuilder {
@@ -171,7 +154,7 @@ async fn a_handler_is_given_the_run() {
     start(&core, "build", run).await;
     let run = receiver.recv().await.unwrap();
     assert_eq!((run.id(), run.pipeline()), (1, "default/build".into()));
-    assert_eq!((run.initiator(), run.reason()), ("harness (by hand)", "a commit was pushed"));
+    assert_eq!((run.initiator(), run.reason()), ("gofer-core (by hand)", "a commit was pushed"));
     assert_eq!(run.variables().collect::<Vec<_>>(), [("COMMIT", "c0ffee")]);
 }
 
@@ -304,7 +287,7 @@ async fn a_command_succeeds_with_exit_code_0_and_gets_the_run_in_its_environment
         "GOFER_NAMESPACE=default",
         "GOFER_PIPELINE=build",
         "GOFER_RUN_ID=1",
-        "GOFER_INITIATOR=harness (by hand)",
+        "GOFER_INITIATOR=gofer-core (by hand)",
         "GOFER_REASON=a commit was pushed",
     ] {
         assert!(environment.lines().any(|it| it == line), "{line} is missing:\n{environment}");
@@ -317,7 +300,7 @@ async fn a_command_succeeds_with_exit_code_0_and_gets_the_run_in_its_environment
 async fn a_failed_command_reports_its_exit_code_or_signal() {
     let core = Core::builder().run_command("sh", ["-c", "eval \"$HOW\""]).start().await.unwrap();
     pipeline(&core, "build", 0).await;
-    let cases = [("exit 7", "exit code 7"), ("kill -9 $$", "signal 9")];
+    let cases = [("exit 7", "exited with code 7"), ("kill -9 $$", "killed by signal 9")];
     for (id, (how, reported)) in (1..).zip(cases) {
         start(&core, "build", Run::because("of a test").variable("HOW", how)).await;
         let run = completed(&core, "build", id).await;
@@ -402,7 +385,7 @@ mod across_restarts {
 
     #[tokio::test]
     async fn runs_that_are_pending_when_a_core_stops_are_executed_by_the_next() {
-        let directory = Directory::new("stop");
+        let directory = Directory::new("runs-stop");
         let store = directory.0.join("store.redb");
         let never = |_| std::future::pending();
         let core = Core::builder()
@@ -482,7 +465,7 @@ mod across_restarts {
 
     #[tokio::test]
     async fn after_a_crash_running_runs_fail_and_pending_runs_are_executed() {
-        let directory = Directory::new("kill");
+        let directory = Directory::new("runs-kill");
         let store = directory.0.join("store.redb");
         run_until_the_third_runs_and_kill(&store);
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();

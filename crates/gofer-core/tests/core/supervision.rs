@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::files::write_script;
+use crate::metronome;
 use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS};
 use gofer_proto as proto;
 use gofer_proto::embedded;
@@ -23,12 +25,6 @@ const OFTEN: [(&str, &str); 1] = [("every", "100ms")];
 
 async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(TIMEOUT, future).await.expect("it hangs")
-}
-
-/// Built by `cargo test` together with the tests.
-fn interval() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().unwrap().parent().unwrap().join("examples/interval")
 }
 
 fn signal(process: u32, signal: &str) {
@@ -67,13 +63,13 @@ async fn runs(core: &Core, pipeline: &str, enough: usize) {
 struct Script(PathBuf);
 
 impl Script {
-    /// Runs `interval`, or fails while the file `broken` exists.
+    /// Runs the metronome, or fails while the file `broken` exists.
     fn breakable(name: &str) -> Self {
         let script = Self::directory(name);
         script.set(&format!(
             "[ -e '{}' ] && exit 3\nexec '{}'",
             script.broken().display(),
-            interval().display()
+            metronome::program().display()
         ));
         script
     }
@@ -92,14 +88,8 @@ impl Script {
         Self(directory)
     }
 
-    /// Written by another process: a child that is spawned by a test beside this one could inherit
-    /// the open file, and the program would be busy.
     fn set(&self, text: &str) {
-        let source = self.0.join("source");
-        std::fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
-        let mut install = Command::new("install");
-        install.args(["-m", "755"]).args([source, self.program()]);
-        assert!(install.status().unwrap().success());
+        write_script(&self.program(), text);
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -145,7 +135,7 @@ impl Drop for Script {
 #[tokio::test]
 async fn a_killed_extension_is_restarted_and_its_subscriptions_restored() {
     let core = core().await;
-    let extension = install(&core, "interval", &interval()).await;
+    let extension = install(&core, "metronome", &metronome::program()).await;
     within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     runs(&core, "default/nightly", 1).await;
     let killed = extension.process_id().unwrap();
@@ -163,7 +153,7 @@ async fn a_killed_extension_is_restarted_and_its_subscriptions_restored() {
         .await
         .unwrap();
     let state = &states.get_ref().extensions[0];
-    assert!(state.name == "interval" && state.restarts >= 1);
+    assert!(state.name == "metronome" && state.restarts >= 1);
     assert_eq!(state.state(), embedded::extension_state::State::Running);
     core.stop().await;
 }
@@ -176,9 +166,9 @@ async fn an_extension_that_hangs_is_killed_with_its_children_and_restarted() {
     // Only the first instance has a child.
     script.set(&format!(
         "if [ ! -e '{file}' ]; then\nsleep 1000 &\necho $! > '{file}.new'\nmv '{file}.new' '{file}'\nfi\nexec '{}'",
-        interval().display()
+        metronome::program().display()
     ));
-    let extension = install(&core, "interval", &script.program()).await;
+    let extension = install(&core, "metronome", &script.program()).await;
     within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     let child = script.process().await;
     assert!(is_running(child));
@@ -203,7 +193,7 @@ async fn an_extension_that_does_not_come_up_is_retried_and_does_not_delay_others
     let core = core().await;
     let script = Script::breakable("does-not-delay");
     let broken = install(&core, "broken", &script.program()).await;
-    let healthy = install(&core, "healthy", &interval()).await;
+    let healthy = install(&core, "healthy", &metronome::program()).await;
     within(broken.subscribe("default/one", "l", OFTEN)).await.unwrap();
     within(healthy.subscribe("default/two", "l", OFTEN)).await.unwrap();
     script.break_it();
@@ -260,7 +250,7 @@ async fn an_extension_that_is_restarting_can_be_disabled_enabled_and_uninstalled
 #[tokio::test]
 async fn an_update_takes_over_and_keeps_the_subscriptions() {
     let core = core().await;
-    let extension = install(&core, "interval", &interval()).await;
+    let extension = install(&core, "metronome", &metronome::program()).await;
     within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     let old = extension.process_id().unwrap();
     within(extension.update([("MIN_INTERVAL", "50ms")])).await.unwrap();
@@ -279,11 +269,11 @@ async fn an_update_takes_over_and_keeps_the_subscriptions() {
 #[tokio::test]
 async fn an_update_reports_how_many_subscriptions_the_new_one_refused() {
     let core = core().await;
-    let extension = install(&core, "interval", &interval()).await;
+    let extension = install(&core, "metronome", &metronome::program()).await;
     within(extension.subscribe("default/nightly", "often", OFTEN)).await.unwrap();
     within(extension.subscribe("default/nightly", "seldom", [("every", "1h")])).await.unwrap();
     let request = embedded::UpdateExtensionRequest {
-        name: "interval".to_owned(),
+        name: "metronome".to_owned(),
         variables: [("min_interval".to_owned(), "1m".to_owned())].into(),
         ..Default::default()
     };
@@ -311,7 +301,7 @@ async fn an_update_reports_how_many_subscriptions_the_new_one_refused() {
 #[tokio::test]
 async fn an_update_that_fails_leaves_the_old_extension_running() {
     let core = core().await;
-    let extension = install(&core, "interval", &interval()).await;
+    let extension = install(&core, "metronome", &metronome::program()).await;
     within(extension.subscribe("default/nightly", "l", OFTEN)).await.unwrap();
     let old = extension.process_id();
     let refused = within(extension.update([("min_interval", "soon")])).await.unwrap_err();
@@ -319,7 +309,7 @@ async fn an_update_that_fails_leaves_the_old_extension_running() {
     let script = Script::breakable("update");
     script.break_it();
     let mut request = embedded::UpdateExtensionRequest {
-        name: "interval".to_owned(),
+        name: "metronome".to_owned(),
         image: format!("exec:{}", script.program().display()),
         ..Default::default()
     };
@@ -352,8 +342,10 @@ async fn a_stop_leaves_no_orphans_even_of_extensions_that_are_restarting() {
     let script = Script::breakable("stop");
     // Unique on the machine: the program may be running several times.
     let name = format!("restarting-at-the-stop-{}", std::process::id());
-    let (one, other) =
-        (install(&core, "one", &interval()).await, install(&core, &name, &script.program()).await);
+    let (one, other) = (
+        install(&core, "one", &metronome::program()).await,
+        install(&core, &name, &script.program()).await,
+    );
     let processes = [one.process_id().unwrap(), other.process_id().unwrap()];
     script.break_it();
     signal(processes[1], "KILL");
@@ -394,7 +386,8 @@ async fn a_stop_does_not_wait_for_an_installation_and_leaves_no_orphan() {
 async fn a_stop_ends_conversations_with_installers() {
     use proto::run_extension_installer_client_message::{Init, MessageType};
     let core = core().await;
-    let script = Script::with_pid_file("installer", &format!("exec '{}'", interval().display()));
+    let script =
+        Script::with_pid_file("installer", &format!("exec '{}'", metronome::program().display()));
     let image = format!("exec:{}", script.program().display());
     let init = proto::RunExtensionInstallerClientMessage {
         message_type: Some(MessageType::Init(Init { image, ..Default::default() })),
@@ -447,7 +440,7 @@ async fn an_extension_that_hangs_while_it_is_restored_is_restarted_and_keeps_its
     let core = core().await;
     let script = Script::directory("hangs");
     script.set(&format!(
-        "export {HANGS}='{}'\nexec '{}' --exact supervision::extension_under_test --ignored --nocapture",
+        "export {HANGS}='{}'\nexec '{}' --exact supervision::extension_under_test --ignored --nocapture >/dev/null",
         script.broken().display(),
         std::env::current_exe().unwrap().display()
     ));
@@ -468,10 +461,20 @@ async fn an_extension_that_hangs_while_it_is_restored_is_restarted_and_keeps_its
     core.stop().await;
 }
 
-/// Whether [`Late`] blocks subscriptions, and whether one is blocked.
-static GATE: std::sync::Mutex<(bool, bool)> = std::sync::Mutex::new((false, false));
+/// How far the test of [`Late`] is.
+struct Gate {
+    /// Subscriptions are blocked.
+    closed: bool,
+    /// One is blocked.
+    blocks: bool,
+    /// The extension has been enabled, and the core has handled the response to the subscription.
+    enabled: bool,
+}
 
-fn gate() -> std::sync::MutexGuard<'static, (bool, bool)> {
+static GATE: std::sync::Mutex<Gate> =
+    std::sync::Mutex::new(Gate { closed: false, blocks: false, enabled: false });
+
+fn gate() -> std::sync::MutexGuard<'static, Gate> {
     GATE.lock().unwrap()
 }
 
@@ -487,8 +490,8 @@ impl Extension for Late {
     }
 
     fn validate(&self, _: &NoParams) -> Result<()> {
-        while gate().0 {
-            gate().1 = true;
+        while gate().closed {
+            gate().blocks = true;
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -500,9 +503,10 @@ impl Extension for Late {
     }
 
     async fn shutdown(&self) {
-        gate().0 = false;
-        // Time for the response to be sent, which nothing waits for.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let was_closed = std::mem::take(&mut gate().closed);
+        while was_closed && !gate().enabled {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -514,13 +518,18 @@ async fn a_disable_during_an_enable_wins_and_loses_no_subscription() {
     let name = || "late".to_owned();
     let mut api = core.client().api();
     api.disable_extension(proto::DisableExtensionRequest { name: name() }).await.unwrap();
-    gate().0 = true;
+    gate().closed = true;
     let enabling = tokio::spawn({
         let mut api = api.clone();
-        async move { api.enable_extension(proto::EnableExtensionRequest { name: name() }).await }
+        async move {
+            let request = proto::EnableExtensionRequest { name: name() };
+            let outcome = api.enable_extension(request).await;
+            gate().enabled = true;
+            outcome
+        }
     });
     within(async {
-        while !gate().1 {
+        while !gate().blocks {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
@@ -550,7 +559,7 @@ mod orphans {
     async fn core_under_test() {
         let Some(store) = std::env::var_os(STORE) else { return };
         let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
-        let extension = install(&core, "interval", &interval()).await;
+        let extension = install(&core, "metronome", &metronome::program()).await;
         extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
         println!("process {}", extension.process_id().unwrap());
         std::future::pending::<()>().await;

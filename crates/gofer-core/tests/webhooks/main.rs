@@ -286,10 +286,10 @@ async fn an_invalid_certificate_is_rejected_at_the_start() {
 async fn the_listener_stays_when_the_api_goes_away_and_ends_with_the_core() {
     let setup = Setup::start(limits()).await;
     let (_hook, inbox) = setup.install("hook").await;
-    setup.core.go_away().await;
+    setup.core.close_api().await;
     let mut sender = Sender::to(setup.address).await;
     assert_eq!(sender.post("/external/hook", "", b"").await.status, 200);
-    setup.core.come_back().await.unwrap();
+    setup.core.reopen_api().await.unwrap();
     // One that is idle, half a request, half a body, and one that the extension handles.
     let mut half = Sender::to(setup.address).await;
     half.send("POST /external/hook HTT").await;

@@ -22,7 +22,7 @@ fn ranked(rank: Option<u32>) -> Arc<Ranked> {
 }
 
 /// Admits a connection that stays open until it is closed. Its state is kept by the test and by the
-/// connection, so the number of references tells whether it is open.
+/// connection, so the number of references shows whether it is open.
 fn admit(connections: &mut Connections<Ranked>, rank: Option<u32>) -> Arc<Ranked> {
     let state = ranked(rank);
     let own = Arc::clone(&state);
@@ -42,7 +42,7 @@ async fn is_open(state: &Arc<Ranked>) -> bool {
 }
 
 #[tokio::test]
-async fn at_the_limit_the_lowest_rank_makes_room_and_of_equals_the_oldest() {
+async fn at_the_limit_the_lowest_rank_is_evicted_and_among_equals_the_oldest() {
     let mut connections = Connections::new(4);
     let pinned = admit(&mut connections, None);
     let high = admit(&mut connections, Some(9));
@@ -52,7 +52,7 @@ async fn at_the_limit_the_lowest_rank_makes_room_and_of_equals_the_oldest() {
     assert!(!is_open(&older).await && is_open(&newer).await);
     others.push(admit(&mut connections, Some(8)));
     assert!(!is_open(&newer).await && is_open(&high).await && is_open(&pinned).await);
-    // Ranks are compared when room is needed.
+    // Ranks are compared when a connection must be evicted.
     *high.0.lock().unwrap() = Some(1);
     others.push(admit(&mut connections, Some(8)));
     assert!(!is_open(&high).await);
@@ -79,7 +79,7 @@ async fn connections_that_have_ended_do_not_count_and_are_swept() {
         tokio::task::yield_now().await;
         assert!(connections.open.len() <= 2 * connections.limit + 16);
     }
-    assert!(is_open(&stays).await, "closed although there was room");
+    assert!(is_open(&stays).await, "closed although below the limit");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ fn named(name: &str) -> Arc<str> {
 }
 
 #[test]
-fn an_extension_holds_no_more_than_it_leaves_free() {
+fn an_extension_cannot_reserve_more_than_it_leaves_free() {
     let quota = Quota::new(12);
     let (a, b, c) = (named("a"), named("b"), named("c"));
     let six = quota.try_reserve(&a, 6).expect("a single one may hold half");
@@ -17,8 +17,11 @@ fn an_extension_holds_no_more_than_it_leaves_free() {
     drop(six);
     assert!(quota.try_reserve(&b, 1).is_some(), "what was released can be reserved again");
     drop((three, one));
-    assert!(quota.state().usage.is_empty(), "no entry is left of extensions that hold nothing");
-    assert_eq!(quota.state().free, 12);
+    assert!(
+        lock(&quota.state).usage.is_empty(),
+        "no entry is left of extensions that hold nothing"
+    );
+    assert_eq!(lock(&quota.state).free, 12);
 }
 
 #[test]
@@ -26,11 +29,11 @@ fn a_reservation_that_shrinks_releases_the_excess_at_once() {
     let quota = Quota::new(100);
     let mut reservation = quota.try_reserve(&named("a"), 50).unwrap();
     reservation.shrink(10);
-    assert_eq!(quota.state().free, 90);
+    assert_eq!(lock(&quota.state).free, 90);
     reservation.shrink(20);
-    assert_eq!(quota.state().free, 90, "it does not grow");
+    assert_eq!(lock(&quota.state).free, 90, "it does not grow");
     drop(reservation);
-    assert_eq!(quota.state().free, 100);
+    assert_eq!(lock(&quota.state).free, 100);
 }
 
 #[tokio::test]
@@ -56,5 +59,5 @@ async fn waiting_callers_are_counted_and_served() {
     drop(held);
     drop(waiting.await.unwrap());
     drop(other.await.unwrap());
-    assert!(!quota.is_contended("a") && quota.state().usage.is_empty());
+    assert!(!quota.is_contended("a") && lock(&quota.state).usage.is_empty());
 }

@@ -125,7 +125,7 @@ impl Engine {
             }
         }
         Err(Status::failed_precondition(format!(
-            "no container engine answers; tried {}. LaunchSpec Docker or Podman, or set DOCKER_HOST \
+            "no container engine is reachable; tried {}. Start Docker or Podman, set DOCKER_HOST \
              to its socket (`unix:///path`), or use a program as `exec:<path>`",
             tried.join(", ")
         )))

@@ -62,7 +62,7 @@ impl ImageName {
         }
         if path.split('/').any(|component| !is_component(component)) {
             return Err(refused(
-                "its parts have lower-case letters and digits, with `.`, `_` or `-` between them",
+                "each part must be lowercase letters and digits, with `.`, `_` or `-` between them",
             ));
         }
         Ok(Self {

@@ -86,7 +86,7 @@ pub(super) async fn follow(
         while let Some(Ok(output)) = outputs.next().await {
             since = seconds_now();
             lines.add(&output, |line| {
-                tracing::info!(target: "gofer_sdk::container", extension, "{line}");
+                tracing::info!(target: "gofer_core::container", extension, "{line}");
                 last.add(line);
             });
         }
@@ -97,7 +97,7 @@ pub(super) async fn follow(
         let _ = tokio::time::timeout(backoff.pause(), ended.cancelled()).await;
     }
     lines.finish(|line| {
-        tracing::info!(target: "gofer_sdk::container", extension, "{line}");
+        tracing::info!(target: "gofer_core::container", extension, "{line}");
         last.add(line);
     });
 }

@@ -33,12 +33,12 @@ pub(super) async fn remove_all(engine: &Engine, launches: &[[u8; 32]]) {
         let runs = container.state == Some(ContainerSummaryStateEnum::RUNNING);
         let (Some(id), Some(labels)) = (container.id, container.labels) else { continue };
         let label = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
-        let dead = owner::is_dead(label(OWNER), runs);
+        let ended = owner::has_ended(label(OWNER), runs);
         // A copied store has the launches of the original core, which may still be running. So a
         // container is only ours if its owner is this process or unknown.
         let may_be_ours = label(OWNER).is_empty() || Some(label(OWNER)) == this.as_deref();
         let launched_by_us = ours.iter().any(|launch| launch == label(LAUNCH));
-        if dead || (launched_by_us && may_be_ours) {
+        if ended || (launched_by_us && may_be_ours) {
             let extension = label(EXTENSION);
             tracing::warn!(
                 extension,

@@ -1,9 +1,9 @@
-//! The owner of a container: the process of the core that created it, so that another core can tell
-//! whether that process has ended.
+//! The owner of a container: the process of the core that created it. Another core checks whether
+//! it has ended.
 //!
 //! A process is identified by the boot ID of its machine, its PID namespace, its PID and its start
 //! time. On systems that do not provide these, containers have no owner, and no owner counts as
-//! dead.
+//! ended.
 
 /// This process, as the value of a container's label.
 pub(super) fn this() -> Option<String> {
@@ -15,9 +15,9 @@ pub(super) fn this() -> Option<String> {
 ///
 /// An owner from another boot has if its container is not running: the engine does not restart
 /// these containers. An owner in another namespace may be alive.
-pub(super) fn is_dead(owner: &str, container_runs: bool) -> bool {
+pub(super) fn has_ended(owner: &str, container_runs: bool) -> bool {
     let system = System { boot: boot(), namespace: namespace(), started: &started };
-    judge(owner, container_runs, &system)
+    owner_has_ended(owner, container_runs, &system)
 }
 
 /// What the system reports.
@@ -28,7 +28,7 @@ pub(super) struct System<'a> {
     pub(super) started: &'a dyn Fn(u32) -> Option<u64>,
 }
 
-pub(super) fn judge(owner: &str, container_runs: bool, system: &System<'_>) -> bool {
+pub(super) fn owner_has_ended(owner: &str, container_runs: bool, system: &System<'_>) -> bool {
     let mut parts = owner.split('.');
     let (Some(boot), Some(namespace), Some(id), Some(started), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())

@@ -10,7 +10,7 @@ use tonic::Code;
 use super::engine::{EngineKind, addresses};
 use super::image::ImageName;
 use super::logs::Lines;
-use super::owner::{self, System, judge};
+use super::owner::{self, System, owner_has_ended};
 use super::pull::Layers;
 use super::route::{RouteKind, gateway, route_kind};
 
@@ -125,11 +125,11 @@ fn a_network_without_a_gateway_has_its_first_address() {
 }
 
 #[test]
-fn only_an_owner_that_has_certainly_ended_is_dead() {
+fn only_an_owner_that_has_certainly_ended_counts_as_ended() {
     let started = |id| (id == 7).then_some(100);
     let system =
         System { boot: Some("now".to_owned()), namespace: Some("1".to_owned()), started: &started };
-    for (owner, container_runs, dead) in [
+    for (owner, container_runs, ended) in [
         ("now.1.7.100", true, false),
         // Its PID belongs to another process, or to none.
         ("now.1.7.99", true, true),
@@ -143,16 +143,16 @@ fn only_an_owner_that_has_certainly_ended_is_dead() {
         ("now.1.8.100.1", false, false),
         ("now.1.eight.100", false, false),
     ] {
-        assert_eq!(judge(owner, container_runs, &system), dead, "{owner}");
+        assert_eq!(owner_has_ended(owner, container_runs, &system), ended, "{owner}");
     }
     let blind = System { boot: None, namespace: None, started: &|_| None };
-    assert!(!judge("now.1.8.100", false, &blind));
+    assert!(!owner_has_ended("now.1.8.100", false, &blind));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn this_process_is_alive() {
-    assert!(!owner::is_dead(&owner::this().unwrap(), false));
+fn this_process_has_not_ended() {
+    assert!(!owner::has_ended(&owner::this().unwrap(), false));
 }
 
 #[test]

@@ -208,7 +208,7 @@ async fn a_run_that_is_not_complete_is_kept() {
     let status = try_start(&store, "nightly").unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("`default/nightly`"), "{status}");
-    // The next one is complete and makes room, beside the first, which is not.
+    // The second run is now complete and is removed; the first, which is older, is kept.
     store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
     start(&store, "nightly", 1);
     assert_eq!(store.run("", "nightly", 1).unwrap().state(), RunState::Running);

@@ -28,7 +28,7 @@ const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
 /// The identity beside a store, which is made if there is none that can be used.
-pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
+pub(super) fn load_or_create(store: &Path, names: &[String]) -> Result<Identity> {
     let certificate_path = files::with_suffix(store, CERTIFICATE_SUFFIX);
     let key_path = files::with_suffix(store, KEY_SUFFIX);
     let refused = |path: &Path, error: io::Error| {
@@ -45,10 +45,11 @@ pub(super) fn kept(store: &Path, names: &[String]) -> Result<Identity> {
             return Ok(Identity { certificate, key });
         }
         tracing::info!(
-            "the core's certificate has expired or is for other names; making a new one"
+            "replacing the core's certificate: it expires within 90 days, lacks a needed name, or \
+             does not match its key"
         );
     }
-    let identity = super::made(names)?;
+    let identity = super::generate(names)?;
     // The key first: a certificate is useless without its key.
     files::replace(&key_path, identity.key.as_bytes(), KEY_MODE)
         .map_err(|e| refused(&key_path, e))?;
