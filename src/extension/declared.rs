@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::decode;
-use super::describe::{Fields, fields};
+use super::describe::{self, Fields};
 use super::settings::Settings;
 use crate::error::Problem;
 
@@ -53,7 +53,7 @@ impl<T> Declared for T where T: DeserializeOwned + JsonSchema + Send + Sync + 's
 /// What [`Declared`] can do. A separate trait, because with the two derived traits as supertraits,
 /// the compiler would report each of them in its own words.
 pub(crate) mod sealed {
-    use super::{DeserializeOwned, Fields, JsonSchema, Problem, Settings, decode, fields};
+    use super::{DeserializeOwned, Fields, JsonSchema, Problem, Settings, decode, describe};
 
     #[diagnostic::on_unimplemented(
         message = "`{Self}` does not declare settings",
@@ -81,7 +81,7 @@ pub(crate) mod sealed {
         T: DeserializeOwned + JsonSchema + Send + Sync + 'static,
     {
         fn fields() -> Fields {
-            fields::<T>()
+            describe::fields(&describe::schema::<T>(), decode::field_names(decode::read::<T>))
         }
 
         #[expect(private_interfaces, reason = "sealed: nobody outside can call it")]
@@ -90,11 +90,11 @@ pub(crate) mod sealed {
         }
 
         fn nested(declared: &Fields) -> Option<&str> {
-            decode::nested::<T>(declared)
+            decode::nested(decode::read::<T>, declared)
         }
 
         fn check(key: &str, answer: &str, declared: &Fields) -> Result<(), String> {
-            decode::decode_one::<T>(key, answer, declared)
+            decode::decode_one(decode::read::<T>, key, answer, declared)
         }
     }
 }

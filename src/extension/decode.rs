@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use self::explain::{explain, names, unknown_key};
 use self::fault::Fault;
-use self::table::{Table, Trace};
+use self::table::{Known, Table, Trace};
 use self::value::NESTED_TYPE;
 use super::describe::Fields;
 use super::settings::Settings;
@@ -36,18 +36,27 @@ const MAX_PROBLEMS: usize = 20;
 /// in the length, and no real key is longer.
 const MAX_KEY_CHARS: usize = 64;
 
+/// Tries to read settings as an author's type. A function pointer, so that what looks for problems
+/// is compiled once instead of for each type.
+pub(super) type Read = fn(Table<'_>) -> Result<(), Fault>;
+
+/// The [`Read`] of `T`.
+pub(super) fn read<T: DeserializeOwned>(table: Table<'_>) -> Result<(), Fault> {
+    T::deserialize(table).map(drop)
+}
+
 /// Reads `settings` as a `T`, whose fields are `declared`.
 ///
 /// # Errors
 ///
 /// All that is wrong: at most [`MAX_PROBLEMS`], and how many more there are.
-pub(crate) fn decode<T: DeserializeOwned>(
+pub(super) fn decode<T: DeserializeOwned>(
     settings: &Settings,
     declared: &Fields,
 ) -> Result<T, Vec<Problem>> {
     let trace = Trace::new();
     let table = Table { settings, declared, skip: &[], trace: &trace };
-    T::deserialize(table).map_err(|_| explain::<T>(settings, declared, trace.known.get()))
+    T::deserialize(table).map_err(|_| explain(read::<T>, settings, declared, trace.known.get()))
 }
 
 /// Checks one answer for one setting, whatever else may be missing.
@@ -55,28 +64,42 @@ pub(crate) fn decode<T: DeserializeOwned>(
 /// # Errors
 ///
 /// What [`decode`] would report of this key.
-pub(crate) fn decode_one<T: DeserializeOwned>(
+pub(super) fn decode_one(
+    read: Read,
     key: &str,
     answer: &str,
     declared: &Fields,
 ) -> Result<(), String> {
     let settings = Settings::new([(key, answer)]);
     let trace = Trace::new();
-    match T::deserialize(Table { settings: &settings, declared, skip: &[], trace: &trace }) {
+    match read(Table { settings: &settings, declared, skip: &[], trace: &trace }) {
         Err(Fault::At { message, .. }) => Err(message),
         Err(Fault::Key) => Err(unknown_key(key, &names(declared, trace.known.get()))),
         // The others may be about settings that have not been asked for yet.
-        Ok(_) | Err(_) => Ok(()),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// A setting whose type cannot be read from any text: a struct or a map.
-pub(crate) fn nested<T: DeserializeOwned>(declared: &Fields) -> Option<&str> {
+pub(super) fn nested(read: Read, declared: &Fields) -> Option<&str> {
     let is_nested = |name: &&str| {
-        // With any text, since such a type fails before it reads it.
-        decode_one::<T>(name, "x", declared).is_err_and(|message| message.contains(NESTED_TYPE))
+        // Any text will do: such a type fails before it reads the text.
+        decode_one(read, name, "x", declared).is_err_and(|message| message.contains(NESTED_TYPE))
     };
     declared.iter().map(|field| &*field.name).find(is_nested)
+}
+
+/// The names of a struct's fields in the order of their declaration, as a derived `Deserialize`
+/// passes them; none if it has flattened parts.
+pub(super) fn field_names(read: Read) -> &'static [&'static str] {
+    // No type has this key, so the reading ends before any of the author's code runs.
+    let (settings, declared) = (Settings::new([("", "")]), Fields::default());
+    let trace = Trace::new();
+    let _ = read(Table { settings: &settings, declared: &declared, skip: &[], trace: &trace });
+    match trace.known.get() {
+        Known::Struct(names) => names,
+        Known::Map => &[],
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What an author's struct says about each of its settings.
 //!
-//! [`fields`] reads a type's JSON schema into one [`Field`] per setting: name, doc comment, type,
+//! [`fields`] reads a type's JSON [`schema`] into one [`Field`] per setting: name, doc comment, type,
 //! required, default. They are used for the documentation ([`markdown`]), the questions of a
 //! conversation ([`prompt`]), and what `decode` needs and serde does not provide. Building a schema
 //! is slow and its result never changes, so it is done once per type.
@@ -8,14 +8,12 @@
 //! `kind` reads the schema of one property.
 
 pub(super) mod kind;
-mod order;
 
 use std::fmt::Write as _;
 use std::ops::Deref;
 
-use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use serde::de::DeserializeOwned;
+use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
 use super::declared::Declared;
@@ -77,16 +75,22 @@ pub fn settings_of<T: Declared>() -> Fields {
     T::fields()
 }
 
-/// The settings that `T` declares.
-pub(crate) fn fields<T: DeserializeOwned + JsonSchema>() -> Fields {
+/// The schema of `T`.
+pub(super) fn schema<T: JsonSchema>() -> Schema {
     let mut settings = SchemaSettings::draft2020_12().for_deserialize();
     // Leaves a reference only if a type contains itself, so that no schema is endless.
     settings.inline_subschemas = true;
-    let schema = settings.into_generator().into_root_schema_for::<T>();
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// The settings that `schema` declares, in the order of `names`.
+///
+/// A schema's properties come sorted by name (unless a user's program happens to enable
+/// `serde_json/preserve_order`). Fields without a known position stay in the order of the schema,
+/// required ones first, after the others.
+pub(super) fn fields(schema: &Schema, names: &[&str]) -> Fields {
     let mut fields = Fields::default();
     collect(schema.as_value(), &mut fields);
-    // Fields without a known position stay in order, after the others.
-    let names = order::names::<T>();
     fields.list.sort_by_key(|field| {
         names.iter().position(|name| *name == field.name).unwrap_or(names.len())
     });

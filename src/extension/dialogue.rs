@@ -7,6 +7,7 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use gofer_net::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::declared::Declared;
@@ -121,13 +122,22 @@ impl Dialogue {
     /// As for [`say`](Self::say), and [`InvalidParameter`](ErrorKind::InvalidParameter) if
     /// `validate` refuses a setting that no question is about.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
-        let declared = T::fields();
+        let decode = |settings: &_, declared: &_| T::decode(settings, declared).map(drop);
+        self.ask_all(Questions { declared: T::fields(), check: T::check, decode }).await
+    }
+
+    fn ask_all(&mut self, questions: Questions) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.ask_questions(questions))
+    }
+
+    async fn ask_questions(&mut self, questions: Questions) -> Result<()> {
+        let declared = &questions.declared;
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];
         let mut open: Vec<bool> = vec![true; declared.len()];
         loop {
             for (n, field) in declared.iter().enumerate() {
                 if open[n] {
-                    answers[n] = self.ask_field::<T>(field, &declared).await?;
+                    answers[n] = self.ask_field(&questions, field).await?;
                 }
             }
             let given = || {
@@ -136,7 +146,7 @@ impl Dialogue {
                     .zip(&answers)
                     .filter_map(|(field, answer)| Some((field.name.as_str(), answer.as_deref()?)))
             };
-            let Err(problems) = self.check_all::<T>(&Settings::new(given()), &declared) else {
+            let Err(problems) = self.check_all(&questions, &Settings::new(given())) else {
                 for (key, value) in given() {
                     self.set(key, value).await?;
                 }
@@ -158,11 +168,7 @@ impl Dialogue {
     }
 
     /// Asks for one field until its answer decodes; `None` means the default.
-    async fn ask_field<T: Declared>(
-        &mut self,
-        field: &Field,
-        declared: &Fields,
-    ) -> Result<Option<String>> {
+    async fn ask_field(&mut self, questions: &Questions, field: &Field) -> Result<Option<String>> {
         loop {
             let answer = self.ask(prompt(field)).await?;
             let refusal = if answer.is_empty() {
@@ -171,7 +177,7 @@ impl Dialogue {
                 }
                 "is required".to_owned()
             } else {
-                match T::check(&field.name, &answer, declared) {
+                match (questions.check)(&field.name, &answer, &questions.declared) {
                     Ok(()) => return Ok(Some(answer)),
                     Err(message) => message,
                 }
@@ -180,12 +186,8 @@ impl Dialogue {
         }
     }
 
-    fn check_all<T: Declared>(
-        &self,
-        settings: &Settings,
-        declared: &Fields,
-    ) -> Result<(), Vec<Problem>> {
-        T::decode(settings, declared)?;
+    fn check_all(&self, questions: &Questions, settings: &Settings) -> Result<(), Vec<Problem>> {
+        (questions.decode)(settings, &questions.declared)?;
         let Some(Err(error)) = self.check.as_ref().map(|check| check(settings)) else {
             return Ok(());
         };
@@ -198,6 +200,14 @@ impl Dialogue {
     async fn send(&mut self, message: DialogueMessage) -> Result<()> {
         self.out.send(message).await.map_err(|_| conversation_ended())
     }
+}
+
+/// What [`Dialogue::ask_for`] asks for. Functions instead of the type, so that the conversation is
+/// compiled once instead of for each type.
+struct Questions {
+    declared: Fields,
+    check: fn(&str, &str, &Fields) -> Result<(), String>,
+    decode: fn(&Settings, &Fields) -> Result<(), Vec<Problem>>,
 }
 
 fn conversation_ended() -> Error {

@@ -69,7 +69,7 @@ impl ExternalEvent {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidParameter`], with a description, if it is not an HTTP request whose
-    /// target is a path, has more than 256 headers, or its body is not as long as they say.
+    /// target is a path, has more than 256 headers, or its body is not as long as the headers say.
     pub fn new(payload: impl Into<Bytes>) -> Result<Self> {
         let payload = payload.into();
         let (line, rest) = split_line(&payload)?;

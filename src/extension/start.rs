@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gofer_net::{Effect, effect};
+use gofer_net::{BoxFuture, Effect, effect};
 use gofer_proto::{ListRunsRequest, StartRunRequest};
 use tonic::Status;
 
@@ -25,8 +25,14 @@ struct Started {
     at: i64,
 }
 
-impl<P: ?Sized> Live<P> {
-    pub(super) async fn start_run(&self, run: Run) -> Result<RunInfo> {
+impl Live {
+    /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
+    /// must not hold.
+    pub(super) fn start_run(&self, run: Run) -> BoxFuture<'_, Result<RunInfo>> {
+        Box::pin(self.start(run))
+    }
+
+    async fn start(&self, run: Run) -> Result<RunInfo> {
         let request = start_request(
             self.context.gofer.initiator(self.key.label()),
             self.key.namespace().to_owned(),

@@ -120,9 +120,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a response was lost and it is not known
     /// whether the run has started.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
-        // Boxed: a call's future is some kilobytes, which a subscription that waits for its next
-        // tick must not hold.
-        Box::pin(self.live.start_run(run)).await
+        let live: &Live = &*self.live;
+        live.start_run(run).await
     }
 
     /// Ticks once every `period`, the first time one period from now.

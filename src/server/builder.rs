@@ -5,9 +5,9 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::net::TcpListener;
 
-use gofer_net::Clock;
 use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::{Trust, certificates};
+use gofer_net::{BoxFuture, Clock};
 
 use super::error::RunError;
 use super::inner::ServerInner;
@@ -132,12 +132,12 @@ impl<E> fmt::Debug for Server<E> {
 /// # Errors
 ///
 /// As for [`Server::serve`].
-pub async fn serve_embedded<E: Extension>(
+pub fn serve_embedded<E: Extension>(
     config: SystemConfig,
     listener: MemoryListener,
     gofer: Network,
     trust: Trust,
     clock: Clock,
-) -> Result<(), RunError> {
-    Server::<E>::new(config).inner.embedded(listener, gofer, trust, clock).serve().await
+) -> BoxFuture<'static, Result<(), RunError>> {
+    Server::<E>::new(config).inner.embedded(listener, gofer, trust, clock).serve()
 }

@@ -27,12 +27,19 @@ impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<F> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let future = self.project().future;
-        // After a panic the future is only dropped. What it shares with others may be left in an
-        // inconsistent state, as after a panic in any task.
-        catch_unwind(AssertUnwindSafe(|| future.poll(context)))
-            .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
+        poll_caught(self.project().future, context)
     }
+}
+
+/// Not generic over the future, so compiled once instead of in each author's crate.
+fn poll_caught<T>(
+    future: Pin<&mut dyn Future<Output = Result<T>>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<T>> {
+    // After a panic the future is only dropped. What it shares with others may be left in an
+    // inconsistent state, as after a panic in any task.
+    catch_unwind(AssertUnwindSafe(|| future.poll(context)))
+        .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
 }
 
 /// The same for a call that is not asynchronous.

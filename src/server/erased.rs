@@ -98,20 +98,24 @@ pub fn misdeclared<E: Extension>() -> Option<String> {
 
 pub(crate) fn definition<E: Extension>() -> Arc<dyn Definition> {
     let (config, params) = (E::Config::fields(), E::Params::fields());
-    let mut documentation = E::documentation().trim().to_owned();
-    for (heading, fields) in [("Configuration", &config), ("Parameters", &params)] {
+    Arc::new(TypedDefinition::<E> {
+        documentation: documentation(&E::documentation(), &config, &params),
+        config,
+        params: params.into(),
+        extension: PhantomData,
+    })
+}
+
+fn documentation(authors: &str, config: &Fields, params: &Fields) -> String {
+    let mut documentation = authors.trim().to_owned();
+    for (heading, fields) in [("Configuration", config), ("Parameters", params)] {
         if !documentation.is_empty() {
             documentation.push_str("\n\n");
         }
         documentation.push_str(markdown(heading, fields).trim());
     }
     documentation.push('\n');
-    Arc::new(TypedDefinition::<E> {
-        documentation: listing::truncate(documentation),
-        config,
-        params: params.into(),
-        extension: PhantomData,
-    })
+    listing::truncate(documentation)
 }
 
 struct TypedDefinition<E> {

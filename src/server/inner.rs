@@ -1,14 +1,12 @@
 //! The server itself, not generic over the author's type: assembles the parts, serves, and stops.
 
-use std::future::Future;
 use std::net::TcpListener as StdListener;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::Trust;
-use gofer_net::{Clock, Dial, Listener};
+use gofer_net::{BoxFuture, Clock, Dial, Listener};
 use tokio::net::TcpListener;
 
 use super::auth::SharedToken;
@@ -23,8 +21,6 @@ use super::signals::Signals;
 use super::system_config::{PREFIX, SystemConfig};
 use crate::client::{ClientOptions, Gofer, new_client};
 
-type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 pub(crate) struct ServerInner {
     pub(super) config: SystemConfig,
     definition: Arc<dyn Definition>,
@@ -33,7 +29,7 @@ pub(crate) struct ServerInner {
     pub(super) bound: Option<StdListener>,
     memory: Option<MemoryListener>,
     pub(super) trust: Trust,
-    pub(super) stop: Vec<Stop>,
+    pub(super) stop: Vec<BoxFuture<'static, ()>>,
     pub(super) signals: Option<Signals>,
     /// Why the author's declarations cannot work.
     pub(super) misdeclared: Option<String>,
@@ -74,7 +70,11 @@ impl ServerInner {
         self
     }
 
-    pub(crate) async fn serve(self) -> Result<(), RunError> {
+    pub(crate) fn serve(self) -> BoxFuture<'static, Result<(), RunError>> {
+        Box::pin(self.run())
+    }
+
+    async fn run(self) -> Result<(), RunError> {
         if let Some(why) = self.misdeclared {
             return Err(RunError::Declaration(why));
         }
@@ -150,7 +150,7 @@ impl Drop for AbandonOnDrop {
 }
 
 /// Waits for a reason to stop, and for the drain that follows.
-async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<Stop>) {
+async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<BoxFuture<'static, ()>>) {
     let mut phase = lifecycle.phase();
     // The sender is part of the lifecycle, so only the phase ends this.
     let stopped = async { drop(phase.wait_for(|phase| *phase == Phase::Stopped).await) };
@@ -161,7 +161,7 @@ async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<Stop>) {
 }
 
 /// Completes with the first of them; if there are none, never.
-async fn first_of(mut futures: Vec<Stop>) {
+async fn first_of(mut futures: Vec<BoxFuture<'static, ()>>) {
     std::future::poll_fn(|context| {
         if futures.iter_mut().any(|future| future.as_mut().poll(context).is_ready()) {
             Poll::Ready(())

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::catch_panic::{catch_panic, catch_panic_in};
 use super::erased::Initialized;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Extension, Failure, Live, Subscription, log_panic};
-use gofer_net::Backoff;
+use gofer_net::{Backoff, BoxFuture};
 
 /// The first pause is short, since most failures are transient; the longest is about as long as an
 /// operator waits in front of a dashboard.
@@ -38,23 +38,15 @@ impl<E: Extension> Supervised<E> {
     )]
     pub(super) fn supervise(self) -> impl Future<Output = ()> + Send {
         async move {
-            let this = &self;
-            // Called inside the future, so that a panic of `serve` before it returns its future is
-            // caught too.
-            while let Err(error) = catch_panic(async move {
-                this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
-            })
-            .await
-            {
-                if this.live.is_cancelled() {
-                    if error.kind() != ErrorKind::Cancelled {
-                        let subscription = &this.live.key;
-                        tracing::debug!(%subscription, ?error, "the subscription failed while it ended");
-                    }
-                    return;
-                }
-                Box::pin(recover(&*this.live, &error, &this.ready.failing)).await;
-                if this.live.is_cancelled() {
+            loop {
+                let this = &self;
+                // Called inside the future, so that a panic of `serve` before it returns its future
+                // is caught too.
+                let outcome = catch_panic(async move {
+                    this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
+                })
+                .await;
+                if !again(&*self.live, outcome, &self.ready.failing).await {
                     return;
                 }
             }
@@ -62,10 +54,30 @@ impl<E: Extension> Supervised<E> {
     }
 }
 
+/// After a failure, waits until `serve` is to be called again; false if it is not.
+///
+/// Boxed: a subscription that does not fail need not hold what only a failure needs.
+fn again<'a>(
+    live: &'a Live,
+    outcome: Result<()>,
+    failing: &'a watch::Sender<usize>,
+) -> BoxFuture<'a, bool> {
+    Box::pin(async move {
+        let Err(error) = outcome else { return false };
+        if !live.is_cancelled() {
+            recover(live, error, failing).await;
+        } else if error.kind() != ErrorKind::Cancelled {
+            let subscription = &live.key;
+            tracing::debug!(%subscription, ?error, "the subscription failed while it ended");
+        }
+        !live.is_cancelled()
+    })
+}
+
 /// Records the failure, ends what `serve` spawned, and waits.
-async fn recover(live: &Live, error: &Error, failing: &watch::Sender<usize>) {
+async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     // Formatting an error runs the author's code, or another crate's.
-    let reason = catch_panic_in(|| Ok(reason(error)))
+    let reason = catch_panic_in(|| Ok(reason(&error)))
         .unwrap_or_else(|_| "an error that panics when it is formatted".to_owned());
     let restarts = record(live, reason);
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);

@@ -25,7 +25,6 @@ mod subscriptions;
 mod tokens;
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
@@ -36,8 +35,6 @@ use super::extensions::Extensions;
 use super::store::Store;
 use gofer_proto as proto;
 use gofer_proto::server::gofer_server::Gofer;
-
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 #[derive(Clone)]
 pub(super) struct Api {

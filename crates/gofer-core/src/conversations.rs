@@ -134,18 +134,7 @@ fn configurator_message(
 ///
 /// ```
 /// use gofer_core::Core;
-/// # use gofer_sdk::{Extension, GoDuration, Gofer, NoParams, Result};
-/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// # struct Config {
-/// #     /// The shortest interval.
-/// #     min_interval: GoDuration,
-/// # }
-/// # struct Interval;
-/// # impl Extension for Interval {
-/// #     type Config = Config;
-/// #     type Params = NoParams;
-/// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
-/// # }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<()> {

@@ -1,6 +1,7 @@
 //! The embedded core itself: its API on a pipe, and on an address if it has one, with a client that
 //! may do everything.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -30,7 +31,7 @@ use super::serving::{Service, Serving, Tls};
 use super::store::Store;
 use gofer_net::memory::Network;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
-use gofer_net::{Clock, Dial, MAX_RESPONSE_BYTES, Transport};
+use gofer_net::{BoxFuture, Clock, Dial, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
@@ -108,7 +109,11 @@ impl Core {
         CoreBuilder::new()
     }
 
-    pub(super) async fn start(builder: CoreBuilder) -> Result<Self> {
+    pub(super) fn start(builder: CoreBuilder) -> BoxFuture<'static, Result<Self>> {
+        Box::pin(Self::build(builder))
+    }
+
+    async fn build(builder: CoreBuilder) -> Result<Self> {
         let CoreBuilder {
             listen,
             store,
@@ -232,7 +237,7 @@ impl Core {
             return Err(Error::internal(why));
         }
         let image = self.inner.extensions.in_process.register::<E>();
-        self.install_any(name, image, config).await
+        self.install_any(name, image, pairs(config)).await
     }
 
     /// Installs a program as an extension, in its own process. The core must
@@ -252,7 +257,7 @@ impl Core {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_any(name, format!("{PROGRAM}{program}"), config).await
+        self.install_any(name, format!("{PROGRAM}{program}"), pairs(config)).await
     }
 
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
@@ -284,7 +289,7 @@ impl Core {
         image: &str,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<Installed> {
-        self.install_any(name, image.to_owned(), config).await
+        self.install_any(name, image.to_owned(), pairs(config)).await
     }
 
     /// Returns an extension that is already installed, for example from the store.
@@ -297,21 +302,24 @@ impl Core {
         installed.status().map(|_| installed)
     }
 
-    async fn install_any(
+    fn install_any(
         &self,
         name: &str,
         image: String,
-        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
-    ) -> Result<Installed> {
-        let request = proto::InstallExtensionRequest {
-            name: name.to_owned(),
-            image,
-            variables: pairs(config).into_iter().collect(),
-            ..Default::default()
-        };
-        let outcome = self.api().install_extension(timed_for_pull(request)).await;
-        outcome.map_err(|status| error(&status))?;
-        Ok(Installed::new(self.clone(), name.to_owned()))
+        variables: HashMap<String, String>,
+    ) -> BoxFuture<'_, Result<Installed>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let request = proto::InstallExtensionRequest {
+                name: name.clone(),
+                image,
+                variables,
+                ..Default::default()
+            };
+            let outcome = self.api().install_extension(timed_for_pull(request)).await;
+            outcome.map_err(|status| error(&status))?;
+            Ok(Installed::new(self.clone(), name))
+        })
     }
 
     /// Runs an extension's installer, sends it these answers in order, and closes the stream after
@@ -324,27 +332,33 @@ impl Core {
         &self,
         answers: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Conversation> {
+        let image = self.inner.extensions.in_process.register::<E>();
+        self.converse(image, answers.into_iter().map(Into::into).collect()).await
+    }
+
+    fn converse(&self, image: String, answers: Vec<String>) -> BoxFuture<'_, Result<Conversation>> {
         use proto::run_extension_installer_client_message::{Init, MessageType};
         use proto::run_extension_installer_extension_message::MessageType as Sent;
-        let image = self.inner.extensions.in_process.register::<E>();
         let first = MessageType::Init(Init { image, ..Default::default() });
         let messages = std::iter::once(first)
-            .chain(answers.into_iter().map(|answer| MessageType::Msg(answer.into())))
+            .chain(answers.into_iter().map(MessageType::Msg))
             .map(|message| proto::RunExtensionInstallerClientMessage {
                 message_type: Some(message),
             })
             .collect::<Vec<_>>();
         let stream = tonic::codegen::tokio_stream::iter(messages);
-        let response = self.api().run_extension_installer(stream).await;
-        let messages = response.map_err(|status| error(&status))?.into_inner();
-        Conversation::collect(messages, |message| {
-            Some(match message.message_type? {
-                Sent::Msg(text) => Reply::Message(text),
-                Sent::Query(text) => Reply::Question(text),
-                Sent::ConfigSetting(it) => Reply::Setting(it.config, it.value),
+        Box::pin(async move {
+            let response = self.api().run_extension_installer(stream).await;
+            let messages = response.map_err(|status| error(&status))?.into_inner();
+            Conversation::collect(messages, |message| {
+                Some(match message.message_type? {
+                    Sent::Msg(text) => Reply::Message(text),
+                    Sent::Query(text) => Reply::Question(text),
+                    Sent::ConfigSetting(it) => Reply::Setting(it.config, it.value),
+                })
             })
+            .await
         })
-        .await
     }
 
     /// Lets time pass and completes everything that falls due. Meant for paused time
@@ -480,7 +494,7 @@ fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {
 
 pub(super) fn pairs(
     pairs: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
-) -> Vec<(String, String)> {
+) -> HashMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 

@@ -142,13 +142,7 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 ///
 /// ```no_run
 /// use gofer_core::{Demo, run_or_demo};
-/// # use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
-/// # struct Interval;
-/// # impl Extension for Interval {
-/// #     type Config = NoConfig;
-/// #     type Params = NoParams;
-/// #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
-/// # }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
 ///
 /// #[tokio::main(flavor = "current_thread")]
 /// async fn main() -> Result<(), gofer_core::DemoError> {

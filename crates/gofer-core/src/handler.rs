@@ -3,21 +3,19 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use super::command::RunCommand;
 use super::store::Ending;
+use gofer_net::BoxFuture;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::internal::panic_message;
 use gofer_sdk::{Result, RunInfo};
 
-type Execution = Pin<Box<dyn Future<Output = Ending> + Send>>;
-
 /// Executes runs. Dropping an execution ends it.
 #[derive(Clone)]
-pub(super) struct RunHandler(Arc<dyn Fn(RunInfo) -> Execution + Send + Sync>);
+pub(super) struct RunHandler(Arc<dyn Fn(RunInfo) -> BoxFuture<'static, Ending> + Send + Sync>);
 
 impl fmt::Debug for RunHandler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

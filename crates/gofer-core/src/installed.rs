@@ -1,9 +1,12 @@
 //! An extension that is installed in a core, as tests and embedders use it.
 
+use std::collections::HashMap;
+
 use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
 use super::state::ExtensionStatus;
 use super::store::not_installed;
+use gofer_net::BoxFuture;
 use gofer_proto as proto;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::internal::{error, transport};
@@ -25,28 +28,8 @@ pub struct ExtensionInfo {
 ///
 /// ```
 /// use gofer_core::{Core, ExtensionState, minutes};
-/// # use gofer_sdk::{ErrorKind, Extension, GoDuration, Gofer, Result, Run, Subscription};
-/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// # struct Config {
-/// #     min_interval: GoDuration,
-/// # }
-/// # #[derive(serde::Deserialize, schemars::JsonSchema)]
-/// # struct Params {
-/// #     every: GoDuration,
-/// # }
-/// # struct Interval;
-/// # impl Extension for Interval {
-/// #     type Config = Config;
-/// #     type Params = Params;
-/// #     async fn init(_: Config, _: Gofer) -> Result<Self> { Ok(Self) }
-/// #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-/// #         let mut ticks = subscription.every(subscription.params().every)?;
-/// #         while ticks.next().await {
-/// #             subscription.start_run(Run::because("the interval elapsed")).await?;
-/// #         }
-/// #         Ok(())
-/// #     }
-/// # }
+/// # use gofer_sdk::ErrorKind;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<()> {
@@ -93,21 +76,31 @@ impl Installed {
         label: &str,
         params: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<()> {
-        let pipeline = pipeline.into();
-        let store = &self.core.inner.store;
-        store
-            .ensure_pipeline(pipeline.namespace(), pipeline.pipeline())
-            .map_err(|status| error(&status))?;
-        let request = proto::CreatePipelineExtensionSubscriptionRequest {
-            namespace_id: pipeline.namespace().to_owned(),
-            pipeline_id: pipeline.pipeline().to_owned(),
-            extension_name: self.name.clone(),
-            extension_label: label.to_owned(),
-            settings: pairs(params).into_iter().collect(),
-        };
-        let mut api = self.core.api();
-        let outcome = api.create_pipeline_extension_subscription(timed(request)).await;
-        outcome.map(drop).map_err(|status| error(&status))
+        self.subscribe_pipeline(pipeline.into(), label.to_owned(), pairs(params)).await
+    }
+
+    fn subscribe_pipeline(
+        &self,
+        pipeline: PipelineId,
+        label: String,
+        params: HashMap<String, String>,
+    ) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let store = &self.core.inner.store;
+            store
+                .ensure_pipeline(pipeline.namespace(), pipeline.pipeline())
+                .map_err(|status| error(&status))?;
+            let request = proto::CreatePipelineExtensionSubscriptionRequest {
+                namespace_id: pipeline.namespace().to_owned(),
+                pipeline_id: pipeline.pipeline().to_owned(),
+                extension_name: self.name.clone(),
+                extension_label: label,
+                settings: params,
+            };
+            let mut api = self.core.api();
+            let outcome = api.create_pipeline_extension_subscription(timed(request)).await;
+            outcome.map(drop).map_err(|status| error(&status))
+        })
     }
 
     /// Ends a subscription; returns once it has ended.
@@ -248,7 +241,7 @@ impl Installed {
     ) -> Result<()> {
         let request = proto::embedded::UpdateExtensionRequest {
             name: self.name.clone(),
-            variables: pairs(config).into_iter().collect(),
+            variables: pairs(config),
             ..Default::default()
         };
         let mut embedded = EmbeddedCoreClient::new(transport(&self.core.inner.client));

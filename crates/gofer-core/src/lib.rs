@@ -6,24 +6,7 @@
 //!
 //! ```
 //! use gofer_core::{Core, NO_SETTINGS, hours};
-//! # use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
-//! # #[derive(serde::Deserialize, schemars::JsonSchema)]
-//! # struct Params {
-//! #     every: GoDuration,
-//! # }
-//! # struct Interval;
-//! # impl Extension for Interval {
-//! #     type Config = NoConfig;
-//! #     type Params = Params;
-//! #     async fn init(_: NoConfig, _: Gofer) -> Result<Self> { Ok(Self) }
-//! #     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-//! #         let mut ticks = subscription.every(subscription.params().every)?;
-//! #         while ticks.next().await {
-//! #             subscription.start_run(Run::because("the interval elapsed")).await?;
-//! #         }
-//! #         Ok(())
-//! #     }
-//! # }
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
 //!
 //! # /*
 //! #[tokio::test(start_paused = true)]
@@ -37,9 +20,8 @@
 //!     assert_eq!(gofer.runs("default/nightly").len(), 2);
 //!     Ok(())
 //! }
-//! # tokio::runtime::Builder::new_current_thread()
-//! #     .enable_all().start_paused(true).build().unwrap()
-//! #     .block_on(fires_twice_in_three_hours()).unwrap();
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<()> { fires_twice_in_three_hours().await }
 //! ```
 //!
 //! Extensions are written with [`gofer_sdk`]. There are four ways to use a core:

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tonic::body::Body;
 use tower_service::Service;
 
 use crate::tls::{Trust, client_config};
-use crate::{BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
+use crate::{BoxFuture, BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
 
 /// The limit for all of it. Longer than retransmitting a lost SYN takes (1 s, then 3 s), and
 /// shorter than the deadline of a call, so that a call to a dead host fails with the reason.
@@ -153,7 +152,7 @@ struct Resolver;
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

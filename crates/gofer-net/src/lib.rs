@@ -43,6 +43,7 @@ pub use limits::Limits;
 pub use transport::{MAX_RESPONSE_BYTES, STREAMING, Transport};
 
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -55,6 +56,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub type BoxStream = Box<dyn Stream>;
+
+/// A future whose type is hidden. What a function that returns it runs is compiled in that
+/// function's crate; the body of an `async fn`, in each crate that awaits it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -29,7 +29,7 @@ use tonic::body::Body;
 
 use crate::admission::{Connections, Evictable};
 use crate::auth::{Authorize, Decision};
-use crate::{BoxStream, Limits, Listener, deadline};
+use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
 
 /// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
 /// over.
@@ -52,7 +52,7 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 const UNAUTHENTICATED_CALLS_PER_CONNECTION: usize = 8;
 const UNAUTHENTICATED_CALLS: usize = 1024;
 
-pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+pub type ResponseFuture = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 /// Handles the calls. A tower service behind a pointer, so that HTTP/2 and TLS are compiled once
 /// for all services.

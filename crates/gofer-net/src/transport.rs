@@ -3,8 +3,6 @@
 //! A [`tower_service::Service`] between the generated clients and the [`Channel`], so that all 71
 //! methods behave the same, including those that the SDK does not wrap.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,8 +14,8 @@ use http_body_util::{BodyExt, Limited};
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::BoxError;
 use crate::channel::{Channel, NotSent};
+use crate::{BoxError, BoxFuture};
 
 /// The largest response of a call that is not a stream. The common default of gRPC implementations
 /// is 4 MiB; objects may be larger.
@@ -82,7 +80,7 @@ impl Transport {
 impl tower_service::Service<Request<Body>> for Transport {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))

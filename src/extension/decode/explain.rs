@@ -4,25 +4,24 @@
 //! is read again, until there is no new failure. An omitted setting counts as given: it is not
 //! reported as missing as well.
 
-use serde::de::DeserializeOwned;
-
 use super::fault::{Fault, printable};
 use super::nearest::nearest;
 use super::table::{Known, Table, Trace};
-use super::{MAX_KEY_CHARS, MAX_PROBLEMS};
+use super::{MAX_KEY_CHARS, MAX_PROBLEMS, Read};
 use crate::error::Problem;
 use crate::extension::describe::{Field, Fields, kind};
 use crate::extension::settings::Settings;
 
 /// Finds all that is wrong with `settings`, of which something is.
-pub(super) fn explain<T: DeserializeOwned>(
+pub(super) fn explain(
+    read: Read,
     settings: &Settings,
     declared: &Fields,
     known: Known,
 ) -> Vec<Problem> {
-    let mut search = Search::new(settings, declared, known);
+    let mut search = Search::new(read, settings, declared, known);
     let keys = search.omit_bad_keys();
-    let missing = search.values::<T>();
+    let missing = search.values();
     if let Some(missing) = missing {
         search.missing(missing);
     }
@@ -51,6 +50,7 @@ struct BadKeys {
 }
 
 struct Search<'a> {
+    read: Read,
     settings: &'a Settings,
     declared: &'a Fields,
     known: Known,
@@ -65,10 +65,11 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(settings: &'a Settings, declared: &'a Fields, known: Known) -> Self {
+    fn new(read: Read, settings: &'a Settings, declared: &'a Fields, known: Known) -> Self {
         let entries: Vec<_> = settings.iter().collect();
         let skip = vec![false; entries.len()];
         Self {
+            read,
             settings,
             declared,
             known,
@@ -110,11 +111,11 @@ impl<'a> Search<'a> {
 
     /// Reads until there is no new wrong value. Returns the required setting that is missing, if
     /// any.
-    fn values<T: DeserializeOwned>(&mut self) -> Option<&'static str> {
+    fn values(&mut self) -> Option<&'static str> {
         while self.problems.len() < MAX_PROBLEMS {
             let trace = Trace::new();
-            let (index, alias_of, message) = match self.read::<T>(&self.skip, &trace) {
-                Ok(_) | Err(Fault::Key) => return None,
+            let (index, alias_of, message) = match self.read(&self.skip, &trace) {
+                Ok(()) | Err(Fault::Key) => return None,
                 Err(Fault::Missing(name)) => return Some(name),
                 Err(Fault::At { index, message }) => (Some(index), None, message),
                 Err(Fault::Twice(name)) => {
@@ -123,7 +124,7 @@ impl<'a> Search<'a> {
                 }
                 Err(fault) => {
                     let message = self.sentence(fault);
-                    (self.culprit::<T>(trace.loose.get(), &message), None, message)
+                    (self.culprit(trace.loose.get(), &message), None, message)
                 }
             };
             // Each round omits one more setting, so the rounds end.
@@ -141,12 +142,12 @@ impl<'a> Search<'a> {
             self.omitted.push(key);
             self.problems.push(Problem::new(shown(alias_of.unwrap_or(key)), message));
         }
-        self.gave_up = self.read::<T>(&self.skip, &Trace::new()).is_err();
+        self.gave_up = self.read(&self.skip, &Trace::new()).is_err();
         None
     }
 
-    fn read<T: DeserializeOwned>(&self, skip: &[bool], trace: &Trace) -> Result<T, Fault> {
-        T::deserialize(Table { settings: self.settings, declared: self.declared, skip, trace })
+    fn read(&self, skip: &[bool], trace: &Trace) -> Result<(), Fault> {
+        (self.read)(Table { settings: self.settings, declared: self.declared, skip, trace })
     }
 
     fn sentence(&self, fault: Fault) -> String {
@@ -158,7 +159,7 @@ impl<'a> Search<'a> {
     /// Serde collects the settings of a flattened struct before it reads any of them, so which one
     /// failed is lost. `loose` has a bit for each setting that was collected. If there are none,
     /// the failure is the author's own, about all settings together.
-    fn culprit<T: DeserializeOwned>(&self, loose: u64, message: &str) -> Option<usize> {
+    fn culprit(&self, loose: u64, message: &str) -> Option<usize> {
         // Each try reads everything again, which is too slow for thousands of them.
         if self.entries.len() > MAX_TRIED {
             return None;
@@ -168,8 +169,8 @@ impl<'a> Search<'a> {
         candidates.into_iter().find(|index| {
             let mut skip = self.skip.clone();
             skip[*index] = true;
-            match self.read::<T>(&skip, &Trace::new()) {
-                Ok(_) => true,
+            match self.read(&skip, &Trace::new()) {
+                Ok(()) => true,
                 Err(fault) => self.sentence(fault) != message,
             }
         })

@@ -13,7 +13,7 @@ use crate::extension::describe::kind::one_of;
 
 /// Why a reading of the settings stopped.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::extension) enum Fault {
     /// A key is unknown or given twice; `explain` finds which and why.
     Key,
     /// A field has no value and no default.

@@ -58,7 +58,7 @@ impl Trace {
 
 /// The settings as a deserializer for the author's type.
 #[derive(Clone, Copy)]
-pub(super) struct Table<'a> {
+pub(in crate::extension) struct Table<'a> {
     pub(super) settings: &'a Settings,
     pub(super) declared: &'a Fields,
     /// Settings to omit, by index; may be shorter than the settings.

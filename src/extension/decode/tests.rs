@@ -7,9 +7,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
 use super::*;
-use crate::extension::describe::fields;
+use crate::extension::describe;
 use crate::extension::none::NoParams;
 use crate::extension::tests::Random;
+
+fn fields<T: de::DeserializeOwned + JsonSchema>() -> Fields {
+    describe::fields(&describe::schema::<T>(), field_names(super::read::<T>))
+}
+
+fn decode_one<T: de::DeserializeOwned>(
+    key: &str,
+    answer: &str,
+    declared: &Fields,
+) -> Result<(), String> {
+    super::decode_one(super::read::<T>, key, answer, declared)
+}
 
 fn read<T: de::DeserializeOwned + JsonSchema>(pairs: &[(&str, &str)]) -> Result<T, Vec<Problem>> {
     decode(&Settings::new(pairs.iter().copied()), &fields::<T>())

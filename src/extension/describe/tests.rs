@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::settings_of as fields;
 use super::*;
 use crate::extension::none::{NoConfig, NoParams};
 
@@ -288,4 +289,24 @@ fn long_choices_are_cut() {
     let names: Vec<String> = (0..30).map(|n| n.to_string()).collect();
     let text = kind::one_of(names.iter().map(String::as_str));
     assert!(text.starts_with("one of `0`, `1`") && text.ends_with("`19`, and 10 more"), "{text}");
+}
+
+#[test]
+fn the_order_of_fields_is_found_without_running_an_authors_code() {
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code)]
+    struct Raw {
+        second: Option<String>,
+        first: Option<String>,
+    }
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(from = "Raw")]
+    struct Converted;
+    impl From<Raw> for Converted {
+        fn from(_: Raw) -> Self {
+            panic!("nothing has been read")
+        }
+    }
+    let names: Vec<_> = fields::<Converted>().iter().map(|field| field.name.clone()).collect();
+    assert_eq!(names, ["second", "first"]);
 }

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::{Api, BoxFuture, ResponseStream};
+use super::{Api, ResponseStream};
 use crate::authorize::Authenticated;
+use gofer_net::BoxFuture;
 use gofer_proto::{
     RunExtensionInstallerClientMessage, RunExtensionInstallerExtensionMessage,
     RunPipelineConfiguratorClientMessage, RunPipelineConfiguratorExtensionMessage,
@@ -110,7 +111,7 @@ async fn forward<M: Incoming>(
 
 /// Both directions in one stream, so that neither outlives the call.
 struct TwoWay<T> {
-    answers: Option<BoxFuture<Result<(), Status>>>,
+    answers: Option<BoxFuture<'static, Result<(), Status>>>,
     responses: Option<ResponseStream<T>>,
 }
 
@@ -119,7 +120,7 @@ fn converse<M: Incoming, T: 'static>(
     answers: mpsc::Sender<String>,
     responses: ResponseStream<T>,
 ) -> ResponseStream<T> {
-    let answers: BoxFuture<_> = Box::pin(forward(messages, answers));
+    let answers: BoxFuture<'static, _> = Box::pin(forward(messages, answers));
     Box::pin(TwoWay { answers: Some(answers), responses: Some(responses) })
 }
 

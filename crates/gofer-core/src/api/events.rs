@@ -8,9 +8,10 @@ use std::vec;
 use tonic::Status;
 use tonic::codegen::tokio_stream::Stream;
 
-use super::{Api, BoxFuture, ResponseStream};
+use super::{Api, ResponseStream};
 use crate::authorize::{Caller, TokenWatch};
 use crate::store::Store;
+use gofer_net::BoxFuture;
 use gofer_proto as proto;
 
 /// Events taken out of the store at a time.
@@ -71,7 +72,7 @@ struct Reader {
     follow: bool,
     read: vec::IntoIter<proto::Event>,
     /// Resolves to whether there may be more to read.
-    next: Option<BoxFuture<bool>>,
+    next: Option<BoxFuture<'static, bool>>,
     over: bool,
 }
 
@@ -106,7 +107,7 @@ impl Reader {
         Ok(true)
     }
 
-    fn wait(&mut self) -> &mut BoxFuture<bool> {
+    fn wait(&mut self) -> &mut BoxFuture<'static, bool> {
         let Self { store, token, after, next, .. } = self;
         next.get_or_insert_with(|| {
             let mut progress = store.progress();

@@ -1,51 +1,49 @@
 //! Extensions as tasks of this process, connected by in-memory pipes.
 
 use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tonic::Status;
 
 use super::{IN_PROCESS, LaunchSpec, Launched, Launcher, Process};
 use crate::sync::lock;
-use gofer_net::memory::Network;
+use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::tls::Trust;
-use gofer_net::{Clock, Dial};
+use gofer_net::{BoxFuture, Clock, Dial};
 use gofer_sdk::internal::serve_embedded;
-use gofer_sdk::{Extension, SystemConfig};
+use gofer_sdk::{Extension, RunError, SystemConfig};
 
-type Serve = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Factory = dyn Fn(SystemConfig, gofer_net::memory::MemoryListener) -> Serve + Send + Sync;
+/// Serves an extension of some type; see [`serve_embedded`].
+type Serve = fn(
+    SystemConfig,
+    MemoryListener,
+    Network,
+    Trust,
+    Clock,
+) -> BoxFuture<'static, Result<(), RunError>>;
 
 /// Launches extensions as tasks of this process.
 pub(crate) struct InProcess {
     gofer: Network,
     trust: Trust,
     clock: Clock,
-    factories: Mutex<HashMap<String, Arc<Factory>>>,
+    types: Mutex<HashMap<String, Serve>>,
 }
 
 impl InProcess {
     pub(crate) fn new(gofer: Network, trust: Trust, clock: Clock) -> Self {
-        Self { gofer, trust, clock, factories: Mutex::default() }
+        Self { gofer, trust, clock, types: Mutex::default() }
     }
 
     /// Registers a type and returns its image.
     pub(crate) fn register<E: Extension>(&self) -> String {
-        let image = format!("{IN_PROCESS}{}", std::any::type_name::<E>());
-        let (gofer, trust, clock) = (self.gofer.clone(), self.trust.clone(), self.clock);
-        let factory = move |config: SystemConfig, listener| -> Serve {
-            let (gofer, trust) = (gofer.clone(), trust.clone());
-            Box::pin(async move {
-                let extension = config.name().to_owned();
-                if let Err(error) = serve_embedded::<E>(config, listener, gofer, trust, clock).await
-                {
-                    tracing::error!(extension, %error, "an extension cannot serve");
-                }
-            })
-        };
-        lock(&self.factories).insert(image.clone(), Arc::new(factory));
+        self.register_type(std::any::type_name::<E>(), serve_embedded::<E>)
+    }
+
+    fn register_type(&self, name: &str, serve: Serve) -> String {
+        let image = format!("{IN_PROCESS}{name}");
+        lock(&self.types).insert(image.clone(), serve);
         image
     }
 }
@@ -53,14 +51,21 @@ impl InProcess {
 #[async_trait]
 impl Launcher for InProcess {
     async fn launch(&self, image: &str, spec: &LaunchSpec) -> Result<Launched, Status> {
-        let factory = lock(&self.factories).get(image).map(Arc::clone);
-        let factory = factory.ok_or_else(|| {
+        let serve = lock(&self.types).get(image).copied();
+        let serve = serve.ok_or_else(|| {
             Status::not_found("this process has no such extension; install it by its Rust type")
         })?;
         let config = SystemConfig::from_vars(spec.environment("localhost:8082", &spec.gofer_host))
             .map_err(|error| Status::internal(error.to_string()))?;
         let network = Network::default();
-        let serving = factory(config, network.listen());
+        let (gofer, trust, listener) = (self.gofer.clone(), self.trust.clone(), network.listen());
+        let clock = self.clock;
+        let serving = async move {
+            let extension = config.name().to_owned();
+            if let Err(error) = serve(config, listener, gofer, trust, clock).await {
+                tracing::error!(extension, %error, "an extension cannot serve");
+            }
+        };
         let process = Process::new(None, spec, |kill| async move {
             match kill.run_until_cancelled(serving).await {
                 Some(()) => "its task has ended".to_owned(),
