@@ -92,7 +92,7 @@ pub(super) fn nested(read: Read, declared: &Fields) -> Option<&str> {
 /// The names of a struct's fields in the order of their declaration, as a derived `Deserialize`
 /// passes them; none if it has flattened parts.
 pub(super) fn field_names(read: Read) -> &'static [&'static str] {
-    // No type has this key, so the reading ends before any of the author's code runs.
+    // An unknown key ends the reading before any default or conversion of the author's runs.
     let (settings, declared) = (Settings::new([("", "")]), Fields::default());
     let trace = Trace::new();
     let _ = read(Table { settings: &settings, declared: &declared, skip: &[], trace: &trace });

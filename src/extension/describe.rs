@@ -1,7 +1,7 @@
 //! What an author's struct says about each of its settings.
 //!
-//! [`fields`] reads a type's JSON [`schema`] into one [`Field`] per setting: name, doc comment, type,
-//! required, default. They are used for the documentation ([`markdown`]), the questions of a
+//! [`fields`] reads a type's JSON [`schema`] into one [`Field`] per setting: name, doc comment,
+//! type, required, default. They are used for the documentation ([`markdown`]), the questions of a
 //! conversation ([`prompt`]), and what `decode` needs and serde does not provide. Building a schema
 //! is slow and its result never changes, so it is done once per type.
 //!

@@ -54,9 +54,9 @@ impl<E: Extension> Supervised<E> {
     }
 }
 
-/// After a failure, waits until `serve` is to be called again; false if it is not.
+/// Returns whether to call `serve` again. After a failure it waits before it does.
 ///
-/// Boxed: a subscription that does not fail need not hold what only a failure needs.
+/// Boxed: a subscription that has not failed must not hold what only a failure needs.
 fn again<'a>(
     live: &'a Live,
     outcome: Result<()>,

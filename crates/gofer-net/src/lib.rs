@@ -57,8 +57,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub type BoxStream = Box<dyn Stream>;
 
-/// A future whose type is hidden. What a function that returns it runs is compiled in that
-/// function's crate; the body of an `async fn`, in each crate that awaits it.
+/// A future of an erased type. The body of an `async fn` is compiled in each crate that awaits it;
+/// behind this type it is compiled once, in the crate that boxes it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
