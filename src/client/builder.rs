@@ -114,7 +114,8 @@ impl GoferBuilder {
             server_name: address.server_name(),
             trust,
             authorization: authorization.flatten(),
-            extension: self.name,
+            name: self.name,
+            is_extension: false,
             clock: Clock::system(),
         }))
     }

@@ -20,7 +20,6 @@ pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
 pub use status::error;
-pub(crate) use types::start_request;
 
 use std::fmt;
 use std::future::Future;
@@ -80,8 +79,9 @@ pub struct Gofer {
 
 struct Inner {
     transport: Transport,
-    /// The name under which the extension is installed.
-    extension: String,
+    /// The name under which runs are started; of an extension, that under which it is installed.
+    name: String,
+    is_extension: bool,
     clock: Clock,
 }
 
@@ -98,7 +98,9 @@ pub struct ClientOptions {
     /// `Bearer <key>`.
     pub authorization: Option<HeaderValue>,
     /// The name under which runs are started.
-    pub extension: String,
+    pub name: String,
+    /// Whether it is an extension's.
+    pub is_extension: bool,
     /// The clock that run times are compared with.
     pub clock: Clock,
 }
@@ -154,11 +156,11 @@ impl Gofer {
     }
 
     fn new(options: ClientOptions) -> Self {
-        let ClientOptions { dial, authority, server_name, trust, authorization, extension, clock } =
-            options;
+        let ClientOptions { dial, authority, server_name, trust, authorization, .. } = options;
+        let (name, is_extension, clock) = (options.name, options.is_extension, options.clock);
         let channel = Channel::new(Connector::new(dial, server_name, trust), clock);
         let transport = Transport::new(channel, authorization, authority, DEADLINE);
-        Self { inner: Arc::new(Inner { transport, extension, clock }) }
+        Self { inner: Arc::new(Inner { transport, name, is_extension, clock }) }
     }
 
     /// Gofer's whole API, as generated from the contract, over the same connection, with the same
@@ -227,12 +229,8 @@ impl Gofer {
         run: Run,
     ) -> Result<RunInfo> {
         let pipeline = pipeline.into();
-        let request = types::start_request(
-            self.initiator(label),
-            pipeline.namespace().to_owned(),
-            pipeline.pipeline().to_owned(),
-            run,
-        );
+        let (namespace, name) = (pipeline.namespace().to_owned(), pipeline.pipeline().to_owned());
+        let request = self.start_request(label, namespace, name, run);
         let response = self
             .call(|mut api| {
                 let request = request.clone();
@@ -330,9 +328,30 @@ impl Gofer {
         Ok(response.runs.into_iter().map(RunInfo::new).collect())
     }
 
-    /// The name under which runs of this extension are started.
+    /// The name under which this client starts runs.
     pub(crate) fn initiator(&self, label: &str) -> String {
-        format!("{} ({label})", self.inner.extension)
+        format!("{} ({label})", self.inner.name)
+    }
+
+    pub(crate) fn start_request(
+        &self,
+        label: &str,
+        namespace: String,
+        pipeline: String,
+        run: Run,
+    ) -> proto::StartRunRequest {
+        use proto::initiator::Type;
+        let kind = if self.inner.is_extension { Type::Extension } else { Type::Bot };
+        proto::StartRunRequest {
+            namespace_id: namespace,
+            pipeline_id: pipeline,
+            variables: run.variables.into_iter().collect(),
+            initiator: Some(proto::Initiator {
+                r#type: kind.into(),
+                name: self.initiator(label),
+                reason: run.reason.into_owned(),
+            }),
+        }
     }
 
     /// Nanoseconds since the client was made, by tokio's clock.

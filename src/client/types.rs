@@ -1,7 +1,6 @@
 //! What is sent to Gofer and received from it, in plain Rust types.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -285,23 +284,5 @@ impl From<proto::Event> for Event {
             details: event.details,
             emitted: from_unix_millis(event.emitted),
         }
-    }
-}
-
-pub(crate) fn start_request(
-    name: String,
-    namespace: String,
-    pipeline: String,
-    run: Run,
-) -> proto::StartRunRequest {
-    proto::StartRunRequest {
-        namespace_id: namespace,
-        pipeline_id: pipeline,
-        variables: run.variables.into_iter().collect::<HashMap<_, _>>(),
-        initiator: Some(proto::Initiator {
-            r#type: proto::initiator::Type::Extension.into(),
-            name,
-            reason: run.reason.into_owned(),
-        }),
     }
 }

@@ -8,7 +8,7 @@ use gofer_proto::{ListRunsRequest, StartRunRequest};
 use tonic::Status;
 
 use super::live::Live;
-use crate::client::{BACKOFF, Run, RunInfo, error, start_request};
+use crate::client::{BACKOFF, Run, RunInfo, error};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many of a pipeline's newest runs are searched for one that was started by a call whose
@@ -33,8 +33,8 @@ impl Live {
     }
 
     async fn start(&self, run: Run) -> Result<RunInfo> {
-        let request = start_request(
-            self.context.gofer.initiator(self.key.label()),
+        let request = self.context.gofer.start_request(
+            self.key.label(),
             self.key.namespace().to_owned(),
             self.key.pipeline().to_owned(),
             run,

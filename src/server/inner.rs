@@ -179,7 +179,8 @@ fn gofer(config: &SystemConfig, trust: Trust, clock: Clock, dial: Option<Dial>) 
         server_name: config.gofer_host.server_name(),
         trust,
         authorization: Some(config.authorization.clone()),
-        extension: config.name.clone(),
+        name: config.name.clone(),
+        is_extension: true,
         clock,
     })
 }

@@ -178,7 +178,8 @@ impl Core {
             server_name: ServerName::try_from(SERVER_NAME)?,
             trust,
             authorization: Some(HeaderValue::try_from(format!("Bearer {token}"))?),
-            extension: "gofer-core".to_owned(),
+            name: "gofer-core".to_owned(),
+            is_extension: false,
             clock,
         });
         let executor =

@@ -97,6 +97,7 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         pass,
         variables,
         removed: remove,
+        options: None,
     };
     let call = async { session.embedded().update_extension(with_long_timeout(request)).await };
     let outcome = with_progress(session, &name, &format!("updating {name}"), call).await;

@@ -8,7 +8,8 @@ use super::{Api, complete};
 use gofer_net::unix_millis;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
-    ExtensionState, ListExtensionStatesRequest, ListExtensionStatesResponse,
+    ExtensionState, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest,
+    InstallExtensionResponse, ListExtensionStatesRequest, ListExtensionStatesResponse,
     UpdateExtensionRequest, UpdateExtensionResponse,
 };
 
@@ -24,6 +25,21 @@ impl EmbeddedCore for Api {
         let refused = complete(update).await?;
         let refused = i64::try_from(refused).unwrap_or(i64::MAX);
         Ok(Response::new(UpdateExtensionResponse { refused }))
+    }
+
+    async fn install_extension(
+        &self,
+        _: Request<InstallExtensionRequest>,
+    ) -> Result<Response<InstallExtensionResponse>, Status> {
+        Err(super::unimplemented("InstallExtension"))
+    }
+
+    async fn get_capabilities(
+        &self,
+        request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<GetCapabilitiesResponse>, Status> {
+        self.caller(&request)?;
+        Ok(Response::new(GetCapabilitiesResponse { run_keys_enforced: false }))
     }
 
     async fn list_extension_states(
@@ -44,6 +60,7 @@ impl EmbeddedCore for Api {
                 reason: status.reason,
                 restarts: status.restarts.into(),
                 since: unix_millis(status.since),
+                options: None,
             })
             .collect();
         Ok(Response::new(ListExtensionStatesResponse { extensions }))

@@ -77,7 +77,8 @@ fn changed(
     mut registration: ExtensionRegistration,
     request: UpdateExtensionRequest,
 ) -> Result<ExtensionRegistration, Status> {
-    let UpdateExtensionRequest { name: _, image, user, pass, variables, removed } = request;
+    let UpdateExtensionRequest { name: _, image, user, pass, variables, removed, options: _ } =
+        request;
     if !image.is_empty() {
         check_image(&image)?;
         registration.image = image;
