@@ -22,4 +22,5 @@ mod lost_answers;
 mod misbehaving_author;
 mod own_client;
 mod parameters;
+mod stand_in;
 mod subscriptions;
