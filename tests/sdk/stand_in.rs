@@ -359,7 +359,7 @@ async fn a_call_has_the_outcome_that_a_test_decides_on() {
         gofer.next("StartRun", [outcome]);
         let answer = tokio::time::timeout(HOUR, caller.start("a")).await;
         gofer.until(|recorded| recorded.in_flight("StartRun") == 0).await;
-        (gofer.recorded().runs.len(), answer.ok().map(|answer| answer.err()))
+        (gofer.recorded().runs.len(), answer.ok().map(Result::err))
     };
     let lost = || Status::unavailable("the proxy lost Gofer");
 

@@ -1,8 +1,12 @@
-//! The methods. Each has its effect when it is called; the future that it returns waits for the
-//! answer.
+//! What each method does.
+
+#![allow(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    reason = "those that answer at once have one signature"
+)]
 
 use std::collections::BTreeSet;
-use std::future::{Future, ready};
 use std::sync::Arc;
 
 use gofer_proto as proto;
@@ -12,44 +16,40 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::serving::Messages;
-use super::Shared;
 use super::state::id_of;
+use super::{Shared, Started};
 
 /// The page of a list if a request does not limit it.
 const DEFAULT_LIMIT: usize = 200;
 
 type Answer<T> = Result<T, Status>;
 
-pub(super) fn unimplemented(_: Arc<Shared>, (): ()) -> impl Future<Output = Answer<()>> {
-    ready(Err(Status::unimplemented("unknown service or method")))
-}
-
 pub(super) fn get_system_info(
-    _: Arc<Shared>,
-    _: proto::GetSystemInfoRequest,
-) -> impl Future<Output = Answer<proto::GetSystemInfoResponse>> {
+    _: &Shared,
+    _: &proto::GetSystemInfoRequest,
+) -> Answer<proto::GetSystemInfoResponse> {
     let (commit, semver) = ("0000000".to_owned(), "0.6.2".to_owned());
-    ready(Ok(proto::GetSystemInfoResponse { commit, semver }))
+    Ok(proto::GetSystemInfoResponse { commit, semver })
 }
 
 pub(super) fn get_namespace(
-    shared: Arc<Shared>,
-    request: proto::GetNamespaceRequest,
-) -> impl Future<Output = Answer<proto::GetNamespaceResponse>> {
+    shared: &Shared,
+    request: &proto::GetNamespaceRequest,
+) -> Answer<proto::GetNamespaceResponse> {
     let id = if request.id.is_empty() { "default" } else { &*request.id };
-    let namespace = namespaces(&shared).into_iter().find(|namespace| namespace.id == id);
-    ready(match namespace {
+    let namespace = namespaces(shared).into_iter().find(|namespace| namespace.id == id);
+    match namespace {
         Some(namespace) => Ok(proto::GetNamespaceResponse { namespace: Some(namespace) }),
         None => Err(shared.not_found("namespace")),
-    })
+    }
 }
 
 pub(super) fn list_namespaces(
-    shared: Arc<Shared>,
-    request: proto::ListNamespacesRequest,
-) -> impl Future<Output = Answer<proto::ListNamespacesResponse>> {
-    let namespaces = page(namespaces(&shared), request.offset, request.limit);
-    ready(Ok(proto::ListNamespacesResponse { namespaces }))
+    shared: &Shared,
+    request: &proto::ListNamespacesRequest,
+) -> Answer<proto::ListNamespacesResponse> {
+    let namespaces = page(namespaces(shared), request.offset, request.limit);
+    Ok(proto::ListNamespacesResponse { namespaces })
 }
 
 /// `default`, and those of the pipelines.
@@ -66,12 +66,12 @@ fn namespaces(shared: &Shared) -> Vec<proto::Namespace> {
 }
 
 pub(super) fn get_pipeline(
-    shared: Arc<Shared>,
-    request: proto::GetPipelineRequest,
-) -> impl Future<Output = Answer<proto::GetPipelineResponse>> {
+    shared: &Shared,
+    request: &proto::GetPipelineRequest,
+) -> Answer<proto::GetPipelineResponse> {
     let id = id_of(&request.namespace_id, &request.id);
     let recorded = shared.recorded.borrow();
-    ready(match recorded.pipelines.get(&id) {
+    match recorded.pipelines.get(&id) {
         Some(stored) => Ok(proto::GetPipelineResponse {
             pipeline: Some(proto::Pipeline {
                 metadata: Some(stored.metadata()),
@@ -79,13 +79,13 @@ pub(super) fn get_pipeline(
             }),
         }),
         None => Err(shared.not_found("pipeline")),
-    })
+    }
 }
 
 pub(super) fn list_pipelines(
-    shared: Arc<Shared>,
-    request: proto::ListPipelinesRequest,
-) -> impl Future<Output = Answer<proto::ListPipelinesResponse>> {
+    shared: &Shared,
+    request: &proto::ListPipelinesRequest,
+) -> Answer<proto::ListPipelinesResponse> {
     // An empty name means `default`, as in the name of a pipeline.
     let namespace = id_of(&request.namespace_id, "");
     let recorded = shared.recorded.borrow();
@@ -95,29 +95,26 @@ pub(super) fn list_pipelines(
         .filter(|(id, _)| id.namespace() == namespace.namespace())
         .map(|(_, stored)| stored.metadata());
     let pipelines = page(of_namespace, request.offset, request.limit);
-    ready(Ok(proto::ListPipelinesResponse { pipelines }))
+    Ok(proto::ListPipelinesResponse { pipelines })
 }
 
 pub(super) fn enable_pipeline(
-    shared: Arc<Shared>,
-    request: proto::EnablePipelineRequest,
-) -> impl Future<Output = Answer<proto::EnablePipelineResponse>> {
+    shared: &Shared,
+    request: &proto::EnablePipelineRequest,
+) -> Answer<proto::EnablePipelineResponse> {
     let found = shared.set_active(&id_of(&request.namespace_id, &request.id), true);
-    ready(found.map(|()| proto::EnablePipelineResponse {}))
+    found.map(|()| proto::EnablePipelineResponse {})
 }
 
 pub(super) fn disable_pipeline(
-    shared: Arc<Shared>,
-    request: proto::DisablePipelineRequest,
-) -> impl Future<Output = Answer<proto::DisablePipelineResponse>> {
+    shared: &Shared,
+    request: &proto::DisablePipelineRequest,
+) -> Answer<proto::DisablePipelineResponse> {
     let found = shared.set_active(&id_of(&request.namespace_id, &request.id), false);
-    ready(found.map(|()| proto::DisablePipelineResponse {}))
+    found.map(|()| proto::DisablePipelineResponse {})
 }
 
-pub(super) fn start_run(
-    shared: Arc<Shared>,
-    request: proto::StartRunRequest,
-) -> impl Future<Output = Answer<proto::StartRunResponse>> {
+pub(super) fn start_run(shared: &Arc<Shared>, request: proto::StartRunRequest) -> Answer<Started> {
     let mut variables: Vec<_> = request.variables.into_iter().collect();
     variables.sort_unstable();
     let variables = variables
@@ -125,80 +122,70 @@ pub(super) fn start_run(
         .map(|(key, value)| proto::Variable { key, value, source: String::new() })
         .collect();
     let id = id_of(&request.namespace_id, &request.pipeline_id);
-    let started = if request.initiator.as_ref().is_none_or(|by| by.name.is_empty()) {
-        Err(Status::failed_precondition("an initiator and its name are required"))
-    } else {
-        shared.start_run(&id, request.initiator, variables)
-    };
-    async move {
-        let run = Some(started?.admitted().await);
-        Ok(proto::StartRunResponse { run })
+    if request.initiator.as_ref().is_none_or(|initiator| initiator.name.is_empty()) {
+        return Err(no_initiator());
     }
+    shared.start_run(&id, request.initiator, variables)
+}
+
+fn no_initiator() -> Status {
+    Status::failed_precondition("an initiator and its name are required")
 }
 
 /// Passes no initiator on, so it is refused like any other start without one, unless the test lets
 /// it through.
-pub(super) fn retry_run(
-    shared: Arc<Shared>,
-    request: proto::RetryRunRequest,
-) -> impl Future<Output = Answer<proto::RetryRunResponse>> {
+pub(super) fn retry_run(shared: &Arc<Shared>, request: &proto::RetryRunRequest) -> Answer<Started> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let earlier = shared.recorded.borrow().run(id.clone(), request.run_id).cloned();
-    let started = match earlier {
+    match earlier {
         None => Err(shared.not_found("run")),
-        Some(_) if !shared.lets_retries_through() => {
-            Err(Status::failed_precondition("an initiator and its name are required"))
-        }
+        Some(_) if !shared.lets_retries_through() => Err(no_initiator()),
         Some(earlier) => shared.start_run(&id, None, earlier.variables),
-    };
-    async move {
-        let run = Some(started?.admitted().await);
-        Ok(proto::RetryRunResponse { run })
     }
 }
 
 pub(super) fn get_run(
-    shared: Arc<Shared>,
-    request: proto::GetRunRequest,
-) -> impl Future<Output = Answer<proto::GetRunResponse>> {
+    shared: &Shared,
+    request: &proto::GetRunRequest,
+) -> Answer<proto::GetRunResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let run = shared.recorded.borrow().run(id, request.id).cloned();
-    ready(match run {
+    match run {
         Some(run) => Ok(proto::GetRunResponse { run: Some(run) }),
         None => Err(shared.not_found("run")),
-    })
+    }
 }
 
 pub(super) fn list_runs(
-    shared: Arc<Shared>,
-    request: proto::ListRunsRequest,
-) -> impl Future<Output = Answer<proto::ListRunsResponse>> {
+    shared: &Shared,
+    request: &proto::ListRunsRequest,
+) -> Answer<proto::ListRunsResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let recorded = shared.recorded.borrow();
     let runs = page(recorded.runs_of(id).rev(), request.offset, request.limit);
-    ready(Ok(proto::ListRunsResponse { runs: runs.into_iter().cloned().collect() }))
+    Ok(proto::ListRunsResponse { runs: runs.into_iter().cloned().collect() })
 }
 
 pub(super) fn cancel_run(
-    shared: Arc<Shared>,
-    request: proto::CancelRunRequest,
-) -> impl Future<Output = Answer<proto::CancelRunResponse>> {
+    shared: &Shared,
+    request: &proto::CancelRunRequest,
+) -> Answer<proto::CancelRunResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let exists = shared.recorded.borrow().run(id.clone(), request.run_id).is_some();
     shared.complete_run(&id, request.run_id, RunStatus::Cancelled);
-    ready(if exists { Ok(proto::CancelRunResponse {}) } else { Err(shared.not_found("run")) })
+    if exists { Ok(proto::CancelRunResponse {}) } else { Err(shared.not_found("run")) }
 }
 
 pub(super) fn get_event(
-    shared: Arc<Shared>,
-    request: proto::GetEventRequest,
-) -> impl Future<Output = Answer<proto::GetEventResponse>> {
+    shared: &Shared,
+    request: &proto::GetEventRequest,
+) -> Answer<proto::GetEventResponse> {
     let place = usize::try_from(request.id).ok().and_then(|id| id.checked_sub(1));
     let event = place.and_then(|place| shared.recorded.borrow().events.get(place).cloned());
-    ready(match event {
+    match event {
         Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
         None => Err(shared.not_found("event")),
-    })
+    }
 }
 
 /// Listens for live events first, and then reads the history to its end: what happens in between is
@@ -206,14 +193,14 @@ pub(super) fn get_event(
 pub(super) fn list_events(
     shared: Arc<Shared>,
     request: proto::ListEventsRequest,
-) -> impl Future<Output = Answer<Messages<proto::ListEventsResponse>>> {
+) -> Messages<proto::ListEventsResponse> {
     let live_from = shared.recorded.borrow().events.len();
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         // Ends when nobody reads any more.
         let _ = send_events(&shared, request, live_from, &sender).await;
     });
-    ready(Ok(Messages(receiver)))
+    Messages(receiver)
 }
 
 type Events = mpsc::Sender<proto::ListEventsResponse>;
@@ -257,56 +244,56 @@ async fn send_events(
 }
 
 pub(super) fn put_pipeline_object(
-    shared: Arc<Shared>,
-    request: proto::PutPipelineObjectRequest,
-) -> impl Future<Output = Answer<proto::PutPipelineObjectResponse>> {
+    shared: &Shared,
+    request: &proto::PutPipelineObjectRequest,
+) -> Answer<proto::PutPipelineObjectResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let bytes = request.content.len().try_into().unwrap();
     let now = shared.now();
-    ready(shared.change(&id, |stored| {
+    shared.change(&id, |stored| {
         if stored.objects.contains_key(&request.key) && !request.force {
             return Err(Status::failed_precondition("the key exists already"));
         }
-        stored.objects.insert(request.key, (request.content, now));
+        stored.objects.insert(request.key.clone(), (request.content.clone(), now));
         Ok(proto::PutPipelineObjectResponse { bytes, ..Default::default() })
-    }))
-}
-
-pub(super) fn get_pipeline_object(
-    shared: Arc<Shared>,
-    request: proto::GetPipelineObjectRequest,
-) -> impl Future<Output = Answer<proto::GetPipelineObjectResponse>> {
-    let id = id_of(&request.namespace_id, &request.pipeline_id);
-    let recorded = shared.recorded.borrow();
-    let stored = recorded.pipelines.get(&id);
-    ready(match stored.and_then(|stored| stored.objects.get(&request.key)) {
-        Some((content, _)) => Ok(proto::GetPipelineObjectResponse { content: content.clone() }),
-        None => Err(shared.not_found("object")),
     })
 }
 
+pub(super) fn get_pipeline_object(
+    shared: &Shared,
+    request: &proto::GetPipelineObjectRequest,
+) -> Answer<proto::GetPipelineObjectResponse> {
+    let id = id_of(&request.namespace_id, &request.pipeline_id);
+    let recorded = shared.recorded.borrow();
+    let stored = recorded.pipelines.get(&id);
+    match stored.and_then(|stored| stored.objects.get(&request.key)) {
+        Some((content, _)) => Ok(proto::GetPipelineObjectResponse { content: content.clone() }),
+        None => Err(shared.not_found("object")),
+    }
+}
+
 pub(super) fn list_pipeline_objects(
-    shared: Arc<Shared>,
-    request: proto::ListPipelineObjectsRequest,
-) -> impl Future<Output = Answer<proto::ListPipelineObjectsResponse>> {
+    shared: &Shared,
+    request: &proto::ListPipelineObjectsRequest,
+) -> Answer<proto::ListPipelineObjectsResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
     let recorded = shared.recorded.borrow();
     let objects = recorded.pipelines.get(&id).into_iter().flat_map(|stored| &stored.objects);
     let keys = objects
         .map(|(key, (_, created))| proto::ObjectStoreKey { key: key.clone(), created: *created })
         .collect();
-    ready(Ok(proto::ListPipelineObjectsResponse { keys }))
+    Ok(proto::ListPipelineObjectsResponse { keys })
 }
 
 pub(super) fn delete_pipeline_object(
-    shared: Arc<Shared>,
-    request: proto::DeletePipelineObjectRequest,
-) -> impl Future<Output = Answer<proto::DeletePipelineObjectResponse>> {
+    shared: &Shared,
+    request: &proto::DeletePipelineObjectRequest,
+) -> Answer<proto::DeletePipelineObjectResponse> {
     let id = id_of(&request.namespace_id, &request.pipeline_id);
-    ready(shared.change(&id, |stored| {
+    shared.change(&id, |stored| {
         stored.objects.remove(&request.key);
         Ok(proto::DeletePipelineObjectResponse {})
-    }))
+    })
 }
 
 /// A page of a list; a limit of 0 is the default one.

@@ -2,11 +2,12 @@
 //! its test decides on.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gofer_proto::{RetryRunResponse, StartRunResponse};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -113,38 +114,55 @@ impl Connection {
             refused: Arc::clone(&refused),
             connection: self,
         };
+        // What neither waits nor goes on.
         macro_rules! answer {
-            ($($method:literal => $with:ident($answer:path),)*) => {
-                match &*method {
-                    $($method => $with(request, |sent| call.perform(sent, $answer)).await,)*
-                    _ => unary(request, |()| call.perform((), api::unimplemented)).await,
-                }
-            };
+            ($act:expr) => {{
+                let act = |shared: Arc<Shared>, sent| ready($act(&shared, &sent));
+                unary(request, move |sent| call.perform(sent, act)).await
+            }};
         }
-        let response = answer! {
-            "GetSystemInfo" => unary(api::get_system_info),
-            "GetNamespace" => unary(api::get_namespace),
-            "ListNamespaces" => unary(api::list_namespaces),
-            "GetPipeline" => unary(api::get_pipeline),
-            "ListPipelines" => unary(api::list_pipelines),
-            "EnablePipeline" => unary(api::enable_pipeline),
-            "DisablePipeline" => unary(api::disable_pipeline),
-            "StartRun" => unary(api::start_run),
-            "RetryRun" => unary(api::retry_run),
-            "GetRun" => unary(api::get_run),
-            "ListRuns" => unary(api::list_runs),
-            "CancelRun" => unary(api::cancel_run),
-            "GetEvent" => unary(api::get_event),
-            "ListEvents" => streaming(api::list_events),
-            "PutPipelineObject" => unary(api::put_pipeline_object),
-            "GetPipelineObject" => unary(api::get_pipeline_object),
-            "ListPipelineObjects" => unary(api::list_pipeline_objects),
-            "DeletePipelineObject" => unary(api::delete_pipeline_object),
+        let response = match &*method {
+            "StartRun" => {
+                let act = |shared, sent| {
+                    let started = api::start_run(&shared, sent);
+                    async { Ok(StartRunResponse { run: Some(started?.admitted().await) }) }
+                };
+                unary(request, move |sent| call.perform(sent, act)).await
+            }
+            "RetryRun" => {
+                let act = |shared, sent| {
+                    let started = api::retry_run(&shared, &sent);
+                    async { Ok(RetryRunResponse { run: Some(started?.admitted().await) }) }
+                };
+                unary(request, move |sent| call.perform(sent, act)).await
+            }
+            "ListEvents" => {
+                let act = |shared, sent| ready(Ok(api::list_events(shared, sent)));
+                streaming(request, move |sent| call.perform(sent, act)).await
+            }
+            "GetSystemInfo" => answer!(api::get_system_info),
+            "GetNamespace" => answer!(api::get_namespace),
+            "ListNamespaces" => answer!(api::list_namespaces),
+            "GetPipeline" => answer!(api::get_pipeline),
+            "ListPipelines" => answer!(api::list_pipelines),
+            "EnablePipeline" => answer!(api::enable_pipeline),
+            "DisablePipeline" => answer!(api::disable_pipeline),
+            "GetRun" => answer!(api::get_run),
+            "ListRuns" => answer!(api::list_runs),
+            "CancelRun" => answer!(api::cancel_run),
+            "GetEvent" => answer!(api::get_event),
+            "PutPipelineObject" => answer!(api::put_pipeline_object),
+            "GetPipelineObject" => answer!(api::get_pipeline_object),
+            "ListPipelineObjects" => answer!(api::list_pipeline_objects),
+            "DeletePipelineObject" => answer!(api::delete_pipeline_object),
+            _ => {
+                answer!(|_: &Shared, (): &()| Err::<(), _>(Status::unimplemented("no such method")))
+            }
         };
-        match refused.load(Ordering::SeqCst) {
-            true => Err(h2::Reason::REFUSED_STREAM.into()),
-            false => Ok(response),
+        if refused.load(Ordering::SeqCst) {
+            return Err(h2::Reason::REFUSED_STREAM.into());
         }
+        Ok(response)
     }
 }
 

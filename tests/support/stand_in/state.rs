@@ -205,7 +205,7 @@ impl Recorded {
         let id = id_of(&run.namespace, &run.pipeline);
         let stored = self.pipelines.get_mut(&id).expect("a pipeline that the stand-in has");
         stored.runs.push(self.runs.len());
-        run.namespace = id.namespace().to_owned();
+        id.namespace().clone_into(&mut run.namespace);
         run.id = stored.runs.len().try_into().unwrap();
         run.version = 1;
         stored.update_counts(RunState::Unknown, run.state());
