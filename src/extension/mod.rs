@@ -28,7 +28,7 @@ pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
 pub use none::{NoConfig, NoParams};
 pub use subscription::Subscription;
-pub use ticks::Ticks;
+pub use ticks::{Tick, Ticks};
 
 pub(crate) use context::Context;
 pub use describe::{Field, Fields, settings_of};
@@ -53,7 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// two conversations, which must work earlier, take no `self`. Everything but `init` has a default.
 ///
 /// ```
-/// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Run, Subscription};
+/// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Subscription};
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
 ///
@@ -98,8 +98,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 ///     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
 ///         let mut ticks = subscription.every(subscription.params().every)?;
-///         while ticks.next().await {
-///             subscription.start_run(Run::because("the interval elapsed")).await?;
+///         while let Some(tick) = ticks.next().await {
+///             subscription.start_run(tick.run("the interval elapsed")).await?;
 ///         }
 ///         Ok(())
 ///     }

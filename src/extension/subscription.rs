@@ -105,10 +105,17 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// While Gofer cannot be reached, this retries with a growing, jittered delay of at most 2 s,
     /// until the subscription is cancelled. At most 64 such calls of one extension are in flight at
-    /// once, so that they do not overload a Gofer that comes back, and those of one subscription
-    /// are made one after the other. If a response was lost, Gofer is first asked whether the run
-    /// has started, so that it is not started twice. A call that is in flight when the subscription
-    /// is cancelled has one more second.
+    /// once, so that they do not overload a Gofer that comes back. A call that is in flight when
+    /// the subscription is cancelled has one more second.
+    ///
+    /// The run is started once, whatever happens to the calls: by its [key](Run::key), which the
+    /// SDK makes unless the run has one. A full Gofer holds its response back while the pipeline is
+    /// at its limit of parallel runs; there, this returns once the run is pending, and starts no
+    /// other run of the pipeline until it no longer is. See [the
+    /// guarantees](crate::guide::authors#every-run-once).
+    ///
+    /// If the future is dropped, the run may have started; a later call starts another one, unless
+    /// it has the same key.
     ///
     /// # Errors
     ///
@@ -116,9 +123,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for a disabled pipeline or one
     /// without a configuration and [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
     /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
-    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a response was lost and it is not known
-    /// whether the run has started.
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if the run's key or a variable is
+    /// not acceptable.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
         let live: &Live = &*self.live;
         live.start_run(run).await
@@ -128,10 +134,12 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// Ticks are computed from the first one, so they do not drift; ticks that were missed, because
     /// of an outage or because `serve` was busy, become one; and if an earlier process started runs
-    /// for this label, the cadence continues from the last of them. See [`Ticks`] for an example.
+    /// for this label, the cadence continues from the time that the last of them was [scheduled
+    /// for](crate::Tick::scheduled), whenever it started. If `serve` is restarted after it failed, the
+    /// tick that it failed for is due again. See [`Ticks`] for an example.
     ///
     /// Use one `Ticks` per subscription: a run counts for all ticks that are due when it starts,
-    /// also those of a second `Ticks`.
+    /// also those of a second `Ticks`, and ticks for the same time have the same run.
     ///
     /// A period that a pipeline sets needs a minimum, checked in
     /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with nothing

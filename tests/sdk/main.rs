@@ -23,4 +23,5 @@ mod misbehaving_author;
 mod own_client;
 mod parameters;
 mod stand_in;
+mod starts;
 mod subscriptions;

@@ -224,7 +224,7 @@ fn ticks_without_a_pause_leave_the_server_alive() {
         runtime.block_on(async {
             let extension = probe().serve(|_, subscription| async move {
                 let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-                while ticks.next().await {}
+                while ticks.next().await.is_some() {}
                 Ok(())
             });
             let (_, _started, client) = extension.start(Setup::default()).await;

@@ -304,10 +304,20 @@ impl Client {
 
     /// Subscribes a pipeline of the namespace `default` under the label `l`.
     pub async fn subscribe(&self, pipeline: &str, params: Settings<'_>) -> Result<(), Status> {
+        self.subscribe_as(pipeline, "l", params).await
+    }
+
+    /// Subscribes under another label.
+    pub async fn subscribe_as(
+        &self,
+        pipeline: &str,
+        label: &str,
+        params: Settings<'_>,
+    ) -> Result<(), Status> {
         let request = ExtensionSubscribeRequest {
             namespace_id: String::new(),
             pipeline_id: pipeline.to_owned(),
-            pipeline_extension_label: "l".to_owned(),
+            pipeline_extension_label: label.to_owned(),
             config: map(params),
         };
         within(self.raw().subscribe(request)).await.map(drop)
