@@ -97,6 +97,10 @@ pub mod guide {
     /// How to run a core as a service.
     #[doc = include_str!("../docs/operating.md")]
     pub mod operating {}
+
+    /// Who may call what.
+    #[doc = include_str!("../docs/access.md")]
+    pub mod access {}
 }
 
 mod api;
