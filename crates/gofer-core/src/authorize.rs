@@ -5,6 +5,7 @@
 //! [`Authenticated`]. Once the message has arrived, each method looks up its [`Caller`] and checks
 //! its access: the token may have been revoked meanwhile, and the namespace is inside the message.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::extensions::Extensions;
-use super::store::{Store, StoredToken, or_default};
+use super::grants::Grant;
+use super::store::{ExtensionKey, KeyHolder, Store, StoredToken, or_default, unknown_token};
 use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
@@ -28,12 +29,11 @@ const WITHOUT_TOKEN: [&str; 2] = ["/proto.Gofer/GetSystemInfo", "/proto.Gofer/Bo
 #[derive(Clone)]
 pub(super) struct TokenTable {
     store: Arc<Store>,
-    extensions: Arc<Extensions>,
 }
 
 impl TokenTable {
-    pub(super) fn new(store: Arc<Store>, extensions: Arc<Extensions>) -> Self {
-        Self { store, extensions }
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
     }
 
     /// The caller of a long call, and a watch on its token.
@@ -44,15 +44,22 @@ impl TokenTable {
         Ok((caller, TokenWatch { tokens: self.clone(), by, changes }))
     }
 
-    /// The caller, if its token is still valid.
+    /// The caller, if its token is still valid. The key of an installer's conversation is for no
+    /// method that requires one.
     pub(super) fn caller(&self, Authenticated(digest): Authenticated) -> Result<Caller, Status> {
-        if self.extensions.accepts_token(&digest) {
-            return Ok(Caller::Manager);
+        match self.store.key_holder(&digest) {
+            Some(KeyHolder::Core) => Ok(Caller::Manager),
+            Some(KeyHolder::Extension(key)) => {
+                Ok(Caller::Extension(ExtensionCaller { store: Arc::clone(&self.store), key }))
+            }
+            Some(KeyHolder::Installer) => Err(Status::permission_denied(
+                "the key of an installer's conversation gives access to nothing",
+            )),
+            None => {
+                let token = self.store.token_of(&digest).ok_or_else(unknown_token)?;
+                Caller::with(token, self.store.clock().unix_millis())
+            }
         }
-        let Some(token) = self.store.token_of(&digest) else {
-            return Err(Status::unauthenticated("unknown token; create one with CreateToken"));
-        };
-        Caller::with(token, self.store.clock().unix_millis())
     }
 }
 
@@ -127,12 +134,26 @@ impl Authenticated {
 }
 
 /// The caller of a method.
+///
+/// Of an extension, the methods that ask for a [`By`] check its access in the transaction that they
+/// are for.
 pub(super) enum Caller {
     /// Has access to everything.
     Manager,
     /// Has access to the namespaces that the token's patterns match.
     Client(Arc<StoredToken>),
+    /// Has access to the pipelines that are subscribed to it, and reads what is in their namespaces.
+    Extension(ExtensionCaller),
 }
+
+/// An extension that calls with the key it was launched with.
+pub(super) struct ExtensionCaller {
+    store: Arc<Store>,
+    key: Arc<ExtensionKey>,
+}
+
+/// The extension whose access is yet to be checked, in the transaction; `None` for other callers.
+type By<'a> = Option<&'a ExtensionKey>;
 
 impl Caller {
     fn with(stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
@@ -150,30 +171,129 @@ impl Caller {
         }
     }
 
+    /// Whether it may do everything.
+    pub(super) fn is_manager(&self) -> bool {
+        match self {
+            Self::Manager => true,
+            Self::Client(_) => false,
+            Self::Extension(it) => it.key.is_granted(Grant::Everything),
+        }
+    }
+
     /// For methods that concern the whole server.
     pub(super) fn require_manager(&self) -> Result<(), Status> {
         match self {
-            Self::Manager => Ok(()),
-            Self::Client(_) => Err(Status::permission_denied("this requires a management token")),
+            _ if self.is_manager() => Ok(()),
+            Self::Extension(it) => Err(it.lacks(Grant::Everything)),
+            _ => Err(Status::permission_denied("this requires a management token")),
         }
     }
 
-    /// The namespace that a request names, if the caller has access to it. An empty name is
-    /// `default`.
+    /// For reading global secrets.
+    pub(super) fn require_global_secrets(&self) -> Result<(), Status> {
+        match self {
+            Self::Extension(it) => it.require(Grant::GlobalSecrets),
+            Self::Manager | Self::Client(_) => self.require_manager(),
+        }
+    }
+
+    /// For methods that any token may call, but an extension only if it was granted more.
+    pub(super) fn require_token(&self) -> Result<(), Status> {
+        match self {
+            Self::Manager | Self::Client(_) => Ok(()),
+            Self::Extension(it) => it.require(Grant::Namespaces),
+        }
+    }
+
+    /// The namespace that a request names, if the caller may do everything in it that does not
+    /// require a management token. An empty name is `default`.
     pub(super) fn authorize_namespace<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
+        let namespace = self.authorize_reading(namespace)?;
+        self.require_token()?;
+        Ok(namespace)
+    }
+
+    /// The namespace that a request names, if the caller may read what is in it.
+    pub(super) fn authorize_reading<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
         let namespace = or_default(namespace);
-        if self.has_access(namespace) {
+        if self.reads(namespace) {
             return Ok(namespace);
         }
-        Err(Status::permission_denied(format!(
-            "the token gives no access to the namespace `{namespace}`"
-        )))
+        Err(Status::permission_denied(match self {
+            Self::Manager | Self::Client(_) => {
+                format!("the token gives no access to the namespace `{namespace}`")
+            }
+            Self::Extension(it) => format!(
+                "no pipeline of the namespace `{namespace}` is subscribed to the extension `{}`",
+                it.key.name
+            ),
+        }))
     }
 
-    pub(super) fn has_access(&self, namespace: &str) -> bool {
+    /// The namespace of a pipeline that a request names, if the caller has access to runs and
+    /// objects of the pipeline.
+    pub(super) fn authorize_use<'a>(
+        &self,
+        namespace: &'a str,
+    ) -> Result<(&'a str, By<'_>), Status> {
+        match self {
+            Self::Extension(it) => Ok((or_default(namespace), Some(&it.key))),
+            Self::Manager | Self::Client(_) => Ok((self.authorize_namespace(namespace)?, None)),
+        }
+    }
+
+    /// The same for secrets of the pipeline, which an extension must have been granted.
+    pub(super) fn authorize_secrets<'a>(
+        &self,
+        namespace: &'a str,
+        grant: Grant,
+    ) -> Result<(&'a str, By<'_>), Status> {
+        if let Self::Extension(it) = self {
+            it.require(grant)?;
+        }
+        self.authorize_use(namespace)
+    }
+
+    /// Whether the caller may read what is in a namespace.
+    fn reads(&self, namespace: &str) -> bool {
         match self {
             Self::Manager => true,
             Self::Client(token) => token.has_access(namespace),
+            Self::Extension(it) => {
+                self.is_manager() || it.store.is_subscribed_in(&it.key, namespace)
+            }
+        }
+    }
+
+    /// Whether the caller may read what is in a namespace, for a listing, which asks while it holds
+    /// the store.
+    pub(super) fn readable(&self) -> impl Fn(&str) -> bool {
+        let own: Option<BTreeSet<String>> = match self {
+            Self::Extension(it) if !self.is_manager() => Some(it.store.namespaces_of(&it.key)),
+            _ => None,
+        };
+        move |namespace| match &own {
+            Some(own) => own.contains(namespace),
+            None => self.reads(namespace),
+        }
+    }
+
+    /// Checks that the caller may see an installed extension, and subscriptions to it in the
+    /// namespaces that it may read.
+    pub(super) fn authorize_extension(&self, name: &str) -> Result<(), Status> {
+        if self.sees_extension(name) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(
+            "an extension may see other extensions, and subscriptions to them, only if it was \
+             granted `namespaces` or `everything`",
+        ))
+    }
+
+    pub(super) fn sees_extension(&self, name: &str) -> bool {
+        match self {
+            Self::Manager | Self::Client(_) => true,
+            Self::Extension(it) => it.key.name == name || it.key.is_granted(Grant::Namespaces),
         }
     }
 
@@ -181,22 +301,45 @@ impl Caller {
     pub(super) fn cancellation(&self) -> RunStatusReasonKind {
         match self {
             Self::Manager => RunStatusReasonKind::AdminCancelled,
-            Self::Client(_) => RunStatusReasonKind::UserCancelled,
+            Self::Client(_) | Self::Extension(_) => RunStatusReasonKind::UserCancelled,
         }
     }
 
-    /// An event belongs to the namespace in its details; any caller may see one without.
+    /// An event belongs to the namespace in its details; any token may see one without. An extension
+    /// sees those about itself.
     pub(super) fn can_see(&self, event: &proto::Event) -> bool {
         #[derive(Deserialize)]
         struct Details {
             namespace_id: Option<String>,
+            name: Option<String>,
         }
-        match self {
-            Self::Manager => true,
-            Self::Client(_) => serde_json::from_str::<Details>(&event.details).is_ok_and(|it| {
-                it.namespace_id.is_none_or(|namespace| self.has_access(&namespace))
-            }),
+        if self.is_manager() {
+            return true;
         }
+        let Ok(details) = serde_json::from_str::<Details>(&event.details) else { return false };
+        match (details.namespace_id, details.name) {
+            (Some(namespace), _) => self.reads(&namespace),
+            (None, Some(name)) => self.sees_extension(&name),
+            (None, None) => matches!(self, Self::Client(_)),
+        }
+    }
+
+    /// Whether what the caller may see can change while its token stays the same.
+    pub(super) fn may_lose_access(&self) -> bool {
+        matches!(self, Self::Extension(_))
+    }
+}
+
+impl ExtensionCaller {
+    fn require(&self, grant: Grant) -> Result<(), Status> {
+        if self.key.is_granted(grant) { Ok(()) } else { Err(self.lacks(grant)) }
+    }
+
+    fn lacks(&self, grant: Grant) -> Status {
+        Status::permission_denied(format!(
+            "the extension `{}` was not granted `{grant}`, which this requires",
+            self.key.name
+        ))
     }
 }
 

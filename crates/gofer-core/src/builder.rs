@@ -178,9 +178,9 @@ impl CoreBuilder {
     /// The command's environment holds the run's variables; `GOFER_NAMESPACE`, `GOFER_PIPELINE`,
     /// `GOFER_RUN_ID`, `GOFER_INITIATOR` and `GOFER_REASON`; and `PATH`, `HOME`, `TMPDIR`, `LANG`
     /// and `TZ` of the core. A run fails, and its command is not started, if one of its variables
-    /// has one of these five names, begins with `GOFER_`, or controls loaders or shells: those that
-    /// begin with `LD_`, `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and
-    /// `GCONV_PATH`. The standard input is empty, and the output goes to the core's standard error.
+    /// has one of these five names, begins with `GOFER_` (other than the `GOFER_EXTENSION_…` with
+    /// which extensions describe a run), or controls loaders or shells: those that begin with `LD_`,
+    /// `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. The standard input is empty, and the output goes to the core's standard error.
     /// Cancelling the run kills the program and its process group; if the core itself is killed,
     /// the program continues.
     ///

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use super::store::Ending;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::RunInfo;
+use gofer_sdk::internal::PREFIX;
 
 /// The variables that a command inherits from the core: those that programs need to find each other
 /// and to choose a language, and none with secrets of the core.
@@ -17,6 +18,10 @@ const INHERITED: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TZ"];
 
 /// Prefix of the variables that the core sets.
 const RESERVED_PREFIX: &str = "GOFER_";
+
+/// Prefix of the variables that extensions describe a run with; those of an extension's own
+/// environment have [`PREFIX`] and are none of them.
+const EXTENSION_PREFIX: &str = "GOFER_EXTENSION_";
 
 /// Prefixes of variables that decide which code a program loads or a shell executes.
 const LOADER_PREFIXES: [&str; 3] = ["LD_", "DYLD_", "BASH_"];
@@ -77,7 +82,7 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
         Some("must have a non-empty name without `=` or NUL")
     } else if value.contains('\0') {
         Some("must not contain NUL in its value")
-    } else if name.starts_with(RESERVED_PREFIX) || INHERITED.contains(&name) {
+    } else if is_reserved(name) || INHERITED.contains(&name) {
         Some("is set by the core; choose another name")
     } else if LOADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || LOADER_NAMES.contains(&name)
@@ -86,6 +91,11 @@ fn refusal(name: &str, value: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.starts_with(RESERVED_PREFIX)
+        && (!name.starts_with(EXTENSION_PREFIX) || name.starts_with(PREFIX))
 }
 
 fn run_variables(run: &RunInfo) -> [(&'static str, String); 5] {

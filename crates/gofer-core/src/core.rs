@@ -22,13 +22,12 @@ use super::conversations::{Conversation, Reply};
 use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::external::External;
-use super::handle::KeyGuard;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
 use super::serving::{Service, Serving, Tls};
-use super::store::Store;
+use super::store::{KeyGuard, NewKey, Store};
 use gofer_net::memory::Network;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
 use gofer_net::{BoxFuture, Clock, Dial, MAX_RESPONSE_BYTES, Transport};
@@ -171,7 +170,7 @@ impl Core {
             },
         );
         let external = External::open(external, &extensions).await?;
-        let token_guard = extensions.accept_token(&token);
+        let token_guard = store.accept_key(&token, NewKey::Core);
         let client = new_client(ClientOptions {
             dial: Dial::Memory(network),
             authority: Authority::from_static(SERVER_NAME),
@@ -211,7 +210,7 @@ impl Core {
 
     async fn serve(&self, listener: Option<TcpListener>) -> Result<()> {
         let inner = &self.inner;
-        let tokens = TokenTable::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+        let tokens = TokenTable::new(Arc::clone(&inner.store));
         let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions), tokens.clone());
         let service = Service {
             authorize: Arc::new(tokens),

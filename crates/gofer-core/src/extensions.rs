@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::handle::{ExtensionHandle, KeyGuard, Keys};
+use super::handle::ExtensionHandle;
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Store, not_installed};
@@ -52,7 +52,6 @@ pub(super) struct Extensions {
     containers: Containers,
     common: Common,
     slots: Slots,
-    keys: Keys,
     /// What extensions run in, until it has ended.
     processes: TaskTracker,
     /// Cancelled when the core stops: from then on nothing comes up, and conversations end.
@@ -100,20 +99,10 @@ impl Extensions {
             containers,
             common,
             slots: Slots::new(clock),
-            keys: Keys::default(),
             processes: TaskTracker::new(),
             stopping: CancellationToken::new(),
             subscribed: Mutex::new(Instant::now()),
         })
-    }
-
-    /// Accepts a token, with all permissions, until the guard is dropped.
-    pub(super) fn accept_token(&self, token: &str) -> KeyGuard {
-        self.keys.accept(token)
-    }
-
-    pub(super) fn accepts_token(&self, digest: &[u8; 32]) -> bool {
-        self.keys.contains(digest)
     }
 
     /// Launches an extension under a free name, and stores it once it is running.
@@ -333,11 +322,14 @@ impl Extensions {
         }
     }
 
+    /// The extension has access to the pipeline from before it is called; if it refuses, no longer
+    /// than before.
     async fn subscribe_to(
         &self,
         running: &Running,
         subscription: &proto::PipelineExtensionSubscription,
     ) -> Result<(), Status> {
+        let access = running.handle.key.begin_access(subscription);
         let config = self.store.resolved(subscription)?;
         let request = proto::ExtensionSubscribeRequest {
             namespace_id: subscription.namespace.clone(),
@@ -346,6 +338,7 @@ impl Extensions {
             config,
         };
         running.handle.client.clone().subscribe(request).await?;
+        access.keep();
         *lock(&self.subscribed) = Instant::now();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A handle to a launched extension, whatever it runs in: calls, health checks, stopping.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -14,8 +14,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::certificates::{Identity, SERVER_NAME};
 use super::launcher::{LaunchSpec, Launched, Process};
-use super::sync::lock;
-use gofer_net::auth::sha256;
+use super::store::KeyGuard;
 use gofer_net::tls::{Trust, certificates};
 use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Transport, effect};
 use gofer_proto as proto;
@@ -50,36 +49,8 @@ pub(super) struct ExtensionHandle {
     pub(super) process: Process,
     /// Whether it is reached over the network rather than inside this process.
     remote: bool,
-    _key: KeyGuard,
-}
-
-/// Digests of the keys of all extensions that are running or being launched.
-#[derive(Clone, Default)]
-pub(super) struct Keys(Arc<Mutex<Vec<[u8; 32]>>>);
-
-impl Keys {
-    /// Accepts a key until the guard is dropped.
-    pub(super) fn accept(&self, key: &str) -> KeyGuard {
-        let digest = sha256(key.as_bytes());
-        lock(&self.0).push(digest);
-        KeyGuard { digest, all: self.clone() }
-    }
-
-    pub(super) fn contains(&self, digest: &[u8; 32]) -> bool {
-        lock(&self.0).contains(digest)
-    }
-}
-
-/// The core accepts the key until this is dropped.
-pub(super) struct KeyGuard {
-    digest: [u8; 32],
-    all: Keys,
-}
-
-impl Drop for KeyGuard {
-    fn drop(&mut self) {
-        lock(&self.all.0).retain(|digest| *digest != self.digest);
-    }
+    /// What it calls the core with.
+    pub(super) key: KeyGuard,
 }
 
 fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Status> {
@@ -117,7 +88,7 @@ impl ExtensionHandle {
             health: HealthClient::new(transport),
             process,
             remote,
-            _key: key,
+            key,
         })
     }
 
@@ -168,12 +139,14 @@ impl ExtensionHandle {
             }
             Err(_) => tracing::warn!(extension, "an extension did not answer Shutdown in time"),
         }
+        self.key.end();
         self.channel.close().await;
         self.process.reap(until.saturating_duration_since(Instant::now())).await;
     }
 
     /// Ends it immediately.
     pub(super) async fn kill(&self) {
+        self.key.end();
         self.process.kill().await;
         self.channel.close().await;
     }

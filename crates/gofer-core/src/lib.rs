@@ -97,6 +97,10 @@ pub mod guide {
     /// How to run a core as a service.
     #[doc = include_str!("../docs/operating.md")]
     pub mod operating {}
+
+    /// Who may call what.
+    #[doc = include_str!("../docs/access.md")]
+    pub mod access {}
 }
 
 mod api;
@@ -112,6 +116,7 @@ mod extensions;
 #[cfg_attr(not(feature = "webhooks"), path = "no_external.rs")]
 mod external;
 mod files;
+mod grants;
 mod handle;
 mod handler;
 mod identity;
@@ -137,6 +142,7 @@ pub use demo::{Demo, DemoError, run_or_demo};
 #[cfg(feature = "webhooks")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
 pub use external::ExternalEventLimits;
+pub use grants::Grant;
 pub use installed::{ExtensionInfo, Installed};
 pub use state::{ExtensionState, ExtensionStatus};
 

@@ -35,6 +35,14 @@ impl ExtensionState {
         }
     }
 
+    /// The reason as callers see it who are no managers.
+    pub(super) fn outline(self) -> &'static str {
+        match self {
+            Self::Restarting => "it failed; a management token shows the reason",
+            Self::Starting | Self::Running | Self::Updating | Self::Stopping | Self::Stopped => "",
+        }
+    }
+
     pub(super) fn to_proto(self) -> State {
         match self {
             Self::Starting => State::Starting,

@@ -2,14 +2,15 @@
 //!
 //! [`Store`] is plain data with its rules: what may exist, what may run, which events are published
 //! when something changes. An operation happens as a whole or not at all, and its errors name what
-//! is wrong. Access control is up to `authorize`, and calls to extensions about a subscription to
-//! `api`.
+//! is wrong. Access control is up to `authorize`, except that what an extension has access to is
+//! checked here, by the operation itself. Calls to extensions about a subscription are up to `api`.
 //!
 //! Everything is read from memory, and also written to the file if there is one (`disk`).
 //!
 //! Of each pipeline, [`RUNS_PER_PIPELINE`] runs are kept: the newest, and those that are not
 //! complete. Of all events, the newest [`EVENTS`].
 
+mod access;
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
 mod events;
@@ -25,6 +26,7 @@ mod pipelines;
 mod queue;
 mod references;
 mod registrations;
+mod run_keys;
 mod runs;
 #[cfg_attr(not(feature = "store"), path = "store/no_seal.rs")]
 mod seal;
@@ -36,6 +38,7 @@ mod subscriptions;
 mod tests;
 mod tokens;
 
+pub(super) use access::{ExtensionKey, KeyGuard, KeyHolder, NewKey, unknown_token};
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
@@ -58,6 +61,7 @@ use tonic::Status;
 
 #[cfg(feature = "store")]
 use crate::files;
+use access::Access;
 use disk::Disk;
 use events::EventLog;
 use gofer_net::Clock;
@@ -109,6 +113,7 @@ struct Tables {
     secrets: Secrets,
     /// Digests of the keys that child processes were launched with.
     launches: BTreeSet<[u8; 32]>,
+    access: Access,
     flags: Flags,
     /// If runs are executed.
     queue: Option<RunQueue>,
@@ -245,6 +250,7 @@ impl Tables {
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
             launches: BTreeSet::new(),
+            access: Access::default(),
             flags: Flags::default(),
             queue: None,
             events: EventLog::new(EVENTS),
@@ -273,6 +279,7 @@ impl Tables {
             Record::Run(it) => {
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
                 pipeline.last_run = it.id;
+                pipeline.run_keys.insert(&it);
                 pipeline.runs.push_back(it);
             }
             Record::Subscription(it) => {

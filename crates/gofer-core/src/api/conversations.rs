@@ -34,14 +34,15 @@ impl Api {
         Ok(converse(messages, sender, responses))
     }
 
-    /// Any valid token is accepted.
+    /// Any token is accepted, but not an extension's key.
     pub(super) async fn run_pipeline_configurator(
         &self,
         by: Authenticated,
         mut messages: Streaming<RunPipelineConfiguratorClientMessage>,
     ) -> Result<ResponseStream<RunPipelineConfiguratorExtensionMessage>, Status> {
+        self.tokens.caller(by)?.require_token()?;
         let init = opening(&mut messages).await?;
-        self.tokens.caller(by)?;
+        self.tokens.caller(by)?.require_token()?;
         let (sender, answers) = mpsc::channel(1);
         let responses = self.extensions.configurator(&init.name, answers).await?;
         Ok(converse(messages, sender, responses))

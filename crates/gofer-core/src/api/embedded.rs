@@ -39,25 +39,27 @@ impl EmbeddedCore for Api {
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<GetCapabilitiesResponse>, Status> {
         self.caller(&request)?;
-        Ok(Response::new(GetCapabilitiesResponse { run_keys_enforced: false }))
+        Ok(Response::new(GetCapabilitiesResponse { run_keys_enforced: true }))
     }
 
     async fn list_extension_states(
         &self,
         request: Request<ListExtensionStatesRequest>,
     ) -> Result<Response<ListExtensionStatesResponse>, Status> {
-        // As for ListExtensions: any token.
-        self.caller(&request)?;
+        let caller = self.caller(&request)?;
+        let is_manager = caller.is_manager();
         let wanted = request.into_inner().name;
         let extensions = self
             .extensions
             .statuses()
             .into_iter()
             .filter(|(name, _)| wanted.is_empty() || *name == wanted)
+            .filter(|(name, _)| caller.sees_extension(name))
             .map(|(name, status)| ExtensionState {
                 name,
                 state: status.state.to_proto().into(),
-                reason: status.reason,
+                // May be the last lines of the extension's log.
+                reason: if is_manager { status.reason } else { status.state.outline().to_owned() },
                 restarts: status.restarts.into(),
                 since: unix_millis(status.since),
                 options: None,

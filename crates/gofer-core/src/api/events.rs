@@ -140,6 +140,9 @@ impl Stream for Reader {
                 return Poll::Ready(Some(Err(status)));
             }
             if let Some(event) = self.read.next() {
+                if self.caller.may_lose_access() && !self.caller.can_see(&event) {
+                    continue;
+                }
                 return Poll::Ready(Some(Ok(proto::ListEventsResponse { event: Some(event) })));
             }
             match self.read_on() {

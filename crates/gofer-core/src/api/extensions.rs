@@ -1,4 +1,5 @@
-//! Installed extensions. Any token may list them; changes require a management token.
+//! Installed extensions. Any token may list them, and an extension sees itself; changes require a
+//! management token.
 
 use std::sync::Arc;
 
@@ -12,19 +13,22 @@ use gofer_proto as proto;
 impl Api {
     pub(super) fn get_extension(
         &self,
-        _: &Caller,
+        caller: &Caller,
         request: proto::GetExtensionRequest,
     ) -> Result<proto::GetExtensionResponse, Status> {
+        caller.authorize_extension(&request.name)?;
         let extension = self.extensions.get(&request.name)?;
         Ok(proto::GetExtensionResponse { extension: Some(extension) })
     }
 
     pub(super) fn list_extensions(
         &self,
-        _: &Caller,
+        caller: &Caller,
         _: proto::ListExtensionsRequest,
     ) -> Result<proto::ListExtensionsResponse, Status> {
-        Ok(proto::ListExtensionsResponse { extensions: self.extensions.list() })
+        let mut extensions = self.extensions.list();
+        extensions.retain(|it| caller.sees_extension(&it.name));
+        Ok(proto::ListExtensionsResponse { extensions })
     }
 
     pub(super) async fn install_extension(

@@ -1,4 +1,5 @@
-//! Namespaces. A client token has access to those that its patterns match, and sees no others.
+//! Namespaces. A client token has access to those that its patterns match, an extension sees those
+//! of its subscriptions, and neither sees others.
 
 use tonic::Status;
 
@@ -14,7 +15,8 @@ impl Api {
         request: proto::ListNamespacesRequest,
     ) -> Result<proto::ListNamespacesResponse, Status> {
         let page = Page::new(request.offset, request.limit)?;
-        let seen = |it: &proto::Namespace| caller.has_access(&it.id);
+        let readable = caller.readable();
+        let seen = |it: &proto::Namespace| readable(&it.id);
         Ok(proto::ListNamespacesResponse { namespaces: self.store.namespaces(page, seen) })
     }
 
@@ -33,7 +35,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetNamespaceRequest,
     ) -> Result<proto::GetNamespaceResponse, Status> {
-        let namespace = self.store.namespace(caller.authorize_namespace(&request.id)?)?;
+        let namespace = self.store.namespace(caller.authorize_reading(&request.id)?)?;
         Ok(proto::GetNamespaceResponse { namespace: Some(namespace) })
     }
 

@@ -7,15 +7,12 @@ use crate::authorize::Caller;
 use crate::store::{Owner, object_limit};
 use gofer_proto as proto;
 
-/// The owner that a request names, if the caller has access to its namespace.
+/// The owner that a request names, if the caller may have access to it.
 macro_rules! owner {
-    ($caller:expr, $request:expr, $run:expr) => {
-        Owner {
-            namespace: $caller.authorize_namespace(&$request.namespace_id)?,
-            pipeline: &$request.pipeline_id,
-            run: $run,
-        }
-    };
+    ($caller:expr, $request:expr, $run:expr) => {{
+        let (namespace, by) = $caller.authorize_use(&$request.namespace_id)?;
+        Owner { namespace, pipeline: &$request.pipeline_id, run: $run, by }
+    }};
 }
 
 impl Api {

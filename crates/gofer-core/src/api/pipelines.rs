@@ -14,7 +14,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineRequest,
     ) -> Result<proto::GetPipelineResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let pipeline = self.store.pipeline(namespace, &request.id, request.version)?;
         Ok(proto::GetPipelineResponse { pipeline: Some(pipeline) })
     }
@@ -24,7 +24,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelinesRequest,
     ) -> Result<proto::ListPipelinesResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         Ok(proto::ListPipelinesResponse { pipelines: self.store.pipelines(namespace, page)? })
     }
@@ -89,7 +89,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineConfigsRequest,
     ) -> Result<proto::ListPipelineConfigsResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         let configs = self.store.configs(namespace, &request.pipeline_id, page)?;
         Ok(proto::ListPipelineConfigsResponse { configs })
@@ -100,7 +100,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineConfigRequest,
     ) -> Result<proto::GetPipelineConfigResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let config = self.store.config(namespace, &request.pipeline_id, request.version)?;
         Ok(proto::GetPipelineConfigResponse { config: Some(config) })
     }

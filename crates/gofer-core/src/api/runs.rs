@@ -13,7 +13,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetRunRequest,
     ) -> Result<proto::GetRunResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let run = self.store.run(namespace, &request.pipeline_id, request.id)?;
         Ok(proto::GetRunResponse { run: Some(run) })
     }
@@ -23,7 +23,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListRunsRequest,
     ) -> Result<proto::ListRunsResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
         let page = Page::new(request.offset, request.limit)?;
         let runs = self.store.list_runs(namespace, &request.pipeline_id, page)?;
         Ok(proto::ListRunsResponse { runs })
@@ -34,8 +34,8 @@ impl Api {
         caller: &Caller,
         request: proto::StartRunRequest,
     ) -> Result<proto::StartRunResponse, Status> {
-        caller.authorize_namespace(&request.namespace_id)?;
-        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request)?) })
+        let (_, by) = caller.authorize_use(&request.namespace_id)?;
+        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request.clone(), by)?) })
     }
 
     pub(super) fn retry_run(
@@ -43,8 +43,8 @@ impl Api {
         caller: &Caller,
         request: proto::RetryRunRequest,
     ) -> Result<proto::RetryRunResponse, Status> {
-        caller.authorize_namespace(&request.namespace_id)?;
-        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request)?) })
+        let (_, by) = caller.authorize_use(&request.namespace_id)?;
+        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request.clone(), by)?) })
     }
 
     /// Immediate with or without `force`: the execution gets no grace period.
@@ -53,9 +53,9 @@ impl Api {
         caller: &Caller,
         request: proto::CancelRunRequest,
     ) -> Result<proto::CancelRunResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        let by = caller.cancellation();
-        self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, by)?;
+        let (namespace, by) = caller.authorize_use(&request.namespace_id)?;
+        let reason = caller.cancellation();
+        self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, reason, by)?;
         Ok(proto::CancelRunResponse {})
     }
 
@@ -64,9 +64,9 @@ impl Api {
         caller: &Caller,
         request: proto::CancelAllRunsRequest,
     ) -> Result<proto::CancelAllRunsResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        let runs =
-            self.store.cancel_runs(namespace, &request.pipeline_id, caller.cancellation())?;
+        let (namespace, by) = caller.authorize_use(&request.namespace_id)?;
+        let reason = caller.cancellation();
+        let runs = self.store.cancel_runs(namespace, &request.pipeline_id, reason, by)?;
         Ok(proto::CancelAllRunsResponse { runs })
     }
 }

@@ -1,20 +1,20 @@
-//! Secrets of pipelines, and global ones, which require a management token.
+//! Secrets of pipelines, and global ones, which require a management token. An extension must have
+//! been granted either.
 
 use tonic::Status;
 
 use super::{Api, length};
 use crate::authorize::Caller;
+use crate::grants::Grant;
 use crate::store::Holder;
 use gofer_proto as proto;
 
-/// The pipeline that a request names, if the caller has access to its namespace.
+/// The pipeline that a request names, if the caller may have access to its secrets.
 macro_rules! holder {
-    ($caller:expr, $request:expr) => {
-        Holder::Pipeline {
-            namespace: $caller.authorize_namespace(&$request.namespace_id)?,
-            pipeline: &$request.pipeline_id,
-        }
-    };
+    ($caller:expr, $request:expr, $grant:expr) => {{
+        let (namespace, by) = $caller.authorize_secrets(&$request.namespace_id, $grant)?;
+        Holder::Pipeline { namespace, pipeline: &$request.pipeline_id, by }
+    }};
 }
 
 impl Api {
@@ -23,7 +23,8 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineSecretRequest,
     ) -> Result<proto::GetPipelineSecretResponse, Status> {
-        let (metadata, secret) = self.store.secret(holder!(caller, request), &request.key)?;
+        let (metadata, secret) =
+            self.store.secret(holder!(caller, request, Grant::ReadSecrets), &request.key)?;
         let secret = if request.include_secret { secret } else { String::new() };
         Ok(proto::GetPipelineSecretResponse { metadata: Some(metadata), secret })
     }
@@ -33,7 +34,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineSecretsRequest,
     ) -> Result<proto::ListPipelineSecretsResponse, Status> {
-        let keys = self.store.secrets(holder!(caller, request))?;
+        let keys = self.store.secrets(holder!(caller, request, Grant::ReadSecrets))?;
         Ok(proto::ListPipelineSecretsResponse { keys })
     }
 
@@ -42,7 +43,8 @@ impl Api {
         caller: &Caller,
         request: proto::PutPipelineSecretRequest,
     ) -> Result<proto::PutPipelineSecretResponse, Status> {
-        let (holder, bytes) = (holder!(caller, request), length(request.content.as_bytes()));
+        let (holder, bytes) =
+            (holder!(caller, request, Grant::WriteSecrets), length(request.content.as_bytes()));
         let proto::PutPipelineSecretRequest { key, content, force, .. } = request.clone();
         self.store.put_secret(holder, key, content, Vec::new(), force)?;
         Ok(proto::PutPipelineSecretResponse { bytes })
@@ -53,7 +55,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeletePipelineSecretRequest,
     ) -> Result<proto::DeletePipelineSecretResponse, Status> {
-        self.store.delete_secret(holder!(caller, request), &request.key)?;
+        self.store.delete_secret(holder!(caller, request, Grant::WriteSecrets), &request.key)?;
         Ok(proto::DeletePipelineSecretResponse {})
     }
 
@@ -62,7 +64,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetGlobalSecretRequest,
     ) -> Result<proto::GetGlobalSecretResponse, Status> {
-        caller.require_manager()?;
+        caller.require_global_secrets()?;
         let (metadata, secret) = self.store.secret(Holder::Global, &request.key)?;
         let secret = if request.include_secret { secret } else { String::new() };
         Ok(proto::GetGlobalSecretResponse { metadata: Some(metadata), secret })
@@ -73,7 +75,7 @@ impl Api {
         caller: &Caller,
         _: proto::ListGlobalSecretsRequest,
     ) -> Result<proto::ListGlobalSecretsResponse, Status> {
-        caller.require_manager()?;
+        caller.require_global_secrets()?;
         Ok(proto::ListGlobalSecretsResponse { keys: self.store.secrets(Holder::Global)? })
     }
 

@@ -54,8 +54,10 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineExtensionSubscriptionRequest,
     ) -> Result<proto::GetPipelineExtensionSubscriptionResponse, Status> {
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
+        caller.authorize_extension(&request.extension_name)?;
         let subscription = self.store.subscription(
-            caller.authorize_namespace(&request.namespace_id)?,
+            namespace,
             &request.pipeline_id,
             &request.extension_name,
             &request.extension_label,
@@ -68,8 +70,9 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineExtensionSubscriptionsRequest,
     ) -> Result<proto::ListPipelineExtensionSubscriptionsResponse, Status> {
-        let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        let subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
+        let namespace = caller.authorize_reading(&request.namespace_id)?;
+        let mut subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
+        subscriptions.retain(|it| caller.sees_extension(&it.name));
         Ok(proto::ListPipelineExtensionSubscriptionsResponse { subscriptions })
     }
 
@@ -147,8 +150,14 @@ impl Api {
         }
     }
 
-    /// Ends a subscription in its extension, if that is running.
+    /// Ends a subscription in its extension, if that is running, and then its access to the pipeline.
     async fn end(&self, subscription: &Subscription, change: &str) -> Result<(), Status> {
+        let outcome = self.unsubscribe(subscription, change).await;
+        self.store.end_access(subscription);
+        outcome
+    }
+
+    async fn unsubscribe(&self, subscription: &Subscription, change: &str) -> Result<(), Status> {
         let Subscription { namespace, pipeline, name, label, .. } = subscription;
         let runs = |it: proto::Extension| it.state() == ExtensionState::Running;
         if !self.extensions.get(name).is_ok_and(runs) {

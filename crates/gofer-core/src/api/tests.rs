@@ -1,17 +1,25 @@
 //! Methods that are called as if the server had not authenticated anyone.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use tonic::codegen::tokio_stream::StreamExt as _;
+
+use gofer_net::auth::Authorize as _;
 use gofer_proto::embedded::ListExtensionStatesRequest;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use tonic::Code;
 
 use super::*;
 use crate::Core;
+use crate::store::NewKey;
 
 async fn api() -> Api {
     let core = Core::in_memory().await.unwrap();
     let (store, extensions) = (Arc::clone(core.store()), Arc::clone(&core.inner.extensions));
-    let tokens = TokenTable::new(Arc::clone(&store), Arc::clone(&extensions));
+    let tokens = TokenTable::new(Arc::clone(&store));
     Api::new(store, extensions, tokens)
 }
 
@@ -43,4 +51,67 @@ async fn open_methods_require_no_authentication() {
     let api = &api().await;
     call!(api, Gofer::get_system_info(proto::GetSystemInfoRequest)).unwrap();
     call!(api, Gofer::bootstrap_token(proto::BootstrapTokenRequest)).unwrap();
+}
+
+/// As if it had been authenticated.
+fn request_with<T>(api: &Api, key: &str, message: T) -> Request<T> {
+    let mut request = http::Request::new(());
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {key}").try_into().unwrap());
+    api.tokens.authorize("/proto.Gofer/", &headers, request.extensions_mut()).unwrap();
+    let mut of = Request::new(message);
+    *of.extensions_mut() = std::mem::take(request.extensions_mut());
+    of
+}
+
+#[tokio::test]
+async fn events_that_were_read_before_the_access_ended_are_not_sent() {
+    let api = &api().await;
+    let name = "watch".to_owned();
+    let of = NewKey::Extension { name: name.clone(), grants: BTreeSet::new() };
+    let guard = api.store.accept_key("the key", of);
+    let subscription = proto::PipelineExtensionSubscription {
+        namespace: "default".to_owned(),
+        pipeline: "nightly".to_owned(),
+        name,
+        ..Default::default()
+    };
+    guard.begin_access(&subscription).keep();
+    api.store.ensure_pipeline("", "nightly").unwrap();
+    api.store.ensure_pipeline("", "other").unwrap();
+    let request = request_with(api, "the key", proto::ListEventsRequest::default());
+    let mut events = Gofer::list_events(api, request).await.unwrap().into_inner();
+    events.next().await.unwrap().unwrap();
+    api.store.end_access(&subscription);
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_the_key() {
+    let api = &api().await;
+    let of = NewKey::Extension { name: "watch".to_owned(), grants: BTreeSet::new() };
+    let guard = api.store.accept_key("the key", of);
+    let request = proto::ListEventsRequest { follow: true, ..Default::default() };
+    let request = request_with(api, "the key", request);
+    let mut events = Gofer::list_events(api, request).await.unwrap().into_inner();
+    let next = tokio::spawn(async move { events.next().await });
+    // The stream waits for an event that the extension may see.
+    tokio::task::yield_now().await;
+    drop(guard);
+    let ended = next.await.unwrap().unwrap();
+    assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn the_key_of_an_installer_is_for_nothing() {
+    let api = &api().await;
+    let _guard = api.store.accept_key("the key", NewKey::Installer);
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, "Bearer the key".parse().unwrap());
+    let authorize = |path| api.tokens.authorize(path, &headers, &mut http::Extensions::new());
+    authorize("/proto.Gofer/GetSystemInfo").unwrap();
+    for path in ["/proto.Gofer/ListExtensions", "/gofer_sdk.embedded.EmbeddedCore/GetCapabilities"]
+    {
+        assert_eq!(authorize(path).unwrap_err().code(), Code::PermissionDenied);
+    }
 }

@@ -1,5 +1,6 @@
 //! Bringing an extension up: launch, Init, Info.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,7 +10,7 @@ use super::{Extensions, Running};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
 use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
-use crate::store::Store;
+use crate::store::{NewKey, Store};
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
 use gofer_proto as proto;
@@ -31,7 +32,8 @@ impl Extensions {
         registration: &proto::ExtensionRegistration,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        let handle = self.launch(registration, progress).await?;
+        let of = NewKey::Extension { name: registration.name.clone(), grants: BTreeSet::new() };
+        let handle = self.launch(registration, of, progress).await?;
         let started = self.clock.unix_millis();
         progress.report("waiting for it to answer");
         let ready = async {
@@ -85,7 +87,8 @@ impl Extensions {
             pass: init.pass,
             ..Default::default()
         };
-        let handle = self.launch(&registration, &LaunchProgress::default()).await?;
+        let handle =
+            self.launch(&registration, NewKey::Installer, &LaunchProgress::default()).await?;
         match handle
             .first_call(
                 |mut client| async move { client.info(proto::ExtensionInfoRequest {}).await },
@@ -103,6 +106,7 @@ impl Extensions {
     async fn launch(
         &self,
         registration: &proto::ExtensionRegistration,
+        of: NewKey,
         progress: &LaunchProgress,
     ) -> Result<ExtensionHandle, Status> {
         let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
@@ -124,7 +128,7 @@ impl Extensions {
             progress: progress.clone(),
             processes: self.processes.clone(),
         };
-        let key = self.keys.accept(&spec.key);
+        let key = self.store.accept_key(&spec.key, of);
         progress.report("launching the process");
         let digest = sha256(spec.key.as_bytes());
         let may_outlive_core = !image.starts_with(IN_PROCESS);

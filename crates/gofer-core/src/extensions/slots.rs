@@ -153,8 +153,9 @@ impl Slots {
             let why = format!("the extension `{name}` is disabled; enable it first");
             return Err(Status::failed_precondition(why));
         }
-        let (doing, why) = (slot.state.doing(), slot.reason());
-        let because = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        // Not the most recent problem: callers who are no managers get this error too.
+        let (doing, progress) = (slot.state.doing(), slot.progress());
+        let because = progress.map(|it| format!(" ({it})")).unwrap_or_default();
         Err(Status::unavailable(format!("the extension `{name}` is {doing}{because}; try again")))
     }
 
@@ -239,11 +240,13 @@ impl Slots {
 
 impl Slot {
     fn reason(&self) -> String {
+        self.progress().unwrap_or_else(|| self.problem.clone())
+    }
+
+    fn progress(&self) -> Option<String> {
+        use ExtensionState::{Starting, Updating};
         let progress = self.progress.message();
-        match self.state {
-            ExtensionState::Starting | ExtensionState::Updating if !progress.is_empty() => progress,
-            _ => self.problem.clone(),
-        }
+        (matches!(self.state, Starting | Updating) && !progress.is_empty()).then_some(progress)
     }
 
     fn status(&self) -> ExtensionStatus {

@@ -121,8 +121,13 @@ impl Extensions {
             return Restored::Done;
         }
         let mut backoff = RESTORE_BACKOFF;
+        // Also between attempts: the response to one that succeeded may have been lost.
+        let access = running.handle.key.begin_access(&current);
         for attempt in 1.. {
-            let Err(refusal) = self.subscribe_to(running, &current).await else { break };
+            let Err(refusal) = self.subscribe_to(running, &current).await else {
+                access.keep();
+                break;
+            };
             // An error from an extension that is being stopped or is gone is not a refusal: the
             // subscription is restored when the next one is up.
             if !self.slots.is_current(name, running) || running.handle.process.ended().is_some() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::pipelines::PipelineTable;
-use super::{Store, Tables, check_name, or_default};
+use super::{ExtensionKey, Store, Tables, check_name, or_default};
 use gofer_proto::ObjectStoreKey;
 
 /// Objects kept of one pipeline. One more evicts the oldest.
@@ -24,6 +24,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) pipeline: &'a str,
     pub(crate) run: Option<i64>,
+    /// The extension that asks, whose access is then checked.
+    pub(crate) by: Option<&'a ExtensionKey>,
 }
 
 /// An object as stored in memory and on disk.
@@ -58,6 +60,7 @@ impl PipelineTable {
 impl Tables {
     /// The pipeline of an owner, and the number its objects are under.
     fn owner(&mut self, owner: Owner<'_>) -> Result<(&mut PipelineTable, i64), Status> {
+        self.access.check(owner.by, owner.namespace, owner.pipeline)?;
         let pipeline = self.pipeline_mut(owner.namespace, owner.pipeline)?;
         if let Some(run) = owner.run {
             pipeline.run(run)?;

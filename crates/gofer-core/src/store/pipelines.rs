@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::objects::Objects;
 use super::queue::{UnfinishedRuns, dequeue, end_early};
+use super::run_keys::RunKeys;
 use super::runs::Ending;
 use super::secrets::Secrets;
 use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
@@ -27,6 +28,7 @@ pub(super) struct PipelineTable {
     pub(super) runs: VecDeque<proto::Run>,
     pub(super) unfinished: UnfinishedRuns,
     pub(super) last_run: i64,
+    pub(super) run_keys: RunKeys,
     /// By extension and label.
     pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
     pub(super) objects: Objects,

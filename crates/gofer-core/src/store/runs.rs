@@ -7,9 +7,10 @@ use tonic::Status;
 
 use super::pipelines::{PipelineTable, variables};
 use super::queue::end_early;
+use super::run_keys::{self, IDENTITY, RunKey};
 use super::{
-    EventKind, EventLog, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, no_namespace,
-    no_pipeline, or_default,
+    EventKind, EventLog, ExtensionKey, Journal, Page, RUNS_PER_PIPELINE, Store, Tables,
+    no_namespace, no_pipeline, or_default,
 };
 use gofer_proto::initiator::Type;
 use gofer_proto::pipeline_metadata::PipelineState;
@@ -112,31 +113,49 @@ impl PipelineTable {
             )));
         };
         journal.remove_run(&oldest);
+        self.run_keys.remove(&oldest);
         Ok(())
     }
 }
 
 impl Store {
-    /// Starts a run of the live configuration.
+    /// Starts a run of the live configuration. A repeated start of a run with a key is answered with
+    /// the run that exists.
     ///
     /// Returns the run as it was accepted, pending, as Gofer does: callers should not come to rely
     /// on a run being complete when this returns.
-    pub(crate) fn start_run(&self, request: StartRunRequest) -> Result<Run, Status> {
+    pub(crate) fn start_run(
+        &self,
+        request: StartRunRequest,
+        by: Option<&ExtensionKey>,
+    ) -> Result<Run, Status> {
         let initiator = request.initiator.unwrap_or_default();
         let source = match initiator.r#type() {
             Type::Extension => "EXTENSION",
             Type::Unknown | Type::Bot | Type::Human => "RUN_OPTIONS",
         };
         let variables = variables(request.variables, source);
-        self.accept_run(&request.namespace_id, &request.pipeline_id, initiator, variables)
+        self.accept_run(&request.namespace_id, &request.pipeline_id, initiator, variables, by)
     }
 
-    /// A new run with the variables of an earlier one.
-    pub(crate) fn retry_run(&self, request: RetryRunRequest) -> Result<Run, Status> {
+    /// A new run with the variables of an earlier one, except those that identify the run of an
+    /// extension.
+    pub(crate) fn retry_run(
+        &self,
+        request: RetryRunRequest,
+        by: Option<&ExtensionKey>,
+    ) -> Result<Run, Status> {
         let RetryRunRequest { namespace_id, pipeline_id, run_id, initiator } = request;
-        let earlier = self.run(&namespace_id, &pipeline_id, run_id)?;
+        let Run { initiator: earlier, mut variables, .. } = {
+            let tables = self.tables();
+            tables.access.check(by, &namespace_id, &pipeline_id)?;
+            tables.pipeline(&namespace_id, &pipeline_id)?.run(run_id)?.clone()
+        };
+        if by.is_some() || earlier.unwrap_or_default().r#type() == Type::Extension {
+            variables.retain(|it| !IDENTITY.contains(&&*it.key));
+        }
         let initiator = initiator.unwrap_or_default();
-        self.accept_run(&namespace_id, &pipeline_id, initiator, earlier.variables)
+        self.accept_run(&namespace_id, &pipeline_id, initiator, variables, by)
     }
 
     fn accept_run(
@@ -145,13 +164,22 @@ impl Store {
         id: &str,
         initiator: Initiator,
         variables: Vec<Variable>,
+        by: Option<&ExtensionKey>,
     ) -> Result<Run, Status> {
+        check_initiator(&initiator, by)?;
+        run_keys::check(&initiator, &variables)?;
+        let key = RunKey::of(&initiator, &variables);
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
+        tables.access.check(by, namespace, id)?;
         let Tables { namespaces, flags, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        // Whatever has changed since, such as the pipeline being disabled.
+        if let Some(run) = key.and_then(|key| pipeline.run_keys.find(key)) {
+            return pipeline.run(run).cloned();
+        }
         if flags.ignores_runs {
             return Err(Status::failed_precondition(
                 "starting runs is turned off; call ToggleEventIngress to turn it on",
@@ -182,6 +210,7 @@ impl Store {
         };
         pipeline.forget_oldest_run(journal)?;
         pipeline.last_run = pending.id;
+        pipeline.run_keys.insert(&pending);
         events.publish(now, EventKind::RunStarted, &run_details(&pending, None));
         if let Some(queue) = queue {
             journal.put_run(&pending);
@@ -207,9 +236,10 @@ impl Store {
         namespace: &str,
         id: &str,
         run: i64,
-        by: Reason,
+        reason: Reason,
+        by: Option<&ExtensionKey>,
     ) -> Result<(), Status> {
-        if self.cancel_unfinished(namespace, id, Some(run), by)?.is_empty() {
+        if self.cancel_unfinished(namespace, id, Some(run), reason, by)?.is_empty() {
             return Err(Status::failed_precondition(format!(
                 "run {run} of the pipeline `{}/{id}` is already complete",
                 or_default(namespace)
@@ -223,9 +253,10 @@ impl Store {
         &self,
         namespace: &str,
         id: &str,
-        by: Reason,
+        reason: Reason,
+        by: Option<&ExtensionKey>,
     ) -> Result<Vec<i64>, Status> {
-        self.cancel_unfinished(namespace, id, None, by)
+        self.cancel_unfinished(namespace, id, None, reason, by)
     }
 
     fn cancel_unfinished(
@@ -233,18 +264,20 @@ impl Store {
         namespace: &str,
         id: &str,
         which: Option<i64>,
-        by: Reason,
+        reason: Reason,
+        by: Option<&ExtensionKey>,
     ) -> Result<Vec<i64>, Status> {
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
+        tables.access.check(by, namespace, id)?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         if let Some(run) = which {
             pipeline.run(run)?;
         }
-        let ending = Ending::cancelled(by);
+        let ending = Ending::cancelled(reason);
         Ok(end_early(pipeline, which, now, &ending, (events, journal, queue)))
     }
 
@@ -284,6 +317,30 @@ impl Store {
         journal.put_flags(*flags);
         flags.ignores_runs
     }
+}
+
+/// An extension starts runs in its own name, and nobody else does.
+fn check_initiator(initiator: &Initiator, by: Option<&ExtensionKey>) -> Result<(), Status> {
+    let is_extension = initiator.r#type() == Type::Extension;
+    let Some(by) = by else {
+        if is_extension {
+            return Err(Status::permission_denied(
+                "`initiator.type` is EXTENSION, which only an extension may send, with its own key; \
+                 use BOT or HUMAN",
+            ));
+        }
+        return Ok(());
+    };
+    let label = initiator.name.strip_prefix(&*by.name).and_then(|rest| rest.strip_prefix(" ("));
+    let label = label.and_then(|rest| rest.strip_suffix(')'));
+    if is_extension && label.is_some_and(|label| !label.is_empty()) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "the extension `{0}` starts runs as itself: `initiator.type` must be EXTENSION and \
+         `initiator.name` must be `{0} (<label>)`",
+        by.name
+    )))
 }
 
 fn run_details(run: &Run, status: Option<RunStatus>) -> RunDetails<'_> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tonic::Status;
 
 use super::patterns::Patterns;
-use super::{Store, Tables, check_name, or_default};
+use super::{ExtensionKey, Store, Tables, check_name, or_default};
 use gofer_proto::SecretStoreKey;
 
 /// The owner of secrets.
@@ -15,6 +15,8 @@ pub(crate) enum Holder<'a> {
     Pipeline {
         namespace: &'a str,
         pipeline: &'a str,
+        /// The extension that asks, whose access to the pipeline is then checked.
+        by: Option<&'a ExtensionKey>,
     },
     /// The core. Each secret lists the namespaces that may use it.
     Global,
@@ -51,7 +53,8 @@ pub(super) type Secrets = BTreeMap<String, Secret>;
 impl Tables {
     pub(super) fn secrets(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
         match of {
-            Holder::Pipeline { namespace, pipeline } => {
+            Holder::Pipeline { namespace, pipeline, by } => {
+                self.access.check(by, namespace, pipeline)?;
                 Ok(&mut self.pipeline_mut(namespace, pipeline)?.secrets)
             }
             Holder::Global => Ok(&mut self.secrets),
@@ -87,7 +90,7 @@ impl Store {
         let patterns = Patterns::new(&namespaces)?;
         let created = self.clock.unix_millis();
         let (namespace, pipeline) = match of {
-            Holder::Pipeline { namespace, pipeline } => (or_default(namespace), pipeline),
+            Holder::Pipeline { namespace, pipeline, .. } => (or_default(namespace), pipeline),
             Holder::Global => ("", ""),
         };
         let mut tables = self.tables();

@@ -29,7 +29,7 @@ fn start(pipeline: &str) -> proto::StartRunRequest {
     proto::StartRunRequest {
         pipeline_id: pipeline.to_owned(),
         initiator: Some(proto::Initiator {
-            r#type: Type::Extension.into(),
+            r#type: Type::Bot.into(),
             name: "interval (hourly)".to_owned(),
             reason: "an hour passed".to_owned(),
         }),
@@ -172,9 +172,9 @@ async fn tasks_are_stored_and_must_fit_together() {
 async fn runs_count_up_from_one_in_each_pipeline() {
     let store = store();
     store.ensure_pipeline("", "other").unwrap();
-    assert_eq!(store.start_run(start("nightly")).unwrap().id, 1);
-    assert_eq!(store.start_run(start("nightly")).unwrap().id, 2);
-    assert_eq!(store.start_run(start("other")).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 2);
+    assert_eq!(store.start_run(start("other"), None).unwrap().id, 1);
 }
 
 #[tokio::test]
@@ -183,25 +183,25 @@ async fn a_run_is_accepted_pending_and_found_complete() {
     let mut request = start("nightly");
     request.variables.insert("B".to_owned(), "2".to_owned());
     request.variables.insert("A".to_owned(), "1".to_owned());
-    let accepted = store.start_run(request).unwrap();
+    let accepted = store.start_run(request, None).unwrap();
     assert_eq!((accepted.state(), accepted.ended), (RunState::Pending, 0));
     let found = store.run("", "nightly", 1).unwrap();
     assert_eq!((found.state(), found.status()), (RunState::Complete, RunStatus::Successful));
     assert_eq!(found.initiator.unwrap().reason, "an hour passed");
     let variables: Vec<_> =
         found.variables.iter().map(|it| (&*it.key, &*it.value, &*it.source)).collect();
-    assert_eq!(variables, [("A", "1", "EXTENSION"), ("B", "2", "EXTENSION")]);
+    assert_eq!(variables, [("A", "1", "RUN_OPTIONS"), ("B", "2", "RUN_OPTIONS")]);
 }
 
 #[tokio::test]
 async fn a_run_is_published_with_what_the_contract_lists() {
     let store = store();
-    store.start_run(start("nightly")).unwrap();
+    store.start_run(start("nightly"), None).unwrap();
     let events = store.events_after(2, usize::MAX);
     assert_eq!(events[0].r#type, "RUN_STARTED");
     assert_eq!(
         events[0].details,
-        r#"{"namespace_id":"default","pipeline_id":"nightly","run_id":1,"initiator_type":"EXTENSION","initiator_name":"interval (hourly)"}"#
+        r#"{"namespace_id":"default","pipeline_id":"nightly","run_id":1,"initiator_type":"BOT","initiator_name":"interval (hourly)"}"#
     );
     assert_eq!(events[1].r#type, "RUN_COMPLETED");
     assert!(events[1].details.ends_with(r#","status":"SUCCESSFUL"}"#));
@@ -210,32 +210,36 @@ async fn a_run_is_published_with_what_the_contract_lists() {
 #[tokio::test]
 async fn a_run_that_must_not_start_is_refused() {
     let store = store();
-    refused(store.start_run(start("absent")), Code::NotFound, "`default/absent`");
+    refused(store.start_run(start("absent"), None), Code::NotFound, "`default/absent`");
     let elsewhere = proto::StartRunRequest { namespace_id: "ops".to_owned(), ..start("nightly") };
-    refused(store.start_run(elsewhere), Code::NotFound, "namespace `ops`");
+    refused(store.start_run(elsewhere, None), Code::NotFound, "namespace `ops`");
 
     store.set_pipeline_state("", "nightly", PipelineState::Disabled).unwrap();
-    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "disabled");
+    refused(store.start_run(start("nightly"), None), Code::FailedPrecondition, "disabled");
     store.set_pipeline_state("", "nightly", PipelineState::Active).unwrap();
 
     assert!(store.toggle_ignoring_runs());
-    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "ToggleEventIngress");
+    refused(
+        store.start_run(start("nightly"), None),
+        Code::FailedPrecondition,
+        "ToggleEventIngress",
+    );
     assert!(!store.toggle_ignoring_runs());
-    assert_eq!(store.start_run(start("nightly")).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 1);
 }
 
 #[tokio::test]
 async fn a_pipeline_without_a_configuration_does_not_run() {
     let store = store();
     store.tables().pipeline_mut("", "nightly").unwrap().configs.clear();
-    refused(store.start_run(start("nightly")), Code::FailedPrecondition, "no configuration");
+    refused(store.start_run(start("nightly"), None), Code::FailedPrecondition, "no configuration");
 }
 
 #[tokio::test]
 async fn runs_are_listed_newest_first_by_page() {
     let store = store();
     for _ in 0..250 {
-        store.start_run(start("nightly")).unwrap();
+        store.start_run(start("nightly"), None).unwrap();
     }
     let ids = |offset, limit| {
         let page = Page::new(offset, limit).unwrap();
@@ -253,7 +257,7 @@ async fn runs_are_listed_newest_first_by_page() {
 async fn only_the_newest_runs_of_a_pipeline_are_kept() {
     let store = store();
     for _ in 0..RUNS_PER_PIPELINE + 2 {
-        store.start_run(start("nightly")).unwrap();
+        store.start_run(start("nightly"), None).unwrap();
     }
     assert_eq!(store.runs("", "nightly").len(), RUNS_PER_PIPELINE);
     refused(store.run("", "nightly", 2), Code::NotFound, "run 2");
@@ -270,13 +274,13 @@ async fn a_retried_run_has_the_variables_of_the_first() {
     let store = store();
     let mut request = start("nightly");
     request.variables.insert("COMMIT".to_owned(), "c0ffee".to_owned());
-    store.start_run(request).unwrap();
+    store.start_run(request, None).unwrap();
     let again = proto::RetryRunRequest {
         pipeline_id: "nightly".to_owned(),
         run_id: 1,
         ..Default::default()
     };
-    let again = store.retry_run(again).unwrap();
+    let again = store.retry_run(again, None).unwrap();
     assert_eq!((again.id, &*again.variables[0].value), (2, "c0ffee"));
 }
 
@@ -284,16 +288,16 @@ async fn a_retried_run_has_the_variables_of_the_first() {
 async fn a_watcher_sees_each_run_as_it_is_accepted() {
     let store = store();
     let mut started = store.run_started();
-    store.start_run(start("nightly")).unwrap();
+    store.start_run(start("nightly"), None).unwrap();
     assert_eq!(started.recv().await.unwrap().id, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn records_carry_the_time_of_the_clock() {
     let store = store();
-    let first = store.start_run(start("nightly")).unwrap().started;
+    let first = store.start_run(start("nightly"), None).unwrap().started;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(store.start_run(start("nightly")).unwrap().started - first, 3_600_000);
+    assert_eq!(store.start_run(start("nightly"), None).unwrap().started - first, 3_600_000);
 }
 
 #[tokio::test]
@@ -522,7 +526,7 @@ async fn changes_of_one_subscription_wait_for_each_other_and_keep_no_locks() {
 #[tokio::test]
 async fn objects_are_put_replaced_listed_and_deleted() {
     let store = store();
-    let of = Owner { namespace: "", pipeline: "nightly", run: None };
+    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
     let put = |key: &str, force| store.put_object(of, key.to_owned(), "1".into(), force);
     assert_eq!(put("b", false).unwrap(), None);
     put("a", false).unwrap();
@@ -541,7 +545,7 @@ async fn objects_are_put_replaced_listed_and_deleted() {
 #[tokio::test(start_paused = true)]
 async fn an_object_too_many_evicts_the_oldest_of_the_pipeline() {
     let store = store();
-    let of = Owner { namespace: "", pipeline: "nightly", run: None };
+    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
     let limit = usize::try_from(object_limit()).unwrap();
     for n in 0..limit {
         store.put_object(of, format!("z-{}", limit - n), "1".into(), false).unwrap();
@@ -555,9 +559,9 @@ async fn an_object_too_many_evicts_the_oldest_of_the_pipeline() {
 #[tokio::test]
 async fn objects_of_a_run_expire_when_many_have_followed_it() {
     let store = store();
-    let of = |run| Owner { namespace: "", pipeline: "nightly", run: Some(run) };
+    let of = |run| Owner { namespace: "", pipeline: "nightly", run: Some(run), by: None };
     for run in 1..=25 {
-        store.start_run(start("nightly")).unwrap();
+        store.start_run(start("nightly"), None).unwrap();
         store.put_object(of(run), "log".to_owned(), "1".into(), false).unwrap();
     }
     refused(store.object(of(5), "log"), Code::NotFound, "evicted");
@@ -567,7 +571,7 @@ async fn objects_of_a_run_expire_when_many_have_followed_it() {
 #[tokio::test]
 async fn a_global_secret_is_for_the_namespaces_that_it_names() {
     let store = store();
-    let of = Holder::Pipeline { namespace: "", pipeline: "nightly" };
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: None };
     let put = |of, force| {
         let access = vec!["ops-.*".to_owned()];
         store.put_secret(of, "token".to_owned(), "hunter22".to_owned(), access, force)
@@ -586,9 +590,9 @@ async fn a_global_secret_is_for_the_namespaces_that_it_names() {
 #[tokio::test]
 async fn settings_that_refer_to_something_are_resolved() {
     let store = with_interval();
-    let of = Holder::Pipeline { namespace: "", pipeline: "nightly" };
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: None };
     store.put_secret(of, "pace".to_owned(), "5m".to_owned(), vec![], false).unwrap();
-    let owner = Owner { namespace: "", pipeline: "nightly", run: None };
+    let owner = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
     store.put_object(owner, "pace".to_owned(), "7m".into(), false).unwrap();
     let resolved = |setting: &str| {
         let mut it = subscription("hourly");

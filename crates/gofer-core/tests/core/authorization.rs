@@ -1,14 +1,17 @@
 //! Access to every method of the API by every kind of caller.
 //!
 //! Requests are built from the API's description, so that each names a namespace if its method
-//! takes one. A method that is missing from the table fails the test.
+//! takes one, and a method that is new is called too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::caller::Caller;
+use crate::files::{Directory, write_script};
+use crate::metronome;
 use bytes::{Buf, BufMut, Bytes};
 use gofer_core::Core;
 use gofer_proto as proto;
@@ -16,155 +19,65 @@ use gofer_proto::create_token_request::Kind as TokenKind;
 use http::uri::PathAndQuery;
 use protox::prost::Message as _;
 use protox::prost_reflect::{
-    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, Value,
+    DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, ServiceDescriptor,
+    Value,
 };
 use tokio::sync::Notify;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::tokio_stream::{self, Stream, StreamExt as _};
 use tonic::{Code, Request, Status};
 
-/// What a method requires of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Requires {
-    /// Nothing, not even a token.
-    Nothing,
-    /// Any valid token.
-    Token,
-    /// A token with access to the namespace that this field names.
-    Namespace(&'static str),
-    /// A management token.
-    Management,
-    /// Any token; this core does not implement the method.
-    Missing,
+/// What is expected; also a page of the documentation. To write it again from what the core does:
+const UPDATE: &str = "UPDATE_ACCESS=1 cargo test -p gofer-core --test core authorization";
+
+fn page() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/access.md")
 }
 
-use Requires::{Management, Missing, Nothing, Token};
-
-const NAMESPACE: Requires = Requires::Namespace("namespace_id");
-
-const TABLE: [(&str, Requires); 71] = [
-    ("GetSystemInfo", Nothing),
-    ("BootstrapToken", Nothing),
-    ("RepairOrphan", Missing),
-    ("ToggleEventIngress", Management),
-    ("CreateToken", Management),
-    ("ListTokens", Management),
-    ("GetToken", Management),
-    ("EnableToken", Management),
-    ("DisableToken", Management),
-    ("DeleteToken", Management),
-    // Lists what the token gives access to.
-    ("ListNamespaces", Token),
-    ("CreateNamespace", Requires::Namespace("id")),
-    ("GetNamespace", Requires::Namespace("id")),
-    ("UpdateNamespace", Requires::Namespace("id")),
-    ("DeleteNamespace", Requires::Namespace("id")),
-    ("GetPipeline", NAMESPACE),
-    ("ListPipelines", NAMESPACE),
-    ("EnablePipeline", NAMESPACE),
-    ("DisablePipeline", NAMESPACE),
-    ("DeletePipeline", NAMESPACE),
-    ("DeployPipeline", Missing),
-    ("ListDeployments", Missing),
-    ("GetDeployment", Missing),
-    ("ListPipelineConfigs", NAMESPACE),
-    ("GetPipelineConfig", NAMESPACE),
-    ("RegisterPipelineConfig", NAMESPACE),
-    ("DeletePipelineConfig", NAMESPACE),
-    ("GetRun", NAMESPACE),
-    ("ListRuns", NAMESPACE),
-    ("StartRun", NAMESPACE),
-    ("RetryRun", NAMESPACE),
-    ("CancelRun", NAMESPACE),
-    ("CancelAllRuns", NAMESPACE),
-    ("GetTaskRun", Missing),
-    ("ListTaskRuns", Missing),
-    ("CancelTaskRun", Missing),
-    ("AttachToTaskRun", Missing),
-    ("GetTaskRunLogs", Missing),
-    ("DeleteTaskRunLogs", Missing),
-    // Extensions belong to the whole core: any token may list and subscribe to them.
-    ("GetExtension", Token),
-    ("ListExtensions", Token),
-    ("RunPipelineConfigurator", Token),
-    ("InstallExtension", Management),
-    ("UninstallExtension", Management),
-    ("EnableExtension", Management),
-    ("DisableExtension", Management),
-    ("RunExtensionInstaller", Management),
-    ("CreatePipelineExtensionSubscription", NAMESPACE),
-    ("GetPipelineExtensionSubscription", NAMESPACE),
-    ("ListPipelineExtensionSubscriptions", NAMESPACE),
-    ("EnablePipelineExtensionSubscription", NAMESPACE),
-    ("DisablePipelineExtensionSubscription", NAMESPACE),
-    ("DeletePipelineExtensionSubscription", NAMESPACE),
-    // Those of other namespaces are not found.
-    ("GetEvent", Token),
-    ("ListEvents", Token),
-    ("ListPipelineObjects", NAMESPACE),
-    ("GetPipelineObject", NAMESPACE),
-    ("PutPipelineObject", NAMESPACE),
-    ("DeletePipelineObject", NAMESPACE),
-    ("ListRunObjects", NAMESPACE),
-    ("GetRunObject", NAMESPACE),
-    ("PutRunObject", NAMESPACE),
-    ("DeleteRunObject", NAMESPACE),
-    ("ListPipelineSecrets", NAMESPACE),
-    ("GetPipelineSecret", NAMESPACE),
-    ("PutPipelineSecret", NAMESPACE),
-    ("DeletePipelineSecret", NAMESPACE),
-    ("ListGlobalSecrets", Management),
-    ("GetGlobalSecret", Management),
-    ("PutGlobalSecret", Management),
-    ("DeleteGlobalSecret", Management),
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CallerKind {
-    NoToken,
-    WrongToken,
-    Expired,
-    Disabled,
-    ClientElsewhere,
-    ClientHere,
-    Manager,
+/// Gofer's API, then the core's additions to it.
+fn services() -> [ServiceDescriptor; 2] {
+    let gofer = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let embedded = protox::compile(["embedded_core.proto"], [protos]).unwrap();
+    let embedded = DescriptorPool::from_file_descriptor_set(embedded).unwrap();
+    [
+        gofer.get_service_by_name("proto.Gofer").unwrap(),
+        embedded.get_service_by_name("gofer_sdk.embedded.EmbeddedCore").unwrap(),
+    ]
 }
 
-/// `None` if the call is allowed, whatever its outcome.
-fn expected(requires: Requires, kind: CallerKind) -> Option<Code> {
-    match (requires, kind) {
-        (Nothing, _) => None,
-        (
-            _,
-            CallerKind::NoToken
-            | CallerKind::WrongToken
-            | CallerKind::Expired
-            | CallerKind::Disabled,
-        ) => Some(Code::Unauthenticated),
-        (Missing, _) => Some(Code::Unimplemented),
-        (Token, _)
-        | (_, CallerKind::Manager)
-        | (Requires::Namespace(_), CallerKind::ClientHere) => None,
-        (Requires::Namespace(_), CallerKind::ClientElsewhere)
-        | (Management, CallerKind::ClientHere | CallerKind::ClientElsewhere) => {
-            Some(Code::PermissionDenied)
-        }
-    }
-}
-
+/// The methods of Gofer's API.
 fn methods() -> Vec<MethodDescriptor> {
-    let pool = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
-    let service = pool.get_service_by_name("proto.Gofer").unwrap();
-    service.methods().collect()
+    services()[0].methods().collect()
 }
 
-/// A request of this type with this namespace, `thing` for every other name, and 1 for every
-/// number.
-fn request(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Bytes {
-    Bytes::from(message(of, namespace, thing).encode_to_vec())
+/// What a request names.
+#[derive(Clone, Copy)]
+struct Names {
+    namespace: &'static str,
+    pipeline: &'static str,
+    extension: &'static str,
+    /// Every other name.
+    thing: &'static str,
+    /// An extension starts runs in its own name.
+    is_extension: bool,
 }
 
-fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> DynamicMessage {
+/// What exists, and what belongs to the extension.
+const OWN: Names = Names {
+    namespace: "here",
+    pipeline: "thing",
+    extension: "own",
+    thing: "nothing",
+    is_extension: false,
+};
+
+/// A request of a method with these names, and 1 for every number.
+fn request(method: &MethodDescriptor, names: Names) -> Bytes {
+    Bytes::from(message(method.name(), &method.input(), names).encode_to_vec())
+}
+
+fn message(method: &str, of: &MessageDescriptor, names: Names) -> DynamicMessage {
     let mut made = DynamicMessage::new(of.clone());
     for field in of.fields() {
         // The first of alternatives, with which a conversation begins.
@@ -174,16 +87,23 @@ fn message(of: &MessageDescriptor, namespace: (&str, &str), thing: &str) -> Dyna
         if field.is_list() || field.is_map() || is_another {
             continue;
         }
-        let value = match field.kind() {
-            Kind::String if field.name() == namespace.0 => Value::String(namespace.1.to_owned()),
-            // A duration.
-            Kind::String if field.name() == "expires" => continue,
+        let text = |text: &str| Value::String(text.to_owned());
+        let value = match (field.kind(), field.name()) {
+            (Kind::String, "namespace_id") => text(names.namespace),
+            (Kind::String, "id") if method.ends_with("Namespace") => text(names.namespace),
+            (Kind::String, "id" | "pipeline_id") => text(names.pipeline),
+            (Kind::String, "extension_name") => text(names.extension),
+            (Kind::String, "name") if method == "GetExtension" => text(names.extension),
+            // An initiator's.
+            (Kind::String, "name") if names.is_extension => text("own (table)"),
+            (Kind::Enum(_), "type") if names.is_extension => Value::EnumNumber(3),
+            // A duration, and where a page begins.
+            (Kind::String, "expires") | (Kind::Int64, "offset") => continue,
             // One that no launcher tries to pull.
-            Kind::String if field.name() == "image" => Value::String(format!("in-process:{thing}")),
-            Kind::String => Value::String(thing.to_owned()),
-            Kind::Int64 if field.name() == "offset" => continue,
-            Kind::Int64 => Value::I64(1),
-            Kind::Message(inner) => Value::Message(message(&inner, namespace, thing)),
+            (Kind::String, "image") => text(&format!("in-process:{}", names.thing)),
+            (Kind::String, _) => text(names.thing),
+            (Kind::Int64, _) => Value::I64(1),
+            (Kind::Message(inner), _) => Value::Message(message(method, &inner, names)),
             _ => continue,
         };
         made.set_field(&field, value);
@@ -269,16 +189,27 @@ async fn token(core: &Core, kind: TokenKind, namespaces: &[&str], expires: &str)
     core.client().api().create_token(request).await.unwrap().into_inner().token
 }
 
-/// A core with a namespace `here` that holds one of everything, all named `thing`.
+/// A core with two namespaces, and in each two pipelines that hold one of everything.
 async fn core() -> Core {
     let core = Core::on_loopback().await.unwrap();
     let mut api = core.client().api();
-    let namespace =
-        |id: &str| proto::CreateNamespaceRequest { id: id.to_owned(), ..Default::default() };
-    api.create_namespace(namespace("here")).await.unwrap();
-    api.create_namespace(namespace("elsewhere")).await.unwrap();
-    let (namespace_id, pipeline_id) = ("here".to_owned(), "thing".to_owned());
-    let config = proto::UserPipelineConfig { id: "thing".to_owned(), ..Default::default() };
+    for id in ["here", "elsewhere"] {
+        let namespace = proto::CreateNamespaceRequest { id: id.to_owned(), ..Default::default() };
+        api.create_namespace(namespace).await.unwrap();
+        for pipeline in ["thing", "sibling"] {
+            fill(&core, id, pipeline).await;
+        }
+    }
+    // After this, BootstrapToken is refused.
+    let _ = api.bootstrap_token(proto::BootstrapTokenRequest {}).await;
+    core
+}
+
+/// Registers a pipeline with a run, an object of each kind and a secret, all named `thing`.
+async fn fill(core: &Core, namespace: &str, pipeline: &str) {
+    let mut api = core.client().api();
+    let (namespace_id, pipeline_id) = (namespace.to_owned(), pipeline.to_owned());
+    let config = proto::UserPipelineConfig { id: pipeline.to_owned(), ..Default::default() };
     let register = proto::RegisterPipelineConfigRequest {
         namespace_id: namespace_id.clone(),
         pipeline_config: Some(config),
@@ -313,12 +244,32 @@ async fn core() -> Core {
         ..Default::default()
     };
     api.put_pipeline_secret(secret).await.unwrap();
-    // After this, BootstrapToken is refused.
-    api.bootstrap_token(proto::BootstrapTokenRequest {}).await.unwrap();
-    core
 }
 
-async fn callers(core: &Core) -> Vec<(CallerKind, Caller)> {
+/// Subscribes the pipeline `here/thing` to the extension `own`.
+async fn subscribe(core: &Core) {
+    let own = core.installed("own").unwrap();
+    own.subscribe("here/thing", "daily", [("every", "24h")]).await.unwrap();
+}
+
+/// The extension's program, and the file that it writes its key to.
+fn program(directory: &Directory, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (program, key) = (directory.0.join(name), directory.0.join(format!("{name}.key")));
+    let write = format!("printf %s \"$GOFER_EXTENSION_SYSTEM_KEY\" > '{}'", key.display());
+    write_script(&program, &format!("{write}\nexec '{}'", metronome::program().display()));
+    (program, key)
+}
+
+/// A column of the table: who calls, and what the requests name. One kind of caller may have several
+/// tokens, which must get the same answers.
+struct Column {
+    title: &'static str,
+    callers: Vec<Caller>,
+    names: Names,
+}
+
+/// All callers. The conversation lasts as long as the sender of the caller's messages.
+async fn columns(core: &Core, directory: &Directory) -> (Vec<Column>, tokio::task::JoinHandle<()>) {
     let without_token = Caller::of(core).await;
     let expired = token(core, TokenKind::Management, &[], "1ms").await;
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -328,90 +279,152 @@ async fn callers(core: &Core) -> Vec<(CallerKind, Caller)> {
     let elsewhere = token(core, TokenKind::Client, &["elsewhere"], "").await;
     let here = token(core, TokenKind::Client, &["here"], "").await;
     let manager = token(core, TokenKind::Management, &[], "").await;
-    vec![
-        (CallerKind::WrongToken, without_token.with("wrong")),
-        (CallerKind::Expired, without_token.with(&expired)),
-        (CallerKind::Disabled, without_token.with(&disabled)),
-        (CallerKind::ClientElsewhere, without_token.with(&elsewhere)),
-        (CallerKind::ClientHere, without_token.with(&here)),
-        (CallerKind::Manager, without_token.with(&manager)),
-        (CallerKind::NoToken, without_token),
-    ]
+    let (own, key) = program(directory, "own");
+    core.install_program("own", &own, [("min_interval", "1s")]).await.unwrap();
+    subscribe(core).await;
+    let own = without_token.with(&std::fs::read_to_string(key).unwrap());
+    let (installer, conversation) = installer(core, directory).await;
+    let wrong = ["wrong", &expired, &disabled].map(|token| without_token.with(token));
+    let foreign = Names { extension: "other", is_extension: true, ..OWN };
+    let column = |title, caller: Caller, names| Column { title, callers: vec![caller], names };
+    let columns = vec![
+        column("no token", without_token.clone(), OWN),
+        Column { title: "invalid token", callers: wrong.into(), names: OWN },
+        column("client of the namespace", without_token.with(&here), OWN),
+        column("client of another", without_token.with(&elsewhere), OWN),
+        column("manager", without_token.with(&manager), OWN),
+        column("extension: its pipeline", own.clone(), Names { is_extension: true, ..OWN }),
+        column("another of the namespace", own.clone(), Names { pipeline: "sibling", ..foreign }),
+        column("another namespace", own, Names { namespace: "elsewhere", ..foreign }),
+        column("installer", without_token.with(&installer), OWN),
+    ];
+    (columns, conversation)
+}
+
+/// The key of an installer's conversation, and the conversation, which waits for an answer.
+async fn installer(core: &Core, directory: &Directory) -> (String, tokio::task::JoinHandle<()>) {
+    use proto::run_extension_installer_client_message::{Init, MessageType};
+    let (program, key) = program(directory, "installer");
+    let image = format!("exec:{}", program.display());
+    let init = MessageType::Init(Init { image, ..Default::default() });
+    let init = proto::RunExtensionInstallerClientMessage { message_type: Some(init) };
+    let messages = tokio_stream::once(init).chain(tokio_stream::pending());
+    let answers = core.client().api().run_extension_installer(messages).await.unwrap();
+    let conversation = tokio::spawn(async move {
+        let mut answers = answers.into_inner();
+        while let Some(Ok(_)) = answers.next().await {}
+    });
+    (std::fs::read_to_string(key).unwrap(), conversation)
+}
+
+/// How a call ends, as the table shows it.
+fn outcome(outcome: Result<(), Status>) -> &'static str {
+    match outcome.map_or_else(|status| status.code(), |()| Code::Ok) {
+        Code::Unauthenticated => "unauthenticated",
+        Code::PermissionDenied => "denied",
+        Code::Unimplemented => "unimplemented",
+        // Allowed, whatever comes of it.
+        _ => "yes",
+    }
+}
+
+const INTRODUCTION: &str = "\
+# Who may call what
+
+Every method of the core's API, and what becomes of a call by each caller: `yes` if it is allowed, \
+`denied` if it is answered with `PERMISSION_DENIED`, `unauthenticated` with `UNAUTHENTICATED`. \
+`unimplemented` are the methods of Gofer that this core does not have. A test makes all of these \
+calls and compares the outcomes with this page.
+
+An extension calls with the key it was launched with. It has access to the pipelines that are \
+subscribed to it (*its pipeline*), and reads what is in their namespaces (*another of the \
+namespace*). It starts runs in its own name: the initiator is its name and a label. The columns show \
+an extension without grants.
+
+Where a method lists or looks up something for any token, its answer holds only what the caller may \
+see: `GetEvent` and `ListEvents` the events of its namespaces, `ListNamespaces` these namespaces; to \
+an extension, `ListExtensions`, `ListExtensionStates` and the lists of subscriptions show itself. \
+Only a manager sees why an extension failed.
+";
+
+/// Undoes what some callers are allowed to do and the next calls would notice.
+async fn undo(core: &Core, method: &str, is_allowed: bool) {
+    match method {
+        "ToggleEventIngress" if is_allowed => {
+            let request = proto::ToggleEventIngressRequest {};
+            core.client().api().toggle_event_ingress(request).await.unwrap();
+        }
+        "DeletePipeline" if is_allowed => {
+            fill(core, "here", "thing").await;
+            subscribe(core).await;
+        }
+        _ => {}
+    }
+}
+
+fn row(cells: &[&str]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
+
+/// The page, from what the core does.
+async fn written(core: &Core, columns: &[Column]) -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for service in services() {
+        page.extend(["\n## ", service.full_name(), "\n\n"]);
+        let titles = columns.iter().map(|column| column.title);
+        page += &row(&["method"].into_iter().chain(titles).collect::<Vec<_>>());
+        page += &row(&vec!["---"; columns.len() + 1]);
+        for method in service.methods() {
+            let mut cells = vec![method.name()];
+            for Column { title, callers, names } in columns {
+                let request = request(&method, *names);
+                let mut seen = Vec::new();
+                for caller in callers {
+                    let call = call_of(service.full_name(), caller, method.name(), request.clone());
+                    let outcome = outcome(call.await);
+                    undo(core, method.name(), outcome == "yes").await;
+                    seen.push(outcome);
+                }
+                seen.dedup();
+                assert_eq!(seen.len(), 1, "{} by {title}: {seen:?}", method.name());
+                cells.push(seen[0]);
+            }
+            page += &row(&cells);
+        }
+    }
+    page
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn each_method_allows_exactly_the_callers_of_the_page() {
+    let core = core().await;
+    let directory = Directory::new("authorization");
+    let (columns, conversation) = columns(&core, &directory).await;
+    let written = written(&core, &columns).await;
+    assert!(!conversation.is_finished(), "the installer's key was valid until now");
+    conversation.abort();
+    core.stop().await;
+    if std::env::var_os("UPDATE_ACCESS").is_some_and(|value| value == "1") {
+        std::fs::write(page(), written).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(page()).unwrap();
+    let wrong: Vec<_> = written.lines().filter(|line| !expected.contains(line)).collect();
+    assert!(
+        wrong.is_empty(),
+        "not as docs/access.md says: {wrong:#?}. To write it again: {UPDATE}"
+    );
+    assert_eq!(written, expected);
 }
 
 #[test]
-fn each_method_is_in_the_table_once() {
-    let table: BTreeMap<_, _> = TABLE.into_iter().collect();
-    assert_eq!(table.len(), TABLE.len());
-    let mut names: Vec<_> = methods().iter().map(|method| method.name().to_owned()).collect();
-    names.sort_unstable();
-    assert_eq!(names, table.keys().copied().collect::<Vec<_>>());
-    for method in methods() {
-        // A method whose request names a namespace requires access to it.
-        let names_one = method.input().get_field_by_name("namespace_id").is_some();
-        let requires = table[method.name()];
-        assert!(
-            !names_one || requires == NAMESPACE || requires == Missing,
-            "{} takes a namespace",
-            method.name()
-        );
-    }
-}
-
-#[tokio::test]
-async fn each_method_allows_exactly_the_right_callers() {
-    let core = core().await;
-    let table: HashMap<_, _> = TABLE.into_iter().collect();
-    let mut wrong = Vec::new();
-    for (kind, caller) in callers(&core).await {
-        for method in methods() {
-            let requires = table[method.name()];
-            let field =
-                if let Requires::Namespace(field) = requires { field } else { "namespace_id" };
-            // An allowed call names things that do not exist, so that everything is still there for
-            // the next one.
-            let expects = expected(requires, kind);
-            let thing = if expects.is_some() { "thing" } else { "nothing" };
-            // This namespace can neither be created again nor deleted: it has a pipeline.
-            let request = request(&method.input(), (field, "here"), thing);
-            let outcome = call(&caller, method.name(), request)
-                .await
-                .map_or_else(|it| it.code(), |()| Code::Ok);
-            let right = match expects {
-                Some(expected) => outcome == expected,
-                None => !matches!(
-                    outcome,
-                    Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented
-                ),
-            };
-            if !right {
-                wrong.push(format!("{} by {kind:?}: {outcome:?}, not {expects:?}", method.name()));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    core.stop().await;
-}
-
-/// The core's additions to Gofer's API require the same tokens.
-#[tokio::test]
-async fn the_cores_own_methods_allow_exactly_the_right_callers() {
-    let core = core().await;
-    for (kind, caller) in callers(&core).await {
-        for (method, requires) in [("UpdateExtension", Management), ("ListExtensionStates", Token)]
-        {
-            let outcome =
-                call_of("gofer_sdk.embedded.EmbeddedCore", &caller, method, Bytes::new()).await;
-            let outcome = outcome.map_or_else(|it| it.code(), |()| Code::Ok);
-            let allowed = if method == "UpdateExtension" { Code::NotFound } else { Code::Ok };
-            assert_eq!(
-                outcome,
-                expected(requires, kind).unwrap_or(allowed),
-                "{method} by {kind:?}"
-            );
-        }
-    }
-    core.stop().await;
+fn the_services_have_the_methods_that_the_page_lists() {
+    let page = std::fs::read_to_string(page()).unwrap();
+    // Each has two more lines, its head.
+    let [gofer, embedded] = services().map(|service| service.methods().len());
+    assert_eq!(gofer, 71);
+    assert_eq!(page.lines().filter(|line| line.starts_with("| ")).count(), gofer + embedded + 4);
 }
 
 /// A caller can begin a call with a valid token, and send the message when it no longer is.
@@ -420,8 +433,11 @@ async fn a_token_that_is_revoked_before_the_message_arrives_gives_no_access() {
     let core = core().await;
     let caller = Caller::of(&core).await;
     let mut api = core.client().api();
-    let inputs: HashMap<_, _> =
-        methods().iter().map(|it| (it.name().to_owned(), it.input())).collect();
+    let all: HashMap<_, _> = services()
+        .iter()
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .map(|it| (it.full_name().to_owned(), it))
+        .collect();
     // One of each kind: immediate, awaited, streaming, and the core's own.
     for (service, method) in [
         ("proto.Gofer", "CreateToken"),
@@ -431,9 +447,7 @@ async fn a_token_that_is_revoked_before_the_message_arrives_gives_no_access() {
         ("proto.Gofer", "RunPipelineConfigurator"),
         ("gofer_sdk.embedded.EmbeddedCore", "UpdateExtension"),
     ] {
-        let request = inputs
-            .get(method)
-            .map_or_else(Bytes::new, |of| request(of, ("namespace_id", "here"), "nothing"));
+        let request = request(&all[&format!("{service}.{method}")], OWN);
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let mut tokens = Vec::new();
         let mut calls = Vec::new();
@@ -478,16 +492,16 @@ async fn errors_reveal_nothing_about_a_namespace_without_access() {
     let client = token(&core, TokenKind::Client, &["elsewhere"], "").await;
     let client = Caller::of(&core).await.with(&client);
     for method in methods() {
-        let Some((_, Requires::Namespace(field))) =
-            TABLE.into_iter().find(|(name, _)| *name == method.name())
-        else {
-            continue;
-        };
-        let ask = async |namespace: &str, thing: &str| {
-            let request = request(&method.input(), (field, namespace), thing);
-            let status = call(&client, method.name(), request).await.unwrap_err();
+        let names_one = method.input().get_field_by_name("namespace_id").is_some()
+            || method.name().ends_with("Namespace");
+        let ask = async |namespace: &'static str, thing: &'static str| {
+            let names = Names { namespace, pipeline: thing, extension: thing, thing, ..OWN };
+            let status = call(&client, method.name(), request(&method, names)).await.unwrap_err();
             (status.code(), status.message().replace(namespace, "<namespace>"))
         };
+        if !names_one || ask("here", "thing").await.0 == Code::Unimplemented {
+            continue;
+        }
         let there = ask("here", "thing").await;
         assert_eq!(there.0, Code::PermissionDenied, "{}", method.name());
         assert!(there.1.contains("<namespace>"), "{}: {}", method.name(), there.1);
@@ -495,7 +509,7 @@ async fn errors_reveal_nothing_about_a_namespace_without_access() {
             assert_eq!(ask(namespace, thing).await, there, "{}", method.name());
         }
         // No name means `default`.
-        let request = request(&method.input(), (field, ""), "thing");
+        let request = request(&method, Names { namespace: "", ..OWN });
         let status = call(&client, method.name(), request).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{}", method.name());
     }

@@ -12,7 +12,9 @@
 mod caller;
 mod files;
 mod metronome;
+mod probe;
 
+mod access;
 mod api;
 mod authorization;
 #[cfg(feature = "store")]

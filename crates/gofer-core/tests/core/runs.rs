@@ -278,12 +278,14 @@ async fn a_command_succeeds_with_exit_code_0_and_gets_the_run_in_its_environment
     pipeline(&core, "build", 0).await;
     let run = Run::because("a commit was pushed")
         .variable("FILE", file.to_str().unwrap())
-        .variable("COMMIT", "c0ffee");
+        .variable("COMMIT", "c0ffee")
+        .variable("GOFER_EXTENSION_RUN_KEY", "c0ffee");
     start(&core, "build", run).await;
     assert_eq!(completed(&core, "build", 1).await.status(), RunStatus::Successful);
     let environment = std::fs::read_to_string(file).unwrap();
     for line in [
         "COMMIT=c0ffee",
+        "GOFER_EXTENSION_RUN_KEY=c0ffee",
         "GOFER_NAMESPACE=default",
         "GOFER_PIPELINE=build",
         "GOFER_RUN_ID=1",
@@ -325,8 +327,17 @@ async fn variables_that_a_run_must_not_set_fail_it() {
     let nothing: [&str; 0] = [];
     let core = Core::builder().run_command("true", nothing).start().await.unwrap();
     pipeline(&core, "build", 0).await;
-    let names =
-        ["PATH", "HOME", "LD_PRELOAD", "BASH_FUNC_echo%%", "ENV", "GOFER_RUN_ID", "A=B", ""];
+    let names = [
+        "PATH",
+        "HOME",
+        "LD_PRELOAD",
+        "BASH_FUNC_echo%%",
+        "ENV",
+        "GOFER_RUN_ID",
+        "GOFER_EXTENSION_SYSTEM_KEY",
+        "A=B",
+        "",
+    ];
     for (id, name) in (1..).zip(names) {
         start(&core, "build", Run::because("of a test").variable(name, "hidden")).await;
         let run = completed(&core, "build", id).await;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::caller::Caller;
 use crate::files::write_script;
 use crate::metronome;
 use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS};
@@ -204,10 +205,23 @@ async fn an_extension_that_does_not_come_up_is_retried_and_does_not_delay_others
     assert!(down.reason.contains("exit status: 3"), "{}", down.reason);
     within(healthy.wait_for(|status| status.state == ExtensionState::Running)).await;
     runs(&core, "default/two", 1).await;
-    // Meanwhile, calls are refused with the reason.
+    // Its last words are for managers.
+    let client = proto::CreateTokenRequest {
+        kind: proto::create_token_request::Kind::Client.into(),
+        namespaces: vec![".*".to_owned()],
+        ..Default::default()
+    };
+    let client = core.client().api().create_token(client).await.unwrap().into_inner().token;
+    let client = Caller::of(&core).await.with(&client);
+    let request = embedded::ListExtensionStatesRequest { name: "broken".to_owned() };
+    let states = EmbeddedCoreClient::new(client).list_extension_states(request).await.unwrap();
+    let [state] = &states.into_inner().extensions[..] else { panic!() };
+    assert_eq!(state.reason, "it failed; a management token shows the reason");
+    // Meanwhile, calls are refused.
     let refused = broken.subscribe("default/one", "other", OFTEN).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.to_string().contains("being started again"), "{refused}");
+    assert!(!refused.to_string().contains("exit status"), "{refused}");
     script.repair_it();
     within(broken.wait_for(|status| status.state == ExtensionState::Running)).await;
     let so_far = core.runs("default/one").len();

@@ -100,15 +100,16 @@ async fn everything_is_restored() {
         .set_subscription_status("", "two", "interval", "a", State::Error, "it was refused")
         .unwrap();
     for _ in 0..5 {
-        store.start_run(start("one")).unwrap();
-        store.start_run(start("three")).unwrap();
+        store.start_run(start("one"), None).unwrap();
+        store.start_run(start("three"), None).unwrap();
     }
     store
         .delete_pipeline("", "three", proto::run_status_reason::RunStatusReasonKind::UserCancelled)
         .unwrap();
     store.toggle_ignoring_runs();
-    let (of, global) = (Owner { namespace: "", pipeline: "one", run: None }, Holder::Global);
-    let holder = Holder::Pipeline { namespace: "", pipeline: "one" };
+    let (of, global) =
+        (Owner { namespace: "", pipeline: "one", run: None, by: None }, Holder::Global);
+    let holder = Holder::Pipeline { namespace: "", pipeline: "one", by: None };
     for (owner, key) in [(of, "kept"), (of, "gone"), (Owner { run: Some(5), ..of }, "log")] {
         store.put_object(owner, key.to_owned(), "content".into(), false).unwrap();
     }
@@ -130,9 +131,9 @@ async fn everything_is_restored() {
     assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().disabled);
     assert!(store.token(&gone).is_err());
     assert!(store.bootstrap_token().is_err(), "the first token is made once");
-    assert!(store.start_run(start("one")).is_err(), "no run is started");
+    assert!(store.start_run(start("one"), None).is_err(), "no run is started");
     store.toggle_ignoring_runs();
-    assert_eq!(store.start_run(start("one")).unwrap().id, 6, "numbers go on");
+    assert_eq!(store.start_run(start("one"), None).unwrap().id, 6, "numbers go on");
 }
 
 #[tokio::test]
@@ -142,7 +143,7 @@ async fn what_is_dropped_from_memory_is_dropped_from_disk() {
     store.ensure_pipeline("", "busy").unwrap();
     let most = i64::try_from(super::super::RUNS_PER_PIPELINE).unwrap();
     for _ in 0..most + 10 {
-        store.start_run(start("busy")).unwrap();
+        store.start_run(start("busy"), None).unwrap();
     }
     store.durable().await.unwrap();
     let before = everything(&store);

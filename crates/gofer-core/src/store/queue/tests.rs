@@ -24,7 +24,8 @@ fn pipeline(store: &Store, id: &str, parallelism: i64) {
 }
 
 fn try_start(store: &Store, pipeline: &str) -> Result<Run, tonic::Status> {
-    store.start_run(StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() })
+    store
+        .start_run(StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() }, None)
 }
 
 fn start(store: &Store, pipeline: &str, count: usize) {
@@ -125,7 +126,7 @@ async fn a_run_that_waits_is_cancelled_and_never_begins() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
     let job = store.next_run().unwrap();
-    store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled, None).unwrap();
     store.end_run(&job, &Ending::success());
     assert_eq!(names(&due(&store)), [("nightly", 3)]);
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, RUNNING]);
@@ -139,7 +140,7 @@ async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
     pipeline(&store, "nightly", 1);
     start(&store, "nightly", 2);
     let job = store.next_run().unwrap();
-    store.cancel_run("", "nightly", 1, Reason::UserCancelled).unwrap();
+    store.cancel_run("", "nightly", 1, Reason::UserCancelled, None).unwrap();
     assert!(job.cancelled.is_cancelled());
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert!(store.next_run().is_none());
@@ -155,11 +156,11 @@ async fn a_complete_or_missing_run_is_not_cancelled() {
     let store = store(10);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
-    let cancel = |run| store.cancel_run("", "nightly", run, Reason::UserCancelled);
+    let cancel = |run| store.cancel_run("", "nightly", run, Reason::UserCancelled, None);
     cancel(1).unwrap();
     assert_eq!(cancel(1).unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(cancel(2).unwrap_err().code(), Code::NotFound);
-    let elsewhere = store.cancel_run("", "absent", 1, Reason::UserCancelled);
+    let elsewhere = store.cancel_run("", "absent", 1, Reason::UserCancelled, None);
     assert_eq!(elsewhere.unwrap_err().code(), Code::NotFound);
 }
 
@@ -170,8 +171,8 @@ async fn cancelling_all_returns_the_runs_that_were_not_complete() {
     start(&store, "nightly", 4);
     let jobs = due(&store);
     store.end_run(&jobs[0], &Ending::success());
-    assert_eq!(store.cancel_runs("", "nightly", Reason::AdminCancelled).unwrap(), [2, 3, 4]);
-    assert!(store.cancel_runs("", "nightly", Reason::AdminCancelled).unwrap().is_empty());
+    assert_eq!(store.cancel_runs("", "nightly", Reason::AdminCancelled, None).unwrap(), [2, 3, 4]);
+    assert!(store.cancel_runs("", "nightly", Reason::AdminCancelled, None).unwrap().is_empty());
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, CANCELLED, CANCELLED]);
     assert!(store.next_run().is_none());
 }
@@ -209,7 +210,7 @@ async fn a_run_that_is_not_complete_is_kept() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("`default/nightly`"), "{status}");
     // The second run is now complete and is removed; the first, which is older, is kept.
-    store.cancel_run("", "nightly", 2, Reason::UserCancelled).unwrap();
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled, None).unwrap();
     start(&store, "nightly", 1);
     assert_eq!(store.run("", "nightly", 1).unwrap().state(), RunState::Running);
     assert_eq!(store.run("", "nightly", 2).unwrap_err().code(), Code::NotFound);

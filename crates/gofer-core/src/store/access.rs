@@ -1,0 +1,211 @@
+//! Who is behind the keys that this process has made, and what extensions have access to.
+//!
+//! In memory only: a core that starts has launched nothing. Part of the tables, so that a change is
+//! made only if its caller still has access.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::{Store, or_default};
+use crate::grants::Grant;
+use gofer_net::auth::sha256;
+use gofer_proto::PipelineExtensionSubscription as Subscription;
+
+/// Whom a key was made for.
+#[derive(Clone)]
+pub(crate) enum KeyHolder {
+    /// The core's own client, which may do everything.
+    Core,
+    /// An installed extension.
+    Extension(Arc<ExtensionKey>),
+    /// An extension that was launched for an installer's conversation, which may do nothing.
+    Installer,
+}
+
+/// The key of one launch of an extension.
+pub(crate) struct ExtensionKey {
+    pub(crate) name: String,
+    pub(crate) grants: BTreeSet<Grant>,
+    digest: [u8; 32],
+}
+
+impl ExtensionKey {
+    /// Whether it was granted this, by itself or as a part of more.
+    pub(crate) fn is_granted(&self, grant: Grant) -> bool {
+        let implied = match grant {
+            Grant::ReadSecrets | Grant::WriteSecrets => self.grants.contains(&Grant::Namespaces),
+            Grant::GlobalSecrets | Grant::Namespaces | Grant::Everything => false,
+        };
+        implied || self.grants.contains(&grant) || self.grants.contains(&Grant::Everything)
+    }
+}
+
+/// The keys that are accepted, by their SHA-256.
+#[derive(Default)]
+pub(super) struct Access(HashMap<[u8; 32], Key>);
+
+struct Key {
+    holder: KeyHolder,
+    /// By namespace and pipeline, the labels of the subscriptions that the extension holds.
+    subscribed: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Access {
+    /// Checks that an extension may use a pipeline. `None` is a caller whose access has already been
+    /// checked.
+    pub(super) fn check(
+        &self,
+        by: Option<&ExtensionKey>,
+        namespace: &str,
+        pipeline: &str,
+    ) -> Result<(), Status> {
+        let Some(by) = by else { return Ok(()) };
+        let namespace = or_default(namespace);
+        let key = self.0.get(&by.digest).ok_or_else(unknown_token)?;
+        let pipelines = key.subscribed.get(namespace);
+        let has_access = by.is_granted(Grant::Everything)
+            || pipelines
+                .is_some_and(|it| by.is_granted(Grant::Namespaces) || it.contains_key(pipeline));
+        if has_access {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "the pipeline `{namespace}/{pipeline}` is not subscribed to the extension `{}`",
+            by.name
+        )))
+    }
+
+    fn end(&mut self, digest: &[u8; 32], [namespace, pipeline, label]: [&str; 3]) {
+        let Some(key) = self.0.get_mut(digest) else { return };
+        let Some(pipelines) = key.subscribed.get_mut(namespace) else { return };
+        let Some(labels) = pipelines.get_mut(pipeline) else { return };
+        labels.remove(label);
+        if labels.is_empty() {
+            pipelines.remove(pipeline);
+        }
+        if pipelines.is_empty() {
+            key.subscribed.remove(namespace);
+        }
+    }
+}
+
+impl Store {
+    /// Accepts a new key until the guard is dropped.
+    pub(crate) fn accept_key(self: &Arc<Self>, key: &str, of: NewKey) -> KeyGuard {
+        let digest = sha256(key.as_bytes());
+        let holder = match of {
+            NewKey::Core => KeyHolder::Core,
+            NewKey::Installer => KeyHolder::Installer,
+            NewKey::Extension { name, grants } => {
+                KeyHolder::Extension(Arc::new(ExtensionKey { name, grants, digest }))
+            }
+        };
+        self.tables().access.0.insert(digest, Key { holder, subscribed: BTreeMap::new() });
+        KeyGuard { store: Arc::clone(self), digest }
+    }
+
+    pub(crate) fn key_holder(&self, digest: &[u8; 32]) -> Option<KeyHolder> {
+        self.tables().access.0.get(digest).map(|key| key.holder.clone())
+    }
+
+    /// The namespaces in which an extension has a subscription.
+    pub(crate) fn namespaces_of(&self, extension: &ExtensionKey) -> BTreeSet<String> {
+        let tables = self.tables();
+        let key = tables.access.0.get(&extension.digest);
+        key.map(|key| key.subscribed.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether an extension has a subscription in a namespace.
+    pub(crate) fn is_subscribed_in(&self, extension: &ExtensionKey, namespace: &str) -> bool {
+        let tables = self.tables();
+        let key = tables.access.0.get(&extension.digest);
+        key.is_some_and(|key| key.subscribed.contains_key(namespace))
+    }
+
+    /// Ends the access that comes with a subscription, for every launch of its extension.
+    pub(crate) fn end_access(&self, subscription: &Subscription) {
+        let Subscription { namespace, pipeline, name, label, .. } = subscription;
+        let mut tables = self.tables();
+        let is_of = |key: &Key| matches!(&key.holder, KeyHolder::Extension(it) if it.name == *name);
+        let keys = tables.access.0.iter().filter(|(_, key)| is_of(key));
+        let digests: Vec<_> = keys.map(|(digest, _)| *digest).collect();
+        for digest in digests {
+            tables.access.end(&digest, [namespace, pipeline, label]);
+        }
+        self.tokens_changed.send_replace(());
+    }
+}
+
+/// Whom to accept a key from.
+pub(crate) enum NewKey {
+    Core,
+    Extension { name: String, grants: BTreeSet<Grant> },
+    Installer,
+}
+
+/// The core accepts the key until this is dropped.
+pub(crate) struct KeyGuard {
+    store: Arc<Store>,
+    digest: [u8; 32],
+}
+
+impl KeyGuard {
+    /// Gives the extension access to the pipeline of a subscription, before it is subscribed.
+    pub(crate) fn begin_access(&self, subscription: &Subscription) -> AccessGuard<'_> {
+        let Subscription { namespace, pipeline, label, .. } = subscription;
+        let names = [namespace, pipeline, label].map(Clone::clone);
+        let mut tables = self.store.tables();
+        let is_new = tables.access.0.get_mut(&self.digest).is_some_and(|key| {
+            let [namespace, pipeline, label] = names.clone();
+            let pipelines = key.subscribed.entry(namespace).or_default();
+            pipelines.entry(pipeline).or_default().insert(label)
+        });
+        AccessGuard { key: self, names, is_new }
+    }
+
+    /// Refuses the key from now on.
+    pub(crate) fn end(&self) {
+        if self.store.tables().access.0.remove(&self.digest).is_some() {
+            self.store.tokens_changed.send_replace(());
+        }
+    }
+}
+
+impl Drop for KeyGuard {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Access for the time of a Subscribe. If it is not kept, it ends with this, unless the extension
+/// had it before: it then still holds what it was subscribed with.
+pub(crate) struct AccessGuard<'a> {
+    key: &'a KeyGuard,
+    names: [String; 3],
+    is_new: bool,
+}
+
+impl AccessGuard<'_> {
+    pub(crate) fn keep(mut self) {
+        self.is_new = false;
+    }
+}
+
+impl Drop for AccessGuard<'_> {
+    fn drop(&mut self) {
+        if self.is_new {
+            let names = self.names.each_ref().map(String::as_str);
+            self.key.store.tables().access.end(&self.key.digest, names);
+            self.key.store.tokens_changed.send_replace(());
+        }
+    }
+}
+
+pub(crate) fn unknown_token() -> Status {
+    Status::unauthenticated("unknown token; create one with CreateToken")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! One run for each key.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tonic::{Code, Status};
+
+use super::super::{ExtensionKey, KeyGuard, KeyHolder, NewKey, RUNS_PER_PIPELINE, Store};
+use super::*;
+use gofer_net::Clock;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::{
+    PipelineExtensionSubscription as Subscription, RetryRunRequest, StartRunRequest,
+};
+
+/// The core's side of an extension that `nightly` and `other` are subscribed to.
+struct Interval {
+    store: Arc<Store>,
+    key: Arc<ExtensionKey>,
+    _guard: KeyGuard,
+}
+
+impl Interval {
+    fn of(store: Arc<Store>) -> Self {
+        let of = NewKey::Extension { name: "interval".to_owned(), grants: BTreeSet::new() };
+        let guard = store.accept_key("the key", of);
+        for pipeline in ["nightly", "other"] {
+            store.ensure_pipeline("", pipeline).unwrap();
+            let subscription = Subscription {
+                namespace: "default".to_owned(),
+                pipeline: pipeline.to_owned(),
+                ..Default::default()
+            };
+            guard.begin_access(&subscription).keep();
+        }
+        let Some(KeyHolder::Extension(key)) = store.key_holder(&sha256(b"the key")) else {
+            panic!()
+        };
+        Self { store, key, _guard: guard }
+    }
+
+    fn in_memory() -> Self {
+        Self::of(Store::new(Clock::derived()))
+    }
+
+    fn start(&self, pipeline: &str, label: &str, key: &str) -> Result<i64, Status> {
+        let request = request(Type::Extension, pipeline, &format!("interval ({label})"), key);
+        self.store.start_run(request, Some(&self.key)).map(|run| run.id)
+    }
+}
+
+/// A start with a key, unless that is empty.
+fn request(of: Type, pipeline: &str, name: &str, key: &str) -> StartRunRequest {
+    let mut request = StartRunRequest {
+        pipeline_id: pipeline.to_owned(),
+        initiator: Some(Initiator {
+            r#type: of.into(),
+            name: name.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    if !key.is_empty() {
+        request.variables.insert(RUN_KEY.to_owned(), key.to_owned());
+        request.variables.insert("GOFER_EXTENSION_SCHEDULED_AT".to_owned(), "now".to_owned());
+    }
+    request
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_with_the_run_that_exists() {
+    let interval = Interval::in_memory();
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+    assert_eq!(interval.start("nightly", "hourly", "b").unwrap(), 2);
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+    assert_eq!(interval.store.runs("", "nightly").len(), 2);
+    // Also if no new run could be started any more.
+    interval.store.set_pipeline_state("", "nightly", PipelineState::Disabled).unwrap();
+    assert_eq!(interval.start("nightly", "hourly", "b").unwrap(), 2);
+    let refused = interval.start("nightly", "hourly", "c").unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn a_key_counts_for_one_pipeline_and_one_label() {
+    let interval = Interval::in_memory();
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+    assert_eq!(interval.start("nightly", "daily", "a").unwrap(), 2);
+    assert_eq!(interval.start("other", "hourly", "a").unwrap(), 1);
+    // Without a key each start is one.
+    assert_eq!(interval.start("nightly", "hourly", "").unwrap(), 3);
+    assert_eq!(interval.start("nightly", "hourly", "").unwrap(), 4);
+}
+
+#[tokio::test]
+async fn from_anybody_else_it_is_an_ordinary_variable() {
+    let interval = Interval::in_memory();
+    interval.start("nightly", "hourly", "a").unwrap();
+    for (id, of) in [(2, Type::Human), (3, Type::Bot), (4, Type::Unknown), (5, Type::Unknown)] {
+        let run = interval.store.start_run(request(of, "nightly", "interval (hourly)", "a"), None);
+        let run = run.unwrap();
+        assert_eq!((run.id, run.variables.len()), (id, 2));
+    }
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_extension_starts_runs_in_its_own_name_and_nobody_else_does() {
+    let interval = Interval::in_memory();
+    let start = |of, name: &str, by| {
+        let outcome = interval.store.start_run(request(of, "nightly", name, ""), by);
+        outcome.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
+    };
+    let own = Some(&*interval.key);
+    start(Type::Extension, "interval (hourly)", own).unwrap();
+    start(Type::Extension, "interval (a (b))", own).unwrap();
+    for (of, name, by) in [
+        (Type::Extension, "cron (hourly)", own),
+        (Type::Extension, "interval", own),
+        (Type::Extension, "interval ()", own),
+        (Type::Extension, "interval2 (hourly)", own),
+        (Type::Human, "interval (hourly)", own),
+        (Type::Unknown, "", own),
+        (Type::Extension, "interval (hourly)", None),
+    ] {
+        let (code, message) = start(of, name, by).unwrap_err();
+        assert_eq!(code, Code::PermissionDenied, "{of:?} {name}");
+        assert!(message.contains("`initiator.type`"), "{message}");
+    }
+    assert_eq!(interval.store.runs("", "nightly").len(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_key_is_refused() {
+    let interval = Interval::in_memory();
+    let mut empty = request(Type::Extension, "nightly", "interval (hourly)", "");
+    empty.variables.insert(RUN_KEY.to_owned(), String::new());
+    let refused = interval.store.start_run(empty, Some(&interval.key)).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains(RUN_KEY), "{refused}");
+}
+
+#[tokio::test]
+async fn a_key_goes_with_its_run() {
+    let interval = Interval::in_memory();
+    interval.start("nightly", "hourly", "a").unwrap();
+    for _ in 1..RUNS_PER_PIPELINE {
+        interval.start("nightly", "hourly", "").unwrap();
+    }
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+    interval.start("nightly", "hourly", "").unwrap();
+    let next = i64::try_from(RUNS_PER_PIPELINE).unwrap() + 2;
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), next);
+    let tables = interval.store.tables();
+    assert_eq!(tables.pipeline("", "nightly").unwrap().run_keys.0.len(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_is_another_run() {
+    let interval = Interval::in_memory();
+    let retry = |run_id| {
+        let pipeline_id = "nightly".to_owned();
+        let request = RetryRunRequest { pipeline_id, run_id, ..Default::default() };
+        interval.store.retry_run(request, None).unwrap()
+    };
+    interval.start("nightly", "hourly", "a").unwrap();
+    let again = retry(1);
+    assert_eq!((again.id, again.variables.len()), (2, 0));
+    // Those of a person stay.
+    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), None).unwrap();
+    assert_eq!(retry(3).variables.len(), 2);
+}
+
+#[tokio::test]
+async fn an_extension_that_retries_a_run_gives_it_no_key() {
+    let interval = Interval::in_memory();
+    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), None).unwrap();
+    let StartRunRequest { initiator, .. } =
+        request(Type::Extension, "nightly", "interval (hourly)", "");
+    let pipeline_id = "nightly".to_owned();
+    let retry = RetryRunRequest { pipeline_id, run_id: 1, initiator, ..Default::default() };
+    let run = interval.store.retry_run(retry, Some(&interval.key)).unwrap();
+    assert!(run.variables.is_empty());
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 3);
+}
+
+#[cfg(feature = "store")]
+#[tokio::test]
+async fn a_key_survives_a_restart_of_the_core() {
+    let directory = crate::files::tests::Scratch::new();
+    let path = directory.path("store.redb");
+    let open = || Interval::of(Store::open(Clock::system(), &path, None).unwrap());
+    let interval = open();
+    interval.start("nightly", "hourly", "a").unwrap();
+    interval.store.start_run(request(Type::Human, "nightly", "me", "b"), None).unwrap();
+    interval.store.close().await;
+    drop(interval);
+    let interval = open();
+    assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
+    assert_eq!(interval.start("nightly", "hourly", "b").unwrap(), 3);
+}
