@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::extensions::Extensions;
 use super::store::{Store, StoredToken, or_default};
-use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
+use gofer_net::auth::{self, Authorize, Class, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
 use gofer_proto::token::Kind;
@@ -42,6 +42,15 @@ impl TokenTable {
         let changes = self.store.token_changes();
         let caller = self.caller(by)?;
         Ok((caller, TokenWatch { tokens: self.clone(), by, changes }))
+    }
+
+    /// What the limits of the caller's connections depend on.
+    fn class(&self, Authenticated(digest): Authenticated, caller: &Caller) -> Class {
+        match caller {
+            _ if self.extensions.has_launched(&digest) => Class::Extension,
+            Caller::Manager => Class::Manager,
+            Caller::Client(_) => Class::Other,
+        }
     }
 
     /// The caller, if its token is still valid.
@@ -98,16 +107,19 @@ impl Authorize for TokenTable {
         headers: &HeaderMap,
         extensions: &mut http::Extensions,
     ) -> Result<Decision, Status> {
+        let token = bearer(headers).map(|token| Authenticated(sha256(token)));
+        let caller = token.map(|by| self.caller(by));
+        if let (Some(by), Some(Ok(caller))) = (token, &caller) {
+            extensions.insert(by);
+            let class = self.class(by, caller);
+            return Ok(Decision::Granted(auth::Caller { digest: by.0, class }));
+        }
         if path.starts_with(OPEN) || WITHOUT_TOKEN.contains(&path) {
             return Ok(Decision::Open);
         }
-        let token = bearer(headers).ok_or_else(|| {
+        Err(caller.and_then(Result::err).unwrap_or_else(|| {
             Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
-        })?;
-        let by = Authenticated(sha256(token));
-        self.caller(by)?;
-        extensions.insert(by);
-        Ok(Decision::Granted)
+        }))
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Extensions {
     common: Common,
     slots: Slots,
     keys: Keys,
+    /// Accepted in addition to them.
+    tokens: Keys,
     /// What extensions run in, until it has ended.
     processes: TaskTracker,
     /// Cancelled when the core stops: from then on nothing comes up, and conversations end.
@@ -101,6 +103,7 @@ impl Extensions {
             common,
             slots: Slots::new(clock),
             keys: Keys::default(),
+            tokens: Keys::default(),
             processes: TaskTracker::new(),
             stopping: CancellationToken::new(),
             subscribed: Mutex::new(Instant::now()),
@@ -109,10 +112,15 @@ impl Extensions {
 
     /// Accepts a token, with all permissions, until the guard is dropped.
     pub(super) fn accept_token(&self, token: &str) -> KeyGuard {
-        self.keys.accept(token)
+        self.tokens.accept(token)
     }
 
     pub(super) fn accepts_token(&self, digest: &[u8; 32]) -> bool {
+        self.keys.contains(digest) || self.tokens.contains(digest)
+    }
+
+    /// Whether it is the digest of the key of an extension.
+    pub(super) fn has_launched(&self, digest: &[u8; 32]) -> bool {
         self.keys.contains(digest)
     }
 
