@@ -15,6 +15,8 @@ mod metronome;
 
 mod api;
 mod authorization;
+#[cfg(target_os = "linux")]
+mod connections;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
