@@ -26,11 +26,12 @@ use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
-use super::serving::{Service, Serving, Tls};
+use super::serving::{Serving, Tls};
 use super::store::{KeyGuard, NewKey, Store};
 use gofer_net::memory::Network;
+use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
-use gofer_net::{BoxFuture, Clock, Dial, MAX_RESPONSE_BYTES, Transport};
+use gofer_net::{BoxFuture, Clock, Dial, Limits, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
@@ -212,10 +213,8 @@ impl Core {
         let inner = &self.inner;
         let tokens = TokenTable::new(Arc::clone(&inner.store));
         let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions), tokens.clone());
-        let service = Service {
-            authorize: Arc::new(tokens),
-            handler: Arc::new(Router::new(api, Arc::clone(&inner.store))),
-        };
+        let router = Router::new(api, Arc::clone(&inner.store));
+        let service = Service::new(Arc::new(tokens), Arc::new(router), Limits::default());
         Ok(inner.serving.open(service, listener).await?)
     }
 

@@ -16,11 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use gofer_net::Limits;
 use gofer_net::Listener;
-use gofer_net::auth::Authorize;
 use gofer_net::memory::Network;
-use gofer_net::server::{Handler, serve};
+use gofer_net::server::{Service, serve};
 
 /// The certificates that are used.
 pub(super) struct Tls {
@@ -43,13 +41,6 @@ struct Listeners {
     /// The addresses in addition to the configured one.
     additional: Vec<SocketAddr>,
     current: Option<Open>,
-}
-
-/// Handles calls, and decides which are allowed.
-#[derive(Clone)]
-pub(super) struct Service {
-    pub(super) authorize: Arc<dyn Authorize>,
-    pub(super) handler: Arc<dyn Handler>,
 }
 
 /// The API, while it is open.
@@ -159,9 +150,7 @@ impl Serving {
             Listener::Memory(_) => &self.tls.in_memory,
             Listener::Tcp(_) => &self.tls.tcp,
         };
-        let Service { authorize, handler } = open.service.clone();
-        let serving =
-            serve(listener, Arc::clone(tls), authorize, handler, Limits::default(), stopped);
+        let serving = serve(listener, Arc::clone(tls), open.service.clone(), stopped);
         open.tasks.push(tokio::spawn(serving));
     }
 }

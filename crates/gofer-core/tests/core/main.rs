@@ -17,6 +17,8 @@ mod probe;
 mod access;
 mod api;
 mod authorization;
+#[cfg(target_os = "linux")]
+mod connections;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
