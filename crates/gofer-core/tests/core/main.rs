@@ -15,6 +15,7 @@ mod metronome;
 
 mod api;
 mod authorization;
+mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
