@@ -4,9 +4,12 @@
 //! settings, and the one [`Signal`] in it is for both cancellation and the result of `resume`.
 //! Authors see it as [`super::subscription`]; `server::registry` starts and stops it.
 
-use std::future::Future;
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -83,7 +86,7 @@ pub(crate) struct Failure {
 pub(crate) struct Activity {
     /// The task that runs the author's `serve`, until it is joined.
     pub(crate) task: Option<JoinHandle<()>>,
-    /// What the author spawned; boxed, since most never spawn.
+    /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
 }
@@ -108,6 +111,9 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// When the tick is due after the last one that was returned, in Unix nanoseconds.
     next_tick: AtomicI64,
     cancelled: AtomicBool,
+    /// Whether `serve` runs, to which what is spawned belongs. Changed while the activity is
+    /// locked; here, since it needs no room here.
+    serving: AtomicBool,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
     pub(crate) params: P,
@@ -127,6 +133,7 @@ impl<P> Live<P> {
             origin: AtomicI64::new(0),
             next_tick: AtomicI64::new(0),
             cancelled: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             params,
         }
@@ -156,6 +163,66 @@ impl<P: ?Sized> Live<P> {
 
     pub(crate) async fn cancelled(&self) {
         Signal::wait(self, Self::is_cancelled).await;
+    }
+
+    /// Cancels it and drops what runs for it, without waiting.
+    pub(crate) fn abort(&self) {
+        self.cancel();
+        let mut activity = self.activity();
+        if let Some(task) = &activity.task {
+            task.abort();
+        }
+        if let Some(spawned) = &mut activity.spawned {
+            spawned.abort_all();
+        }
+    }
+
+    /// Just before `serve` is called, and as soon as it has ended.
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let _activity = self.activity();
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Spawns what ends with the subscription, or drops it if no `serve` runs that it belongs to.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let mut ended = Vec::new();
+        {
+            let mut activity = self.activity();
+            // Cancelled first, then joined: what is spawned before that is joined too.
+            if !self.serving.load(Ordering::Relaxed) || self.is_cancelled() {
+                // The future, which is the author's, is dropped after the lock.
+                return;
+            }
+            let spawned = activity.spawned.get_or_insert_default();
+            spawned.spawn(future);
+            // An author that spawns for every event holds only what is running.
+            while let Some(end) = spawned.try_join_next() {
+                if end.is_err() {
+                    ended.push(end);
+                }
+            }
+        }
+        for end in ended {
+            log_panic(&self.key, end);
+        }
+    }
+
+    /// Aborts what a `serve` that has failed spawned, and waits for its end. It stays where a
+    /// change of the subscription finds it; then this may not complete.
+    pub(crate) async fn end_spawned(&self) {
+        if let Some(spawned) = &mut self.activity().spawned {
+            spawned.abort_all();
+        }
+        let next = || {
+            poll_fn(|context| match &mut self.activity().spawned {
+                Some(spawned) => spawned.poll_join_next(context),
+                None => Poll::Ready(None),
+            })
+        };
+        while let Some(ended) = next().await {
+            log_panic(&self.key, ended);
+        }
+        self.activity().spawned = None;
     }
 
     /// Whether Gofer still has to be asked for the last run; true for one caller.
@@ -231,8 +298,17 @@ impl<P: ?Sized> Live<P> {
 
 pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {
     if let Err(error) = ended
-        && error.is_panic()
+        && let Ok(payload) = error.try_into_panic()
     {
         tracing::error!(subscription = %key, "a task of the subscription panicked");
+        drop_panic(payload);
+    }
+}
+
+/// Drops what a panic of the author's carries. That is a value of the author's too, whose `Drop`
+/// may panic: what that panic carries is not dropped.
+pub(crate) fn drop_panic(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
     }
 }

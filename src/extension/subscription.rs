@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::go_duration::GoDuration;
-use super::live::{Live, log_panic};
+use super::live::Live;
 use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
@@ -97,6 +97,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// `serve` then has a few seconds (see [`Limits::stop_grace`](crate::Limits::stop_grace))
     /// before it is dropped.
+    ///
+    /// If the future is dropped, nothing has happened: it may be waited for again, by any number of
+    /// tasks.
     pub async fn cancelled(&self) {
         self.live.cancelled().await;
     }
@@ -153,25 +156,19 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     }
 
     /// Spawns a future that runs concurrently with `serve` and ends with the subscription, with the
-    /// same grace period. It is aborted when `serve` fails, and not started if the subscription is
-    /// already cancelled.
+    /// same grace period.
+    ///
+    /// It belongs to the `serve` that is running. If that fails, it is aborted before `serve` is
+    /// called again; if that returns `Ok`, it goes on until the subscription ends. While no `serve`
+    /// is running, that is during the pause before a restart, after `Ok` and once the subscription
+    /// is cancelled, the future is dropped instead of started.
     ///
     /// A panic in it is logged, and ends only this future.
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut activity = self.live.activity();
-        let tasks = activity.spawned.get_or_insert_default();
-        // Remove what has finished, so that an author that spawns for every event holds only what
-        // is running.
-        while let Some(ended) = tasks.try_join_next() {
-            log_panic(&self.live.key, ended);
-        }
-        if self.live.is_cancelled() {
-            return;
-        }
-        tasks.spawn(future);
+        self.live.spawn(future);
     }
 }
 

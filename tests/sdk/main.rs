@@ -14,6 +14,7 @@ mod support;
 
 mod auth;
 mod conversations;
+mod dropped;
 mod external_events;
 mod gofer_client;
 mod in_memory;

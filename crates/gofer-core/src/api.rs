@@ -56,7 +56,7 @@ impl Api {
 
 /// Completes a change even if its caller disconnects, which drops the future of the call at any
 /// point.
-async fn complete<T: Send + 'static>(
+pub(super) async fn complete<T: Send + 'static>(
     change: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::spawn(change).await {

@@ -223,6 +223,9 @@ impl CoreBuilder {
 
     /// Starts the core.
     ///
+    /// If the future is dropped, the core does not start, and ends what it has begun, in the
+    /// background: its addresses and the store's file are in use for a moment longer.
+    ///
     /// # Errors
     ///
     /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the encryption key

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -60,6 +62,9 @@ pub(super) struct Inner {
     /// Valid in this process only, so it is not stored.
     _token_guard: KeyGuard,
     pub(super) client: Gofer,
+    /// Whether a task stops the core, and whether it has.
+    stopping: AtomicBool,
+    stopped: watch::Sender<bool>,
     /// The time that `elapse` has reached.
     now: Mutex<Instant>,
 }
@@ -69,6 +74,8 @@ impl Core {
     /// without paused time.
     ///
     /// Its records use tokio's clock, so that paused time applies to them too.
+    ///
+    /// If the future is dropped, the core does not start.
     ///
     /// # Errors
     ///
@@ -82,6 +89,8 @@ impl Core {
     ///
     /// Do not use it with paused time, which would jump past every deadline while a process is
     /// starting.
+    ///
+    /// If the future is dropped, the same happens as with [`CoreBuilder::start`].
     ///
     /// # Errors
     ///
@@ -195,6 +204,8 @@ impl Core {
                 token,
                 _token_guard: token_guard,
                 client,
+                stopping: AtomicBool::new(false),
+                stopped: watch::Sender::new(false),
                 now: Mutex::new(Instant::now()),
             }),
         };
@@ -221,6 +232,8 @@ impl Core {
     /// Installs an extension that runs in this process: starts it, and calls Init with the
     /// configuration, then Info.
     ///
+    /// If the future is dropped, the installation is completed or has not begun.
+    ///
     /// # Errors
     ///
     /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's message if
@@ -242,6 +255,8 @@ impl Core {
     /// Installs a program as an extension, in its own process. The core must
     /// [listen](CoreBuilder::listen).
     ///
+    /// If the future is dropped, the installation is completed or has not begun.
+    ///
     /// # Errors
     ///
     /// As for [`install`](Self::install);
@@ -262,6 +277,8 @@ impl Core {
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
     /// Podman. An image that is missing is pulled, without credentials. The core must
     /// [listen](CoreBuilder::listen).
+    ///
+    /// If the future is dropped, the installation is completed or has not begun.
     ///
     /// ```no_run
     /// # async fn example() -> gofer_sdk::Result<()> {
@@ -324,6 +341,9 @@ impl Core {
     /// Runs an extension's installer, sends it these answers in order, and closes the stream after
     /// the last.
     ///
+    /// If the future is dropped, the conversation ends, and the extension that was launched for it
+    /// is stopped.
+    ///
     /// # Errors
     ///
     /// The error that the conversation ends with.
@@ -363,16 +383,19 @@ impl Core {
     /// Lets time pass and completes everything that falls due. Meant for paused time
     /// (`start_paused = true`), in which it takes only as long as that work; otherwise it takes the
     /// given time. Repeated calls do not drift.
+    ///
+    /// If the future is dropped, the next call begins with the time that has been reached.
     pub async fn elapse(&self, time: Duration) {
-        let until = {
-            let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
-            // Time may have passed outside of this function, and a subscription made since counts
-            // from when it was made.
-            let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
-            *now = (*now).max(from) + time;
-            *now
-        };
+        let reached = || self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
+        // Time may have passed outside of this function, and a subscription made since counts from
+        // when it was made.
+        let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
+        let until = from.max(*reached()) + time;
         tokio::time::sleep_until(until).await;
+        {
+            let mut now = reached();
+            *now = until.max(*now);
+        }
         // Paused time advances only when there is nothing left to do, so everything that fell due
         // just now is done after this.
         tokio::time::sleep(SETTLE).await;
@@ -423,11 +446,15 @@ impl Core {
 
     /// Simulates an outage: closes all connections to the API and refuses new ones. Extensions keep
     /// running, external events are accepted, and no state is lost.
+    ///
+    /// If the future is dropped, the connections are closed nevertheless, a second later at most.
     pub async fn close_api(&self) {
         self.inner.serving.close().await;
     }
 
     /// Ends the outage that [`close_api`](Self::close_api) began, at the same address.
+    ///
+    /// If the future is dropped, the outage either has ended or goes on.
     ///
     /// # Errors
     ///
@@ -438,8 +465,30 @@ impl Core {
 
     /// Stops the core: external events first, then all extensions, then the runs that are being
     /// executed, within their [grace period](CoreBuilder::run_grace), then the API. Closes the
-    /// store last, so that another core can open it.
+    /// store last, so that another core can open it. Further calls wait for the same end.
+    ///
+    /// If the future is dropped, the core stops nevertheless.
     pub async fn stop(&self) {
+        self.begin_stop().await;
+    }
+
+    /// Stops in a task of its own, unless there is one; returns a future that waits for its end.
+    fn begin_stop(&self) -> BoxFuture<'static, ()> {
+        let mut stopped = self.inner.stopped.subscribe();
+        if !self.inner.stopping.swap(true, Ordering::SeqCst) {
+            let core = self.clone();
+            tokio::spawn(async move {
+                let _announced = Announced(&core.inner.stopped);
+                core.stop_all().await;
+            });
+        }
+        Box::pin(async move {
+            // Fails only if the core is gone.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        })
+    }
+
+    async fn stop_all(&self) {
         if let Some(external) = &self.inner.external {
             external.close().await;
         }
@@ -461,6 +510,15 @@ impl Core {
 
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.inner.store
+    }
+}
+
+/// Announces the end of a stop when it is dropped, also after a panic.
+struct Announced<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

@@ -50,6 +50,18 @@ struct Open {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// Closes the API. If this is dropped, it is closed all the same, and the next call waits for that.
+async fn end(current: &mut Option<Open>) {
+    let Some(open) = current else { return };
+    open.stop.cancel();
+    while let Some(task) = open.tasks.last_mut() {
+        // A task that panicked has nothing left to end.
+        let _ = task.await;
+        open.tasks.pop();
+    }
+    *current = None;
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -77,6 +89,9 @@ impl Serving {
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
         let mut locked = self.listeners.lock().await;
+        if locked.current.as_ref().is_some_and(|open| open.stop.is_cancelled()) {
+            end(&mut locked.current).await;
+        }
         let mut listeners = vec![Listener::Memory(self.network.listen())];
         match (listener, self.address) {
             (Some(listener), _) => listeners.push(Listener::Tcp(listener)),
@@ -103,14 +118,7 @@ impl Serving {
 
     /// Breaks all connections and refuses new ones, until it is opened again.
     pub(super) async fn close(&self) {
-        let current = self.listeners.lock().await.current.take();
-        if let Some(mut open) = current {
-            open.stop.cancel();
-            for task in &mut open.tasks {
-                // A task that panicked has nothing left to end.
-                let _ = task.await;
-            }
-        }
+        end(&mut self.listeners.lock().await.current).await;
     }
 
     /// Also serves on this address of this machine from now on, and returns it with its port: that

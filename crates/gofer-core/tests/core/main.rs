@@ -19,6 +19,7 @@ mod api;
 mod authorization;
 #[cfg(target_os = "linux")]
 mod connections;
+mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
