@@ -49,7 +49,10 @@ struct Listeners {
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) authorize: Arc<dyn Authorize>,
-    pub(super) handler: Arc<dyn Handler>,
+    /// On the configured address.
+    pub(super) configured: Arc<dyn Handler>,
+    /// On the pipe, and on the additional addresses.
+    pub(super) elsewhere: Arc<dyn Handler>,
 }
 
 /// The API, while it is open.
@@ -86,14 +89,12 @@ impl Serving {
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
         let mut locked = self.listeners.lock().await;
+        let configured = match (listener, self.address) {
+            (Some(listener), _) => Some(listener),
+            (None, Some(address)) => Some(TcpListener::bind(address).await?),
+            (None, None) => None,
+        };
         let mut listeners = vec![Listener::Memory(self.network.listen())];
-        match (listener, self.address) {
-            (Some(listener), _) => listeners.push(Listener::Tcp(listener)),
-            (None, Some(address)) => {
-                listeners.push(Listener::Tcp(TcpListener::bind(address).await?));
-            }
-            (None, None) => {}
-        }
         for address in &locked.additional {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
@@ -103,8 +104,12 @@ impl Serving {
             }
         }
         let mut open = Open { service, stop: CancellationToken::new(), tasks: Vec::new() };
+        let Service { configured: handler, elsewhere, .. } = open.service.clone();
+        if let Some(listener) = configured {
+            self.accept(&mut open, Listener::Tcp(listener), handler);
+        }
         for listener in listeners {
-            self.accept(&mut open, listener);
+            self.accept(&mut open, listener, Arc::clone(&elsewhere));
         }
         locked.current = Some(open);
         Ok(())
@@ -148,20 +153,24 @@ impl Serving {
         listeners.additional.push(address);
         // While the API is closed, the address is only recorded.
         if let Some(open) = &mut listeners.current {
-            self.accept(open, Listener::Tcp(listener));
+            let handler = Arc::clone(&open.service.elsewhere);
+            self.accept(open, Listener::Tcp(listener), handler);
         }
         Ok(address)
     }
 
-    fn accept(&self, open: &mut Open, listener: Listener) {
+    fn accept(&self, open: &mut Open, listener: Listener, handler: Arc<dyn Handler>) {
         let stopped = open.stop.clone().cancelled_owned();
         let tls = match &listener {
             Listener::Memory(_) => &self.tls.in_memory,
             Listener::Tcp(_) => &self.tls.tcp,
         };
-        let Service { authorize, handler } = open.service.clone();
+        let authorize = Arc::clone(&open.service.authorize);
         let serving =
             serve(listener, Arc::clone(tls), authorize, handler, Limits::default(), stopped);
         open.tasks.push(tokio::spawn(serving));
     }
 }
+
+#[cfg(all(test, feature = "containers", target_os = "linux"))]
+mod tests;

@@ -313,8 +313,6 @@ async fn core() -> Core {
         ..Default::default()
     };
     api.put_pipeline_secret(secret).await.unwrap();
-    // After this, BootstrapToken is refused.
-    api.bootstrap_token(proto::BootstrapTokenRequest {}).await.unwrap();
     core
 }
 

@@ -13,8 +13,10 @@ mod caller;
 mod files;
 mod metronome;
 
+mod allowed;
 mod api;
 mod authorization;
+mod bootstrap;
 #[cfg(feature = "store")]
 mod durable;
 mod events;

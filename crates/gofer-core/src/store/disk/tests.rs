@@ -127,7 +127,7 @@ async fn everything_is_restored() {
     assert_eq!(store.secret(holder, "kept").unwrap().1, "hunter22");
     assert_eq!(store.secret(global, "shared").unwrap().1, "hunter22");
     assert!(store.object(of, "gone").is_err() && store.secret(holder, "gone").is_err());
-    assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().disabled);
+    assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().1.disabled);
     assert!(store.token(&gone).is_err());
     assert!(store.bootstrap_token().is_err(), "the first token is made once");
     assert!(store.start_run(start("one")).is_err(), "no run is started");
