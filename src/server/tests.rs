@@ -32,7 +32,8 @@ fn gofer() -> Gofer {
         server_name: ServerName::try_from("localhost").unwrap(),
         trust: Trust { only_extra: true, ..Trust::default() },
         authorization: None,
-        extension: "of-a-test".to_owned(),
+        name: "of-a-test".to_owned(),
+        is_extension: true,
         clock: Clock::system(),
     })
 }

@@ -38,7 +38,7 @@ impl Drop for Directory {
 
 async fn listening(directory: &Directory) -> Core {
     let builder = Core::builder().listen((Ipv4Addr::LOCALHOST, 0)).store(directory.store());
-    builder.start().await.unwrap()
+    builder.allow_bootstrap().start().await.unwrap()
 }
 
 fn address(core: &Core) -> String {

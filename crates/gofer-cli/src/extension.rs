@@ -18,8 +18,9 @@ Example:
   gofer extension install interval exec:target/debug/examples/interval -i
 
 An image is the name of a container image. An image `exec:<path>` is a program on
-the core's machine; a relative path is resolved against the core's working
-directory. A full Gofer supports only container images.")]
+the core's machine, for a core that was started with --allow-programs; a relative
+path is resolved against the core's working directory. A full Gofer supports only
+container images.")]
     Install(Install),
     /// Replace the image or the configuration of an installed extension.
     #[command(after_help = "\

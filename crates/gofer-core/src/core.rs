@@ -15,8 +15,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::Status;
 
-use super::api::Api;
+use super::allowed::Allowed;
+use super::api::{Api, complete};
 use super::authorize::TokenTable;
 use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, random_key};
@@ -28,8 +30,8 @@ use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
-use super::serving::{Serving, Tls};
-use super::store::{KeyGuard, NewKey, Store};
+use super::serving::{Served, Serving, Tls};
+use super::store::{KeyGuard, NewKey, Store, check_name};
 use gofer_net::memory::Network;
 use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
@@ -56,7 +58,7 @@ pub(super) struct Inner {
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
     external: Option<External>,
-    serving: Arc<Serving>,
+    pub(super) serving: Arc<Serving>,
     certificate: String,
     token: String,
     /// Valid in this process only, so it is not stored.
@@ -65,6 +67,7 @@ pub(super) struct Inner {
     /// Whether a task stops the core, and whether it has.
     stopping: AtomicBool,
     stopped: watch::Sender<bool>,
+    allowed: Allowed,
     /// The time that `elapse` has reached.
     now: Mutex<Instant>,
 }
@@ -134,6 +137,7 @@ impl Core {
             run_grace,
             external,
             container_engine,
+            allowed,
         } = builder;
         let listener = match listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
@@ -206,6 +210,7 @@ impl Core {
                 client,
                 stopping: AtomicBool::new(false),
                 stopped: watch::Sender::new(false),
+                allowed,
                 now: Mutex::new(Instant::now()),
             }),
         };
@@ -223,9 +228,15 @@ impl Core {
     async fn serve(&self, listener: Option<TcpListener>) -> Result<()> {
         let inner = &self.inner;
         let tokens = TokenTable::new(Arc::clone(&inner.store));
-        let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions), tokens.clone());
-        let router = Router::new(api, Arc::clone(&inner.store));
-        let service = Service::new(Arc::new(tokens), Arc::new(router), Limits::default());
+        let router = |allowed| {
+            let (store, extensions) = (Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+            let api = Api::new(Arc::clone(&store), extensions, tokens.clone(), allowed);
+            Arc::new(Router::new(api, store))
+        };
+        let authorize = Arc::new(tokens.clone());
+        let configured = Service::new(authorize, router(inner.allowed), Limits::default());
+        let elsewhere = configured.with_handler(router(inner.allowed.elsewhere()));
+        let service = Served { configured, elsewhere };
         Ok(inner.serving.open(service, listener).await?)
     }
 
@@ -253,7 +264,8 @@ impl Core {
     }
 
     /// Installs a program as an extension, in its own process. The core must
-    /// [listen](CoreBuilder::listen).
+    /// [listen](CoreBuilder::listen). Callers of the API may do so only if the core [allows
+    /// it](CoreBuilder::allow_programs).
     ///
     /// If the future is dropped, the installation is completed or has not begun.
     ///
@@ -271,7 +283,7 @@ impl Core {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_any(name, format!("{PROGRAM}{program}"), pairs(config)).await
+        self.install_own(name, format!("{PROGRAM}{program}"), pairs(config)).await
     }
 
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
@@ -316,6 +328,37 @@ impl Core {
     pub fn installed(&self, name: &str) -> Result<Installed> {
         let installed = Installed::new(self.clone(), name.to_owned());
         installed.status().map(|_| installed)
+    }
+
+    /// Installs an image that callers of the API may not be allowed to install.
+    fn install_own(
+        &self,
+        name: &str,
+        image: String,
+        variables: HashMap<String, String>,
+    ) -> BoxFuture<'_, Result<Installed>> {
+        let name = name.to_owned();
+        let request = proto::InstallExtensionRequest {
+            name: name.clone(),
+            image,
+            variables,
+            ..Default::default()
+        };
+        Box::pin(async move {
+            check_name("extension's name", &name).map_err(|status| error(&status))?;
+            let Inner { extensions, store, .. } = &*self.inner;
+            let extensions = Arc::clone(extensions);
+            let install = complete(async move { extensions.install(request).await });
+            let outcome = match tokio::time::timeout(PULL_TIMEOUT, install).await {
+                Ok(Ok(())) => store.durable().await,
+                Ok(refused) => refused,
+                Err(_) => {
+                    Err(Status::deadline_exceeded("the extension did not become ready in time"))
+                }
+            };
+            outcome.map_err(|status| error(&status))?;
+            Ok(Installed::new(self.clone(), name))
+        })
     }
 
     fn install_any(
@@ -438,10 +481,53 @@ impl Core {
         &self.inner.certificate
     }
 
-    /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can reach
-    /// the core can do once.
+    /// Whether `BootstrapToken` makes the first management token, once, for anyone who reaches the
+    /// core: it [may](CoreBuilder::allow_bootstrap), and there has been none yet.
     pub fn awaits_first_token(&self) -> bool {
-        self.inner.store.awaits_first_token()
+        self.inner.allowed.bootstrap && self.inner.store.awaits_first_token()
+    }
+
+    /// Makes the first management token of the store, and returns whether it did: it does so once
+    /// in the life of a store. For a service whose operator has no token yet.
+    ///
+    /// The token is valid from when `keep` has kept it, so it is not lost if the process is killed
+    /// in between.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// use gofer_core::Core;
+    ///
+    /// let core = Core::on_loopback().await?;
+    /// let mut kept = None;
+    /// let keep = |token: &str| -> gofer_sdk::Result<()> {
+    ///     kept = Some(token.to_owned());
+    ///     Ok(())
+    /// };
+    /// assert!(core.make_first_token(keep).await?);
+    /// assert!(!core.make_first_token(|_| Ok::<_, gofer_sdk::Error>(())).await?);
+    /// # assert!(kept.is_some());
+    /// # core.stop().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of `keep`, or if the store cannot be written.
+    pub async fn make_first_token<E: From<Error>>(
+        &self,
+        keep: impl FnOnce(&str) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let store = &self.inner.store;
+        if !store.awaits_first_token() {
+            return Ok(false);
+        }
+        let failed = |status: Status| E::from(error(&status));
+        let first = store.new_first_token().map_err(failed)?;
+        keep(first.token())?;
+        store.add_first_token(&first).map_err(failed)?;
+        store.durable().await.map_err(failed)?;
+        Ok(true)
     }
 
     /// Simulates an outage: closes all connections to the API and refuses new ones. Extensions keep

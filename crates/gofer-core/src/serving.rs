@@ -43,9 +43,18 @@ struct Listeners {
     current: Option<Open>,
 }
 
+/// What is served on which listeners.
+#[derive(Clone)]
+pub(super) struct Served {
+    /// On the configured address.
+    pub(super) configured: Service,
+    /// On the pipe, and on the additional addresses.
+    pub(super) elsewhere: Service,
+}
+
 /// The API, while it is open.
 struct Open {
-    service: Service,
+    served: Served,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -85,21 +94,19 @@ impl Serving {
     /// If it cannot listen on the address.
     pub(super) async fn open(
         &self,
-        service: Service,
+        served: Served,
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
         let mut locked = self.listeners.lock().await;
         if locked.current.as_ref().is_some_and(|open| open.stop.is_cancelled()) {
             end(&mut locked.current).await;
         }
+        let configured = match (listener, self.address) {
+            (Some(listener), _) => Some(listener),
+            (None, Some(address)) => Some(TcpListener::bind(address).await?),
+            (None, None) => None,
+        };
         let mut listeners = vec![Listener::Memory(self.network.listen())];
-        match (listener, self.address) {
-            (Some(listener), _) => listeners.push(Listener::Tcp(listener)),
-            (None, Some(address)) => {
-                listeners.push(Listener::Tcp(TcpListener::bind(address).await?));
-            }
-            (None, None) => {}
-        }
         for address in &locked.additional {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
@@ -108,9 +115,13 @@ impl Serving {
                 Err(error) => tracing::warn!(%address, %error, "containers cannot reach the core"),
             }
         }
-        let mut open = Open { service, stop: CancellationToken::new(), tasks: Vec::new() };
+        let mut open = Open { served, stop: CancellationToken::new(), tasks: Vec::new() };
+        let Served { configured: service, elsewhere } = open.served.clone();
+        if let Some(listener) = configured {
+            self.accept(&mut open, Listener::Tcp(listener), service);
+        }
         for listener in listeners {
-            self.accept(&mut open, listener);
+            self.accept(&mut open, listener, elsewhere.clone());
         }
         locked.current = Some(open);
         Ok(())
@@ -147,18 +158,22 @@ impl Serving {
         listeners.additional.push(address);
         // While the API is closed, the address is only recorded.
         if let Some(open) = &mut listeners.current {
-            self.accept(open, Listener::Tcp(listener));
+            let service = open.served.elsewhere.clone();
+            self.accept(open, Listener::Tcp(listener), service);
         }
         Ok(address)
     }
 
-    fn accept(&self, open: &mut Open, listener: Listener) {
+    fn accept(&self, open: &mut Open, listener: Listener, service: Service) {
         let stopped = open.stop.clone().cancelled_owned();
         let tls = match &listener {
             Listener::Memory(_) => &self.tls.in_memory,
             Listener::Tcp(_) => &self.tls.tcp,
         };
-        let serving = serve(listener, Arc::clone(tls), open.service.clone(), stopped);
+        let serving = serve(listener, Arc::clone(tls), service, stopped);
         open.tasks.push(tokio::spawn(serving));
     }
 }
+
+#[cfg(all(test, feature = "containers", target_os = "linux"))]
+mod tests;

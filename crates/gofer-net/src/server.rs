@@ -98,6 +98,12 @@ impl Service {
         let callers = Callers::new(limits.connections_per_extension);
         Self { authorize, handler, limits, callers }
     }
+
+    /// The same with another handler, for another listener.
+    #[must_use]
+    pub fn with_handler(&self, handler: Arc<dyn Handler>) -> Self {
+        Self { handler, ..self.clone() }
+    }
 }
 
 /// Serves until `stop`, then gives open connections a second to finish their responses, and returns

@@ -38,6 +38,7 @@ impl Api {
     ) -> Result<proto::InstallExtensionResponse, Status> {
         caller.require_manager()?;
         check_name("extension's name", &request.name)?;
+        self.allowed.check_image(&request.image)?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.install(request).await }).await?;
         Ok(proto::InstallExtensionResponse {})

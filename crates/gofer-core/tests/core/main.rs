@@ -15,8 +15,10 @@ mod metronome;
 mod probe;
 
 mod access;
+mod allowed;
 mod api;
 mod authorization;
+mod bootstrap;
 #[cfg(target_os = "linux")]
 mod connections;
 mod dropped;
