@@ -28,3 +28,4 @@ mod events;
 mod runs;
 mod streaming;
 mod supervision;
+mod ticks;
