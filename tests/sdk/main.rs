@@ -13,6 +13,7 @@
 mod support;
 
 mod auth;
+mod chaos;
 mod conversations;
 mod dropped;
 mod external_events;

@@ -594,6 +594,12 @@ impl Core {
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
+    /// Where its API is reached inside this process.
+    #[cfg(test)]
+    pub(super) fn network(&self) -> Network {
+        self.inner.serving.network()
+    }
+
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.inner.store
     }

@@ -82,6 +82,11 @@ impl Serving {
         Arc::new(Self { network, address, tls, listeners: Mutex::default() })
     }
 
+    #[cfg(test)]
+    pub(super) fn network(&self) -> Network {
+        self.network.clone()
+    }
+
     /// The configured address.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.address
