@@ -4,6 +4,7 @@
 //! end by a grace period of its own is found.
 
 use std::future::pending;
+use std::sync::Arc;
 
 use gofer_proto::{ExtensionInitRequest, ExtensionShutdownRequest};
 use gofer_sdk::Error;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use crate::in_memory::InMemory;
 use crate::support::conversation::Conversation;
 use crate::support::gofer::Behavior;
-use crate::support::probe::{Builder, probe};
+use crate::support::probe::{Builder, Probe, probe};
 use crate::support::{Client, EVENT};
 
 fn alive() -> usize {
@@ -110,6 +111,31 @@ async fn during_a_change_of_a_subscription_that_ignores_it() {
     tokio::task::yield_now().await;
     client.info().await.unwrap();
     nothing_outlives(extension).await;
+}
+
+/// The server stays, its caller leaves.
+#[tokio::test(start_paused = true)]
+async fn an_event_is_dropped_if_its_caller_leaves() {
+    let extension = start(probe().event(|probe, _| async move {
+        probe.record("event");
+        let _left = Leaves(probe);
+        pending().await
+    }))
+    .await;
+    let client = extension.client().await;
+    let event = tokio::spawn(async move { client.external_event(EVENT).await });
+    extension.probe.until_seen("event").await;
+    event.abort();
+    extension.probe.until_seen("left").await;
+}
+
+/// Records when it is dropped.
+struct Leaves(Arc<Probe>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.record("left");
+    }
 }
 
 #[tokio::test(start_paused = true)]
