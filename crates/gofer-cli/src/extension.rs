@@ -3,7 +3,9 @@
 mod change;
 mod show;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use gofer_core::Grant;
 
 use crate::failure::Failure;
 use crate::session::Session;
@@ -20,13 +22,21 @@ Example:
 An image is the name of a container image. An image `exec:<path>` is a program on
 the core's machine, for a core that was started with --allow-programs; a relative
 path is resolved against the core's working directory. A full Gofer supports only
-container images.")]
+container images.
+
+An extension has access to the pipelines that are subscribed to it. Grants allow more:
+  read-secrets    read the secrets of these pipelines
+  write-secrets   write and delete these secrets
+  global-secrets  read all global secrets
+  namespaces      in the namespaces of these pipelines, what a client token may do
+  everything      what a management token may do")]
     Install(Install),
-    /// Replace the image or the configuration of an installed extension.
+    /// Replace the image, the configuration or the grants of an installed extension.
     #[command(after_help = "\
 Example:
   gofer extension update interval --image registry.example.com/interval:1.1
   gofer extension update interval -c min_interval=30s --remove jitter
+  gofer extension update interval --grant read-secrets --for ops --for 'team-.*'
 
 The old instance serves until the new one is ready, and stays if the new one does
 not become ready. Subscriptions are kept.")]
@@ -82,6 +92,8 @@ pub(crate) struct Install {
     #[command(flatten)]
     settings: Configuration,
     #[command(flatten)]
+    access: Access,
+    #[command(flatten)]
     login: RegistryLogin,
 }
 
@@ -98,7 +110,28 @@ pub(crate) struct Update {
     #[arg(long, value_name = "KEY")]
     remove: Vec<String>,
     #[command(flatten)]
+    access: Access,
+    /// Take back all grants.
+    #[arg(long, conflicts_with = "grants")]
+    no_grants: bool,
+    #[command(flatten)]
     login: RegistryLogin,
+}
+
+#[derive(Args)]
+struct Access {
+    /// What the extension may do beyond the pipelines that are subscribed to it, instead of what it
+    /// was granted before; can be repeated.
+    #[arg(
+        long = "grant",
+        value_name = "GRANT",
+        value_parser = PossibleValuesParser::new(Grant::ALL.map(Grant::name)),
+    )]
+    grants: Vec<String>,
+    /// Pattern (a regular expression) of the namespaces whose pipelines may subscribe; can be
+    /// repeated. By default all may.
+    #[arg(long = "for", value_name = "PATTERN")]
+    namespaces: Vec<String>,
 }
 
 #[derive(Args)]

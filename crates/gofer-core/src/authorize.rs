@@ -304,6 +304,15 @@ impl Caller {
         }
     }
 
+    /// Whether the caller may see what an extension was granted, and the patterns of the namespaces
+    /// that may use it.
+    pub(super) fn sees_options(&self, name: &str) -> bool {
+        match self {
+            Self::Extension(it) if it.key.name == name => true,
+            _ => self.is_manager(),
+        }
+    }
+
     /// The reason recorded for runs that this caller cancels.
     pub(super) fn cancellation(&self) -> RunStatusReasonKind {
         match self {

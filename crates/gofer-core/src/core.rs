@@ -26,17 +26,19 @@ use super::conversations::{Conversation, Reply};
 use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::external::External;
+use super::grants::InstallOptions;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
 use super::serving::{Served, Serving, Tls};
-use super::store::{KeyGuard, NewKey, Store, check_name};
+use super::store::{KeyGuard, NewKey, Options, Store, check_name};
 use gofer_net::memory::Network;
 use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
 use gofer_net::{BoxFuture, Clock, Dial, Limits, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
+use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
     ClientOptions, close_client, error, misdeclared, new_client, run_info, transport,
@@ -256,11 +258,26 @@ impl Core {
         name: &str,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<Installed> {
+        self.install_with::<E>(name, config, InstallOptions::new()).await
+    }
+
+    /// As [`install`](Self::install), with [options](InstallOptions).
+    ///
+    /// # Errors
+    ///
+    /// As for [`install`](Self::install), and
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if a pattern cannot be used.
+    pub async fn install_with<E: Extension>(
+        &self,
+        name: &str,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+        options: InstallOptions,
+    ) -> Result<Installed> {
         if let Some(why) = misdeclared::<E>() {
             return Err(Error::internal(why));
         }
         let image = self.inner.extensions.in_process.register::<E>();
-        self.install_any(name, image, pairs(config)).await
+        self.install_any(name, image, pairs(config), options).await
     }
 
     /// Installs a program as an extension, in its own process. The core must
@@ -280,10 +297,26 @@ impl Core {
         program: &Path,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<Installed> {
+        self.install_program_with(name, program, config, InstallOptions::new()).await
+    }
+
+    /// As [`install_program`](Self::install_program), with [options](InstallOptions).
+    ///
+    /// # Errors
+    ///
+    /// As for [`install_program`](Self::install_program), and
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if a pattern cannot be used.
+    pub async fn install_program_with(
+        &self,
+        name: &str,
+        program: &Path,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+        options: InstallOptions,
+    ) -> Result<Installed> {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_own(name, format!("{PROGRAM}{program}"), pairs(config)).await
+        self.install_own(name, format!("{PROGRAM}{program}"), pairs(config), options).await
     }
 
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
@@ -317,7 +350,25 @@ impl Core {
         image: &str,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<Installed> {
-        self.install_any(name, image.to_owned(), pairs(config)).await
+        self.install_image_with(name, image, config, InstallOptions::new()).await
+    }
+
+    /// As [`install_image`](Self::install_image), with [options](InstallOptions).
+    ///
+    /// # Errors
+    ///
+    /// As for [`install_image`](Self::install_image), and
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if a pattern cannot be used.
+    #[cfg(feature = "containers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "containers")))]
+    pub async fn install_image_with(
+        &self,
+        name: &str,
+        image: &str,
+        config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+        options: InstallOptions,
+    ) -> Result<Installed> {
+        self.install_any(name, image.to_owned(), pairs(config), options).await
     }
 
     /// Returns an extension that is already installed, for example from the store.
@@ -336,6 +387,7 @@ impl Core {
         name: &str,
         image: String,
         variables: HashMap<String, String>,
+        InstallOptions(options): InstallOptions,
     ) -> BoxFuture<'_, Result<Installed>> {
         let name = name.to_owned();
         let request = proto::InstallExtensionRequest {
@@ -346,9 +398,10 @@ impl Core {
         };
         Box::pin(async move {
             check_name("extension's name", &name).map_err(|status| error(&status))?;
+            let options = Options::new(options).map_err(|status| error(&status))?;
             let Inner { extensions, store, .. } = &*self.inner;
             let extensions = Arc::clone(extensions);
-            let install = complete(async move { extensions.install(request).await });
+            let install = complete(async move { extensions.install(request, options).await });
             let outcome = match tokio::time::timeout(PULL_TIMEOUT, install).await {
                 Ok(Ok(())) => store.durable().await,
                 Ok(refused) => refused,
@@ -366,16 +419,19 @@ impl Core {
         name: &str,
         image: String,
         variables: HashMap<String, String>,
+        InstallOptions(options): InstallOptions,
     ) -> BoxFuture<'_, Result<Installed>> {
         let name = name.to_owned();
         Box::pin(async move {
-            let request = proto::InstallExtensionRequest {
+            let request = proto::embedded::InstallExtensionRequest {
                 name: name.clone(),
                 image,
                 variables,
+                options: Some(options),
                 ..Default::default()
             };
-            let outcome = self.api().install_extension(timed_for_pull(request)).await;
+            let mut embedded = EmbeddedCoreClient::new(transport(&self.inner.client));
+            let outcome = embedded.install_extension(timed_for_pull(request)).await;
             outcome.map_err(|status| error(&status))?;
             Ok(Installed::new(self.clone(), name))
         })

@@ -21,7 +21,7 @@ use tonic::Status;
 use super::handle::ExtensionHandle;
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::state::{ExtensionState, ExtensionStatus};
-use super::store::{EventKind, Store, not_installed};
+use super::store::{EventKind, Options, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
@@ -109,6 +109,7 @@ impl Extensions {
     pub(super) async fn install(
         &self,
         request: proto::InstallExtensionRequest,
+        options: Options,
     ) -> Result<(), Status> {
         let proto::InstallExtensionRequest { name, image, user, pass, variables } = request;
         if name.is_empty() || image.is_empty() {
@@ -125,8 +126,8 @@ impl Extensions {
             created: self.clock.unix_millis(),
             status: Registered::Enabled.into(),
         };
-        let running = self.bring_up(&registration, &guard.progress).await?;
-        self.store.put_registration(registration.clone())?;
+        let running = self.bring_up(&registration, &options, &guard.progress).await?;
+        self.store.put_registration(registration.clone(), options)?;
         guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
         self.publish(EventKind::ExtensionInstalled, &registration.name);
         Ok(())
@@ -167,9 +168,9 @@ impl Extensions {
     async fn relaunch(&self, name: &str, enable: bool) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Starting)?;
         // Looked up only now that nothing else can change it.
-        let registration = self.registration(name)?;
+        let (registration, options) = (self.registration(name)?, self.store.options(name));
         guard.stop().await;
-        match self.bring_up(&registration, &guard.progress).await {
+        match self.bring_up(&registration, &options, &guard.progress).await {
             Ok(running) => {
                 // Before the guard is released, so that a later `disable` wins.
                 if enable && registration.status() != Registered::Enabled {
@@ -329,6 +330,8 @@ impl Extensions {
         running: &Running,
         subscription: &proto::PipelineExtensionSubscription,
     ) -> Result<(), Status> {
+        let options = self.store.options(&subscription.name);
+        options.check_namespace(&subscription.name, &subscription.namespace)?;
         let access = running.handle.key.begin_access(subscription);
         let config = self.store.resolved(subscription)?;
         let request = proto::ExtensionSubscribeRequest {
@@ -389,6 +392,10 @@ impl Extensions {
         name: &str,
     ) -> Result<ExtensionServiceClient<Transport>, Status> {
         Ok(self.slots.running(name)?.handle.client.clone())
+    }
+
+    pub(super) fn options(&self, name: &str) -> Options {
+        self.store.options(name)
     }
 
     fn registration(&self, name: &str) -> Result<proto::ExtensionRegistration, Status> {

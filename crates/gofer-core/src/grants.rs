@@ -1,8 +1,9 @@
-//! What an extension may do beyond its own pipelines.
+//! What an extension may do beyond its own pipelines, and who may use it.
 
 use std::fmt;
 use std::str::FromStr;
 
+use gofer_proto::embedded::ExtensionOptions;
 use gofer_sdk::Error;
 
 /// Something that an administrator allows an extension beyond what every extension may do, which is
@@ -74,5 +75,51 @@ impl FromStr for Grant {
             let known = Self::ALL.map(|grant| format!("`{grant}`")).join(", ");
             Error::invalid_parameter("grants", format!("has an unknown grant; known are {known}"))
         })
+    }
+}
+
+/// How an extension is installed: what it may do, and which namespaces may use it. By default it has
+/// no grants, and the pipelines of all namespaces may subscribe to it.
+///
+/// ```
+/// use gofer_core::{Core, Grant, InstallOptions};
+/// # use gofer_sdk::ErrorKind;
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<()> {
+/// let core = Core::in_memory().await?;
+/// let options = InstallOptions::new().grant(Grant::ReadSecrets).namespaces(["ops", "team-.*"]);
+/// let config = [("min_interval", "30s")];
+/// let interval = core.install_with::<Interval>("interval", config, options).await?;
+/// interval.subscribe("ops/nightly", "often", [("every", "5m")]).await?;
+/// let refused = interval.subscribe("nightly", "often", [("every", "5m")]).await.unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+///
+/// interval.set_options(InstallOptions::new()).await?;
+/// interval.subscribe("nightly", "often", [("every", "5m")]).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct InstallOptions(pub(super) ExtensionOptions);
+
+impl InstallOptions {
+    /// The default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Allows the extension something.
+    pub fn grant(mut self, grant: Grant) -> Self {
+        self.0.grants.push(grant.name().to_owned());
+        self
+    }
+
+    /// Sets the namespaces whose pipelines may subscribe to it: regular expressions that match a
+    /// whole name, as for client tokens; none for all namespaces.
+    pub fn namespaces(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.0.namespaces = patterns.into_iter().map(Into::into).collect();
+        self
     }
 }

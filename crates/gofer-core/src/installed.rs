@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::api::complete;
 use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
+use super::grants::InstallOptions;
 use super::state::ExtensionStatus;
 use super::store::not_installed;
 use gofer_net::BoxFuture;
 use gofer_proto as proto;
+use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::internal::{error, transport};
 use gofer_sdk::{PipelineId, Result};
@@ -263,11 +265,23 @@ impl Installed {
         &self,
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<()> {
-        let request = proto::embedded::UpdateExtensionRequest {
-            name: self.name.clone(),
-            variables: pairs(config),
-            ..Default::default()
-        };
+        let variables = pairs(config);
+        self.change(UpdateExtensionRequest { variables, ..Default::default() }).await
+    }
+
+    /// Replaces its [options](InstallOptions), as [`update`](Self::update) does the configuration. A
+    /// subscription of a namespace that may no longer use it is marked as refused.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the new instance does not become ready;
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if a pattern cannot be used.
+    pub async fn set_options(&self, InstallOptions(options): InstallOptions) -> Result<()> {
+        self.change(UpdateExtensionRequest { options: Some(options), ..Default::default() }).await
+    }
+
+    async fn change(&self, change: UpdateExtensionRequest) -> Result<()> {
+        let request = UpdateExtensionRequest { name: self.name.clone(), ..change };
         let mut embedded = EmbeddedCoreClient::new(transport(&self.core.inner.client));
         let outcome = embedded.update_extension(timed_for_pull(request)).await;
         outcome.map(drop).map_err(|status| error(&status))

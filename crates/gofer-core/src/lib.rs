@@ -56,6 +56,18 @@
 //! A core keeps the newest 10,000 runs of each pipeline, 50 objects per pipeline and 50 for each of
 //! its newest 20 runs, and the newest 100,000 events. A run that is not complete is always kept.
 //!
+//! # What an extension may do
+//!
+//! An extension has access to the pipelines that are subscribed to it: to their runs and objects,
+//! from before it is subscribed until it has been unsubscribed. It starts runs in its own name, and
+//! reads what is in the namespaces of these pipelines. More is a [`Grant`] in its
+//! [`InstallOptions`], which also say which namespaces may use it. [A page](guide::access) lists
+//! every method and who may call it.
+//!
+//! Of the runs that an extension starts with the same variable `GOFER_EXTENSION_RUN_KEY` for one
+//! pipeline and label, only the first is started; a repeat is answered with that run for as long as
+//! it is kept.
+//!
 //! # Supervision
 //!
 //! An extension that exits is restarted, and so is a program or container that fails three health
@@ -144,7 +156,7 @@ pub use demo::{Demo, DemoError, run_or_demo};
 #[cfg(feature = "webhooks")]
 #[cfg_attr(docsrs, doc(cfg(feature = "webhooks")))]
 pub use external::ExternalEventLimits;
-pub use grants::Grant;
+pub use grants::{Grant, InstallOptions};
 pub use installed::{ExtensionInfo, Installed};
 pub use state::{ExtensionState, ExtensionStatus};
 

@@ -21,6 +21,7 @@ mod launches;
 mod names;
 mod namespaces;
 mod objects;
+mod options;
 mod patterns;
 mod pipelines;
 mod queue;
@@ -42,6 +43,7 @@ pub(super) use access::{ExtensionKey, KeyGuard, KeyHolder, NewKey, unknown_token
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
+pub(super) use options::Options;
 pub(super) use queue::Job;
 pub(super) use registrations::not_installed;
 pub(super) use runs::Ending;
@@ -107,6 +109,8 @@ pub(super) struct Store {
 struct Tables {
     namespaces: BTreeMap<String, NamespaceTable>,
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
+    /// Of the extensions whose options are not the default ones.
+    options: BTreeMap<String, Options>,
     /// By the SHA-256 of the token.
     tokens: HashMap<[u8; 32], Arc<StoredToken>>,
     /// The global ones.
@@ -247,6 +251,7 @@ impl Tables {
         Self {
             namespaces: BTreeMap::new(),
             registrations: BTreeMap::new(),
+            options: BTreeMap::new(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
             launches: BTreeSet::new(),
@@ -288,6 +293,9 @@ impl Tables {
             }
             Record::Registration(it) => {
                 self.registrations.insert(it.name.clone(), it);
+            }
+            Record::Options(name, it) => {
+                self.options.insert(name, Options::restore(it));
             }
             Record::Token(digest, it) => {
                 self.tokens.insert(digest, Arc::new(StoredToken::restore(it)));

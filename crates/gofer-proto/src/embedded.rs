@@ -8,10 +8,13 @@ pub struct GetCapabilitiesResponse {
     #[prost(bool, tag = "1")]
     pub run_keys_enforced: bool,
 }
-/// What an extension may do, and how it is launched.
+/// What an extension may do, and who may use it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExtensionOptions {
-    /// What it may do beyond what every extension may, by name.
+    /// What it may do beyond using the pipelines that are subscribed to it and reading what is in their
+    /// namespaces: `read-secrets` and `write-secrets` of these pipelines, `global-secrets` to read all
+    /// of them, `namespaces` for what a client token for the namespaces of its subscriptions may do,
+    /// `everything` for what a management token may do.
     #[prost(string, repeated, tag = "1")]
     pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Regular expressions for the namespaces whose pipelines may subscribe to it; if empty, all.
@@ -88,7 +91,8 @@ pub struct ExtensionState {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "extension_state::State", tag = "2")]
     pub state: i32,
-    /// For people: what it is waiting for, or the last error.
+    /// For people: what it is waiting for, or the last error. The error is for management tokens; others
+    /// learn only that there was one.
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
     /// How often it was restarted by the core since it was last installed, enabled or updated, or the
@@ -98,7 +102,7 @@ pub struct ExtensionState {
     /// Since when it has been in this state, in Unix milliseconds.
     #[prost(int64, tag = "5")]
     pub since: i64,
-    /// Its options.
+    /// Its options, to management tokens and to the extension itself.
     #[prost(message, optional, tag = "6")]
     pub options: ::core::option::Option<ExtensionOptions>,
 }
@@ -240,7 +244,7 @@ pub mod embedded_core_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Replaces the image or configuration of an installed extension. The old instance serves until
+        /// Replaces the image, configuration or options of an installed extension. The old instance serves until
         /// the new one is ready; if the new one does not become ready, the old one stays and the call
         /// fails. Subscriptions are kept. Requires a management token.
         pub async fn update_extension(
@@ -300,7 +304,8 @@ pub mod embedded_core_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// The states of all extensions, including those that are starting. Any token may call it.
+        /// The states of all extensions, including those that are starting. Any token may call it; an
+        /// extension gets its own.
         pub async fn list_extension_states(
             &mut self,
             request: impl tonic::IntoRequest<super::ListExtensionStatesRequest>,
@@ -372,7 +377,7 @@ pub mod embedded_core_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EmbeddedCoreServer.
     #[async_trait]
     pub trait EmbeddedCore: std::marker::Send + std::marker::Sync + 'static {
-        /// Replaces the image or configuration of an installed extension. The old instance serves until
+        /// Replaces the image, configuration or options of an installed extension. The old instance serves until
         /// the new one is ready; if the new one does not become ready, the old one stays and the call
         /// fails. Subscriptions are kept. Requires a management token.
         async fn update_extension(
@@ -391,7 +396,8 @@ pub mod embedded_core_server {
             tonic::Response<super::InstallExtensionResponse>,
             tonic::Status,
         >;
-        /// The states of all extensions, including those that are starting. Any token may call it.
+        /// The states of all extensions, including those that are starting. Any token may call it; an
+        /// extension gets its own.
         async fn list_extension_states(
             &self,
             request: tonic::Request<super::ListExtensionStatesRequest>,

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io::Read as _;
 
 use gofer_proto as proto;
-use gofer_proto::embedded::{ListExtensionStatesRequest, UpdateExtensionRequest};
+use gofer_proto::embedded::{
+    ExtensionOptions, InstallExtensionRequest, ListExtensionStatesRequest, UpdateExtensionRequest,
+};
 use serde_json::json;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
-use super::{Configuration, Install, NOT_INSTALLED, RegistryLogin, Update};
+use super::{Access, Configuration, Install, NOT_INSTALLED, RegistryLogin, Update};
 use crate::conversation::{self, Image};
 use crate::failure::Failure;
 use crate::output::note;
@@ -30,6 +32,12 @@ impl Configuration {
     }
 }
 
+impl From<Access> for ExtensionOptions {
+    fn from(Access { grants, namespaces }: Access) -> Self {
+        Self { grants, namespaces }
+    }
+}
+
 impl RegistryLogin {
     /// User and password; both empty without a login.
     fn read(self) -> Result<(String, String), Failure> {
@@ -46,7 +54,7 @@ impl RegistryLogin {
 }
 
 pub(super) async fn install(install: Install, session: &Session) -> Result<(), Failure> {
-    let Install { name, image, settings, login } = install;
+    let Install { name, image, settings, access, login } = install;
     let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
@@ -56,10 +64,25 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
         Vec::new()
     };
     let variables = merge(answered, given);
-    let request =
-        proto::InstallExtensionRequest { name: name.clone(), image, user, pass, variables };
-    let call = async { session.api().install_extension(with_long_timeout(request)).await };
-    with_progress(session, &name, &format!("installing {name}"), call).await.map_err(|status| {
+    let has_options = !access.grants.is_empty() || !access.namespaces.is_empty();
+    let request = InstallExtensionRequest {
+        name: name.clone(),
+        image,
+        user,
+        pass,
+        variables,
+        options: has_options.then(|| access.into()),
+    };
+    let call = async { install_as(session, request).await };
+    let outcome = with_progress(session, &name, &format!("installing {name}"), call).await;
+    if let Err(status) = &outcome
+        && has_options
+        && lacks_additions(session, status).await
+    {
+        return Err(Failure::unimplemented("this Gofer supports neither --grant nor --for")
+            .hint("without them, an extension of a full Gofer may do everything"));
+    }
+    outcome.map_err(|status| {
         Failure::from(status)
             .hint_on(Code::AlreadyExists, "`gofer extension update` changes an installed extension")
             .hint_if(ended, ITS_LOG)
@@ -70,7 +93,7 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
 }
 
 pub(super) async fn update(update: Update, session: &Session) -> Result<(), Failure> {
-    let Update { name, image, settings, remove, login } = update;
+    let Update { name, image, settings, remove, access, no_grants, login } = update;
     let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
@@ -85,10 +108,24 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     };
     let variables = merge(answered, given);
     let has_login = !user.is_empty();
-    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login {
+    let has_options = no_grants || !access.grants.is_empty() || !access.namespaces.is_empty();
+    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login && !has_options {
         return Err(Failure::usage("there is nothing to change")
-            .hint("use --image, -c KEY=VALUE or --remove KEY"));
+            .hint("use --image, -c KEY=VALUE, --remove KEY, --grant GRANT or --for PATTERN"));
     }
+    let options = if has_options {
+        // What is not given stays as it is.
+        let mut options = installed_options(session, &name).await?;
+        if no_grants || !access.grants.is_empty() {
+            options.grants = access.grants;
+        }
+        if !access.namespaces.is_empty() {
+            options.namespaces = access.namespaces;
+        }
+        Some(options)
+    } else {
+        None
+    };
     let image = image.unwrap_or_default();
     let request = UpdateExtensionRequest {
         name: name.clone(),
@@ -97,13 +134,13 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         pass,
         variables,
         removed: remove,
-        options: None,
+        options,
     };
     let call = async { session.embedded().update_extension(with_long_timeout(request)).await };
     let outcome = with_progress(session, &name, &format!("updating {name}"), call).await;
     let refused = match outcome {
         Ok(answer) => answer.into_inner().refused,
-        Err(status) if status.code() == Code::Unimplemented && !is_embedded(session).await => {
+        Err(status) if lacks_additions(session, &status).await => {
             return Err(Failure::unimplemented("this Gofer does not support updates in place").hint(format!(
                 "`gofer extension uninstall {name}`, install the new version under the same name, \
                  and subscribe its pipelines again; `gofer subscription list` shows their settings"
@@ -122,11 +159,36 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     Ok(session.out.done(&sentence, &json!({ "updated": name, "refused": refused }))?)
 }
 
-/// Whether it has the API that only an embedded core has.
-async fn is_embedded(session: &Session) -> bool {
+/// With options if there are any, which only an embedded core supports.
+async fn install_as(
+    session: &Session,
+    request: InstallExtensionRequest,
+) -> Result<Response<()>, Status> {
+    if request.options.is_some() {
+        let answer = session.embedded().install_extension(with_long_timeout(request)).await?;
+        return Ok(answer.map(drop));
+    }
+    let InstallExtensionRequest { name, image, user, pass, variables, options: _ } = request;
+    let request = proto::InstallExtensionRequest { name, image, user, pass, variables };
+    let answer = session.api().install_extension(with_long_timeout(request)).await?;
+    Ok(answer.map(drop))
+}
+
+/// Whether a call failed because this Gofer lacks the API that only an embedded core has.
+async fn lacks_additions(session: &Session, status: &Status) -> bool {
+    if status.code() != Code::Unimplemented {
+        return false;
+    }
     let request = ListExtensionStatesRequest::default();
     let answer = session.embedded().list_extension_states(request).await;
-    !answer.is_err_and(|status| status.code() == Code::Unimplemented)
+    answer.is_err_and(|status| status.code() == Code::Unimplemented)
+}
+
+/// The options of an extension; the default ones if this Gofer does not report them.
+async fn installed_options(session: &Session, name: &str) -> Result<ExtensionOptions, Failure> {
+    let states = super::show::states(session, name).await?;
+    let state = states.into_values().next();
+    Ok(state.and_then(|state| state.options).unwrap_or_default())
 }
 
 async fn installed_image(session: &Session, name: &str) -> Result<String, Failure> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use gofer_proto::embedded::extension_state::State;
-use gofer_proto::embedded::{ExtensionState, ListExtensionStatesRequest};
+use gofer_proto::embedded::{ExtensionOptions, ExtensionState, ListExtensionStatesRequest};
 use gofer_proto::extension::{ExtensionState as Reported, ExtensionStatus};
 use gofer_proto::{Extension, GetExtensionRequest, ListExtensionsRequest};
 use serde_json::{Value, json};
@@ -49,6 +49,11 @@ impl ExtensionRow {
         self.state.as_ref().map(|state| state.restarts.to_string()).unwrap_or_default()
     }
 
+    /// If this Gofer reports them, and to this token.
+    fn options(&self) -> Option<&ExtensionOptions> {
+        self.state.as_ref()?.options.as_ref()
+    }
+
     fn reason(&self) -> &str {
         self.state.as_ref().map_or("", |state| &state.reason)
     }
@@ -85,13 +90,18 @@ impl Row for ExtensionRow {
             "reason": state.map(|it| &it.reason),
             "restarts": state.map(|it| it.restarts),
             "since": state.and_then(|it| rfc3339(it.since)),
+            "grants": self.options().map(|it| &it.grants),
+            "namespaces": self.options().map(|it| &it.namespaces),
             "documentation": documentation,
         })
     }
 }
 
 /// By name; empty if this Gofer does not report states.
-async fn states(session: &Session, name: &str) -> Result<HashMap<String, ExtensionState>, Failure> {
+pub(super) async fn states(
+    session: &Session,
+    name: &str,
+) -> Result<HashMap<String, ExtensionState>, Failure> {
     let request = ListExtensionStatesRequest { name: name.to_owned() };
     match session.embedded().list_extension_states(request).await {
         Ok(answer) => {
@@ -133,6 +143,10 @@ pub(super) async fn get(name: String, session: &Session) -> Result<(), Failure> 
     let extension = answer.into_inner().extension.unwrap_or_default();
     let shown = ExtensionRow { state: states.remove(&name), extension };
     let since = shown.state.as_ref().map(|state| moment(state.since));
+    let list = |of: fn(&ExtensionOptions) -> &Vec<String>, if_empty: &str| {
+        let list = shown.options().map(|it| of(it).join(", ")).unwrap_or_default();
+        if list.is_empty() && shown.options().is_some() { if_empty.to_owned() } else { list }
+    };
     let lines = vec![
         ("name", shown.extension.name.clone().into()),
         ("image", shown.extension.image.clone().into()),
@@ -143,6 +157,8 @@ pub(super) async fn get(name: String, session: &Session) -> Result<(), Failure> 
         ("restarts", shown.restarts().into()),
         ("started", moment(shown.extension.started).into()),
         ("url", shown.extension.url.clone().into()),
+        ("grants", list(|it| &it.grants, "none").into()),
+        ("namespaces", list(|it| &it.namespaces, "all").into()),
     ];
     session.out.details(lines, &shown.json())?;
     if !shown.extension.documentation.is_empty() {

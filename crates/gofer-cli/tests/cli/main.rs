@@ -164,6 +164,7 @@ fn errors_do_not_show_values_which_may_be_secret() {
     refused(&format!("{in_file} type.json"), &["type.json` is invalid at line 1, column "]);
     refused(&format!("{in_file} field.toml"), &["invalid at line 1, ", "missing field `image`"]);
     refused("gofer extension install a b -c 12345678", &["expected `--set KEY=VALUE`"]);
+    refused("gofer extension install a b --grant root", &["read-secrets", "everything"]);
     refused("gofer pipeline create nightly --task =12345678", &["expected `--task ID=IMAGE`"]);
     write("config.toml", "namespace = \"ops\"\ntoken = 12345678");
     refused("gofer service info", &["config.toml` is invalid at line 2, column 9"]);

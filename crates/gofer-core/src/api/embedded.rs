@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{Api, complete};
+use crate::store::Options;
 use gofer_net::unix_millis;
+use gofer_proto as proto;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
     ExtensionState, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest,
@@ -30,9 +32,15 @@ impl EmbeddedCore for Api {
 
     async fn install_extension(
         &self,
-        _: Request<InstallExtensionRequest>,
+        request: Request<InstallExtensionRequest>,
     ) -> Result<Response<InstallExtensionResponse>, Status> {
-        Err(super::unimplemented("InstallExtension"))
+        self.caller(&request)?.require_manager()?;
+        let InstallExtensionRequest { name, image, user, pass, variables, options } =
+            request.into_inner();
+        let options = Options::new(options.unwrap_or_default())?;
+        let request = proto::InstallExtensionRequest { name, image, user, pass, variables };
+        self.install(request, options).await?;
+        Ok(Response::new(InstallExtensionResponse {}))
     }
 
     async fn get_capabilities(
@@ -57,13 +65,13 @@ impl EmbeddedCore for Api {
             .filter(|(name, _)| wanted.is_empty() || *name == wanted)
             .filter(|(name, _)| caller.sees_extension(name))
             .map(|(name, status)| ExtensionState {
+                options: caller.sees_options(&name).then(|| self.extensions.options(&name).message),
                 name,
                 state: status.state.to_proto().into(),
                 // May be the last lines of the extension's log.
                 reason: if is_manager { status.reason } else { status.state.outline().to_owned() },
                 restarts: status.restarts.into(),
                 since: unix_millis(status.since),
-                options: None,
             })
             .collect();
         Ok(Response::new(ListExtensionStatesResponse { extensions }))

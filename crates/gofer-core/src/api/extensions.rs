@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::check_name;
+use crate::store::{Options, check_name};
 use gofer_proto as proto;
 
 impl Api {
@@ -37,11 +37,19 @@ impl Api {
         request: proto::InstallExtensionRequest,
     ) -> Result<proto::InstallExtensionResponse, Status> {
         caller.require_manager()?;
+        self.install(request, Options::default()).await?;
+        Ok(proto::InstallExtensionResponse {})
+    }
+
+    pub(super) async fn install(
+        &self,
+        request: proto::InstallExtensionRequest,
+        options: Options,
+    ) -> Result<(), Status> {
         check_name("extension's name", &request.name)?;
         self.allowed.check_image(&request.image)?;
         let extensions = Arc::clone(&self.extensions);
-        complete(async move { extensions.install(request).await }).await?;
-        Ok(proto::InstallExtensionResponse {})
+        complete(async move { extensions.install(request, options).await }).await
     }
 
     pub(super) async fn uninstall_extension(

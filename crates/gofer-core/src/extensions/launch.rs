@@ -1,6 +1,5 @@
 //! Bringing an extension up: launch, Init, Info.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,7 +9,7 @@ use super::{Extensions, Running};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
 use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
-use crate::store::{NewKey, Store};
+use crate::store::{NewKey, Options, Store};
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
 use gofer_proto as proto;
@@ -22,17 +21,20 @@ impl Extensions {
     pub(super) async fn bring_up(
         &self,
         registration: &proto::ExtensionRegistration,
+        options: &Options,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        self.unless_stopping(self.launch_and_init(registration, progress)).await
+        self.unless_stopping(self.launch_and_init(registration, options, progress)).await
     }
 
     async fn launch_and_init(
         &self,
         registration: &proto::ExtensionRegistration,
+        options: &Options,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        let of = NewKey::Extension { name: registration.name.clone(), grants: BTreeSet::new() };
+        let grants = options.grants.clone();
+        let of = NewKey::Extension { name: registration.name.clone(), grants };
         let handle = self.launch(registration, of, progress).await?;
         let started = self.clock.unix_millis();
         progress.report("waiting for it to answer");

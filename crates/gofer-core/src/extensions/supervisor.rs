@@ -63,7 +63,9 @@ impl Extensions {
         let name = &lease.name;
         let progress = self.slots.progress(lease)?;
         let outcome = match self.registration(name) {
-            Ok(registration) => self.bring_up(&registration, &progress).await,
+            Ok(registration) => {
+                self.bring_up(&registration, &self.store.options(name), &progress).await
+            }
             Err(status) => Err(status),
         };
         match outcome {

@@ -1,4 +1,4 @@
-//! Replacing the image or configuration of an installed extension.
+//! Replacing the image, configuration or options of an installed extension.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::slots::SlotGuard;
 use super::{Extensions, Running};
 use crate::launcher::check_image;
 use crate::state::ExtensionState;
+use crate::store::Options;
 use gofer_proto::ExtensionRegistration;
 use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
@@ -52,15 +53,19 @@ impl Extensions {
     async fn replace(
         &self,
         guard: &SlotGuard<'_>,
-        request: UpdateExtensionRequest,
+        mut request: UpdateExtensionRequest,
     ) -> Result<Option<Arc<Running>>, Status> {
+        let options = match request.options.take() {
+            Some(options) => Options::new(options)?,
+            None => self.store.options(&request.name),
+        };
         let after = changed(self.registration(&request.name)?, request)?;
         if after.status() != Registered::Enabled {
-            self.store.replace_registration(after)?;
+            self.store.replace_registration(after, options)?;
             return Ok(None);
         }
-        let new = self.bring_up(&after, &guard.progress).await?;
-        self.store.replace_registration(after)?;
+        let new = self.bring_up(&after, &options, &guard.progress).await?;
+        self.store.replace_registration(after, options)?;
         // From here on, calls that begin or end a subscription wait until the old extension has
         // stopped, so that no subscription is ever held by both.
         new.owns_subscriptions.send_replace(false);

@@ -12,10 +12,13 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::Status;
 
+#[cfg(feature = "store")]
+use super::file::VERSION;
 use super::objects::Object;
 use super::seal::Seal;
 use super::secrets::Secret;
 use gofer_proto as proto;
+use gofer_proto::embedded::ExtensionOptions;
 
 #[cfg(feature = "store")]
 pub(super) use read::{Record, decode};
@@ -38,6 +41,7 @@ pub(super) enum RecordKind {
     Object = 10,
     Secret = 11,
     Launch = 12,
+    Options = 13,
 }
 
 impl RecordKind {
@@ -168,6 +172,20 @@ impl Journal {
         self.write(RecordKind::Registration, &[name], None, None);
     }
 
+    /// Together with the version of the file: programs that read only earlier ones know no options.
+    pub(super) fn put_options(&mut self, name: &str, it: &ExtensionOptions) {
+        if self.kept {
+            #[cfg(feature = "store")]
+            self.write(RecordKind::Version, &[], None, Some(VERSION.to_be_bytes().to_vec()));
+            let record = StoredOptions { name: name.to_owned(), options: Some(it.clone()) };
+            self.put(RecordKind::Options, &[name], None, &record);
+        }
+    }
+
+    pub(super) fn remove_options(&mut self, name: &str) {
+        self.write(RecordKind::Options, &[name], None, None);
+    }
+
     pub(super) fn put_token(&mut self, digest: &[u8; 32], it: &proto::Token) {
         if self.kept {
             self.digest(RecordKind::Token, digest, Some(it.encode_to_vec()));
@@ -234,6 +252,15 @@ impl Journal {
     pub(super) fn remove_secret(&mut self, it: &Secret) {
         self.write(RecordKind::Secret, &[&it.namespace, &it.pipeline, &it.key], None, None);
     }
+}
+
+/// The options of an extension as stored on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredOptions {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    options: Option<ExtensionOptions>,
 }
 
 /// A secret as stored on disk.

@@ -1,4 +1,4 @@
-//! The namespaces that a client token or a global secret is for, as regular expressions. Each has
+//! The namespaces that a client token, a global secret or an extension is for, as regular expressions. Each has
 //! to match a name as a whole.
 
 use regex_lite::{Regex, RegexBuilder};
@@ -28,6 +28,11 @@ impl Patterns {
             })
         });
         compiled.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Matches nothing.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
     }
 
     /// Patterns that were accepted when they were stored, perhaps by another version: without

@@ -3,14 +3,16 @@
 
 use tonic::Status;
 
-use super::{Store, Tables};
+use super::{Options, Store, Tables};
 use gofer_proto::ExtensionRegistration;
+use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Store {
     pub(crate) fn put_registration(
         &self,
         registration: ExtensionRegistration,
+        options: Options,
     ) -> Result<(), Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
@@ -20,7 +22,8 @@ impl Store {
             return Err(Status::already_exists(why));
         }
         journal.put_registration(&registration)?;
-        registrations.insert(name, registration);
+        registrations.insert(name.clone(), registration);
+        tables.set_options(name, options);
         Ok(())
     }
 
@@ -28,14 +31,17 @@ impl Store {
     pub(crate) fn replace_registration(
         &self,
         registration: ExtensionRegistration,
+        options: Options,
     ) -> Result<(), Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
+        let name = registration.name.clone();
         let place = registrations
             .get_mut(&registration.name)
             .ok_or_else(|| not_installed(&registration.name))?;
         journal.put_registration(&registration)?;
         *place = registration;
+        tables.set_options(name, options);
         Ok(())
     }
 
@@ -54,6 +60,7 @@ impl Store {
         let mut tables = self.tables();
         tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
         tables.journal.remove_registration(name);
+        tables.set_options(name.to_owned(), Options::default());
         tables.end_subscriptions(now, name);
         Ok(())
     }
@@ -71,6 +78,18 @@ impl Store {
         journal.put_registration(&changed)?;
         *registration = changed;
         Ok(())
+    }
+}
+
+impl Tables {
+    /// The default ones are not stored.
+    fn set_options(&mut self, name: String, options: Options) {
+        if options.message != ExtensionOptions::default() {
+            self.journal.put_options(&name, &options.message);
+            self.options.insert(name, options);
+        } else if self.options.remove(&name).is_some() {
+            self.journal.remove_options(&name);
+        }
     }
 }
 

@@ -66,7 +66,7 @@ fn with_interval() -> Arc<Store> {
     let store = store();
     let name = "interval".to_owned();
     let registration = proto::ExtensionRegistration { name, ..Default::default() };
-    store.put_registration(registration).unwrap();
+    store.put_registration(registration, Options::default()).unwrap();
     store
 }
 
@@ -408,7 +408,11 @@ async fn subscriptions_are_removed_with_their_pipeline_or_extension() {
 async fn an_extension_is_registered_once() {
     let store = with_interval();
     let registration = store.registration("interval").unwrap();
-    refused(store.put_registration(registration), Code::AlreadyExists, "`interval`");
+    refused(
+        store.put_registration(registration, Options::default()),
+        Code::AlreadyExists,
+        "`interval`",
+    );
     store.set_registration_status("interval", ExtensionStatus::Disabled).unwrap();
     assert_eq!(store.registrations()[0].status(), ExtensionStatus::Disabled);
     store.remove_registration("interval").unwrap();

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use crate::probe::{self, Probe, start};
-use gofer_core::{Core, NO_SETTINGS};
+use gofer_core::{Core, Grant, InstallOptions, Installed, NO_SETTINGS};
 use gofer_proto as proto;
 use gofer_proto::create_token_request::Kind;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
-use gofer_proto::embedded::{GetCapabilitiesRequest, ListExtensionStatesRequest};
+use gofer_proto::embedded::{
+    ExtensionOptions, GetCapabilitiesRequest, InstallExtensionRequest, ListExtensionStatesRequest,
+};
+use gofer_proto::pipeline_extension_subscription::Status;
 use gofer_sdk::internal::transport;
-use gofer_sdk::{ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Run, Subscription};
+use gofer_sdk::{
+    Error, ErrorKind, Extension, Gofer, NoConfig, NoParams, PipelineId, Result, Run, Subscription,
+};
 use tonic::Code;
 
 async fn create_namespace(core: &Core, id: &str) {
@@ -281,5 +286,158 @@ async fn a_core_says_that_it_enforces_keys_of_runs() {
         let answer = embedded.get_capabilities(GetCapabilitiesRequest {}).await.unwrap();
         assert!(answer.into_inner().run_keys_enforced);
     }
+    core.stop().await;
+}
+
+/// Installs a probe through the core's own API, with options.
+async fn install_with(core: &Core, id: &str, options: InstallOptions) -> (Installed, Gofer) {
+    let installed = core.install_with::<Probe>("probe", [("id", id)], options).await.unwrap();
+    (installed, probe::client(id))
+}
+
+#[tokio::test]
+async fn each_grant_allows_what_it_says_and_no_more() {
+    let core = Core::in_memory().await.unwrap();
+    create_namespace(&core, "ops").await;
+    for (namespace, pipeline) in [("", "nightly"), ("", "other"), ("ops", "backup")] {
+        create_pipeline(&core, namespace, pipeline).await;
+        let secrets = core.client().pipeline_secrets(PipelineId::new(namespace, pipeline));
+        secrets.put("token", "hidden").await.unwrap();
+    }
+    core.client().global_secrets().put("token", "hidden").await.unwrap();
+    // What is done: reads and writes a secret of its pipeline, reads a global one, reads a secret of
+    // another pipeline of the namespace, and of another namespace, and lists tokens.
+    let allowed = |grant| match grant {
+        None => [false; 6],
+        Some(Grant::ReadSecrets) => [true, false, false, false, false, false],
+        Some(Grant::WriteSecrets) => [false, true, false, false, false, false],
+        Some(Grant::GlobalSecrets) => [false, false, true, false, false, false],
+        Some(Grant::Namespaces) => [true, true, false, true, false, false],
+        Some(_) => [true; 6],
+    };
+    for grant in [None].into_iter().chain(Grant::ALL.map(Some)) {
+        let options = grant.map_or_else(InstallOptions::new, |it| InstallOptions::new().grant(it));
+        let (probe, gofer) = install_with(&core, "grants", options).await;
+        probe.subscribe("nightly", "probe", NO_SETTINGS).await.unwrap();
+        let secrets = |pipeline: &str| gofer.pipeline_secrets(pipeline);
+        let done = [
+            secrets("nightly").get("token").await.map(drop),
+            secrets("nightly").replace("token", "hidden").await,
+            gofer.global_secrets().get("token").await.map(drop),
+            secrets("other").get("token").await.map(drop),
+            secrets("ops/backup").get("token").await.map(drop),
+            gofer
+                .api()
+                .list_tokens(proto::ListTokensRequest::default())
+                .await
+                .map(drop)
+                .map_err(Error::from_status),
+        ];
+        assert_eq!(done.each_ref().map(Result::is_ok), allowed(grant), "{grant:?}: {done:?}");
+        for outcome in done.into_iter().filter(Result::is_err) {
+            denied(outcome);
+        }
+        // Whatever it was granted, it starts runs in its own name.
+        let request = proto::StartRunRequest {
+            pipeline_id: "nightly".to_owned(),
+            initiator: Some(proto::Initiator::default()),
+            ..Default::default()
+        };
+        let status = gofer.api().start_run(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        probe.uninstall().await.unwrap();
+    }
+    core.stop().await;
+}
+
+/// What an administrator allows counts from the first call on, and an update changes it.
+#[tokio::test]
+async fn grants_are_those_of_the_instance() {
+    let core = Core::in_memory().await.unwrap();
+    core.client().global_secrets().put("token", "hidden").await.unwrap();
+    let options = InstallOptions::new().grant(Grant::GlobalSecrets);
+    let (probe, gofer) = install_with(&core, "instance", options).await;
+    gofer.global_secrets().get("token").await.unwrap();
+    probe.restart().await.unwrap();
+    probe::client("instance").global_secrets().get("token").await.unwrap();
+    probe.update([("refuses", "false")]).await.unwrap();
+    probe::client("instance").global_secrets().get("token").await.unwrap();
+    probe.set_options(InstallOptions::new()).await.unwrap();
+    denied(probe::client("instance").global_secrets().get("token").await);
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn only_pipelines_of_the_namespaces_in_the_options_may_subscribe() {
+    let core = Core::in_memory().await.unwrap();
+    let (probe, gofer) =
+        install_with(&core, "namespaces", InstallOptions::new().namespaces(["ops"])).await;
+    probe.subscribe("ops/backup", "probe", NO_SETTINGS).await.unwrap();
+    denied(probe.subscribe("nightly", "probe", NO_SETTINGS).await);
+    denied(start(&gofer, "nightly", "of a test").await);
+    // A subscription of a namespace that may no longer use it.
+    probe.set_options(InstallOptions::new().namespaces(["default"])).await.unwrap();
+    let request = proto::ListPipelineExtensionSubscriptionsRequest {
+        namespace_id: "ops".to_owned(),
+        pipeline_id: "backup".to_owned(),
+    };
+    let list = core.client().api().list_pipeline_extension_subscriptions(request).await.unwrap();
+    let [subscription] = &list.into_inner().subscriptions[..] else { panic!() };
+    let reason = subscription.status_reason.clone().unwrap_or_default().description;
+    assert_eq!(subscription.status(), Status::Error, "{reason}");
+    assert!(reason.contains("not for the namespace `ops`"), "{reason}");
+    denied(start(&probe::client("namespaces"), "ops/backup", "of a test").await);
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn options_are_shown_to_managers_and_to_the_extension() {
+    let core = Core::in_memory().await.unwrap();
+    let options = InstallOptions::new().grant(Grant::ReadSecrets).namespaces(["ops"]);
+    let (_, gofer) = install_with(&core, "shown", options).await;
+    core.install::<Probe>("another", [("id", "shown 2")]).await.unwrap();
+    let states = async |gofer: &Gofer| {
+        let mut embedded = EmbeddedCoreClient::new(transport(gofer));
+        let states = embedded.list_extension_states(ListExtensionStatesRequest::default()).await;
+        let states = states.unwrap().into_inner().extensions.into_iter();
+        states.map(|it| (it.name, it.options)).collect::<Vec<_>>()
+    };
+    let own = ExtensionOptions {
+        grants: vec!["read-secrets".to_owned()],
+        namespaces: vec!["ops".to_owned()],
+    };
+    let own = ("probe".to_owned(), Some(own));
+    let another = ("another".to_owned(), Some(ExtensionOptions::default()));
+    assert_eq!(states(core.client()).await, [another, own.clone()]);
+    assert_eq!(states(&gofer).await, [own]);
+    core.stop().await;
+}
+
+/// By Gofer's own `InstallExtension`, which has no options, and with a grant that is not known.
+#[tokio::test]
+async fn an_installation_has_no_grants_by_default_and_only_known_ones() {
+    let core = Core::in_memory().await.unwrap();
+    core.install::<Probe>("probe", [("id", "default")]).await.unwrap();
+    let extensions = core.client().api().list_extensions(proto::ListExtensionsRequest {}).await;
+    let image = extensions.unwrap().into_inner().extensions[0].image.clone();
+    let variables = [("id".to_owned(), "by Gofer's".to_owned())].into();
+    let install = proto::InstallExtensionRequest {
+        name: "another".to_owned(),
+        image: image.clone(),
+        variables,
+        ..Default::default()
+    };
+    core.client().api().install_extension(install).await.unwrap();
+    denied(probe::client("by Gofer's").global_secrets().list().await);
+    let install = InstallExtensionRequest {
+        name: "third".to_owned(),
+        image,
+        options: Some(ExtensionOptions { grants: vec!["root".to_owned()], ..Default::default() }),
+        ..Default::default()
+    };
+    let mut embedded = EmbeddedCoreClient::new(transport(core.client()));
+    let status = embedded.install_extension(install).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("`everything`"), "{status}");
     core.stop().await;
 }

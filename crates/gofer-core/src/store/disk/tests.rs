@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redb::TableDefinition;
 
-use super::super::{Holder, Owner, Page, Store, exposed};
+use super::super::{Holder, Options, Owner, Page, Store, exposed};
 use super::*;
 use crate::files::tests::Scratch;
 use gofer_net::Clock;
@@ -91,7 +91,7 @@ async fn everything_is_restored() {
     for name in ["interval", "cron"] {
         let registration =
             proto::ExtensionRegistration { name: name.to_owned(), ..Default::default() };
-        store.put_registration(registration).unwrap();
+        store.put_registration(registration, Options::default()).unwrap();
     }
     store.remove_registration("cron").unwrap();
     for (pipeline, label) in [("one", "a"), ("one", "b"), ("two", "a"), ("three", "a")] {
@@ -192,7 +192,7 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
         variables: [("token".to_owned(), secret.to_owned())].into(),
         ..Default::default()
     };
-    store.put_registration(registration.clone()).unwrap();
+    store.put_registration(registration.clone(), Options::default()).unwrap();
     store.durable().await.unwrap();
     store.close().await;
     let file = std::fs::read(directory.path("store.redb")).unwrap();
@@ -280,7 +280,7 @@ async fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     }
     let before = std::fs::read(directory.path("store.redb")).unwrap();
     let refusal = refusal(&directory.path("store.redb"));
-    assert!(refusal.contains("version 7") && refusal.contains("up to 1"), "{refusal}");
+    assert!(refusal.contains("version 7") && refusal.contains("up to 2"), "{refusal}");
     assert_eq!(std::fs::read(directory.path("store.redb")).unwrap(), before);
 }
 

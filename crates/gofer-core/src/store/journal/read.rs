@@ -1,9 +1,10 @@
 //! Reading the records of a file.
 
 use gofer_proto as proto;
+use gofer_proto::embedded::ExtensionOptions;
 use prost::Message;
 
-use super::{Flags, RecordKind, SealedSecret};
+use super::{Flags, RecordKind, SealedSecret, StoredOptions};
 use crate::store::objects::Object;
 use crate::store::patterns::Patterns;
 use crate::store::seal::Seal;
@@ -25,6 +26,7 @@ impl RecordKind {
             Self::Object,
             Self::Secret,
             Self::Launch,
+            Self::Options,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -46,6 +48,7 @@ pub(in crate::store) enum Record {
     Object(Object),
     Secret(Secret),
     Launch([u8; 32]),
+    Options(String, ExtensionOptions),
 }
 
 /// Decodes a record; `None` if it is malformed, or encrypted with another key.
@@ -73,6 +76,10 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
         RecordKind::Event => Record::Event(Message::decode(value).ok()?),
         RecordKind::Object => Record::Object(Message::decode(value).ok()?),
         RecordKind::Launch => Record::Launch(rest.try_into().ok()?),
+        RecordKind::Options => {
+            let it = StoredOptions::decode(value).ok()?;
+            Record::Options(it.name, it.options.unwrap_or_default())
+        }
         RecordKind::Secret => {
             let it = SealedSecret::decode(value).ok()?;
             Record::Secret(Secret {

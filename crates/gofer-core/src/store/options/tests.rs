@@ -1,0 +1,124 @@
+//! What an extension was installed with.
+#![allow(clippy::unwrap_used)]
+
+use tonic::Code;
+
+use super::*;
+
+fn message(grants: &[&str], namespaces: &[&str]) -> ExtensionOptions {
+    let texts = |all: &[&str]| all.iter().map(|&it| it.to_owned()).collect();
+    ExtensionOptions { grants: texts(grants), namespaces: texts(namespaces) }
+}
+
+#[test]
+fn a_grant_that_is_not_known_is_refused_with_those_that_are() {
+    let refused = Options::new(message(&["read-secrets", "root"], &[])).unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    for grant in Grant::ALL {
+        assert!(refused.message().contains(&format!("`{grant}`")), "{refused}");
+    }
+    assert!(!refused.message().contains("root"), "{refused}");
+    let refused = Options::new(message(&[], &["ops", "("])).unwrap_err();
+    assert!(refused.message().contains("`namespaces[1]`"), "{refused}");
+}
+
+#[test]
+fn each_grant_is_listed_once() {
+    let options = Options::new(message(&["everything", "read-secrets", "everything"], &[]));
+    assert_eq!(options.unwrap().message.grants, ["read-secrets", "everything"]);
+}
+
+#[test]
+fn the_patterns_are_of_the_namespaces_that_may_use_it() {
+    let all = Options::default();
+    let some = Options::new(message(&[], &["ops", "team-.*"])).unwrap();
+    for (namespace, may) in [("ops", true), ("team-a", true), ("ops2", false)] {
+        all.check_namespace("interval", namespace).unwrap();
+        assert_eq!(some.check_namespace("interval", namespace).is_ok(), may, "{namespace}");
+    }
+}
+
+#[cfg(feature = "store")]
+mod stored {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::super::file::{VERSION, commit};
+    use super::super::super::journal::{RecordKind, Write};
+    use super::*;
+    use crate::files::tests::Scratch;
+    use gofer_net::Clock;
+    use gofer_proto::ExtensionRegistration;
+    use redb::{Database, ReadableDatabase as _};
+
+    fn open(path: &Path) -> Arc<Store> {
+        Store::open(Clock::system(), path, None).unwrap()
+    }
+
+    fn registration(name: &str) -> ExtensionRegistration {
+        ExtensionRegistration { name: name.to_owned(), ..Default::default() }
+    }
+
+    fn version_key() -> Vec<u8> {
+        RecordKind::Version.key(&[], None)
+    }
+
+    fn version(path: &Path) -> u32 {
+        let database = Database::open(path).unwrap();
+        let table = database.begin_read().unwrap();
+        let table = table.open_table(super::super::super::file::RECORDS).unwrap();
+        let version = table.get(&*version_key()).unwrap().unwrap();
+        u32::from_be_bytes(version.value().try_into().unwrap())
+    }
+
+    #[tokio::test]
+    async fn options_are_restored_and_go_with_their_extension() {
+        let directory = Scratch::new();
+        let path = directory.path("store.redb");
+        let store = open(&path);
+        let options = || Options::new(message(&["read-secrets"], &["ops"])).unwrap();
+        for name in ["kept", "changed", "gone"] {
+            store.put_registration(registration(name), options()).unwrap();
+        }
+        let more = Options::new(message(&["everything"], &[])).unwrap();
+        store.replace_registration(registration("changed"), more).unwrap();
+        store.remove_registration("gone").unwrap();
+        store.close().await;
+        drop(store);
+        let store = open(&path);
+        let kept = store.options("kept");
+        assert_eq!(kept.message, options().message);
+        assert!(kept.grants.contains(&Grant::ReadSecrets));
+        kept.check_namespace("kept", "default").unwrap_err();
+        assert_eq!(store.options("changed").message, message(&["everything"], &[]));
+        store.put_registration(registration("gone"), Options::default()).unwrap();
+        assert!(store.options("gone").grants.is_empty());
+        store.close().await;
+    }
+
+    /// A file of version 1 has no options, and keeps its version until it has one.
+    #[tokio::test]
+    async fn an_earlier_store_opens_and_its_extensions_have_the_defaults() {
+        let directory = Scratch::new();
+        let path = directory.path("store.redb");
+        let store = open(&path);
+        store.put_registration(registration("interval"), Options::default()).unwrap();
+        store.close().await;
+        drop(store);
+        let database = Database::open(&path).unwrap();
+        let value = Some(1_u32.to_be_bytes().to_vec());
+        commit(&database, &[Write { key: version_key(), value }]).unwrap();
+        drop(database);
+        let store = open(&path);
+        assert_eq!(store.options("interval").message, ExtensionOptions::default());
+        store.close().await;
+        drop(store);
+        assert_eq!(version(&path), 1);
+        let store = open(&path);
+        let options = Options::new(message(&["read-secrets"], &[])).unwrap();
+        store.replace_registration(registration("interval"), options).unwrap();
+        store.close().await;
+        drop(store);
+        assert_eq!(version(&path), VERSION);
+    }
+}
