@@ -73,7 +73,7 @@ impl Caller {
             .unwrap();
         let mut caller = self.clone();
         OpenCall(tokio::spawn(async move {
-            drop(tower_service::Service::call(&mut caller, request).await)
+            drop(tower_service::Service::call(&mut caller, request).await);
         }))
     }
 

@@ -174,7 +174,7 @@ async fn fill(core: &Core, token: &str) -> (Vec<(Caller, OpenCall)>, Caller) {
         let caller = Caller::of(core).await.with(token);
         match call(&caller).await {
             Code::ResourceExhausted => return (busy, caller),
-            code => assert!(is_served(code), "{code:?}"),
+            status => assert!(is_served(status), "{status:?}"),
         }
         let open = caller.begin();
         // Answered after the other one has begun.

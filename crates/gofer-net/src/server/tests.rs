@@ -1,6 +1,7 @@
 //! Which connections are closed for new ones, and what peers without a token can take: in memory,
 //! on a paused clock.
 
+use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -423,7 +424,8 @@ async fn a_peer_without_a_token_that_does_not_read_is_closed() {
     let _response = unread.begin(WATCH, None).await.unwrap().unwrap();
     let before = Instant::now();
     unread.driver.await.unwrap();
-    assert!(before.elapsed() > Duration::from_secs(60), "it had no time to read");
+    let seconds = before.elapsed().as_secs();
+    assert!((60..600).contains(&seconds), "closed after {seconds} s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,7 +464,7 @@ impl tracing::Subscriber for Warnings {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = String::new();
         event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!("{}={value:?} ", field.name()));
+            write!(line, "{}={value:?} ", field.name()).unwrap();
         });
         self.0.lock().unwrap().push(line);
     }
