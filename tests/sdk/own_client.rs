@@ -66,6 +66,20 @@ async fn a_restarted_core_keeps_its_certificate() {
     core.stop().await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_core_that_has_moved_is_known_by_the_certificate_that_was_copied() {
+    let directory = Directory::new("moved");
+    let core = listening(&directory).await;
+    let trusted = directory.certificate();
+    core.stop().await;
+    let builder = Core::builder().listen(([127, 0, 0, 2], 0)).store(directory.store());
+    let core = builder.start().await.unwrap();
+    let gofer = Gofer::builder(address(&core)).ca_certificate(&trusted).build().unwrap();
+    gofer.api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
+    core.stop().await;
+}
+
 #[tokio::test]
 async fn an_untrusted_certificate_is_refused_unless_verification_is_skipped() {
     let core = Core::on_loopback().await.unwrap();

@@ -107,11 +107,16 @@ impl CoreBuilder {
     /// Sets the certificate chain and its key, both as PEM, for the address that the core listens
     /// on.
     ///
-    /// By default, the core makes a self-signed one for `localhost`, the loopback addresses and the
-    /// address that it listens on. If there is a store, the certificate is kept beside it for
-    /// callers to trust, in a file of the same name with `.crt` appended, and its key in one with
-    /// `.crt.key` appended that only its owner can read. It is valid for ten years, and replaced
-    /// before it expires or if the core's address changes.
+    /// By default, the core makes one for `localhost`, the loopback addresses and the address that
+    /// it listens on. If there is a store, what callers trust is kept beside it, in a file of the
+    /// same name with `.crt` appended, and its key in one with `.crt.key` appended that only its
+    /// owner can read. It stays the same for as long as that key does: it is a root that signs what
+    /// the core serves, which is issued anew at each start, for the address of that start, with the
+    /// same key. Neither expires.
+    ///
+    /// A certificate of an earlier version, which has no root, is served until its end or until the
+    /// address changes. Then clients that use this workspace, or rustls, accept what follows; others
+    /// have to trust the new file.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
         self

@@ -168,7 +168,7 @@ impl Core {
         };
         let tls = Tls {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
-            tcp: server_config(&public.certificate, &public.key).map_err(unusable)?,
+            tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
         let serving = Serving::new(network.clone(), address, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
@@ -206,7 +206,7 @@ impl Core {
                 extensions,
                 external,
                 serving,
-                certificate: public.certificate,
+                certificate: public.trusted,
                 token,
                 _token_guard: token_guard,
                 client,
@@ -530,7 +530,7 @@ impl Core {
         self.inner.external.as_ref().map(External::address)
     }
 
-    /// Returns the certificate of the API as PEM, for your own clients. Unless [`CoreBuilder::tls`]
+    /// Returns the certificate of the API as PEM, for your own clients to trust. Unless [`CoreBuilder::tls`]
     /// set it, it is for `localhost`, the loopback addresses and the address that the core listens
     /// on.
     pub fn certificate(&self) -> &str {
