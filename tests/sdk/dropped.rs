@@ -69,7 +69,7 @@ async fn with_subscriptions_and_an_event_that_ignore_it() {
                     _ => {}
                 }
                 if let Some(every) = subscription.params().every {
-                    while subscription.every(every)?.next().await {}
+                    while subscription.every(every)?.next().await.is_some() {}
                 }
                 probe.record("serves");
                 pending().await
