@@ -149,7 +149,12 @@ impl Channel {
     /// The number of the connection that calls use now, which is opened if there is none. A later
     /// one has a greater number.
     pub async fn connected(&self) -> Result<u64, NotSent> {
-        Ok(self.connection().await?.link.number)
+        // Without a copy of it, which is for calls.
+        let current = self.state().current().map(|connection| connection.link.number);
+        match current {
+            Some(number) => Ok(number),
+            None => Ok(self.connection().await?.link.number),
+        }
     }
 
     /// How many connections have been opened so far, and so the number of the newest.
@@ -319,8 +324,12 @@ async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>) {
 }
 
 impl State {
+    fn current(&self) -> Option<&Connection> {
+        self.current.as_ref().filter(|connection| !connection.sender.is_closed())
+    }
+
     fn usable(&self) -> Option<Connection> {
-        self.current.as_ref().filter(|connection| !connection.sender.is_closed()).cloned()
+        self.current().cloned()
     }
 }
 
