@@ -98,6 +98,10 @@ pub mod guide {
     /// How to run a core as a service.
     #[doc = include_str!("../docs/operating.md")]
     pub mod operating {}
+
+    /// What a core defends, and what it does not.
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
 }
 
 mod allowed;
