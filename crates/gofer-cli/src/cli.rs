@@ -29,6 +29,8 @@ Example:
 Settings:
   Flags override environment variables, which override the configuration file.
   The file is GOFER_CONFIG, or gofer/config.toml in XDG_CONFIG_HOME or ~/.config.
+  For an address that it has no token for, cores.toml beside it has the cores that
+  you started.
 
 Exit codes:
   0    success

@@ -114,6 +114,10 @@ pub mod guide {
     /// Who may call what.
     #[doc = include_str!("../docs/access.md")]
     pub mod access {}
+
+    /// What a core defends, and what it does not.
+    #[doc = include_str!("../docs/security.md")]
+    pub mod security {}
 }
 
 mod allowed;
