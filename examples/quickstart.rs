@@ -3,7 +3,7 @@
 //! `cargo run --example quickstart` shows it at work.
 
 use gofer_core::{Demo, DemoError, run_or_demo};
-use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
 
 /// What a pipeline sets when it subscribes.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -32,8 +32,8 @@ impl Extension for Every {
 
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let mut ticks = subscription.every(subscription.params().every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the time has come")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the time has come")).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use gofer_sdk::{
-//!     Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, RunError, Subscription,
+//!     Error, Extension, GoDuration, Gofer, NoConfig, Result, RunError, Subscription,
 //! };
 //!
 //! /// What a pipeline sets when it subscribes.
@@ -37,8 +37,8 @@
 //!
 //!     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
 //!         let mut ticks = subscription.every(subscription.params().every)?;
-//!         while ticks.next().await {
-//!             subscription.start_run(Run::because("the time has come")).await?;
+//!         while let Some(tick) = ticks.next().await {
+//!             subscription.start_run(tick.run("the time has come")).await?;
 //!         }
 //!         Ok(())
 //!     }
@@ -122,7 +122,7 @@ pub use client::{
 pub use error::{Error, ErrorKind, Result};
 pub use extension::{
     Declared, Dialogue, Extension, ExternalEvent, GoDuration, GoDurationRangeError, NoConfig,
-    NoParams, ParseGoDurationError, Subscription, Ticks,
+    NoParams, ParseGoDurationError, Subscription, Tick, Ticks,
 };
 pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gofer_sdk::{Error, ErrorKind, Extension, GoDuration, Gofer, Result, Run, Subscription};
+use gofer_sdk::{Error, ErrorKind, Extension, GoDuration, Gofer, Result, Subscription};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -63,15 +63,15 @@ impl Extension for Interval {
         Ok(())
     }
 
-    // Runs as long as the subscription: `next` returns false when that has
-    // ended. After an error, which is logged, `serve` is called again.
+    // Runs as long as the subscription: `next` returns `None` when that
+    // has ended. After an error, which is logged, `serve` is called again.
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let Params { every, jitter } = *subscription.params();
         let mut ticks = subscription.every(every)?.jitter(jitter);
-        while ticks.next().await {
+        while let Some(tick) = ticks.next().await {
             // Waits out an outage of Gofer; the ticks that fall due meanwhile
             // become this one run.
-            match subscription.start_run(Run::because("the interval elapsed")).await {
+            match subscription.start_run(tick.run("the interval elapsed")).await {
                 Ok(run) => tracing::debug!(?subscription, run = run.id(), "started a run"),
                 // A disabled pipeline, for example: the next tick may find it
                 // enabled, so keep ticking.

@@ -2,41 +2,52 @@
 //!
 //! [`Gofer`] is cheap to clone and uses one HTTP/2 connection. The calls that extensions make are
 //! methods here; all others are reached through `Gofer::api`. Whether a failed call is retried
-//! depends on what is known of its effect (see `gofer_net::effect`); starting runs for
-//! subscriptions has rules of its own (see `extension::start`).
+//! depends on what is known of its effect (see `gofer_net::effect`); starting runs has rules of its
+//! own (see [`start`]).
 
 #![allow(clippy::missing_errors_doc, reason = "errors of every call are documented at `Gofer`")]
 
 mod address;
 mod builder;
+mod pipelines;
+mod run;
+mod start;
 mod status;
 mod store;
 mod types;
 
 pub use address::{GoferAddress, InvalidAddress};
 pub use builder::GoferBuilder;
+pub use run::Run;
 pub use store::{Events, Objects, Secrets};
-pub use types::{Event, PipelineId, Run, RunInfo, RunState, RunStatus, run_info};
+pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
+pub(crate) use run::{Scheduled, time};
+pub(crate) use start::{Patience, Started};
 pub use status::error;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gofer_net::tls::Trust;
-use gofer_net::{Backoff, Channel, Clock, Connector, Dial, MAX_RESPONSE_BYTES, Transport, effect};
+use gofer_net::{
+    Backoff, BoxFuture, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Transport,
+    effect,
+};
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
 use http::HeaderValue;
 use http::uri::Authority;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use pipelines::Starts;
 
 /// How long a call may take by default, attempts and pauses included. Long enough for a busy Gofer,
 /// short enough that an extension notices one that hangs.
@@ -49,9 +60,11 @@ pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Dura
 /// A client for Gofer's API.
 ///
 /// Cheap to clone; all clones share one connection, which is opened at the first call and again
-/// after it was lost. Every call has a deadline of 10 s. Within it, a call that was not sent, or
-/// that was answered with `UNAVAILABLE`, is retried. (A proxy that loses Gofer during a call also
-/// answers `UNAVAILABLE`; such a call may take effect twice.)
+/// after it was lost. Every call has a deadline of 10 s, attempts and pauses included; of a stream
+/// of events, it is for opening it. Within the deadline a call is retried if Gofer has certainly not
+/// processed it, and one that only reads also if the response is `UNAVAILABLE`. While Gofer cannot
+/// be reached, the calls of all clones share one attempt to connect at a time, with a growing,
+/// jittered pause of at most 2 s between them; meanwhile calls fail with the last reason.
 ///
 /// # Errors
 ///
@@ -83,6 +96,16 @@ struct Inner {
     name: String,
     is_extension: bool,
     clock: Clock,
+    starts: Starts,
+}
+
+/// Whether a call that Gofer may have processed is retried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// If the response is `UNAVAILABLE`: the call only reads.
+    Read,
+    /// Never.
+    Write,
 }
 
 /// How to reach Gofer, and how calls identify themselves.
@@ -158,9 +181,17 @@ impl Gofer {
     fn new(options: ClientOptions) -> Self {
         let ClientOptions { dial, authority, server_name, trust, authorization, .. } = options;
         let (name, is_extension, clock) = (options.name, options.is_extension, options.clock);
-        let channel = Channel::new(Connector::new(dial, server_name, trust), clock);
+        let channel = Channel::new(Connector::new(dial, server_name, trust), clock, BACKOFF);
         let transport = Transport::new(channel, authorization, authority, DEADLINE);
-        Self { inner: Arc::new(Inner { transport, name, is_extension, clock }) }
+        Self {
+            inner: Arc::new(Inner {
+                transport,
+                name,
+                is_extension,
+                clock,
+                starts: Starts::default(),
+            }),
+        }
     }
 
     /// Gofer's whole API, as generated from the contract, over the same connection, with the same
@@ -213,15 +244,21 @@ impl Gofer {
         crate::api::Transport(self.inner.transport.clone())
     }
 
-    /// Starts a run of a pipeline. Its initiator is `<name> (<label>)`.
+    /// Starts a run of a pipeline. Its initiator is `<name> (<label>)`, of the type of an extension
+    /// for an extension's client, and of a bot for a program's.
     ///
     /// For a live subscription prefer [`Subscription::start_run`](crate::Subscription::start_run),
-    /// which also keeps trying during an outage.
+    /// which also keeps trying during an outage. This one has 10 s. An extension's run has a
+    /// [key](Run::key), by which it is not started twice within that time; that of another program
+    /// is started once or not at all.
+    ///
+    /// If the future is dropped, the run may have started.
     ///
     /// # Errors
     ///
     /// [As for every call](Self#errors). If the connection was lost or the deadline passed, the run
-    /// may have started.
+    /// may have started. [`InvalidParameter`](ErrorKind::InvalidParameter) if the run's key or a
+    /// variable is not acceptable.
     pub async fn start_run(
         &self,
         pipeline: impl Into<PipelineId>,
@@ -229,12 +266,16 @@ impl Gofer {
         run: Run,
     ) -> Result<RunInfo> {
         let pipeline = pipeline.into();
-        let (namespace, name) = (pipeline.namespace().to_owned(), pipeline.pipeline().to_owned());
-        let request = self.start_request(label, namespace, name, run);
-        let response = self
-            .call(|mut api| {
-                let request = request.clone();
-                async move { api.start_run(request).await }
+        if self.inner.is_extension {
+            let patience = Deadline(Instant::now() + self.inner.transport.deadline());
+            let started = Box::pin(self.start_once(label, pipeline, run, None, &patience)).await?;
+            return Ok(started.run);
+        }
+        let (reason, variables) = run.unkeyed()?;
+        let request = self.start_request(label, &pipeline, reason, variables);
+        let response =
+            self.call(Repeat::Write, request, |mut api, request| async move {
+                api.start_run(request).await
             })
             .await?;
         Ok(RunInfo::new(response.run.unwrap_or_default()))
@@ -242,29 +283,45 @@ impl Gofer {
 
     /// One run of a pipeline.
     ///
+    /// If the future is dropped, nothing has happened.
+    ///
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown run, and as for every call.
     pub async fn run(&self, pipeline: impl Into<PipelineId>, id: i64) -> Result<RunInfo> {
-        let pipeline = pipeline.into();
-        let response = self
-            .call(|mut api| {
-                let request = proto::GetRunRequest {
-                    namespace_id: pipeline.namespace().to_owned(),
-                    pipeline_id: pipeline.pipeline().to_owned(),
-                    id,
-                };
-                async move { api.get_run(request).await }
+        let request = get_run(&pipeline.into(), id);
+        let response =
+            self.call(Repeat::Read, request, |mut api, request| async move {
+                api.get_run(request).await
             })
             .await?;
         Ok(RunInfo::new(response.run.unwrap_or_default()))
     }
 
+    /// One attempt to read a run.
+    async fn raw_run(&self, pipeline: &PipelineId, id: i64) -> Result<RunInfo, Status> {
+        let response = self.raw().get_run(get_run(pipeline, id)).await?.into_inner();
+        Ok(RunInfo::new(response.run.unwrap_or_default()))
+    }
+
     /// The newest runs of a pipeline, newest first, at most `limit`; 0 means the server's default
     /// (200).
+    ///
+    /// If the future is dropped, nothing has happened.
     pub async fn runs(&self, pipeline: impl Into<PipelineId>, limit: u32) -> Result<Vec<RunInfo>> {
         let pipeline = pipeline.into();
-        self.list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit).await
+        let request = proto::ListRunsRequest {
+            offset: 0,
+            limit: limit.into(),
+            namespace_id: pipeline.namespace().to_owned(),
+            pipeline_id: pipeline.pipeline().to_owned(),
+        };
+        let response =
+            self.call(Repeat::Read, request, |mut api, request| async move {
+                api.list_runs(request).await
+            })
+            .await?;
+        Ok(response.runs.into_iter().map(RunInfo::new).collect())
     }
 
     /// The objects of a pipeline, which its runs share.
@@ -288,44 +345,29 @@ impl Gofer {
     }
 
     /// What has happened in Gofer, oldest first.
+    ///
+    /// If the future is dropped, nothing has happened.
     pub async fn events(&self) -> Result<Events> {
         self.list_events(false).await
     }
 
     /// What has happened in Gofer, oldest first, and then what happens, as it happens: the stream
     /// does not end by itself.
+    ///
+    /// If the future is dropped, nothing has happened.
     pub async fn follow_events(&self) -> Result<Events> {
         self.list_events(true).await
     }
 
     async fn list_events(&self, follow: bool) -> Result<Events> {
+        let request = proto::ListEventsRequest { reverse: false, follow };
         let response = self
-            .call(|mut api| async move {
-                api.list_events(proto::ListEventsRequest { reverse: false, follow }).await
+            .call(Repeat::Read, request, |mut api, request| async move {
+                // Its deadline would end the stream, too.
+                api.list_events(request.into_inner()).await
             })
             .await?;
         Ok(Events::new(response))
-    }
-
-    pub(crate) async fn list_runs(
-        &self,
-        namespace: &str,
-        pipeline: &str,
-        offset: i64,
-        limit: u32,
-    ) -> Result<Vec<RunInfo>> {
-        let response = self
-            .call(|mut api| {
-                let request = proto::ListRunsRequest {
-                    offset,
-                    limit: limit.into(),
-                    namespace_id: namespace.to_owned(),
-                    pipeline_id: pipeline.to_owned(),
-                };
-                async move { api.list_runs(request).await }
-            })
-            .await?;
-        Ok(response.runs.into_iter().map(RunInfo::new).collect())
     }
 
     /// The name under which this client starts runs.
@@ -333,23 +375,23 @@ impl Gofer {
         format!("{} ({label})", self.inner.name)
     }
 
-    pub(crate) fn start_request(
+    fn start_request(
         &self,
         label: &str,
-        namespace: String,
-        pipeline: String,
-        run: Run,
+        pipeline: &PipelineId,
+        reason: String,
+        variables: HashMap<String, String>,
     ) -> proto::StartRunRequest {
         use proto::initiator::Type;
         let kind = if self.inner.is_extension { Type::Extension } else { Type::Bot };
         proto::StartRunRequest {
-            namespace_id: namespace,
-            pipeline_id: pipeline,
-            variables: run.variables.into_iter().collect(),
+            namespace_id: pipeline.namespace().to_owned(),
+            pipeline_id: pipeline.pipeline().to_owned(),
+            variables,
             initiator: Some(proto::Initiator {
                 r#type: kind.into(),
                 name: self.initiator(label),
-                reason: run.reason.into_owned(),
+                reason,
             }),
         }
     }
@@ -359,9 +401,14 @@ impl Gofer {
         self.inner.clock.monotonic()
     }
 
-    /// When a run started, in nanoseconds of [`monotonic`](Self::monotonic).
-    pub(crate) fn started_at(&self, run: &RunInfo) -> i64 {
-        self.inner.clock.monotonic_at(run.started_unix_millis())
+    /// Now, in Unix nanoseconds.
+    pub(crate) fn now(&self) -> i64 {
+        self.inner.clock.unix_nanos()
+    }
+
+    /// When the next attempt to connect may be made; `None` if it may be made now.
+    pub(crate) fn next_attempt(&self) -> Option<Instant> {
+        self.inner.transport.channel().next_attempt()
     }
 
     /// Ends the connection and every task of the client. Calls fail from now on.
@@ -374,25 +421,72 @@ impl Gofer {
         self.inner.transport.channel().abandon();
     }
 
-    /// Makes a call, and retries it if [`effect`] allows it, within one deadline for all attempts.
-    async fn call<T, F, Fut>(&self, attempt: F) -> Result<T>
+    /// Makes a call, and retries it as far as `repeat` allows, within one deadline for all attempts.
+    async fn call<Q, T, F, Fut>(&self, repeat: Repeat, request: Q, attempt: F) -> Result<T>
     where
-        F: Fn(GoferClient<Transport>) -> Fut,
+        Q: Clone,
+        F: Fn(GoferClient<Transport>, Request<Q>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let until = Instant::now() + self.inner.transport.deadline();
+        let deadline = self.inner.transport.deadline();
+        let until = Instant::now() + deadline;
         let mut backoff = BACKOFF;
+        let mut is_repeat = false;
         loop {
+            let mut message = Request::new(request.clone());
+            if is_repeat {
+                message.set_timeout(until.saturating_duration_since(Instant::now()));
+            }
             // Boxed: a call's future is some kilobytes, and would be part of the caller's.
-            let status = match Box::pin(attempt(self.raw())).await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
+            let attempt = tokio::time::timeout_at(until, Box::pin(attempt(self.raw(), message)));
+            let status = match attempt.await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!("no answer within {deadline:?}")),
             };
-            let again = Instant::now() + backoff.pause();
-            if !effect(&status).may_repeat() || again >= until {
+            let (may_repeat, next) = match effect(&status) {
+                // All that wait for the connection share the next attempt.
+                Effect::None => (true, self.next_attempt()),
+                Effect::Unavailable => (repeat == Repeat::Read, None),
+                Effect::Refused | Effect::Unknown => (false, None),
+            };
+            let again = next.unwrap_or_else(|| Instant::now() + backoff.pause());
+            if !may_repeat || again >= until {
                 return Err(error(&status));
             }
             tokio::time::sleep_until(again).await;
+            is_repeat = true;
+        }
+    }
+}
+
+fn get_run(pipeline: &PipelineId, id: i64) -> proto::GetRunRequest {
+    proto::GetRunRequest {
+        namespace_id: pipeline.namespace().to_owned(),
+        pipeline_id: pipeline.pipeline().to_owned(),
+        id,
+    }
+}
+
+/// Starts a run until a time.
+struct Deadline(Instant);
+
+impl Patience for Deadline {
+    fn waiting(&self) -> BoxFuture<'_, ()> {
+        Box::pin(tokio::time::sleep_until(self.0))
+    }
+
+    fn calling(&self) -> BoxFuture<'_, ()> {
+        self.waiting()
+    }
+
+    fn over(&self, last: Option<&Status>) -> Error {
+        match last {
+            Some(last) if effect(last) == Effect::None => error(last),
+            _ => Error::new(
+                ErrorKind::DeadlineExceeded,
+                "the run was not started in time, or it is not known whether it was",
+            ),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use tonic::Streaming;
 
-use super::{Event, Gofer, PipelineId, error};
+use super::{Event, Gofer, PipelineId, Repeat, error};
 use crate::error::Result;
 use gofer_proto as proto;
 
@@ -34,12 +34,22 @@ pub struct Objects<'a> {
     run: Option<i64>,
 }
 
-/// Makes one request for each attempt of a call.
-macro_rules! call {
+/// Makes a call that changes nothing.
+macro_rules! read {
     ($gofer:expr, $method:ident, $request:expr) => {
-        $gofer.call(|mut api| {
-            let request = $request;
-            async move { api.$method(request).await }
+        $gofer.call(
+            Repeat::Read,
+            $request,
+            |mut api, request| async move { api.$method(request).await },
+        )
+    };
+}
+
+/// Makes a call that changes something.
+macro_rules! write {
+    ($gofer:expr, $method:ident, $request:expr) => {
+        $gofer.call(Repeat::Write, $request, |mut api, request| async move {
+            api.$method(request).await
         })
     };
 }
@@ -55,6 +65,8 @@ impl<'a> Objects<'a> {
 
     /// Reads an object.
     ///
+    /// If the future is dropped, nothing has happened.
+    ///
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) if there is none, and as for every call.
@@ -63,14 +75,16 @@ impl<'a> Objects<'a> {
         let key = key.to_owned();
         Ok(if let Some(run_id) = self.run {
             let request = proto::GetRunObjectRequest { namespace_id, pipeline_id, run_id, key };
-            call!(self.gofer, get_run_object, request.clone()).await?.content
+            read!(self.gofer, get_run_object, request).await?.content
         } else {
             let request = proto::GetPipelineObjectRequest { namespace_id, pipeline_id, key };
-            call!(self.gofer, get_pipeline_object, request.clone()).await?.content
+            read!(self.gofer, get_pipeline_object, request).await?.content
         })
     }
 
     /// Writes a new object.
+    ///
+    /// If the future is dropped, the object may have been written.
     ///
     /// # Errors
     ///
@@ -80,6 +94,8 @@ impl<'a> Objects<'a> {
     }
 
     /// Writes an object, overwriting an existing one.
+    ///
+    /// If the future is dropped, the object may have been written.
     pub async fn replace(&self, key: &str, content: impl Into<Bytes>) -> Result<()> {
         self.write(key, content.into(), true).await
     }
@@ -96,38 +112,42 @@ impl<'a> Objects<'a> {
                 content,
                 force,
             };
-            call!(self.gofer, put_run_object, request.clone()).await?;
+            write!(self.gofer, put_run_object, request).await?;
         } else {
             let request =
                 proto::PutPipelineObjectRequest { namespace_id, pipeline_id, key, content, force };
-            call!(self.gofer, put_pipeline_object, request.clone()).await?;
+            write!(self.gofer, put_pipeline_object, request).await?;
         }
         Ok(())
     }
 
     /// The keys of all objects.
+    ///
+    /// If the future is dropped, nothing has happened.
     pub async fn list(&self) -> Result<Vec<String>> {
         let (namespace_id, pipeline_id) = self.names();
         let keys = if let Some(run_id) = self.run {
             let request = proto::ListRunObjectsRequest { namespace_id, pipeline_id, run_id };
-            call!(self.gofer, list_run_objects, request.clone()).await?.keys
+            read!(self.gofer, list_run_objects, request).await?.keys
         } else {
             let request = proto::ListPipelineObjectsRequest { namespace_id, pipeline_id };
-            call!(self.gofer, list_pipeline_objects, request.clone()).await?.keys
+            read!(self.gofer, list_pipeline_objects, request).await?.keys
         };
         Ok(keys.into_iter().map(|key| key.key).collect())
     }
 
     /// Deletes an object.
+    ///
+    /// If the future is dropped, the object may have been deleted.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let (namespace_id, pipeline_id) = self.names();
         let key = key.to_owned();
         if let Some(run_id) = self.run {
             let request = proto::DeleteRunObjectRequest { namespace_id, pipeline_id, run_id, key };
-            call!(self.gofer, delete_run_object, request.clone()).await?;
+            write!(self.gofer, delete_run_object, request).await?;
         } else {
             let request = proto::DeletePipelineObjectRequest { namespace_id, pipeline_id, key };
-            call!(self.gofer, delete_pipeline_object, request.clone()).await?;
+            write!(self.gofer, delete_pipeline_object, request).await?;
         }
         Ok(())
     }
@@ -160,6 +180,8 @@ impl<'a> Secrets<'a> {
 
     /// Reads a secret.
     ///
+    /// If the future is dropped, nothing has happened.
+    ///
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) if there is none, and as for every call.
@@ -172,14 +194,16 @@ impl<'a> Secrets<'a> {
                 key,
                 include_secret: true,
             };
-            call!(self.gofer, get_pipeline_secret, request.clone()).await?.secret
+            read!(self.gofer, get_pipeline_secret, request).await?.secret
         } else {
             let request = proto::GetGlobalSecretRequest { key, include_secret: true };
-            call!(self.gofer, get_global_secret, request.clone()).await?.secret
+            read!(self.gofer, get_global_secret, request).await?.secret
         })
     }
 
     /// Writes a new secret. A global secret written like this is for all namespaces.
+    ///
+    /// If the future is dropped, the secret may have been written.
     ///
     /// # Errors
     ///
@@ -190,6 +214,8 @@ impl<'a> Secrets<'a> {
 
     /// Writes a secret, overwriting an existing one. A global secret written like this is for all
     /// namespaces.
+    ///
+    /// If the future is dropped, the secret may have been written.
     pub async fn replace(&self, key: &str, secret: &str) -> Result<()> {
         self.write(key, secret, true).await
     }
@@ -204,31 +230,35 @@ impl<'a> Secrets<'a> {
                 content,
                 force,
             };
-            call!(self.gofer, put_pipeline_secret, request.clone()).await?;
+            write!(self.gofer, put_pipeline_secret, request).await?;
         } else {
             let namespaces = vec![".*".to_owned()];
             let request = proto::PutGlobalSecretRequest { key, content, namespaces, force };
-            call!(self.gofer, put_global_secret, request.clone()).await?;
+            write!(self.gofer, put_global_secret, request).await?;
         }
         Ok(())
     }
 
     /// The keys of all secrets.
+    ///
+    /// If the future is dropped, nothing has happened.
     pub async fn list(&self) -> Result<Vec<String>> {
         let keys = if let Some(pipeline) = &self.pipeline {
             let request = proto::ListPipelineSecretsRequest {
                 namespace_id: pipeline.namespace().to_owned(),
                 pipeline_id: pipeline.pipeline().to_owned(),
             };
-            call!(self.gofer, list_pipeline_secrets, request.clone()).await?.keys
+            read!(self.gofer, list_pipeline_secrets, request).await?.keys
         } else {
             let request = proto::ListGlobalSecretsRequest {};
-            call!(self.gofer, list_global_secrets, request).await?.keys
+            read!(self.gofer, list_global_secrets, request).await?.keys
         };
         Ok(keys.into_iter().map(|key| key.key).collect())
     }
 
     /// Deletes a secret.
+    ///
+    /// If the future is dropped, the secret may have been deleted.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let key = key.to_owned();
         if let Some(pipeline) = &self.pipeline {
@@ -237,10 +267,10 @@ impl<'a> Secrets<'a> {
                 pipeline_id: pipeline.pipeline().to_owned(),
                 key,
             };
-            call!(self.gofer, delete_pipeline_secret, request.clone()).await?;
+            write!(self.gofer, delete_pipeline_secret, request).await?;
         } else {
             let request = proto::DeleteGlobalSecretRequest { key };
-            call!(self.gofer, delete_global_secret, request.clone()).await?;
+            write!(self.gofer, delete_global_secret, request).await?;
         }
         Ok(())
     }
@@ -272,6 +302,8 @@ impl Events {
 
     /// The next event; `None` at the end of the history, but never for
     /// [`follow_events`](Gofer::follow_events).
+    ///
+    /// If the future is dropped, no event is lost: the next call returns it.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! What is sent to Gofer and received from it, in plain Rust types.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gofer_net::from_unix_millis;
 use gofer_proto as proto;
+
+use super::run::{RUN_KEY, SCHEDULED_AT};
 
 /// A pipeline and the namespace it is in.
 ///
@@ -68,48 +69,6 @@ impl From<&PipelineId> for PipelineId {
 impl fmt::Display for PipelineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.pipeline)
-    }
-}
-
-/// A run to be started: why, and with which variables.
-///
-/// ```
-/// use gofer_sdk::Run;
-///
-/// let run = Run::because("a commit was pushed").variable("COMMIT", "c0ffee");
-/// assert_eq!(run.reason(), "a commit was pushed");
-/// ```
-#[derive(Clone)]
-pub struct Run {
-    pub(crate) reason: Cow<'static, str>,
-    pub(crate) variables: Vec<(String, String)>,
-}
-
-impl Run {
-    /// A run for a reason, a short text for people who look at the run.
-    pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: reason.into(), variables: Vec::new() }
-    }
-
-    /// Adds an environment variable for the run's tasks. If a name is added twice, the last value
-    /// counts.
-    #[must_use]
-    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.variables.push((name.into(), value.into()));
-        self
-    }
-
-    /// Why the run is started.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
-/// The reason and the names of the variables; values may be secrets.
-impl fmt::Debug for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Run").field("reason", &self.reason).field("variables", &names).finish()
     }
 }
 
@@ -181,8 +140,9 @@ impl RunInfo {
         from_unix_millis(self.0.started)
     }
 
-    pub(crate) fn started_unix_millis(&self) -> i64 {
-        self.0.started
+    /// In Unix nanoseconds.
+    pub(crate) fn started_at(&self) -> i64 {
+        self.0.started.saturating_mul(1_000_000)
     }
 
     /// When it ended, by Gofer's clock, to the millisecond; `None` before.
@@ -240,11 +200,32 @@ impl RunInfo {
         Some(&found.value)
     }
 
+    /// The key that an extension started it with; see [`Run::key`](crate::Run::key).
+    pub fn key(&self) -> Option<&str> {
+        self.variable(RUN_KEY).filter(|_| self.is_extensions())
+    }
+
+    /// The time that it was scheduled for, if an extension started it for a
+    /// [`Tick`](crate::Tick).
+    pub fn scheduled(&self) -> Option<SystemTime> {
+        let at = self.variable(SCHEDULED_AT).filter(|_| self.is_extensions())?;
+        humantime::parse_rfc3339(at).ok()
+    }
+
+    /// In Unix nanoseconds.
+    pub(crate) fn scheduled_at(&self) -> Option<i64> {
+        let since = self.scheduled()?.duration_since(UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_nanos()).ok()
+    }
+
+    fn is_extensions(&self) -> bool {
+        let initiator = self.0.initiator.as_ref();
+        initiator.is_some_and(|it| it.r#type() == proto::initiator::Type::Extension)
+    }
+
     /// Whether an extension started it as this initiator.
     pub(crate) fn is_by_extension(&self, name: &str) -> bool {
-        self.0.initiator.as_ref().is_some_and(|initiator| {
-            initiator.r#type() == proto::initiator::Type::Extension && initiator.name == name
-        })
+        self.is_extensions() && self.initiator() == name
     }
 }
 

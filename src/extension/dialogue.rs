@@ -65,6 +65,8 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 pub struct Dialogue {
     out: mpsc::Sender<DialogueMessage>,
     answers: Box<dyn AnswerSource>,
+    /// Questions whose answer has not been read: more than one if an author gave up waiting.
+    unanswered: usize,
     check: Option<Check>,
 }
 
@@ -74,10 +76,12 @@ impl Dialogue {
         answers: Box<dyn AnswerSource>,
         check: Option<Check>,
     ) -> Self {
-        Self { out, answers, check }
+        Self { out, answers, unanswered: 0, check }
     }
 
     /// Shows the caller a text.
+    ///
+    /// If the future is dropped, the text has either been sent or not.
     ///
     /// # Errors
     ///
@@ -89,18 +93,26 @@ impl Dialogue {
 
     /// Asks a question, waits for the answer, and returns the answer, trimmed.
     ///
+    /// If the future is dropped, the question may have been sent; its answer is then skipped.
+    ///
     /// # Errors
     ///
     /// As for [`say`](Self::say).
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
         self.send(DialogueMessage::Ask(question.into())).await?;
-        match self.answers.next().await {
-            Some(answer) => Ok(answer.trim().to_owned()),
-            None => Err(conversation_ended()),
+        self.unanswered += 1;
+        loop {
+            let answer = self.answers.next().await.ok_or_else(conversation_ended)?;
+            self.unanswered -= 1;
+            if self.unanswered == 0 {
+                return Ok(answer.trim().to_owned());
+            }
         }
     }
 
     /// Sets one setting: the name and the value to be stored.
+    ///
+    /// If the future is dropped, the setting has either been sent or not.
     ///
     /// # Errors
     ///
@@ -116,6 +128,9 @@ impl Dialogue {
     /// default. For an answer that does not decode, or that
     /// [`validate`](crate::Extension::validate) does not accept, the reason is shown and the
     /// question asked again.
+    ///
+    /// If the future is dropped, some of the questions have been asked, and some of the settings
+    /// may have been set.
     ///
     /// # Errors
     ///

@@ -4,9 +4,13 @@
 //! settings, and the one [`Signal`] in it is for both cancellation and the result of `resume`.
 //! Authors see it as [`super::subscription`]; `server::registry` starts and stops it.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
@@ -15,21 +19,28 @@ use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
 
-/// What is known about the last run that this subscription started.
+/// What is known of the runs that this subscription started, by which its ticks are resumed. Times
+/// are in Unix nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LastRun {
+pub(crate) struct LastRun {
+    pub(crate) scheduled: LastTick,
+    /// By when the last run had started: it counts for all ticks up to then.
+    pub(crate) covered: i64,
+}
+
+/// The latest time that a run was scheduled for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LastTick {
     /// Gofer has not been asked, or has not responded yet.
     Unknown,
     /// There was none.
     Never,
-    /// It started at this time, in nanoseconds of [`Gofer::monotonic`](crate::Gofer); before the
-    /// start of this process it is negative.
     At(i64),
 }
 
 /// Packed into one number, so that the later of two states is the greater one, and an update is an
 /// atomic maximum.
-impl LastRun {
+impl LastTick {
     const UNKNOWN: i64 = i64::MIN;
     const NEVER: i64 = i64::MIN + 1;
 
@@ -50,6 +61,16 @@ impl LastRun {
     }
 }
 
+/// What Gofer reports of a label's runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Report {
+    /// The newest run of the pipeline, whoever started it; 0 if there is none.
+    pub(crate) newest: i64,
+    /// The time that the label's last run was scheduled for, and when it started, both in Unix
+    /// nanoseconds.
+    pub(crate) last: Option<(i64, i64)>,
+}
+
 /// Why a subscription's `serve` ended before its time, for Info and health.
 pub(crate) struct Failure {
     pub(crate) message: String,
@@ -65,7 +86,7 @@ pub(crate) struct Failure {
 pub(crate) struct Activity {
     /// The task that runs the author's `serve`, until it is joined.
     pub(crate) task: Option<JoinHandle<()>>,
-    /// What the author spawned; boxed, since most never spawn.
+    /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
 }
@@ -78,32 +99,24 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     activity: Mutex<Activity>,
     /// Wakes tasks that wait in `cancelled` or in `Ticks::next`.
     changed: Signal,
-    /// When the last run started: according to Gofer, or as started by this process.
-    last_run_at: AtomicI64,
-    /// Its number; 0 if there was none, negative if it is not known.
-    last_run_id: AtomicI64,
+    /// A [`LastTick`]: according to Gofer, or of a run that this process started.
+    scheduled: AtomicI64,
+    /// See [`LastRun::covered`].
+    covered: AtomicI64,
+    /// The newest run of the pipeline that is known; negative if none is.
+    newest_run: AtomicI64,
+    /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds; 0 before the
+    /// first `Ticks`.
+    origin: AtomicI64,
+    /// When the tick is due after the last one that was returned, in Unix nanoseconds.
+    next_tick: AtomicI64,
     cancelled: AtomicBool,
-    /// Whether a run is being started, as [`UNLOCKED`], [`LOCKED`] or [`CONTENDED`].
-    starting: AtomicU8,
+    /// Whether `serve` runs, to which what is spawned belongs. Changed while the activity is
+    /// locked; here, since it needs no room here.
+    serving: AtomicBool,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
     pub(crate) params: P,
-}
-
-const UNLOCKED: u8 = 0;
-const LOCKED: u8 = 1;
-/// Locked, and another task is waiting for it.
-const CONTENDED: u8 = 2;
-
-/// Held while a run is being started.
-pub(crate) struct StartGuard<'a, P: ?Sized>(&'a Live<P>);
-
-impl<P: ?Sized> Drop for StartGuard<'_, P> {
-    fn drop(&mut self) {
-        if self.0.starting.swap(UNLOCKED, Ordering::AcqRel) == CONTENDED {
-            self.0.changed.notify();
-        }
-    }
 }
 
 impl<P> Live<P> {
@@ -114,10 +127,13 @@ impl<P> Live<P> {
             context,
             activity: Mutex::default(),
             changed: Signal::default(),
-            last_run_at: AtomicI64::new(LastRun::Unknown.packed()),
-            last_run_id: AtomicI64::new(-1),
+            scheduled: AtomicI64::new(LastTick::UNKNOWN),
+            covered: AtomicI64::new(i64::MIN),
+            newest_run: AtomicI64::new(-1),
+            origin: AtomicI64::new(0),
+            next_tick: AtomicI64::new(0),
             cancelled: AtomicBool::new(false),
-            starting: AtomicU8::new(UNLOCKED),
+            serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             params,
         }
@@ -149,28 +165,64 @@ impl<P: ?Sized> Live<P> {
         Signal::wait(self, Self::is_cancelled).await;
     }
 
-    /// Waits until no other run is being started; `None` if the subscription is cancelled.
-    pub(crate) async fn lock_starts(&self) -> Option<StartGuard<'_, P>> {
-        Signal::wait(self, |live| live.is_cancelled() || live.try_lock_starts()).await;
-        // If it was cancelled first, another task may hold the lock.
-        (!self.is_cancelled()).then(|| StartGuard(self))
+    /// Cancels it and drops what runs for it, without waiting.
+    pub(crate) fn abort(&self) {
+        self.cancel();
+        let mut activity = self.activity();
+        if let Some(task) = &activity.task {
+            task.abort();
+        }
+        if let Some(spawned) = &mut activity.spawned {
+            spawned.abort_all();
+        }
     }
 
-    fn try_lock_starts(&self) -> bool {
-        let change = |from, to| {
-            let (both, order) = (Ordering::AcqRel, Ordering::Acquire);
-            self.starting.compare_exchange(from, to, both, order)
-        };
-        loop {
-            if change(UNLOCKED, LOCKED).is_ok() {
-                return true;
+    /// Just before `serve` is called, and as soon as it has ended.
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let _activity = self.activity();
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Spawns what ends with the subscription, or drops it if no `serve` runs that it belongs to.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let mut ended = Vec::new();
+        {
+            let mut activity = self.activity();
+            // Cancelled first, then joined: what is spawned before that is joined too.
+            if !self.serving.load(Ordering::Relaxed) || self.is_cancelled() {
+                // The future, which is the author's, is dropped after the lock.
+                return;
             }
-            // If it was unlocked in between, try again.
-            match change(LOCKED, CONTENDED) {
-                Ok(_) | Err(CONTENDED) => return false,
-                Err(_) => {}
+            let spawned = activity.spawned.get_or_insert_default();
+            spawned.spawn(future);
+            // An author that spawns for every event holds only what is running.
+            while let Some(end) = spawned.try_join_next() {
+                if end.is_err() {
+                    ended.push(end);
+                }
             }
         }
+        for end in ended {
+            log_panic(&self.key, end);
+        }
+    }
+
+    /// Aborts what a `serve` that has failed spawned, and waits for its end. It stays where a
+    /// change of the subscription finds it; then this may not complete.
+    pub(crate) async fn end_spawned(&self) {
+        if let Some(spawned) = &mut self.activity().spawned {
+            spawned.abort_all();
+        }
+        let next = || {
+            poll_fn(|context| match &mut self.activity().spawned {
+                Some(spawned) => spawned.poll_join_next(context),
+                None => Poll::Ready(None),
+            })
+        };
+        while let Some(ended) = next().await {
+            log_panic(&self.key, ended);
+        }
+        self.activity().spawned = None;
     }
 
     /// Whether Gofer still has to be asked for the last run; true for one caller.
@@ -178,43 +230,85 @@ impl<P: ?Sized> Live<P> {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 
-    /// Completes once it is cancelled, or the last run is no longer `last`.
-    pub(crate) fn changed_since(&self, last: LastRun) -> impl Future<Output = ()> {
+    /// Completes once it is cancelled, or the last tick is no longer `last`.
+    pub(crate) fn changed_since(&self, last: LastTick) -> impl Future<Output = ()> {
         let seen = last.packed();
         Signal::wait(self, move |live| {
-            live.is_cancelled() || live.last_run_at.load(Ordering::Acquire) != seen
+            live.is_cancelled() || live.scheduled.load(Ordering::Acquire) != seen
         })
     }
 
     pub(crate) fn last_run(&self) -> LastRun {
-        LastRun::unpacked(self.last_run_at.load(Ordering::Acquire))
+        LastRun {
+            scheduled: LastTick::unpacked(self.scheduled.load(Ordering::Acquire)),
+            covered: self.covered.load(Ordering::Acquire),
+        }
     }
 
-    pub(crate) fn last_run_id(&self) -> Option<i64> {
-        let id = self.last_run_id.load(Ordering::Acquire);
+    pub(crate) fn newest_run(&self) -> Option<i64> {
+        let id = self.newest_run.load(Ordering::Acquire);
         (id >= 0).then_some(id)
     }
 
     /// Records a run that this process started.
-    pub(crate) fn run_started(&self, id: i64, at: i64) {
-        self.last_run_id.fetch_max(id, Ordering::AcqRel);
-        self.last_run_at.fetch_max(at, Ordering::AcqRel);
+    pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64) {
+        self.newest_run.fetch_max(id, Ordering::AcqRel);
+        self.covered.fetch_max(at, Ordering::AcqRel);
+        if let Some(scheduled) = scheduled {
+            self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
+        }
     }
 
     /// Records Gofer's answer about the time before this process; a run that was started in the
     /// meantime is newer, and stays.
-    pub(crate) fn resume(&self, last: Option<(i64, i64)>) {
-        let (id, at) = last.unwrap_or((0, LastRun::Never.packed()));
-        self.last_run_id.fetch_max(id, Ordering::AcqRel);
-        self.last_run_at.fetch_max(at, Ordering::AcqRel);
+    pub(crate) fn resume(&self, Report { newest, last }: Report) {
+        let (scheduled, covered) = last.unwrap_or((LastTick::NEVER, i64::MIN));
+        // Gofer's clock may be ahead.
+        let covered = covered.min(self.context.gofer.now());
+        self.newest_run.fetch_max(newest, Ordering::AcqRel);
+        self.covered.fetch_max(covered, Ordering::AcqRel);
+        self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
         self.changed.notify();
+    }
+
+    /// Counts ticks from the first `Ticks`, since Gofer could not be asked.
+    pub(crate) fn resume_from_now(&self) {
+        self.scheduled.fetch_max(LastTick::NEVER, Ordering::AcqRel);
+        self.changed.notify();
+    }
+
+    /// Where the grid starts: `now`, unless it has one.
+    pub(crate) fn origin(&self, now: i64) -> i64 {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        self.origin.compare_exchange(0, now, order.0, order.1).map_or_else(|origin| origin, |_| now)
+    }
+
+    pub(crate) fn set_next_tick(&self, at: i64) {
+        self.next_tick.store(at, Ordering::Release);
+    }
+
+    /// How long it is until the tick after the last one that was returned; `None` if there was
+    /// none.
+    pub(crate) fn until_next_tick(&self) -> Option<Duration> {
+        let at = self.next_tick.load(Ordering::Acquire);
+        let left = at.saturating_sub(self.context.gofer.now());
+        (at != 0).then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
     }
 }
 
 pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {
     if let Err(error) = ended
-        && error.is_panic()
+        && let Ok(payload) = error.try_into_panic()
     {
         tracing::error!(subscription = %key, "a task of the subscription panicked");
+        drop_panic(payload);
+    }
+}
+
+/// Drops what a panic of the author's carries. That is a value of the author's too, whose `Drop`
+/// may panic: what that panic carries is not dropped.
+pub(crate) fn drop_panic(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
     }
 }

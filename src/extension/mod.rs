@@ -28,7 +28,7 @@ pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
 pub use none::{NoConfig, NoParams};
 pub use subscription::Subscription;
-pub use ticks::Ticks;
+pub use ticks::{Tick, Ticks};
 
 pub(crate) use context::Context;
 pub use describe::{Field, Fields, settings_of};
@@ -37,7 +37,7 @@ pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::markdown;
 pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use key::Key;
-pub(crate) use live::{Failure, Live, log_panic};
+pub(crate) use live::{Failure, Live, drop_panic, log_panic};
 pub(crate) use settings::Settings;
 
 use std::borrow::Cow;
@@ -53,7 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// two conversations, which must work earlier, take no `self`. Everything but `init` has a default.
 ///
 /// ```
-/// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Run, Subscription};
+/// use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Subscription};
 /// use schemars::JsonSchema;
 /// use serde::Deserialize;
 ///
@@ -98,8 +98,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 ///     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
 ///         let mut ticks = subscription.every(subscription.params().every)?;
-///         while ticks.next().await {
-///             subscription.start_run(Run::because("the interval elapsed")).await?;
+///         while let Some(tick) = ticks.next().await {
+///             subscription.start_run(tick.run("the interval elapsed")).await?;
 ///         }
 ///         Ok(())
 ///     }
@@ -128,6 +128,9 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// Gofer starts its extensions before its own API listens: keep `gofer` for later, and make no
     /// calls with it here.
+    ///
+    /// The future is dropped if the extension is shut down before it completes. If the caller of
+    /// Init leaves, it goes on, and the next caller gets its outcome.
     ///
     /// # Errors
     ///
@@ -158,7 +161,11 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// subscription with changed parameters [cancel](Subscription::cancelled) it; after a grace
     /// period it is dropped. For one subscription at most one such future exists at any time.
     ///
-    /// `Ok` means that there is nothing more to do for the subscription.
+    /// `Ok` means that there is nothing more to do for the subscription. What was
+    /// [spawned](Subscription::spawn) before goes on.
+    ///
+    /// The future is dropped if it has not completed when the grace period is over, or if the
+    /// server's is. What was spawned is dropped with it.
     ///
     /// # Errors
     ///
@@ -177,6 +184,10 @@ pub trait Extension: Sized + Send + Sync + 'static {
 
     /// Handles an HTTP request that Gofer received for this extension. The default refuses all.
     ///
+    /// The future is dropped if Gofer no longer waits for it: the call was cancelled, its deadline
+    /// has passed, or the connection is lost. While the extension shuts down, a call in progress
+    /// goes on, at most until a second after [`shutdown`](Self::shutdown) has completed.
+    ///
     /// # Errors
     ///
     /// Gofer responds to the sender with 200 if this succeeds and 500 if it fails; an embedded core
@@ -192,7 +203,14 @@ pub trait Extension: Sized + Send + Sync + 'static {
     }
 
     /// Cleans up before the process ends, after all subscriptions have ended; the default does
-    /// nothing. Dropped after [`Limits::stop_grace`](crate::Limits::stop_grace).
+    /// nothing.
+    ///
+    /// Called exactly once for each extension that [`init`](Self::init) returned, whatever asks for
+    /// the end, and however often; not if a second signal demands an immediate end, or if the
+    /// server's future is dropped.
+    ///
+    /// The future is dropped if it has not completed after
+    /// [`Limits::stop_grace`](crate::Limits::stop_grace).
     fn shutdown(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -208,6 +226,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// The conversation with the administrator who installs the extension. The default asks for
     /// each setting of [`Config`](Self::Config).
     ///
+    /// The future is dropped if the caller leaves or the extension shuts down.
+    ///
     /// # Errors
     ///
     /// An error ends the conversation and is returned to the caller, except
@@ -219,6 +239,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// The conversation with the owner of a pipeline who subscribes it. The default asks for each
     /// parameter of [`Params`](Self::Params), and if the extension is initialized, checks the
     /// answers with [`validate`](Self::validate).
+    ///
+    /// The future is dropped as that of [`install`](Self::install) is.
     ///
     /// # Errors
     ///

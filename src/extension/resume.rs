@@ -1,22 +1,26 @@
-//! Asking Gofer when the last run of a label started, so that a restart of the extension does not
-//! reset the clocks of its subscriptions.
+//! Asking Gofer what the last run of a label was scheduled for, so that a restart of the extension
+//! does not reset the clocks of its subscriptions.
 //!
-//! In the background, a few calls at a time, without a time limit: Gofer restores all subscriptions
-//! before its own API listens, so at first there is no response, and a hundred thousand
-//! subscriptions may be waiting.
+//! In the background, a few calls at a time: Gofer restores all subscriptions before its own API
+//! listens, so at first there is no response, and a hundred thousand subscriptions may be waiting.
+//! A question that fails is asked again later, behind the others. How long Gofer cannot be reached
+//! does not matter; one that is answered with errors for ten minutes is given up.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use gofer_net::Backoff;
+use gofer_net::{Backoff, Effect, effect};
+use gofer_proto::ListRunsRequest;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
 
 use super::context::Context;
-use super::live::Live;
-use crate::error::{ErrorKind, Result};
+use super::live::{Live, Report};
+use crate::client::{RunInfo, error};
 
 /// Calls in flight at once. They are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
@@ -29,29 +33,59 @@ const QUIET: Duration = Duration::from_secs(1);
 /// the calls for ever.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Delays while Gofer does not respond.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+/// Pauses of a worker while Gofer cannot be reached.
+const OUTAGE: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+
+/// Pauses of a question that fails.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(60));
+
+/// A question that has failed for this long is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// How many runs of the pipeline are searched: a few first, since the last run of an interval's
 /// pipeline is mostly its own, then whole pages.
-const PAGES: [u32; 6] = [4, 200, 200, 200, 200, 200];
+const PAGES: [u16; 6] = [4, 200, 200, 200, 200, 200];
 
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
+    /// Notified when a question was added.
+    added: Notify,
     tasks: TaskTracker,
     closed: CancellationToken,
 }
 
 #[derive(Default)]
 struct QueueState {
-    /// Weak: a subscription that has ended is skipped.
-    waiting: VecDeque<Weak<Live>>,
-    /// At this length, those that have ended are removed.
+    waiting: VecDeque<Question>,
+    /// Those that have failed, by the time when they are asked again; numbered, since several may
+    /// have the same.
+    failed: BTreeMap<(Instant, u64), Question>,
+    failures: u64,
+    /// At this length, those whose subscription has ended are removed.
     sweep_at: usize,
     workers: usize,
     first: Option<Instant>,
     last: Option<Instant>,
+}
+
+struct Question {
+    /// Weak: a subscription that has ended is skipped.
+    live: Weak<Live>,
+    retry: Option<Box<Retry>>,
+}
+
+struct Retry {
+    backoff: Backoff,
+    /// When Gofer first answered with an error.
+    since: Option<Instant>,
+}
+
+/// What a worker does next.
+enum Next {
+    Ask(Question),
+    Wait(Instant),
+    End,
 }
 
 impl Context {
@@ -64,11 +98,12 @@ impl Context {
         let queue = &self.resumes;
         let mut state = queue.state();
         state.sweep();
-        state.waiting.push_back(Arc::downgrade(live));
+        state.waiting.push_back(Question { live: Arc::downgrade(live), retry: None });
         state.first.get_or_insert(now);
         state.last = Some(now);
         if state.workers >= IN_FLIGHT || queue.closed.is_cancelled() {
-            return;
+            drop(state);
+            return queue.added.notify_one();
         }
         state.workers += 1;
         drop(state);
@@ -91,7 +126,9 @@ impl Queue {
         self.abandon();
         self.tasks.close();
         self.tasks.wait().await;
-        self.state().waiting.clear();
+        let mut state = self.state();
+        state.waiting.clear();
+        state.failed.clear();
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, QueueState> {
@@ -106,17 +143,49 @@ impl Queue {
         (start > Instant::now()).then_some(start)
     }
 
-    /// The next to ask for; `None` ends the worker.
-    fn next(&self) -> Option<Weak<Live>> {
+    fn next(&self) -> Next {
         let mut state = self.state();
-        let next = state.waiting.pop_front();
-        if next.is_none() {
-            state.workers -= 1;
-            state.first = None;
-            // The queue is long after a start only.
-            state.waiting.shrink_to_fit();
+        let due = state.failed.first_entry().filter(|entry| entry.key().0 <= Instant::now());
+        if let Some(due) = due {
+            return Next::Ask(due.remove());
         }
-        next
+        if let Some(question) = state.waiting.pop_front() {
+            return Next::Ask(question);
+        }
+        if let Some(((at, _), _)) = state.failed.first_key_value() {
+            return Next::Wait(*at);
+        }
+        state.workers -= 1;
+        state.first = None;
+        // The queue is long after a start only.
+        state.waiting.shrink_to_fit();
+        Next::End
+    }
+
+    /// Gofer could not be asked.
+    fn put_back(&self, question: Question) {
+        self.state().waiting.push_front(question);
+    }
+
+    /// Asks again later.
+    fn retry(&self, mut question: Question) {
+        let at = Instant::now() + question.retry().backoff.pause();
+        let mut state = self.state();
+        state.failures += 1;
+        let key = (at, state.failures);
+        state.failed.insert(key, question);
+    }
+}
+
+impl Question {
+    fn retry(&mut self) -> &mut Retry {
+        self.retry.get_or_insert_with(|| Box::new(Retry { backoff: RETRY, since: None }))
+    }
+
+    /// Counts an error; true if there have been errors for too long.
+    fn is_given_up(&mut self) -> bool {
+        let now = Instant::now();
+        now - *self.retry().since.get_or_insert(now) >= GIVE_UP_AFTER
     }
 }
 
@@ -125,10 +194,13 @@ impl QueueState {
     /// long.
     fn sweep(&mut self) {
         const LEAST: usize = 1024;
-        if self.waiting.len() >= self.sweep_at.max(LEAST) {
-            self.waiting.retain(|live| live.strong_count() > 0);
+        let len = self.waiting.len() + self.failed.len();
+        if len >= self.sweep_at.max(LEAST) {
+            let lives = |question: &Question| question.live.strong_count() > 0;
+            self.waiting.retain(lives);
+            self.failed.retain(|_, question| lives(question));
             // Twice what is left: one sweep for as many additions.
-            self.sweep_at = 2 * self.waiting.len();
+            self.sweep_at = 2 * (self.waiting.len() + self.failed.len());
         }
     }
 }
@@ -138,58 +210,97 @@ async fn work(context: &Context) {
     while let Some(start) = queue.not_before() {
         tokio::time::sleep_until(start).await;
     }
-    while let Some(live) = queue.next() {
-        let mut backoff = BACKOFF;
+    let mut outage = OUTAGE;
+    loop {
+        let mut question = match queue.next() {
+            Next::Ask(question) => question,
+            Next::Wait(until) => {
+                let _either = tokio::time::timeout_at(until, queue.added.notified()).await;
+                continue;
+            }
+            Next::End => return,
+        };
         // A strong reference only during a call, so that waiting for Gofer does not keep a
         // subscription that has ended.
-        while let Some(live) = live.upgrade() {
-            if live.is_cancelled() {
-                break;
+        let Some(live) = question.live.upgrade().filter(|live| !live.is_cancelled()) else {
+            continue;
+        };
+        let status = match ask(&live).await {
+            Ok(report) => {
+                outage = OUTAGE;
+                live.resume(report);
+                continue;
             }
-            match ask(&live).await {
-                Ok(last) => {
-                    live.resume(last);
-                    break;
+            Err(status) => status,
+        };
+        match effect(&status) {
+            Effect::None => {
+                drop(live);
+                queue.put_back(question);
+                let next = context.gofer.next_attempt();
+                let next = next.unwrap_or_else(|| Instant::now() + outage.pause());
+                tokio::time::sleep_until(next).await;
+            }
+            // From Gofer or a proxy, and no error of this question.
+            Effect::Unavailable => queue.retry(question),
+            Effect::Unknown | Effect::Refused => {
+                if is_permanent(&status) || question.is_given_up() {
+                    tracing::warn!(
+                        subscription = %live.key, error = ?error(&status),
+                        "cannot look up the last run; counting ticks from now"
+                    );
+                    live.resume_from_now();
+                } else {
+                    queue.retry(question);
                 }
-                Err(error) => match error.kind() {
-                    // Asking again would not help.
-                    ErrorKind::InvalidParameter
-                    | ErrorKind::NotFound
-                    | ErrorKind::PermissionDenied
-                    | ErrorKind::Unauthenticated
-                    | ErrorKind::Unimplemented => {
-                        tracing::warn!(
-                            subscription = %live.key, ?error,
-                            "cannot look up the last run; counting ticks from now"
-                        );
-                        break;
-                    }
-                    // An outage, or a failure that may pass.
-                    _ => {}
-                },
             }
-            drop(live);
-            tokio::time::sleep(backoff.pause()).await;
         }
     }
 }
 
-/// Number and time of the last run that this label started.
-async fn ask(live: &Live) -> Result<Option<(i64, i64)>> {
+/// Whether asking again would not help.
+fn is_permanent(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
+}
+
+async fn ask(live: &Live) -> Result<Report, Status> {
     let gofer = &live.context.gofer;
     let initiator = gofer.initiator(live.key.label());
     let mut offset = 0;
-    for limit in PAGES {
-        let (namespace, pipeline) = (live.key.namespace(), live.key.pipeline());
-        let runs = gofer.list_runs(namespace, pipeline, offset, limit).await?;
-        if let Some(run) = runs.iter().find(|run| run.is_by_extension(&initiator)) {
-            let at = gofer.started_at(run);
-            return Ok(Some((run.id(), at)));
+    let mut newest = None;
+    // When the label's last run started.
+    let mut started = None;
+    for limit in PAGES.map(i64::from) {
+        let request = ListRunsRequest {
+            offset,
+            limit,
+            namespace_id: live.key.namespace().to_owned(),
+            pipeline_id: live.key.pipeline().to_owned(),
+        };
+        let runs = gofer.raw().list_runs(request).await?.into_inner().runs;
+        let newest = *newest.get_or_insert_with(|| runs.first().map_or(0, |run| run.id));
+        let len = i64::try_from(runs.len()).unwrap_or(limit);
+        let own = runs.into_iter().map(RunInfo::new).filter(|run| run.is_by_extension(&initiator));
+        for run in own {
+            let started = *started.get_or_insert_with(|| run.started_at());
+            // A run that was not started for a tick says nothing of the grid.
+            if let Some(scheduled) = run.scheduled_at() {
+                return Ok(Report { newest, last: Some((scheduled, started)) });
+            }
         }
-        if runs.len() < limit as usize {
-            return Ok(None);
+        if len < limit {
+            break;
         }
-        offset += i64::from(limit);
+        offset += len;
     }
-    Ok(None)
+    // Without any, as by an extension that starts runs on its own: as if the last one had been.
+    let last = started.map(|at| at.min(gofer.now())).map(|at| (at, at));
+    Ok(Report { newest: newest.unwrap_or(0), last })
 }

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::go_duration::GoDuration;
-use super::live::{Live, log_panic};
+use super::live::Live;
 use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
@@ -97,6 +97,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// `serve` then has a few seconds (see [`Limits::stop_grace`](crate::Limits::stop_grace))
     /// before it is dropped.
+    ///
+    /// If the future is dropped, nothing has happened: it may be waited for again, by any number of
+    /// tasks.
     pub async fn cancelled(&self) {
         self.live.cancelled().await;
     }
@@ -105,10 +108,17 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// While Gofer cannot be reached, this retries with a growing, jittered delay of at most 2 s,
     /// until the subscription is cancelled. At most 64 such calls of one extension are in flight at
-    /// once, so that they do not overload a Gofer that comes back, and those of one subscription
-    /// are made one after the other. If a response was lost, Gofer is first asked whether the run
-    /// has started, so that it is not started twice. A call that is in flight when the subscription
-    /// is cancelled has one more second.
+    /// once, so that they do not overload a Gofer that comes back. A call that is in flight when
+    /// the subscription is cancelled has one more second.
+    ///
+    /// The run is started once, whatever happens to the calls: by its [key](Run::key), which the
+    /// SDK makes unless the run has one. A full Gofer holds its response back while the pipeline is
+    /// at its limit of parallel runs; there, this returns once the run is pending, and starts no
+    /// other run of the pipeline until it no longer is. See [the
+    /// guarantees](crate::guide::authors#every-run-once).
+    ///
+    /// If the future is dropped, the run may have started; a later call starts another one, unless
+    /// it has the same key.
     ///
     /// # Errors
     ///
@@ -116,9 +126,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// [`FailedPrecondition`](crate::ErrorKind::FailedPrecondition) for a disabled pipeline or one
     /// without a configuration and [`PermissionDenied`](crate::ErrorKind::PermissionDenied);
     /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
-    /// [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) or
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) if a response was lost and it is not known
-    /// whether the run has started.
+    /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if the run's key or a variable is
+    /// not acceptable.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
         let live: &Live = &*self.live;
         live.start_run(run).await
@@ -128,10 +137,12 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// Ticks are computed from the first one, so they do not drift; ticks that were missed, because
     /// of an outage or because `serve` was busy, become one; and if an earlier process started runs
-    /// for this label, the cadence continues from the last of them. See [`Ticks`] for an example.
+    /// for this label, the cadence continues from the time that the last of them was [scheduled
+    /// for](crate::Tick::scheduled), whenever it started. If `serve` is restarted after it failed, the
+    /// tick that it failed for is due again. See [`Ticks`] for an example.
     ///
     /// Use one `Ticks` per subscription: a run counts for all ticks that are due when it starts,
-    /// also those of a second `Ticks`.
+    /// also those of a second `Ticks`, and ticks for the same time have the same run.
     ///
     /// A period that a pipeline sets needs a minimum, checked in
     /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with nothing
@@ -145,25 +156,19 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     }
 
     /// Spawns a future that runs concurrently with `serve` and ends with the subscription, with the
-    /// same grace period. It is aborted when `serve` fails, and not started if the subscription is
-    /// already cancelled.
+    /// same grace period.
+    ///
+    /// It belongs to the `serve` that is running. If that fails, it is aborted before `serve` is
+    /// called again; if that returns `Ok`, it goes on until the subscription ends. While no `serve`
+    /// is running, that is during the pause before a restart, after `Ok` and once the subscription
+    /// is cancelled, the future is dropped instead of started.
     ///
     /// A panic in it is logged, and ends only this future.
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let mut activity = self.live.activity();
-        let tasks = activity.spawned.get_or_insert_default();
-        // Remove what has finished, so that an author that spawns for every event holds only what
-        // is running.
-        while let Some(ended) = tasks.try_join_next() {
-            log_panic(&self.live.key, ended);
-        }
-        if self.live.is_cancelled() {
-            return;
-        }
-        tasks.spawn(future);
+        self.live.spawn(future);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Authentication by the one token that Gofer and the extension share. It allows every call; the
 //! health service needs no token.
 
-use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
+use gofer_net::auth::{Authorize, Caller, Class, Decision, OPEN, bearer, sha256};
 use http::{Extensions, HeaderMap};
 use subtle::ConstantTimeEq;
 use tonic::Status;
@@ -23,15 +23,18 @@ impl Authorize for SharedToken {
         headers: &HeaderMap,
         _: &mut Extensions,
     ) -> Result<Decision, Status> {
+        let token = bearer(headers);
+        if token.is_some_and(|token| bool::from(sha256(token).ct_eq(&self.0))) {
+            // Gofer, which manages the extension.
+            let caller = Caller { digest: self.0, class: Class::Manager };
+            return Ok(Decision::Granted(caller));
+        }
         if path.starts_with(OPEN) {
             return Ok(Decision::Open);
         }
-        match bearer(headers) {
-            Some(token) if bool::from(sha256(token).ct_eq(&self.0)) => Ok(Decision::Granted),
-            found => Err(Status::unauthenticated(match found {
-                Some(_) => "wrong token: send the value of GOFER_EXTENSION_SYSTEM_KEY",
-                None => "send the token as metadata: `authorization: Bearer <token>`",
-            })),
-        }
+        Err(Status::unauthenticated(match token {
+            Some(_) => "wrong token: send the value of GOFER_EXTENSION_SYSTEM_KEY",
+            None => "send the token as metadata: `authorization: Bearer <token>`",
+        }))
     }
 }

@@ -91,7 +91,7 @@ impl<E: Extension> Server<E> {
     }
 
     /// Stops gracefully when the future completes; with several such futures, when the first one
-    /// does.
+    /// does. Then, and if the server ends for another reason, they are dropped.
     pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         self.inner.stop.push(Box::pin(stop));
         self
@@ -111,6 +111,10 @@ impl<E: Extension> Server<E> {
     /// Serves until Shutdown, a signal or a stop future, and returns once all subscriptions,
     /// connections and tasks have ended or timed out.
     ///
+    /// If the future is dropped, everything that it started is: each future of the author's at its
+    /// next `await`, without a grace period and without [`Extension::shutdown`]. Connections are
+    /// closed, and calls with the client that `init` was given fail from then on.
+    ///
     /// # Errors
     ///
     /// [`RunError::Listen`] if it cannot listen on the address, and [`RunError::Declaration`] if a
@@ -128,6 +132,8 @@ impl<E> fmt::Debug for Server<E> {
 
 /// Serves an extension inside the process of a core: over pipes, trusting the core's certificate,
 /// on its clock.
+///
+/// If the future is dropped, the same happens as with [`Server::serve`].
 ///
 /// # Errors
 ///

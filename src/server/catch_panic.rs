@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use crate::error::{Error, Result};
+use crate::extension::drop_panic;
 
 /// Runs a future of the author's; a panic in it becomes an internal error.
 pub(crate) fn catch_panic<T, F: Future<Output = Result<T>>>(future: F) -> CatchPanic<F> {
@@ -39,16 +40,30 @@ fn poll_caught<T>(
     // After a panic the future is only dropped. What it shares with others may be left in an
     // inconsistent state, as after a panic in any task.
     catch_unwind(AssertUnwindSafe(|| future.poll(context)))
-        .unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
+        .unwrap_or_else(|payload| Poll::Ready(Err(panicked(payload))))
 }
 
 /// The same for a call that is not asynchronous.
 pub(crate) fn catch_panic_in<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(panicked(&*payload)))
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(panicked(payload)))
 }
 
-fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
-    Error::internal(format!("the extension panicked: {}", panic_message(payload)))
+fn panicked(payload: Box<dyn std::any::Any + Send>) -> Error {
+    let error = Error::internal(format!("the extension panicked: {}", panic_message(&*payload)));
+    drop_panic(payload);
+    error
+}
+
+/// Drops what runs the author's code when it is dropped, which may panic. `what` it is, for the
+/// log.
+pub(super) fn drop_caught<T>(what: &'static str, held: T) {
+    let dropped = catch_panic_in(|| {
+        drop(held);
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tracing::error!(?error, "dropping {what} panicked");
+    }
 }
 
 /// The message of a panic.

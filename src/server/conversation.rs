@@ -1,8 +1,8 @@
 //! Carries a conversation over the wire: the author's [`Dialogue`] on one side, two gRPC streams on
 //! the other.
 //!
-//! The author's future runs in a task of its own and is dropped as soon as the caller goes away or
-//! the extension drains.
+//! The author's future runs in a task of its own and is dropped as soon as the caller goes away, the
+//! extension drains or its server is dropped.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::error::to_status;
+use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{AnswerSource, Check, Dialogue, DialogueMessage};
 use gofer_proto::{
@@ -107,7 +107,7 @@ pub(crate) fn start_conversation<A, M, F, Fut>(
     answers: Streaming<A>,
     check: Option<Check>,
     permit: OwnedSemaphorePermit,
-    tasks: &TaskTracker,
+    tasks: &Tasks,
     draining: CancellationToken,
     converse: F,
 ) -> ResponseStream<M>

@@ -105,9 +105,7 @@ impl ServerInner {
         let serving = gofer_net::server::serve(
             listener,
             config.tls,
-            token,
-            Arc::new(router),
-            limits.connection_limits(),
+            gofer_net::server::Service::new(token, Arc::new(router), limits.connection_limits()),
             stopped,
         );
         let Some(mut signals) = signals else {

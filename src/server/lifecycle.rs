@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::catch_panic::catch_panic;
+use super::catch_panic::{catch_panic, drop_caught};
 use super::erased::{Definition, Instance};
 use super::listing;
 use super::registry::Registry;
+use super::tasks::Tasks;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Settings};
@@ -43,9 +43,12 @@ enum State {
         config: Settings,
         instance: Arc<dyn Instance>,
     },
-    /// The instance is shut down, or there never was one.
+    /// The instance is being or has been shut down, or there never was one.
     Ended,
 }
+
+/// What may panic when it is dropped.
+const EXTENSION: &str = "the extension";
 
 pub(crate) struct Lifecycle {
     pub(crate) definition: Arc<dyn Definition>,
@@ -58,7 +61,8 @@ pub(crate) struct Lifecycle {
     failing: watch::Sender<usize>,
     /// Cancelled when draining begins; ends conversations and a pending Init.
     draining: CancellationToken,
-    tasks: TaskTracker,
+    /// Init and conversations. The drain waits for them, and so is not one of them.
+    tasks: Tasks,
 }
 
 impl Lifecycle {
@@ -78,7 +82,7 @@ impl Lifecycle {
             phase: watch::Sender::new(Phase::Uninitialized),
             failing: watch::Sender::new(0),
             draining: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::default(),
         })
     }
 
@@ -95,7 +99,7 @@ impl Lifecycle {
         &self.draining
     }
 
-    pub(crate) fn tasks(&self) -> &TaskTracker {
+    pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
@@ -154,28 +158,39 @@ impl Lifecycle {
                 attempt = attempt => attempt,
                 () = this.draining.cancelled() => Err(Error::shutting_down()),
             };
-            let _ = done.send(Some(this.finish_init(config, attempt).map_err(Arc::new)));
+            let (outcome, late) = this.finish_init(config, attempt);
+            let _ = done.send(Some(outcome.map_err(Arc::new)));
+            if let Some(instance) = late {
+                clean_up(instance).await;
+            }
         });
         outcome
     }
 
-    fn finish_init(&self, config: Settings, attempt: Result<Arc<dyn Instance>>) -> Result<()> {
+    /// Returns the extension too if it was initialized while it had to shut down: the drain has not
+    /// seen it.
+    fn finish_init(
+        &self,
+        config: Settings,
+        attempt: Result<Arc<dyn Instance>>,
+    ) -> (Result<()>, Option<Arc<dyn Instance>>) {
         let mut state = self.state();
         if matches!(*state, State::Ended) {
-            return Err(Error::shutting_down());
+            return (Err(Error::shutting_down()), attempt.ok());
         }
         match attempt {
             Ok(instance) => {
                 *state = State::Ready { config, instance };
                 self.advance(Phase::Ready);
+                drop(state);
                 tracing::info!("initialized");
-                Ok(())
+                (Ok(()), None)
             }
             Err(error) => {
                 // Init may be tried again, also with another configuration.
                 *state = State::Uninitialized;
                 self.advance(Phase::Uninitialized);
-                Err(error)
+                (Err(error), None)
             }
         }
     }
@@ -184,34 +199,42 @@ impl Lifecycle {
     /// for the same end.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         let mut phase = self.phase();
-        let before = std::mem::replace(&mut *self.state(), State::Ended);
-        if self.advance(Phase::Draining) {
-            tracing::info!("shutting down");
-            self.draining.cancel();
-            let this = Arc::clone(self);
-            // Not in the tracker that the drain waits for.
-            tokio::spawn(async move { this.drain(before).await });
-        }
+        self.start_drain();
         // The sender is part of self, so only the phase ends this.
         let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    }
+
+    /// The one call that ends the state takes what was initialized, and drains.
+    fn start_drain(self: &Arc<Self>) {
+        let before = {
+            let mut state = self.state();
+            if matches!(*state, State::Ended) {
+                return;
+            }
+            self.advance(Phase::Draining);
+            std::mem::replace(&mut *state, State::Ended)
+        };
+        tracing::info!("shutting down");
+        self.draining.cancel();
+        let this = Arc::clone(self);
+        self.tasks.spawn_untracked(async move { this.drain(before).await });
     }
 
     async fn drain(&self, before: State) {
         // Also if the author's code panics, in a `Drop` for example: the server waits for this.
         let _stopped = Stopped(self);
-        self.registry.drain().await;
+        let drained = catch_panic(async {
+            self.registry.drain().await;
+            Ok(())
+        });
+        if let Err(error) = drained.await {
+            tracing::error!(?error, "the subscriptions failed to end");
+        }
         let cleanup = async {
             if let State::Ready { instance, .. } = before {
-                let done = catch_panic(async {
-                    instance.shutdown().await;
-                    Ok(())
-                });
-                if let Err(error) = done.await {
-                    tracing::error!(?error, "the extension failed to clean up");
-                }
+                clean_up(instance).await;
             }
-            self.tasks.close();
-            self.tasks.wait().await;
+            self.tasks.ended().await;
             self.context.close().await;
         };
         if tokio::time::timeout(self.stop_grace, cleanup).await.is_err() {
@@ -222,9 +245,12 @@ impl Lifecycle {
     /// Ends everything at once without waiting: for a server that is dropped, or that is asked to
     /// stop a second time.
     pub(crate) fn abandon(&self) {
+        let before = std::mem::replace(&mut *self.state(), State::Ended);
         self.draining.cancel();
+        self.tasks.abandon();
         self.registry.abandon();
         self.context.abandon();
+        drop_caught(EXTENSION, before);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,6 +269,18 @@ impl Lifecycle {
             modified
         })
     }
+}
+
+/// Calls the author's `shutdown`.
+async fn clean_up(instance: Arc<dyn Instance>) {
+    let done = catch_panic(async {
+        instance.shutdown().await;
+        Ok(())
+    });
+    if let Err(error) = done.await {
+        tracing::error!(?error, "the extension failed to clean up");
+    }
+    drop_caught(EXTENSION, instance);
 }
 
 /// Announces the end when it is dropped.

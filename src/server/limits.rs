@@ -46,7 +46,14 @@ impl Limits {
     /// Connections open at once; default 1024, a common limit of open files.
     ///
     /// Gofer needs one. At the limit, a new connection replaces the oldest one that has not shown a
-    /// valid token, so that a flood of unauthenticated peers does not keep Gofer out.
+    /// valid token, or else the one that has had no open call for longest. So neither a flood of
+    /// unauthenticated peers nor connections that Gofer forgot keep it out. If all connections have
+    /// open calls, 16 more are accepted, and closed unless their first call, within 2 s, has the
+    /// token. Refusals are logged once a minute.
+    ///
+    /// Without the token, a peer can only ask for the extension's health: up to 8 calls of `Check`
+    /// and 8 of `Watch` at a time on each connection, and 512 of `Watch` on all of them. A `Watch`
+    /// ends after 5 minutes with `UNAVAILABLE`, and can then be made again.
     pub fn connections(&self) -> usize {
         self.connections.connections
     }

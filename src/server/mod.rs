@@ -23,6 +23,7 @@ mod service;
 mod signals;
 mod supervisor;
 mod system_config;
+mod tasks;
 mod telemetry;
 
 pub use builder::{Server, serve_embedded};
@@ -73,6 +74,9 @@ use crate::extension::Extension;
 /// blocking work may take long builds its runtime itself and ends it with
 /// `Runtime::shutdown_background`.
 ///
+/// If the future is dropped, the same happens as with [`Server::serve`]. The logger stays, and
+/// SIGTERM and SIGINT no longer end the process.
+///
 /// # Errors
 ///
 /// [`RunError`] if the environment is incomplete, the server cannot listen on its address, or a
@@ -82,3 +86,6 @@ pub async fn run<E: Extension>() -> Result<(), RunError> {
     telemetry::install(config.log_level, &config.name);
     Server::<E>::new(config).stop_on_signals()?.serve().await
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,11 +19,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::catch_panic::catch_panic_in;
+use super::catch_panic::{catch_panic_in, drop_caught};
 use super::erased::{Instance, Prepared};
 use super::listing::{Listing, Snapshot};
+use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Key, Live, Settings, log_panic};
 
@@ -34,6 +35,9 @@ const MAX_WAITING: usize = 1024;
 /// How long an aborted future may take to end when the process must exit.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Their `Drop` is the author's code, which must not end the worker of a key's queue.
+const PARAMETERS: &str = "a subscription's parameters";
+
 pub(crate) struct Registry {
     context: Arc<Context>,
     stop_grace: Duration,
@@ -41,7 +45,7 @@ pub(crate) struct Registry {
     /// Locked for a lookup, an insertion with its spawn, or one iteration over all entries; never
     /// across an await.
     state: Mutex<Subscriptions>,
-    workers: TaskTracker,
+    workers: Tasks,
 }
 
 struct Subscriptions {
@@ -87,6 +91,18 @@ enum Command {
 
 type Reply = oneshot::Sender<Result<()>>;
 
+/// What is ending while all are shutting down. Aborted if nobody waits for it any more.
+struct Ending(Vec<Arc<Live>>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for live in std::mem::take(&mut self.0) {
+            live.abort();
+            drop_caught(PARAMETERS, live);
+        }
+    }
+}
+
 impl Entry {
     fn key(&self) -> &Key {
         match self {
@@ -112,7 +128,7 @@ impl Registry {
             stop_grace,
             hasher: RandomState::new(),
             state: Mutex::new(Subscriptions { entries, listing, closed: false }),
-            workers: TaskTracker::new(),
+            workers: Tasks::default(),
         })
     }
 
@@ -136,10 +152,11 @@ impl Registry {
     /// Ends a subscription and returns once it has ended; an unknown one has already.
     pub(crate) async fn unsubscribe(self: &Arc<Self>, key: Key) -> Result<()> {
         let outcome = {
-            let mut state = self.state();
+            let Subscriptions { entries, closed, .. } = &mut *self.state();
             let hash = self.hasher.hash_one(&key);
-            let Some(slot) = state.entries.find_mut(hash, |slot| slot.is(hash, &key)) else {
-                return Ok(());
+            let Some(slot) = entries.find_mut(hash, |slot| slot.is(hash, &key)) else {
+                // While all are shutting down, it may still be ending.
+                return if *closed { Err(Error::shutting_down()) } else { Ok(()) };
             };
             check_queue(&slot.entry)?;
             let (reply, outcome) = oneshot::channel();
@@ -177,23 +194,22 @@ impl Registry {
     /// for what has to be aborted.
     pub(crate) async fn drain(&self) {
         let entries = self.close();
-        let live: Vec<Arc<Live>> =
-            entries.iter().filter_map(Slot::current).map(Arc::clone).collect();
-        for live in &live {
+        let live = entries.iter().filter_map(Slot::current).map(Arc::clone);
+        let mut ending = Ending(live.collect());
+        for live in &ending.0 {
             live.cancel();
         }
         // Dropping a waiting command answers its caller that the extension is shutting down. One by
         // one, since each may panic.
-        entries.into_iter().for_each(drop_caught);
+        entries.into_iter().for_each(|slot| drop_caught(PARAMETERS, slot));
         // One deadline for all: a thousand that ignore it take no longer than one.
         let deadline = Instant::now() + self.stop_grace;
         let abort_deadline = deadline + ABORT_TIMEOUT;
-        for live in live {
+        while let Some(live) = ending.0.pop() {
             join(&live, deadline, Some(abort_deadline)).await;
-            drop_caught(live);
+            drop_caught(PARAMETERS, live);
         }
-        self.workers.close();
-        if tokio::time::timeout_at(abort_deadline, self.workers.wait()).await.is_err() {
+        if tokio::time::timeout_at(abort_deadline, self.workers.ended()).await.is_err() {
             tracing::error!("a subscription has not stopped; not waiting for it");
         }
     }
@@ -201,17 +217,10 @@ impl Registry {
     /// Aborts all subscriptions and refuses new ones.
     pub(crate) fn abandon(&self) {
         let entries = self.close();
-        for live in entries.iter().filter_map(Slot::current) {
-            live.cancel();
-            let mut activity = live.activity();
-            if let Some(task) = &activity.task {
-                task.abort();
-            }
-            if let Some(spawned) = &mut activity.spawned {
-                spawned.abort_all();
-            }
-        }
-        entries.into_iter().for_each(drop_caught);
+        // What they wait for to end is aborted when they are dropped.
+        self.workers.abandon();
+        entries.iter().filter_map(Slot::current).for_each(|live| live.abort());
+        entries.into_iter().for_each(|slot| drop_caught(PARAMETERS, slot));
     }
 
     /// Refuses new subscriptions from now on, and returns all entries.
@@ -295,14 +304,14 @@ impl Registry {
                         self.stop(current).await;
                     }
                     let outcome = self.set_current(&key, None);
-                    drop_caught(current);
+                    drop_caught(PARAMETERS, current);
                     // The caller may have gone away.
                     let _ = reply.send(outcome.or(Ok(())));
                 }
                 Command::Subscribe(prepared, reply) => {
                     let outcome = match &current {
                         Some(current) if current.settings == prepared.live.settings => {
-                            drop_caught(prepared);
+                            drop_caught(PARAMETERS, prepared);
                             Ok(())
                         }
                         Some(current) => {
@@ -311,7 +320,7 @@ impl Registry {
                         }
                         None => self.set_current(&key, Some(prepared)),
                     };
-                    drop_caught(current);
+                    drop_caught(PARAMETERS, current);
                     let _ = reply.send(outcome);
                 }
             }
@@ -378,29 +387,34 @@ fn check_queue(entry: &Entry) -> Result<()> {
 
 /// Joins everything that runs for a cancelled subscription. What has not ended by the deadline is
 /// aborted; what an abort does not end, because it never awaits, is given up at the abort deadline,
-/// if there is one.
+/// if there is one. If nobody waits any more, it is aborted at once.
 async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
     let (task, spawned) = {
         let mut activity = live.activity();
-        (activity.task.take(), activity.spawned.take())
+        (activity.task.take().map(AbortOnDropHandle::new), activity.spawned.take())
     };
     let aborted = async {
-        if let Some(mut task) = task
-            && tokio::time::timeout_at(deadline, &mut task).await.is_err()
-        {
-            tracing::warn!(
-                subscription = %live.key,
-                "the subscription did not stop when cancelled; aborting it"
-            );
-            task.abort();
-            // It was aborted; a panic has been caught and logged.
-            let _ = task.await;
+        if let Some(mut task) = task {
+            let ended = if let Ok(ended) = tokio::time::timeout_at(deadline, &mut task).await {
+                ended
+            } else {
+                tracing::warn!(
+                    subscription = %live.key,
+                    "the subscription did not stop when cancelled; aborting it"
+                );
+                task.abort();
+                task.await
+            };
+            log_panic(&live.key, ended);
         }
         let Some(mut spawned) = spawned else { return };
         while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, spawned.join_next()).await {
             log_panic(&live.key, ended);
         }
-        spawned.shutdown().await;
+        spawned.abort_all();
+        while let Some(ended) = spawned.join_next().await {
+            log_panic(&live.key, ended);
+        }
     };
     match abort_deadline {
         None => aborted.await,
@@ -409,16 +423,5 @@ async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
                 tracing::error!(subscription = %live.key, "the subscription blocks its thread and cannot be aborted");
             }
         }
-    }
-}
-
-/// Drops what holds an author's parameters. Their `Drop` may panic, which must not end the worker
-/// of a key's queue.
-fn drop_caught<T>(held: T) {
-    if let Err(error) = catch_panic_in(|| {
-        drop(held);
-        Ok(())
-    }) {
-        tracing::error!(?error, "dropping a subscription's parameters panicked");
     }
 }

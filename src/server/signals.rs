@@ -24,6 +24,8 @@ impl Signals {
     }
 
     /// The next of the two.
+    ///
+    /// If the future is dropped, no signal is lost: the next call returns it.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::catch_panic::{catch_panic, catch_panic_in};
 use super::erased::Initialized;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Extension, Failure, Live, Subscription, log_panic};
+use crate::extension::{Extension, Failure, Live, Subscription};
 use gofer_net::{Backoff, BoxFuture};
 
 /// The first pause is short, since most failures are transient; the longest is about as long as an
@@ -40,12 +40,14 @@ impl<E: Extension> Supervised<E> {
         async move {
             loop {
                 let this = &self;
+                self.live.set_serving(true);
                 // Called inside the future, so that a panic of `serve` before it returns its future
                 // is caught too.
                 let outcome = catch_panic(async move {
                     this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
                 })
                 .await;
+                self.live.set_serving(false);
                 if !again(&*self.live, outcome, &self.ready.failing).await {
                     return;
                 }
@@ -85,6 +87,13 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     for _ in 0..restarts.min(16) {
         pause = backoff.pause();
     }
+    if error.kind() == ErrorKind::FailedPrecondition
+        && let Some(left) = live.until_next_tick()
+    {
+        // The pipeline is disabled, for example: an ordinary tick would find out when it no longer
+        // is, so do not wait longer than for that.
+        pause = pause.min(left.max(FIRST_PAUSE));
+    }
     let log = catch_panic_in(|| {
         tracing::warn!(
             subscription = %live.key, ?error, restarts,
@@ -97,17 +106,14 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
         let subscription = &live.key;
         tracing::warn!(%subscription, restarts, "the subscription failed; its error cannot be formatted");
     }
-    // What it spawned must not run twice after the restart.
-    let spawned = live.activity().spawned.take();
-    if let Some(mut spawned) = spawned {
-        spawned.abort_all();
-        while let Some(ended) = spawned.join_next().await {
-            log_panic(&live.key, ended);
-        }
-    }
     let _counted = CountedAsFailing::new(failing);
+    let pause = async {
+        // What it spawned must not run beside what the next one spawns.
+        live.end_spawned().await;
+        tokio::time::sleep(pause).await;
+    };
     tokio::select! {
-        () = tokio::time::sleep(pause) => {}
+        () = pause => {}
         () = live.cancelled() => {}
     }
     if let Some(failure) = &mut live.activity().failure {

@@ -78,6 +78,45 @@ fn unauthenticated_calls_that_watch_hold_next_to_nothing() {
 }
 
 #[test]
+fn watches_of_others_do_not_make_a_health_check_fail() {
+    alone(async {
+        let mut target = Target::start(quick()).await;
+        let mut watching = Vec::new();
+        for _ in 0..128 {
+            let connection = target.started.unauthenticated().await;
+            for _ in 0..8 {
+                // Answered, with a stream or a refusal.
+                if let Ok(watch) = connection.health().watch(HealthCheckRequest::default()).await {
+                    watching.push((connection.clone(), watch));
+                }
+            }
+        }
+        assert!(watching.len() >= 8, "no Watch is served without a token");
+        let balancer = target.started.unauthenticated().await;
+        for connection in [&balancer, &watching[0].0] {
+            connection.health().check(HealthCheckRequest::default()).await.unwrap();
+        }
+        drop((watching, balancer));
+        target.assert_unharmed().await;
+    });
+}
+
+#[test]
+fn connections_of_gofer_itself_that_are_idle_do_not_keep_it_out() {
+    alone(async {
+        let mut target = Target::start(quick().with_connections(32)).await;
+        let mut leaked = Vec::new();
+        for _ in 0..100 {
+            let client = target.started.client().await;
+            client.info().await.unwrap();
+            leaked.push(client);
+        }
+        drop(leaked);
+        target.assert_unharmed().await;
+    });
+}
+
+#[test]
 fn connections_with_a_wrong_token_do_not_keep_gofer_out() {
     alone(async {
         // One for the good client, and four with the wrong token.

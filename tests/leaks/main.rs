@@ -51,7 +51,7 @@ impl Extension for Quiet {
             subscription.spawn(async move { other.cancelled().await });
         }
         if let Some(every) = subscription.params().every {
-            while subscription.every(every)?.next().await {}
+            while subscription.every(every)?.next().await.is_some() {}
         }
         subscription.cancelled().await;
         Ok(())

@@ -3,7 +3,9 @@
 
 use crate::support::conversation::{Conversation, Message};
 use crate::support::{Client, Setup, Started, long_grace, within};
-use gofer_sdk::{Dialogue, Error, Extension, GoDuration, Gofer, Limits, Result};
+use gofer_sdk::{
+    Dialogue, Error, Extension, GoDuration, Gofer, Limits, NoConfig, NoParams, Result,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::{Code, Status};
@@ -350,4 +352,40 @@ async fn a_shutdown_does_not_wait_for_a_conversation_that_goes_on() {
         started.stopped().await.unwrap();
         drop(talk);
     }
+}
+
+/// Gives up the first question at once.
+struct Impatient;
+
+impl Extension for Impatient {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn install(dialogue: &mut Dialogue) -> Result<()> {
+        let given_up = tokio::select! {
+            biased;
+            _ = dialogue.ask("one") => false,
+            () = std::future::ready(()) => true,
+        };
+        assert!(given_up);
+        let answer = dialogue.ask("two").await?;
+        dialogue.set("two", answer).await
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_question_that_was_given_up_is_skipped() {
+    let started = Setup::default().start::<Impatient>();
+    let mut talk = Conversation::installer(&started.client().await).await.unwrap();
+    for question in ["one", "two"] {
+        assert_eq!(talk.query().await, question);
+        talk.answer(&format!("to {question}")).await;
+    }
+    let (messages, end) = talk.rest().await;
+    end.unwrap();
+    assert_eq!(messages, [setting("two", "to two")]);
 }

@@ -64,8 +64,10 @@ async fn gofer_receives_initiator_reason_and_variables() {
     let mut variables: Vec<_> =
         run.variables.iter().map(|set| (set.key.as_str(), set.value.as_str())).collect();
     variables.sort_unstable();
-    assert_eq!(variables, [("COMMIT", "decaf"), ("EMPTY", "")]);
-    assert_eq!(recorded.authorizations, [format!("Bearer {TOKEN}")]);
+    let [commit, empty, (key, value)] = variables[..] else { panic!("{variables:?}") };
+    assert_eq!((commit, empty), (("COMMIT", "decaf"), ("EMPTY", "")));
+    assert!(key == "GOFER_EXTENSION_RUN_KEY" && value.starts_with("gofer-sdk:call:"), "{value}");
+    assert!(recorded.authorizations.iter().all(|it| *it == format!("Bearer {TOKEN}")));
 }
 
 #[tokio::test]
@@ -121,8 +123,8 @@ async fn a_refusal_is_passed_on_at_once() {
 fn starts_runs_at_ticks() -> Builder {
     probe().serve(|_, subscription| async move {
         let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the interval elapsed")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the interval elapsed")).await?;
         }
         Ok(())
     })

@@ -19,6 +19,8 @@ pub(crate) struct InMemory {
     pub(crate) gofer: Arc<Gofer>,
     pub(crate) client: Client,
     network: Network,
+    /// Accepts the connections of the extension.
+    accepting: JoinHandle<()>,
     serving: JoinHandle<Result<(), RunError>>,
 }
 
@@ -29,11 +31,21 @@ impl InMemory {
         extension: Builder,
         script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
     ) -> Self {
+        let started = Self::start_bare(extension, script).await;
+        started.client.init(&started.probe.config()).await.unwrap();
+        started
+    }
+
+    /// Starts the extension; not initialized.
+    pub(crate) async fn start_bare(
+        extension: Builder,
+        script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
+    ) -> Self {
         let clock = Clock::derived();
         let gofer = Arc::new(Gofer::in_memory(move || clock.unix_millis(), script));
         let (network, to_gofer) = (Network::default(), Network::default());
         let mut connections = to_gofer.listen();
-        tokio::spawn({
+        let accepting = tokio::spawn({
             let gofer = Arc::clone(&gofer);
             async move {
                 loop {
@@ -50,13 +62,19 @@ impl InMemory {
         let server = serve_embedded::<Probed>(config, network.listen(), to_gofer, trust, clock);
         let serving = tokio::spawn(server);
         let client = connect(&network).await;
-        client.init(&probe.config()).await.unwrap();
-        Self { probe, gofer, client, network, serving }
+        Self { probe, gofer, client, network, accepting, serving }
     }
 
     /// A client with the token, on a connection of its own.
     pub(crate) async fn client(&self) -> Client {
         connect(&self.network).await
+    }
+
+    /// Drops the server while it serves; Gofer and the client end too.
+    pub(crate) fn abandon(self) -> Arc<Probe> {
+        self.serving.abort();
+        self.accepting.abort();
+        self.probe
     }
 
     /// What `serve` returned.

@@ -82,6 +82,30 @@ async fn a_stop_from_outside_ends_it_as_shutdown_does() {
     assert_eq!(probe.seen().events, ["init", "start a ", "end a ", "shutdown"]);
 }
 
+/// A signal takes the same way as a stop from outside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_reasons_to_end_at_once_clean_up_once() {
+    for _ in 0..20 {
+        let (probe, mut started, client) = probe().start(Setup::default()).await;
+        client.subscribe("a", &[]).await.unwrap();
+        let mut callers = Vec::new();
+        for _ in 0..4 {
+            let caller = started.client().await;
+            // Some come when it is over.
+            callers.push(async move { drop(caller.shutdown().await) });
+        }
+        let config = probe.config().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let again = ExtensionInitRequest { config: config.into() };
+        let init = tokio::spawn(async move { drop(client.raw().init(again).await) });
+        let calls = tokio::spawn(together(callers));
+        started.stop();
+        started.stopped().await.unwrap();
+        within(calls).await.unwrap();
+        within(init).await.unwrap();
+        assert_eq!(probe.seen().count("shutdown"), 1, "{:?}", probe.seen().events);
+    }
+}
+
 #[tokio::test]
 async fn while_it_shuts_down_nothing_new_is_accepted() {
     let extension = probe().serve(|probe, subscription| async move {

@@ -13,7 +13,9 @@
 mod support;
 
 mod auth;
+mod chaos;
 mod conversations;
+mod dropped;
 mod external_events;
 mod gofer_client;
 mod in_memory;
@@ -22,4 +24,6 @@ mod lost_answers;
 mod misbehaving_author;
 mod own_client;
 mod parameters;
+mod stand_in;
+mod starts;
 mod subscriptions;

@@ -82,6 +82,42 @@ async fn an_extension_that_panics_when_dropped_is_stopped_all_the_same() {
     started.stopped().await.unwrap();
 }
 
+/// Panics with a value that panics when it is dropped.
+fn throw_bomb() -> ! {
+    std::panic::panic_any(Bomb("thrown".to_owned()))
+}
+
+#[tokio::test]
+async fn panics_whose_values_panic_when_dropped_end_nothing_else() {
+    let extension = probe()
+        .init(|_, note| async move { if note == "bad" { throw_bomb() } else { Ok(()) } })
+        .serve(|probe, subscription| async move {
+            subscription.spawn(async { throw_bomb() });
+            if probe.seen().served == 1 {
+                throw_bomb();
+            }
+            subscription.cancelled().await;
+            throw_bomb()
+        })
+        .event(|_, _| async { throw_bomb() })
+        .shutdown(|_, ()| async { throw_bomb() });
+    let (probe, mut started, client) =
+        extension.start_bare(Setup { limits: short_grace(), ..Setup::default() }).await;
+    let status = client.init(&probe.config_with("bad")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    client.init(&probe.config_with("good")).await.unwrap();
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until(|seen| seen.served == 2).await;
+    let status = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    client.subscribe("a", &[("value", "2")]).await.unwrap();
+    client.unsubscribe("a").await.unwrap();
+    client.subscribe("b", &[]).await.unwrap();
+    started.stop();
+    started.stopped().await.unwrap();
+    assert_eq!(probe.seen().count("shutdown"), 1);
+}
+
 /// Ends when it is cancelled, but for the pipeline `stubborn`, which never does.
 struct Stubborn;
 
@@ -224,7 +260,7 @@ fn ticks_without_a_pause_leave_the_server_alive() {
         runtime.block_on(async {
             let extension = probe().serve(|_, subscription| async move {
                 let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-                while ticks.next().await {}
+                while ticks.next().await.is_some() {}
                 Ok(())
             });
             let (_, _started, client) = extension.start(Setup::default()).await;

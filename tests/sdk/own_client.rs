@@ -38,7 +38,7 @@ impl Drop for Directory {
 
 async fn listening(directory: &Directory) -> Core {
     let builder = Core::builder().listen((Ipv4Addr::LOCALHOST, 0)).store(directory.store());
-    builder.start().await.unwrap()
+    builder.allow_bootstrap().start().await.unwrap()
 }
 
 fn address(core: &Core) -> String {
@@ -63,6 +63,20 @@ async fn a_restarted_core_keeps_its_certificate() {
     let gofer = Gofer::builder(address(&core)).ca_certificate(&trusted).token(token);
     let gofer = gofer.build().unwrap();
     gofer.api().list_namespaces(ListNamespacesRequest::default()).await.unwrap();
+    core.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_core_that_has_moved_is_known_by_the_certificate_that_was_copied() {
+    let directory = Directory::new("moved");
+    let core = listening(&directory).await;
+    let trusted = directory.certificate();
+    core.stop().await;
+    let builder = Core::builder().listen(([127, 0, 0, 2], 0)).store(directory.store());
+    let core = builder.start().await.unwrap();
+    let gofer = Gofer::builder(address(&core)).ca_certificate(&trusted).build().unwrap();
+    gofer.api().get_system_info(GetSystemInfoRequest {}).await.unwrap();
     core.stop().await;
 }
 

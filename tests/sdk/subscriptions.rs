@@ -2,16 +2,17 @@
 //! and failures that do not affect other subscriptions.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::in_memory::InMemory;
 use crate::support::gofer::{Behavior, Gofer};
-use crate::support::probe::{Builder, Probe, probe, together};
+use crate::support::probe::{Builder, Params, Probe, probe, together};
 use crate::support::{Client, Connection, Setup, long_grace, short_grace, within};
 use gofer_proto::{ExtensionSubscribeRequest, ExtensionUnsubscribeRequest};
-use gofer_sdk::{Error, Limits};
+use gofer_sdk::{Error, Limits, Subscription};
 use prost::Message as _;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -594,6 +595,131 @@ async fn what_a_failed_serve_spawned_ends_before_the_next_one() {
         probe.seen().events,
         ["init", "start a ", "end a ", "the other is dropped", "start a "]
     );
+}
+
+/// A `serve` that gives its subscription to the test, and returns at once the first time.
+fn gives_away(
+    first: impl Fn() -> gofer_sdk::Result<()> + Send + Sync + 'static,
+) -> (Builder, mpsc::Receiver<Subscription<Params>>) {
+    let (give, given) = mpsc::channel(8);
+    let first = Arc::new(first);
+    let extension = probe().serve(move |probe, subscription| {
+        let (give, first) = (give.clone(), Arc::clone(&first));
+        async move {
+            give.send(subscription.clone()).await.unwrap();
+            if probe.seen().served == 1 {
+                let earlier = probe.clone();
+                subscription.spawn(async move {
+                    earlier.wait_at_gate().await;
+                    earlier.record("the earlier one goes on");
+                });
+                return first();
+            }
+            subscription.cancelled().await;
+            Ok(())
+        }
+    });
+    (extension, given)
+}
+
+/// Spawns what records that it runs, and returns whether it was dropped instead.
+fn spawn_one(subscription: &Subscription<Params>, probe: &Arc<Probe>) -> bool {
+    let (guard, probe) = (RecordsDrop(Arc::clone(probe)), Arc::clone(probe));
+    let dropped = probe.seen().count("the other is dropped");
+    let runs = Arc::clone(&probe);
+    subscription.spawn(async move {
+        let _guard = guard;
+        runs.record("the other runs");
+        std::future::pending::<()>().await;
+    });
+    probe.seen().count("the other is dropped") > dropped
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_spawned_during_the_pause_before_a_restart_is_not_started() {
+    let (extension, mut given) = gives_away(|| Err(Error::unavailable("not now")));
+    let InMemory { probe, client, .. } = &in_memory(extension).await;
+    client.subscribe("a", &[]).await.unwrap();
+    let subscription = given.recv().await.unwrap();
+    probe.until_seen("end a ").await;
+    assert!(spawn_one(&subscription, probe), "it is kept");
+    given.recv().await.unwrap();
+    assert!(!probe.seen().has("the other runs"));
+    // Now there is a `serve` that it belongs to, also for what the earlier one has left behind.
+    assert!(!spawn_one(&subscription, probe));
+    probe.until_seen("the other runs").await;
+    client.unsubscribe("a").await.unwrap();
+    assert_eq!(probe.seen().count("the other is dropped"), 2);
+    assert!(spawn_one(&subscription, probe), "the subscription has ended");
+    assert!(!probe.seen().has("the earlier one goes on"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_serve_spawned_that_has_nothing_more_to_do_goes_on_and_nothing_is_added() {
+    let (extension, mut given) = gives_away(|| Ok(()));
+    let InMemory { probe, client, .. } = &in_memory(extension).await;
+    client.subscribe("a", &[]).await.unwrap();
+    let subscription = given.recv().await.unwrap();
+    probe.until_seen("end a ").await;
+    assert!(spawn_one(&subscription, probe), "it is started");
+    probe.open_gate();
+    probe.until_seen("the earlier one goes on").await;
+    client.unsubscribe("a").await.unwrap();
+    assert!(!probe.seen().has("the other runs"));
+}
+
+/// Blocks its thread when it is dropped.
+struct BlocksInDrop {
+    probe: Arc<Probe>,
+    released: std::sync::mpsc::Receiver<()>,
+}
+
+impl Drop for BlocksInDrop {
+    fn drop(&mut self) {
+        self.probe.record("it blocks");
+        self.released.recv().unwrap();
+        self.probe.record("it no longer blocks");
+    }
+}
+
+/// What blocks cannot be ended: it is waited for, also if a change comes meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_waits_for_what_a_failed_serve_spawned() {
+    let (release, released) = std::sync::mpsc::channel();
+    let released = Mutex::new(Some(released));
+    let extension = probe().serve(move |probe, subscription| {
+        let released = released.lock().unwrap().take();
+        async move {
+            let Some(released) = released else {
+                subscription.cancelled().await;
+                return Ok(());
+            };
+            let guard = BlocksInDrop { probe, released };
+            subscription.spawn(async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            });
+            Err(Error::unavailable("not now"))
+        }
+    });
+    // Without a grace period, what does not end by itself is aborted at once.
+    let limits = Limits::default().with_stop_grace(Duration::ZERO);
+    let (probe, _started, client) = extension.start(Setup { limits, ..Setup::default() }).await;
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until_seen("it blocks").await;
+    let changing = client.clone();
+    let change = tokio::spawn(async move { changing.subscribe("a", &[("value", "2")]).await });
+    // Many round trips, in which the next one would begin.
+    for _ in 0..200 {
+        client.info().await.unwrap();
+    }
+    assert!(!change.is_finished() && probe.seen().served == 1);
+    release.send(()).unwrap();
+    within(change).await.unwrap().unwrap();
+    probe.until_seen("start a 2").await;
+    let seen = probe.seen();
+    let at = |event| seen.events.iter().position(|seen| seen == event).unwrap();
+    assert!(at("it no longer blocks") < at("start a 2"), "{:?}", seen.events);
 }
 
 /// Records when it is dropped.

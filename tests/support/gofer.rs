@@ -1,12 +1,9 @@
 //! A small part of Gofer, as much as an extension calls: runs are started and listed, over TLS on
 //! loopback or in memory, with the failures that a test asks for.
 
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gofer_proto::{
@@ -19,16 +16,14 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::serving::{Port, acceptor, unary};
 use super::{IDENTITY, Identity};
 
 /// The outcome of one call to start a run.
@@ -68,8 +63,7 @@ type Script = Box<dyn Fn(&StartRunRequest, usize) -> Behavior + Send + Sync>;
 pub struct Gofer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    /// The port, while nothing listens on it.
-    closed: Mutex<Option<TcpSocket>>,
+    port: Port,
 }
 
 struct Shared {
@@ -115,20 +109,9 @@ impl Gofer {
         now: impl Fn() -> i64 + Send + Sync + 'static,
         script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
     ) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let mut tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.map(Result::unwrap).collect(), key)
-            .unwrap();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let port = Port::reserve();
         Self {
-            address: socket.local_addr().unwrap(),
+            address: port.address(),
             shared: Arc::new(Shared {
                 recorded: watch::Sender::default(),
                 script: Box::new(script),
@@ -136,9 +119,9 @@ impl Gofer {
                 release: Semaphore::new(0),
                 disconnect: Notify::new(),
                 refusals: AtomicUsize::new(0),
-                tls: TlsAcceptor::from(Arc::new(tls)),
+                tls: acceptor(identity),
             }),
-            closed: Mutex::new(Some(socket)),
+            port,
         }
     }
 
@@ -158,8 +141,7 @@ impl Gofer {
 
     /// Listens from now on.
     pub fn listen(&self) {
-        let socket = self.closed.lock().unwrap().take().unwrap();
-        tokio::spawn(accept(socket.listen(64).unwrap(), Arc::clone(&self.shared)));
+        tokio::spawn(accept(self.port.listen(), Arc::clone(&self.shared)));
     }
 
     pub fn recorded(&self) -> watch::Ref<'_, Recorded> {
@@ -334,37 +316,4 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.recorded.send_modify(|recorded| recorded.in_flight -= 1);
     }
-}
-
-/// Answers one call with one message for one message.
-async fn unary<Q, A, F, Fut>(request: Request<Incoming>, answer: F) -> Response<Body>
-where
-    Q: prost::Message + Default + Send + 'static,
-    A: prost::Message + Default + Send + 'static,
-    F: FnOnce(Q) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<A, Status>> + Send + 'static,
-{
-    struct Once<F>(Option<F>);
-
-    impl<Q, A, F, Fut> tower_service::Service<tonic::Request<Q>> for Once<F>
-    where
-        F: FnOnce(Q) -> Fut,
-        Fut: Future<Output = Result<A, Status>> + Send + 'static,
-    {
-        type Response = tonic::Response<A>;
-        type Error = Status;
-        type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<A>, Status>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
-            let answer = (self.0.take().unwrap())(request.into_inner());
-            Box::pin(async move { answer.await.map(tonic::Response::new) })
-        }
-    }
-
-    let codec = tonic_prost::ProstCodec::<A, Q>::default();
-    tonic::server::Grpc::new(codec).unary(Once(Some(answer)), request).await
 }

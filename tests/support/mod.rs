@@ -1,10 +1,10 @@
 //! What the tests of the server's side share: an extension that serves on a real TLS socket, and a
 //! raw gRPC client for it that has none of the SDK's own client in it.
 //!
-//! [`probe`] is an extension that does what a test sets up, and [`gofer`] the small part of Gofer
-//! that an extension calls.
+//! [`probe`] is an extension that does what a test sets up, [`gofer`] the small part of Gofer that
+//! an extension calls, and [`stand_in`] one that behaves as Gofer 0.6.2 does.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses a part of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +16,8 @@
 pub mod conversation;
 pub mod gofer;
 pub mod probe;
+pub mod serving;
+pub mod stand_in;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -302,10 +304,20 @@ impl Client {
 
     /// Subscribes a pipeline of the namespace `default` under the label `l`.
     pub async fn subscribe(&self, pipeline: &str, params: Settings<'_>) -> Result<(), Status> {
+        self.subscribe_as(pipeline, "l", params).await
+    }
+
+    /// Subscribes under another label.
+    pub async fn subscribe_as(
+        &self,
+        pipeline: &str,
+        label: &str,
+        params: Settings<'_>,
+    ) -> Result<(), Status> {
         let request = ExtensionSubscribeRequest {
             namespace_id: String::new(),
             pipeline_id: pipeline.to_owned(),
-            pipeline_extension_label: "l".to_owned(),
+            pipeline_extension_label: label.to_owned(),
             config: map(params),
         };
         within(self.raw().subscribe(request)).await.map(drop)

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
+use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,12 +28,12 @@ impl Extension for Probe {
         let every = subscription.params().every;
         let mut due = unix_nanos();
         let mut ticks = subscription.every(every)?;
-        while ticks.next().await {
+        while let Some(tick) = ticks.next().await {
             // The first tick without a run. If several have fallen due, the later ones count as
             // missing.
             due += every.as_nanos();
             let missed = (unix_nanos() - due) / every.as_nanos();
-            subscription.start_run(Run::because(reason(due))).await?;
+            subscription.start_run(tick.run(reason(due))).await?;
             due += missed * every.as_nanos();
         }
         Ok(())

@@ -14,14 +14,14 @@ use crate::{
 
 const EXAMPLE: &str = "\
 Example:
-  gofer service start
+  gofer service start --allow-programs
   gofer extension install interval exec:target/debug/examples/interval -i
   gofer extension sub interval hourly --pipeline nightly -s every=1h
   gofer event list --follow";
 
 const LONG: &str = "\
 Example:
-  gofer service start
+  gofer service start --allow-programs
   gofer extension install interval exec:target/debug/examples/interval -i
   gofer extension sub interval hourly --pipeline nightly -s every=1h
   gofer event list --follow

@@ -99,21 +99,28 @@ fn set(file: &mut ConfigFile, key: Key, value: Option<String>) -> Result<(), Fai
 }
 
 fn show(connection: &Connection, out: Out) -> Result<(), Failure> {
-    let Settings { address, token, namespace, ca, skip_tls_verify } =
+    let Settings { address, token, namespace, ca, certificate, skip_tls_verify } =
         Settings::resolve(connection)?;
+    let started = certificate.is_some();
     let ca = ca.map(|path| path.display().to_string());
     let json = json!({
         "address": address,
         "has_token": token.is_some(),
         "namespace": namespace,
         "ca": ca,
+        "started_core": started,
         "skip_tls_verify": skip_tls_verify,
     });
+    let trusted = if started {
+        "(the certificate of the core that you started)"
+    } else {
+        "(only the system's authorities)"
+    };
     let lines = vec![
         ("address", address.into()),
         ("token", if token.is_some() { "(set)" } else { "(none)" }.into()),
         ("namespace", namespace.into()),
-        ("ca", ca.unwrap_or_else(|| "(only the system's authorities)".to_owned()).into()),
+        ("ca", ca.unwrap_or_else(|| trusted.to_owned()).into()),
         ("skip_tls_verify", skip_tls_verify.to_string().into()),
     ];
     Ok(out.details(lines, &json)?)

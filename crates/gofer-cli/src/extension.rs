@@ -20,8 +20,9 @@ Example:
   gofer extension install interval exec:target/debug/examples/interval -i
 
 An image is the name of a container image. An image `exec:<path>` is a program on
-the core's machine; a relative path is resolved against the core's working
-directory. A full Gofer supports only container images.
+the core's machine, for a core that was started with --allow-programs; a relative
+path is resolved against the core's working directory. A full Gofer supports only
+container images.
 
 An extension has access to the pipelines that are subscribed to it. Grants allow more:
   read-secrets    read the secrets of these pipelines

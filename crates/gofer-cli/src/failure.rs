@@ -82,6 +82,15 @@ impl Failure {
         if self.status().is_some_and(is) { self.hint(hint) } else { self }
     }
 
+    /// The error in words, for a command that goes on without what failed.
+    pub(crate) fn message(&self) -> &str {
+        match &self.cause {
+            Cause::Message { message, .. } => message,
+            Cause::Call(status) => status.message(),
+            Cause::BrokenPipe => "the reader of the output has closed it",
+        }
+    }
+
     pub(crate) fn status(&self) -> Option<&Status> {
         match &self.cause {
             Cause::Call(status) => Some(status),
@@ -145,8 +154,8 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
             ACCESS,
             "a token is required, and none is set".to_owned(),
             Some(
-                "set GOFER_TOKEN, or use `gofer config set token -`; `gofer token bootstrap --save` \
-                 creates the first token of a new core",
+                "set GOFER_TOKEN, or use `gofer config set token -`; a core's first token is kept \
+                 for the user who runs `gofer service start`, where --new-token makes another one",
             ),
         ),
         Code::Unauthenticated => (

@@ -7,7 +7,8 @@
 //! Each noun has a module with its subcommands and what they do. The other modules are shared:
 //!
 //! - [`cli`] has the top-level commands and flags; [`settings`] resolves the address, the token and
-//!   other settings from flags, environment and configuration file.
+//!   other settings from flags, environment and configuration file; [`cores`] has those that this
+//!   user started.
 //! - [`session`] is a client with these settings; [`failure`] is an error with a hint and an exit
 //!   code.
 //! - [`output`] writes tables for people and JSON for programs. Results go to standard output,
@@ -24,6 +25,7 @@ mod cli;
 mod completions;
 mod config;
 mod conversation;
+mod cores;
 mod event;
 mod extension;
 mod failure;

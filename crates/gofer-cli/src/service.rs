@@ -1,5 +1,6 @@
 //! `gofer service`: starting a core, and the Gofer that commands connect to.
 
+mod access;
 pub(crate) mod start;
 
 use clap::Subcommand;
@@ -16,6 +17,10 @@ pub(crate) enum ServiceCommand {
 Example:
   gofer service start --listen 127.0.0.1:8080 --store /var/lib/gofer/gofer.redb
   gofer service start --external-events 127.0.0.1:8081 --run-command ./on-run.sh --quiet
+
+At the first start of a store, its first management token is kept in cores.toml, in
+the directory of the configuration file, for you alone. Your commands use it, and
+the core that was started last, unless the environment or the file sets another.
 
 SIGINT (Ctrl-C) and SIGTERM stop the extensions, then the core. Secrets are
 encrypted with the key in GOFER_ENCRYPTION_KEY, 64 hexadecimal digits, or else

@@ -52,6 +52,9 @@ impl Session {
             })?;
             builder = builder.ca_certificate(pem);
         }
+        if let Some(pem) = &settings.certificate {
+            builder = builder.ca_certificate(pem);
+        }
         Ok(Self { gofer: builder.build()?, settings, out })
     }
 

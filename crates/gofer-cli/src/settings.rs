@@ -1,5 +1,6 @@
 //! Where the address, the token and other settings come from: flags override the environment, which
-//! overrides the configuration file.
+//! overrides the configuration file. For what none of them says, there are the cores that this user
+//! has started.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -8,6 +9,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 
+use crate::cores::{self, StartedCore, StartedCores};
 use crate::failure::Failure;
 
 /// The default of `service start`, and so of everything that connects to it.
@@ -72,28 +74,39 @@ pub(crate) struct Settings {
     pub(crate) token: Option<String>,
     pub(crate) namespace: String,
     pub(crate) ca: Option<PathBuf>,
+    /// The certificate of a core that this user has started.
+    pub(crate) certificate: Option<String>,
     pub(crate) skip_tls_verify: bool,
 }
 
 impl Settings {
     pub(crate) fn resolve(connection: &Connection) -> Result<Self, Failure> {
-        let file = match connection.file() {
-            Ok(path) => ConfigFile::read(&path)?,
-            // Without a home directory there is no file.
-            Err(_) => ConfigFile::default(),
+        let (file, cores) = match connection.file() {
+            Ok(path) => (ConfigFile::read(&path)?, StartedCores::read(&cores::file(&path))?),
+            // Without a home directory there are no files.
+            Err(_) => Default::default(),
         };
-        let text = |flag: &Option<String>, file: Option<String>| {
-            given(flag.as_ref(), String::is_empty).cloned().or(file)
+        let text = |flag: &Option<String>| given(flag.as_ref(), String::is_empty).cloned();
+        let given_address = text(&connection.address);
+        let core = file.started_core(&cores, given_address.as_deref());
+        let address = match (given_address, core) {
+            (Some(given), _) => given,
+            (None, Some(core)) => core.address.clone(),
+            (None, None) => file.address.unwrap_or_else(|| ADDRESS.to_owned()),
+        };
+        let (token, ca, skip_tls_verify) = match core {
+            Some(core) => (Some(core.token.clone()), None, None),
+            None => (file.token, file.ca, file.skip_tls_verify),
         };
         Ok(Self {
-            address: text(&connection.address, file.address).unwrap_or_else(|| ADDRESS.to_owned()),
-            token: text(&connection.token, file.token),
-            namespace: text(&connection.namespace, file.namespace)
+            address,
+            token: text(&connection.token).or(token),
+            namespace: text(&connection.namespace)
+                .or(file.namespace)
                 .unwrap_or_else(|| NAMESPACE.to_owned()),
-            ca: given(connection.ca.as_ref(), |path| path.as_os_str().is_empty())
-                .cloned()
-                .or(file.ca),
-            skip_tls_verify: connection.skip_tls_verify || file.skip_tls_verify.unwrap_or(false),
+            ca: given(connection.ca.as_ref(), |path| path.as_os_str().is_empty()).cloned().or(ca),
+            certificate: core.map(|core| core.certificate.clone()),
+            skip_tls_verify: connection.skip_tls_verify || skip_tls_verify.unwrap_or(false),
         })
     }
 }
@@ -127,6 +140,20 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// The started core to use, if the file has no token for the address, which may be given.
+    fn started_core<'a>(
+        &self,
+        cores: &'a StartedCores,
+        address: Option<&str>,
+    ) -> Option<&'a StartedCore> {
+        let own = self.address.as_deref().unwrap_or(ADDRESS);
+        let is_own = address.is_none_or(|address| address == own);
+        if is_own && self.token.is_some() {
+            return None;
+        }
+        cores.last(address.or(self.address.as_deref()))
+    }
+
     /// The default if there is no such file.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let text = match fs::read_to_string(path) {

@@ -1,4 +1,4 @@
-//! `gofer token`. A token itself is shown only once, when it is created.
+//! `gofer token`. A token itself is shown only once, when it is created; later its digest names it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,9 +20,11 @@ pub(crate) enum TokenCommand {
     /// Create the first token of a new Gofer, a management token. Works only once.
     #[command(after_help = "\
 Example:
-  gofer token bootstrap --save --ca gofer.redb.crt
+  gofer token bootstrap --save --address gofer.example.com:443
 
-Without --save, the token is only printed.")]
+Without --save, the token is only printed. An embedded core accepts this only if it
+was started with --allow-bootstrap; without that, `gofer service start` keeps the
+first token for the user who starts it.")]
     Bootstrap {
         /// Save it in the configuration file, with the address and certificates.
         #[arg(long)]
@@ -47,16 +49,26 @@ The token is shown only this once.")]
         of: String,
     },
     /// Show information about a token.
-    #[command(after_help = "Example:\n  gofer token get < token.txt")]
+    #[command(after_help = "Example:\n  gofer token get 1f0e9d8c7b6a5948")]
     Get(TokenArg),
     /// Enable a disabled token again.
-    #[command(after_help = "Example:\n  gofer token enable < token.txt")]
+    #[command(after_help = "Example:\n  gofer token enable 1f0e9d8c7b6a5948")]
     Enable(TokenArg),
     /// Disable a token until it is enabled again.
-    #[command(after_help = "Example:\n  gofer token disable < token.txt")]
+    #[command(after_help = "\
+Example:
+  gofer token disable 1f0e9d8c7b6a5948
+  gofer token disable < token.txt
+
+A full Gofer requires the token itself.")]
     Disable(TokenArg),
     /// Delete a token.
-    #[command(after_help = "Example:\n  gofer token delete < token.txt")]
+    #[command(after_help = "\
+Example:
+  gofer token delete 1f0e9d8c7b6a5948
+  gofer token delete < token.txt
+
+A full Gofer requires the token itself.")]
     Delete(TokenArg),
 }
 
@@ -85,8 +97,9 @@ enum TokenKind {
 
 #[derive(Args)]
 pub(crate) struct TokenArg {
-    /// Token; read from standard input by default.
-    #[arg(value_name = "TOKEN")]
+    /// Token, or at least 8 digits of its digest, as in `gofer token list`; read from standard
+    /// input by default.
+    #[arg(value_name = "TOKEN|DIGEST")]
     which: Option<String>,
 }
 
@@ -144,8 +157,11 @@ impl TokenCommand {
 }
 
 fn not_found(status: tonic::Status) -> Failure {
-    Failure::from(status)
-        .hint_on(Code::NotFound, "Gofer stores only hashes of tokens: pass the whole token")
+    Failure::from(status).hint_on(
+        Code::NotFound,
+        "`gofer token list` shows the digests of an embedded core's tokens; a full \
+             Gofer requires the token itself",
+    )
 }
 
 async fn bootstrap(
@@ -217,8 +233,15 @@ async fn run_create(create: CreateToken, session: &Session) -> Result<(), Failur
     Ok(session.out.done(&answer.token, &json)?)
 }
 
+/// The metadata in which an embedded core shows the first digits of a token's digest.
+const DIGEST: &str = "gofer-sdk.sha256";
+
+fn digest(token: &proto::Token) -> Option<&String> {
+    token.metadata.get(DIGEST)
+}
+
 fn notes(token: &proto::Token) -> BTreeMap<&String, &String> {
-    token.metadata.iter().collect()
+    token.metadata.iter().filter(|(key, _)| *key != DIGEST).collect()
 }
 
 fn state(token: &proto::Token) -> Cell {
@@ -239,6 +262,7 @@ fn notes_line(token: &proto::Token) -> String {
 
 fn lines(token: &proto::Token) -> Vec<(&'static str, Cell)> {
     vec![
+        ("digest", digest(token).cloned().unwrap_or_default().into()),
         ("kind", word(token.kind().as_str_name()).into()),
         ("namespaces", token.namespaces.join(", ").into()),
         ("state", state(token)),
@@ -250,7 +274,7 @@ fn lines(token: &proto::Token) -> Vec<(&'static str, Cell)> {
 
 impl Row for proto::Token {
     const HEADER: &'static [&'static str] =
-        &["KIND", "NAMESPACES", "STATE", "CREATED", "EXPIRES", "NOTES"];
+        &["DIGEST", "KIND", "NAMESPACES", "STATE", "CREATED", "EXPIRES", "NOTES"];
 
     fn cells(&self) -> Vec<Cell> {
         lines(self).into_iter().map(|(_, cell)| cell).collect()
@@ -258,6 +282,7 @@ impl Row for proto::Token {
 
     fn json(&self) -> Value {
         json!({
+            "digest": digest(self),
             "kind": word(self.kind().as_str_name()),
             "namespaces": self.namespaces,
             "enabled": !self.disabled,

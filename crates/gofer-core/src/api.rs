@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
+use super::allowed::Allowed;
 use super::authorize::{Authenticated, Caller, TokenTable};
 use super::conversations::ResponseStream;
 use super::extensions::Extensions;
@@ -41,11 +42,17 @@ pub(super) struct Api {
     store: Arc<Store>,
     extensions: Arc<Extensions>,
     tokens: TokenTable,
+    allowed: Allowed,
 }
 
 impl Api {
-    pub(super) fn new(store: Arc<Store>, extensions: Arc<Extensions>, tokens: TokenTable) -> Self {
-        Self { store, extensions, tokens }
+    pub(super) fn new(
+        store: Arc<Store>,
+        extensions: Arc<Extensions>,
+        tokens: TokenTable,
+        allowed: Allowed,
+    ) -> Self {
+        Self { store, extensions, tokens, allowed }
     }
 
     /// The caller of a request whose message has arrived.
@@ -56,7 +63,7 @@ impl Api {
 
 /// Completes a change even if its caller disconnects, which drops the future of the call at any
 /// point.
-async fn complete<T: Send + 'static>(
+pub(super) async fn complete<T: Send + 'static>(
     change: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::spawn(change).await {

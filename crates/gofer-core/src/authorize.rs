@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::grants::Grant;
 use super::store::{ExtensionKey, KeyHolder, Store, StoredToken, or_default, unknown_token};
-use gofer_net::auth::{Authorize, Decision, OPEN, bearer, sha256};
+use gofer_net::auth::{self, Authorize, Class, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
 use gofer_proto::token::Kind;
@@ -105,16 +105,23 @@ impl Authorize for TokenTable {
         headers: &HeaderMap,
         extensions: &mut http::Extensions,
     ) -> Result<Decision, Status> {
+        let token = bearer(headers).map(|token| Authenticated(sha256(token)));
+        let caller = token.map(|by| self.caller(by));
+        if let (Some(by), Some(Ok(caller))) = (token, &caller) {
+            extensions.insert(by);
+            let class = match caller {
+                Caller::Manager => Class::Manager,
+                Caller::Extension(_) => Class::Extension,
+                Caller::Client(_) => Class::Other,
+            };
+            return Ok(Decision::Granted(auth::Caller { digest: by.0, class }));
+        }
         if path.starts_with(OPEN) || WITHOUT_TOKEN.contains(&path) {
             return Ok(Decision::Open);
         }
-        let token = bearer(headers).ok_or_else(|| {
+        Err(caller.and_then(Result::err).unwrap_or_else(|| {
             Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
-        })?;
-        let by = Authenticated(sha256(token));
-        self.caller(by)?;
-        extensions.insert(by);
-        Ok(Decision::Granted)
+        }))
     }
 }
 

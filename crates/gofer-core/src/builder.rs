@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::allowed::Allowed;
 use super::command::RunCommand;
 use super::core::Core;
 use super::handler::RunHandler;
@@ -46,6 +47,7 @@ pub struct CoreBuilder {
     pub(super) external: external::Options,
     /// Where the container engine is, if that was set.
     pub(super) container_engine: Option<String>,
+    pub(super) allowed: Allowed,
 }
 
 /// Leaves out keys.
@@ -76,6 +78,7 @@ impl CoreBuilder {
             run_grace: RUN_GRACE,
             external: external::Options::default(),
             container_engine: None,
+            allowed: Allowed::default(),
         }
     }
 
@@ -104,13 +107,61 @@ impl CoreBuilder {
     /// Sets the certificate chain and its key, both as PEM, for the address that the core listens
     /// on.
     ///
-    /// By default, the core makes a self-signed one for `localhost`, the loopback addresses and the
-    /// address that it listens on. If there is a store, the certificate is kept beside it for
-    /// callers to trust, in a file of the same name with `.crt` appended, and its key in one with
-    /// `.crt.key` appended that only its owner can read. It is valid for ten years, and replaced
-    /// before it expires or if the core's address changes.
+    /// By default, the core makes one for `localhost`, the loopback addresses and the address that
+    /// it listens on. If there is a store, what callers trust is kept beside it, in a file of the
+    /// same name with `.crt` appended, and its key in one with `.crt.key` appended that only its
+    /// owner can read. It stays the same for as long as that key does: it is a root that signs what
+    /// the core serves, which is issued anew at each start, for the address of that start, with the
+    /// same key. Neither expires.
+    ///
+    /// A certificate of an earlier version, which has no root, is served until its end or until the
+    /// address changes. Then clients that use this workspace, or rustls, accept what follows; others
+    /// have to trust the new file.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Accepts `BootstrapToken` on the address that the core [listens](Self::listen) on: it makes
+    /// the first management token of the store, once, for anyone who calls it.
+    ///
+    /// Without it nobody becomes a manager by reaching the core, as [`Core::token`] and
+    /// [`Core::make_first_token`] give the embedder what it needs. It is never accepted on other
+    /// addresses, such as the one for containers.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// use gofer_core::Core;
+    ///
+    /// let core = Core::builder().listen(([127, 0, 0, 1], 0)).allow_bootstrap().start().await?;
+    /// assert!(core.awaits_first_token());
+    /// # core.stop().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn allow_bootstrap(mut self) -> Self {
+        self.allowed.bootstrap = true;
+        self
+    }
+
+    /// Lets callers of the API with a management token install programs of this machine, as images
+    /// `exec:<path>`. They run as the core's user, so this gives whoever has such a token all
+    /// that this user may do.
+    ///
+    /// Without it, only [`Core::install_program`] installs programs. Those that are in the store
+    /// already are started either way.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// use gofer_core::Core;
+    ///
+    /// let core = Core::builder().listen(([127, 0, 0, 1], 0)).allow_programs().start().await?;
+    /// # core.stop().await;
+    /// # Ok(()) }
+    /// ```
+    pub fn allow_programs(mut self) -> Self {
+        self.allowed.programs = true;
         self
     }
 
@@ -222,6 +273,9 @@ impl CoreBuilder {
     }
 
     /// Starts the core.
+    ///
+    /// If the future is dropped, the core does not start, and ends what it has begun, in the
+    /// background: its addresses and the store's file are in use for a moment longer.
     ///
     /// # Errors
     ///

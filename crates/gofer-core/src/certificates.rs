@@ -1,7 +1,5 @@
 //! Self-signed certificates: one for the core's API, and one for each launch of an extension.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tonic::Status;
 
@@ -18,13 +16,6 @@ pub(super) const SERVER_NAME: &str = "localhost";
 /// The names by which a machine reaches itself.
 pub(super) const LOOPBACK_NAMES: [&str; 3] = [SERVER_NAME, "127.0.0.1", "::1"];
 
-/// Ten years: clients trust a self-signed certificate by copying it, and have to copy the next one
-/// too.
-const VALID: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-/// Allows for clocks of machines that differ.
-const VALID_SINCE: Duration = Duration::from_secs(24 * 60 * 60);
-
 impl Identity {
     pub(super) fn new() -> Result<Self, Status> {
         Self::for_names(&LOOPBACK_NAMES.map(str::to_owned))
@@ -38,22 +29,30 @@ impl Identity {
 
     fn make(names: &[String]) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let epoch = date_time_ymd(1970, 1, 1);
-        params.not_before = epoch + now.saturating_sub(VALID_SINCE);
-        params.not_after = epoch + now + VALID;
-        let certificate = params.self_signed(&key)?;
+        let certificate = always(CertificateParams::new(names)?).self_signed(&key)?;
         Ok(Self { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 
+/// Valid at any time. Who trusts a certificate of ours trusts its key, which does not age: an end
+/// of its validity would only cut clients off, and so would a clock that is wrong or is set.
+pub(super) fn always(mut params: CertificateParams) -> CertificateParams {
+    params.not_before = date_time_ymd(1970, 1, 1);
+    // "No well-defined expiration date" (RFC 5280).
+    params.not_after = date_time_ymd(9999, 12, 31);
+    params
+}
+
 /// A new key or token: 32 random bytes in hexadecimal.
 pub(super) fn random_key() -> Result<String, Status> {
+    random_bytes::<32>().map(hex::encode)
+}
+
+pub(super) fn random_bytes<const N: usize>() -> Result<[u8; N], Status> {
     use ring::rand::{SecureRandom, SystemRandom};
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Status::internal("the system provides no random numbers"))?;
-    Ok(hex::encode(bytes))
+    Ok(bytes)
 }

@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::uri::Authority;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::Status;
 
-use super::api::Api;
+use super::allowed::Allowed;
+use super::api::{Api, complete};
 use super::authorize::TokenTable;
 use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, random_key};
@@ -27,11 +31,12 @@ use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::router::Router;
-use super::serving::{Service, Serving, Tls};
-use super::store::{KeyGuard, NewKey, Store};
+use super::serving::{Served, Serving, Tls};
+use super::store::{KeyGuard, NewKey, Options, Store, check_name};
 use gofer_net::memory::Network;
+use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
-use gofer_net::{BoxFuture, Clock, Dial, MAX_RESPONSE_BYTES, Transport};
+use gofer_net::{BoxFuture, Clock, Dial, Limits, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
@@ -55,12 +60,16 @@ pub(super) struct Inner {
     pub(super) store: Arc<Store>,
     pub(super) extensions: Arc<Extensions>,
     external: Option<External>,
-    serving: Arc<Serving>,
+    pub(super) serving: Arc<Serving>,
     certificate: String,
     token: String,
     /// Valid in this process only, so it is not stored.
     _token_guard: KeyGuard,
     pub(super) client: Gofer,
+    /// Whether a task stops the core, and whether it has.
+    stopping: AtomicBool,
+    stopped: watch::Sender<bool>,
+    allowed: Allowed,
     /// The time that `elapse` has reached.
     now: Mutex<Instant>,
 }
@@ -70,6 +79,8 @@ impl Core {
     /// without paused time.
     ///
     /// Its records use tokio's clock, so that paused time applies to them too.
+    ///
+    /// If the future is dropped, the core does not start.
     ///
     /// # Errors
     ///
@@ -83,6 +94,8 @@ impl Core {
     ///
     /// Do not use it with paused time, which would jump past every deadline while a process is
     /// starting.
+    ///
+    /// If the future is dropped, the same happens as with [`CoreBuilder::start`].
     ///
     /// # Errors
     ///
@@ -126,6 +139,7 @@ impl Core {
             run_grace,
             external,
             container_engine,
+            allowed,
         } = builder;
         let listener = match listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
@@ -154,7 +168,7 @@ impl Core {
         };
         let tls = Tls {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
-            tcp: server_config(&public.certificate, &public.key).map_err(unusable)?,
+            tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
         let serving = Serving::new(network.clone(), address, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
@@ -192,10 +206,13 @@ impl Core {
                 extensions,
                 external,
                 serving,
-                certificate: public.certificate,
+                certificate: public.trusted,
                 token,
                 _token_guard: token_guard,
                 client,
+                stopping: AtomicBool::new(false),
+                stopped: watch::Sender::new(false),
+                allowed,
                 now: Mutex::new(Instant::now()),
             }),
         };
@@ -213,16 +230,22 @@ impl Core {
     async fn serve(&self, listener: Option<TcpListener>) -> Result<()> {
         let inner = &self.inner;
         let tokens = TokenTable::new(Arc::clone(&inner.store));
-        let api = Api::new(Arc::clone(&inner.store), Arc::clone(&inner.extensions), tokens.clone());
-        let service = Service {
-            authorize: Arc::new(tokens),
-            handler: Arc::new(Router::new(api, Arc::clone(&inner.store))),
+        let router = |allowed| {
+            let (store, extensions) = (Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+            let api = Api::new(Arc::clone(&store), extensions, tokens.clone(), allowed);
+            Arc::new(Router::new(api, store))
         };
+        let authorize = Arc::new(tokens.clone());
+        let configured = Service::new(authorize, router(inner.allowed), Limits::default());
+        let elsewhere = configured.with_handler(router(inner.allowed.elsewhere()));
+        let service = Served { configured, elsewhere };
         Ok(inner.serving.open(service, listener).await?)
     }
 
     /// Installs an extension that runs in this process: starts it, and calls Init with the
     /// configuration, then Info.
+    ///
+    /// If the future is dropped, the installation is completed or has not begun.
     ///
     /// # Errors
     ///
@@ -258,7 +281,10 @@ impl Core {
     }
 
     /// Installs a program as an extension, in its own process. The core must
-    /// [listen](CoreBuilder::listen).
+    /// [listen](CoreBuilder::listen). Callers of the API may do so only if the core [allows
+    /// it](CoreBuilder::allow_programs).
+    ///
+    /// If the future is dropped, the installation is completed or has not begun.
     ///
     /// # Errors
     ///
@@ -290,12 +316,14 @@ impl Core {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_any(name, format!("{PROGRAM}{program}"), pairs(config), options).await
+        self.install_own(name, format!("{PROGRAM}{program}"), pairs(config), options).await
     }
 
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
     /// Podman. An image that is missing is pulled, without credentials. The core must
     /// [listen](CoreBuilder::listen).
+    ///
+    /// If the future is dropped, the installation is completed or has not begun.
     ///
     /// ```no_run
     /// # async fn example() -> gofer_sdk::Result<()> {
@@ -353,6 +381,39 @@ impl Core {
         installed.status().map(|_| installed)
     }
 
+    /// Installs an image that callers of the API may not be allowed to install.
+    fn install_own(
+        &self,
+        name: &str,
+        image: String,
+        variables: HashMap<String, String>,
+        InstallOptions(options): InstallOptions,
+    ) -> BoxFuture<'_, Result<Installed>> {
+        let name = name.to_owned();
+        let request = proto::InstallExtensionRequest {
+            name: name.clone(),
+            image,
+            variables,
+            ..Default::default()
+        };
+        Box::pin(async move {
+            check_name("extension's name", &name).map_err(|status| error(&status))?;
+            let options = Options::new(options).map_err(|status| error(&status))?;
+            let Inner { extensions, store, .. } = &*self.inner;
+            let extensions = Arc::clone(extensions);
+            let install = complete(async move { extensions.install(request, options).await });
+            let outcome = match tokio::time::timeout(PULL_TIMEOUT, install).await {
+                Ok(Ok(())) => store.durable().await,
+                Ok(refused) => refused,
+                Err(_) => {
+                    Err(Status::deadline_exceeded("the extension did not become ready in time"))
+                }
+            };
+            outcome.map_err(|status| error(&status))?;
+            Ok(Installed::new(self.clone(), name))
+        })
+    }
+
     fn install_any(
         &self,
         name: &str,
@@ -378,6 +439,9 @@ impl Core {
 
     /// Runs an extension's installer, sends it these answers in order, and closes the stream after
     /// the last.
+    ///
+    /// If the future is dropped, the conversation ends, and the extension that was launched for it
+    /// is stopped.
     ///
     /// # Errors
     ///
@@ -418,16 +482,19 @@ impl Core {
     /// Lets time pass and completes everything that falls due. Meant for paused time
     /// (`start_paused = true`), in which it takes only as long as that work; otherwise it takes the
     /// given time. Repeated calls do not drift.
+    ///
+    /// If the future is dropped, the next call begins with the time that has been reached.
     pub async fn elapse(&self, time: Duration) {
-        let until = {
-            let mut now = self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
-            // Time may have passed outside of this function, and a subscription made since counts
-            // from when it was made.
-            let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
-            *now = (*now).max(from) + time;
-            *now
-        };
+        let reached = || self.inner.now.lock().unwrap_or_else(PoisonError::into_inner);
+        // Time may have passed outside of this function, and a subscription made since counts from
+        // when it was made.
+        let from = (Instant::now() - SETTLE).max(self.inner.extensions.last_subscribed());
+        let until = from.max(*reached()) + time;
         tokio::time::sleep_until(until).await;
+        {
+            let mut now = reached();
+            *now = until.max(*now);
+        }
         // Paused time advances only when there is nothing left to do, so everything that fell due
         // just now is done after this.
         tokio::time::sleep(SETTLE).await;
@@ -463,26 +530,73 @@ impl Core {
         self.inner.external.as_ref().map(External::address)
     }
 
-    /// Returns the certificate of the API as PEM, for your own clients. Unless [`CoreBuilder::tls`]
+    /// Returns the certificate of the API as PEM, for your own clients to trust. Unless [`CoreBuilder::tls`]
     /// set it, it is for `localhost`, the loopback addresses and the address that the core listens
     /// on.
     pub fn certificate(&self) -> &str {
         &self.inner.certificate
     }
 
-    /// Whether the first token has yet to be made with `BootstrapToken`, which anyone who can reach
-    /// the core can do once.
+    /// Whether `BootstrapToken` makes the first management token, once, for anyone who reaches the
+    /// core: it [may](CoreBuilder::allow_bootstrap), and there has been none yet.
     pub fn awaits_first_token(&self) -> bool {
-        self.inner.store.awaits_first_token()
+        self.inner.allowed.bootstrap && self.inner.store.awaits_first_token()
+    }
+
+    /// Makes the first management token of the store, and returns whether it did: it does so once
+    /// in the life of a store. For a service whose operator has no token yet.
+    ///
+    /// The token is valid from when `keep` has kept it, so it is not lost if the process is killed
+    /// in between.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// use gofer_core::Core;
+    ///
+    /// let core = Core::on_loopback().await?;
+    /// let mut kept = None;
+    /// let keep = |token: &str| -> gofer_sdk::Result<()> {
+    ///     kept = Some(token.to_owned());
+    ///     Ok(())
+    /// };
+    /// assert!(core.make_first_token(keep).await?);
+    /// assert!(!core.make_first_token(|_| Ok::<_, gofer_sdk::Error>(())).await?);
+    /// # assert!(kept.is_some());
+    /// # core.stop().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of `keep`, or if the store cannot be written.
+    pub async fn make_first_token<E: From<Error>>(
+        &self,
+        keep: impl FnOnce(&str) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let store = &self.inner.store;
+        if !store.awaits_first_token() {
+            return Ok(false);
+        }
+        let failed = |status: Status| E::from(error(&status));
+        let first = store.new_first_token().map_err(failed)?;
+        keep(first.token())?;
+        store.add_first_token(&first).map_err(failed)?;
+        store.durable().await.map_err(failed)?;
+        Ok(true)
     }
 
     /// Simulates an outage: closes all connections to the API and refuses new ones. Extensions keep
     /// running, external events are accepted, and no state is lost.
+    ///
+    /// If the future is dropped, the connections are closed nevertheless, a second later at most.
     pub async fn close_api(&self) {
         self.inner.serving.close().await;
     }
 
     /// Ends the outage that [`close_api`](Self::close_api) began, at the same address.
+    ///
+    /// If the future is dropped, the outage either has ended or goes on.
     ///
     /// # Errors
     ///
@@ -493,8 +607,30 @@ impl Core {
 
     /// Stops the core: external events first, then all extensions, then the runs that are being
     /// executed, within their [grace period](CoreBuilder::run_grace), then the API. Closes the
-    /// store last, so that another core can open it.
+    /// store last, so that another core can open it. Further calls wait for the same end.
+    ///
+    /// If the future is dropped, the core stops nevertheless.
     pub async fn stop(&self) {
+        self.begin_stop().await;
+    }
+
+    /// Stops in a task of its own, unless there is one; returns a future that waits for its end.
+    fn begin_stop(&self) -> BoxFuture<'static, ()> {
+        let mut stopped = self.inner.stopped.subscribe();
+        if !self.inner.stopping.swap(true, Ordering::SeqCst) {
+            let core = self.clone();
+            tokio::spawn(async move {
+                let _announced = Announced(&core.inner.stopped);
+                core.stop_all().await;
+            });
+        }
+        Box::pin(async move {
+            // Fails only if the core is gone.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        })
+    }
+
+    async fn stop_all(&self) {
         if let Some(external) = &self.inner.external {
             external.close().await;
         }
@@ -514,8 +650,23 @@ impl Core {
             .max_decoding_message_size(MAX_RESPONSE_BYTES)
     }
 
+    /// Where its API is reached inside this process.
+    #[cfg(test)]
+    pub(super) fn network(&self) -> Network {
+        self.inner.serving.network()
+    }
+
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.inner.store
+    }
+}
+
+/// Announces the end of a stop when it is dropped, also after a panic.
+struct Announced<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

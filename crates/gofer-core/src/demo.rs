@@ -140,6 +140,9 @@ fn usage(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
 /// a summary. Parameters and configuration can be set on the command line (`-- --every 2s`; `--
 /// --help` lists them).
 ///
+/// If the future is dropped, the same happens as with [`run`](gofer_sdk::run), or the demo's
+/// extension is killed.
+///
 /// ```no_run
 /// use gofer_core::{Demo, run_or_demo};
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));

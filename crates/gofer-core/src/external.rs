@@ -170,7 +170,7 @@ fn http(limits: &ExternalEventLimits) -> http1::Builder {
 async fn accept(mut listener: Listener, shared: Arc<Shared>) {
     let mut connections = Connections::new(shared.limits.connections());
     connections
-        .accept(&mut listener, shared.stopping.cancelled(), |stream| {
+        .accept(&mut listener, shared.stopping.cancelled(), |stream, _| {
             let state = ConnectionState::new(shared.epoch);
             (Arc::clone(&state), connection::serve(stream, Arc::clone(&shared), state))
         })

@@ -10,7 +10,7 @@ use std::io::{
     ErrorKind::{AlreadyExists, InvalidInput, NotFound, PermissionDenied, Unsupported},
     Write as _,
 };
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// As many as Linux follows.
@@ -62,6 +62,16 @@ impl NewFile {
     /// The temporary name.
     pub fn path(&self) -> &Path {
         &self.temporary
+    }
+
+    /// Creates the temporary file, empty and for its owner alone, for a caller that opens it by
+    /// its path.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be created.
+    pub fn begin_private(&self) -> io::Result<()> {
+        self.write(&[], 0o600)
     }
 
     fn write(&self, content: &[u8], mode: u32) -> io::Result<()> {
@@ -118,6 +128,15 @@ impl Drop for NewFile {
         // Fails if it has been renamed already, as it usually has.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+/// Whether users other than the owner can read a file.
+///
+/// # Errors
+///
+/// If there is no such file, or it cannot be looked at.
+pub fn is_public(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o044 != 0)
 }
 
 /// The path of a file beside another one, whose name has a suffix more.

@@ -60,7 +60,7 @@ fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Sta
     let trust = Trust { extra, only_extra: true, skip_verification: false };
     let name = ServerName::try_from(SERVER_NAME)
         .map_err(|_| Status::internal("the server name is not valid"))?;
-    Ok(Channel::new(Connector::new(dial, name, trust), clock))
+    Ok(Channel::new(Connector::new(dial, name, trust), clock, BACKOFF))
 }
 
 impl ExtensionHandle {

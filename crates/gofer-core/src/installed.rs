@@ -1,7 +1,9 @@
 //! An extension that is installed in a core, as tests and embedders use it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::api::complete;
 use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
 use super::grants::InstallOptions;
@@ -68,6 +70,9 @@ impl Installed {
 
     /// Subscribes a pipeline under a label. The pipeline is created if it does not exist.
     ///
+    /// If the future is dropped, the pipeline may have been created, and the subscription is
+    /// completed or has not begun.
+    ///
     /// # Errors
     ///
     /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) with the extension's message if
@@ -107,6 +112,8 @@ impl Installed {
 
     /// Ends a subscription; returns once it has ended.
     ///
+    /// If the future is dropped, the end is completed or has not begun.
+    ///
     /// # Errors
     ///
     /// [`NotFound`](gofer_sdk::ErrorKind::NotFound) if there is none.
@@ -125,6 +132,8 @@ impl Installed {
 
     /// Asks the extension for its documentation and subscriptions.
     ///
+    /// If the future is dropped, nothing has changed.
+    ///
     /// # Errors
     ///
     /// If it does not answer.
@@ -142,6 +151,10 @@ impl Installed {
 
     /// Sends the extension an external event: a raw HTTP/1.1 request.
     ///
+    /// If the future is dropped, so is that of
+    /// [`Extension::external_event`](gofer_sdk::Extension::external_event), unless it has not begun
+    /// or has completed.
+    ///
     /// # Errors
     ///
     /// If the extension refuses it or fails.
@@ -152,6 +165,8 @@ impl Installed {
 
     /// Holds a configurator conversation with the extension: gives the answers in order and ends
     /// the conversation after the last.
+    ///
+    /// If the future is dropped, the conversation ends.
     ///
     /// # Errors
     ///
@@ -182,15 +197,20 @@ impl Installed {
     /// Stops the extension, launches it anew and restores its subscriptions, as when Gofer
     /// restarts.
     ///
+    /// If the future is dropped, the restart is completed or has not begun.
+    ///
     /// # Errors
     ///
     /// If it does not become ready again.
     pub async fn restart(&self) -> Result<()> {
-        let outcome = self.core.inner.extensions.restart(&self.name).await;
+        let (extensions, name) = (Arc::clone(&self.core.inner.extensions), self.name.clone());
+        let outcome = complete(async move { extensions.restart(&name).await }).await;
         outcome.map_err(|status| error(&status))
     }
 
     /// Stops the extension and removes it and its subscriptions.
+    ///
+    /// If the future is dropped, the removal is completed or has not begun.
     ///
     /// # Errors
     ///
@@ -212,6 +232,8 @@ impl Installed {
     }
 
     /// Waits until its status fulfils the condition, and returns that status.
+    ///
+    /// If the future is dropped, nothing has changed.
     pub async fn wait_for(
         &self,
         mut condition: impl FnMut(&ExtensionStatus) -> bool,
@@ -233,6 +255,8 @@ impl Installed {
     /// Updates the configuration: sets the given keys and leaves all others as they are. The
     /// extension is replaced by a new instance with the same subscriptions. The old one takes calls
     /// until the new one is ready, and stays if the new one does not become ready.
+    ///
+    /// If the future is dropped, the update is completed or has not begun.
     ///
     /// # Errors
     ///

@@ -81,9 +81,10 @@
 //! # Containers
 //!
 //! An extension's image is the name of a container image, which is pulled if it is missing, or
-//! `exec:<path>` for a program on this machine. The container engine must be on the same machine as
-//! the core, and the core must not run in a container; [`CoreBuilder::container_engine`] sets the
-//! engine's address.
+//! `exec:<path>` for a program on this machine, which callers of the API may install only if the
+//! core [allows it](CoreBuilder::allow_programs). The container engine must be on the same machine
+//! as the core, and the core must not run in a container; [`CoreBuilder::container_engine`] sets
+//! the engine's address.
 //!
 //! - Port 8082 of the container is mapped to a free port of loopback.
 //! - A core on loopback also listens, with the same port if it is free, on an address that
@@ -115,6 +116,7 @@ pub mod guide {
     pub mod access {}
 }
 
+mod allowed;
 mod api;
 mod authorize;
 mod builder;

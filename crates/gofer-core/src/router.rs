@@ -60,3 +60,6 @@ impl tower_service::Service<Request<Incoming>> for Router {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,11 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use gofer_net::Limits;
 use gofer_net::Listener;
-use gofer_net::auth::Authorize;
 use gofer_net::memory::Network;
-use gofer_net::server::{Handler, serve};
+use gofer_net::server::{Service, serve};
 
 /// The certificates that are used.
 pub(super) struct Tls {
@@ -45,18 +43,32 @@ struct Listeners {
     current: Option<Open>,
 }
 
-/// Handles calls, and decides which are allowed.
+/// What is served on which listeners.
 #[derive(Clone)]
-pub(super) struct Service {
-    pub(super) authorize: Arc<dyn Authorize>,
-    pub(super) handler: Arc<dyn Handler>,
+pub(super) struct Served {
+    /// On the configured address.
+    pub(super) configured: Service,
+    /// On the pipe, and on the additional addresses.
+    pub(super) elsewhere: Service,
 }
 
 /// The API, while it is open.
 struct Open {
-    service: Service,
+    served: Served,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// Closes the API. If this is dropped, it is closed all the same, and the next call waits for that.
+async fn end(current: &mut Option<Open>) {
+    let Some(open) = current else { return };
+    open.stop.cancel();
+    while let Some(task) = open.tasks.last_mut() {
+        // A task that panicked has nothing left to end.
+        let _ = task.await;
+        open.tasks.pop();
+    }
+    *current = None;
 }
 
 impl Drop for Open {
@@ -68,6 +80,11 @@ impl Drop for Open {
 impl Serving {
     pub(super) fn new(network: Network, address: Option<SocketAddr>, tls: Tls) -> Arc<Self> {
         Arc::new(Self { network, address, tls, listeners: Mutex::default() })
+    }
+
+    #[cfg(test)]
+    pub(super) fn network(&self) -> Network {
+        self.network.clone()
     }
 
     /// The configured address.
@@ -82,18 +99,19 @@ impl Serving {
     /// If it cannot listen on the address.
     pub(super) async fn open(
         &self,
-        service: Service,
+        served: Served,
         listener: Option<TcpListener>,
     ) -> io::Result<()> {
         let mut locked = self.listeners.lock().await;
-        let mut listeners = vec![Listener::Memory(self.network.listen())];
-        match (listener, self.address) {
-            (Some(listener), _) => listeners.push(Listener::Tcp(listener)),
-            (None, Some(address)) => {
-                listeners.push(Listener::Tcp(TcpListener::bind(address).await?));
-            }
-            (None, None) => {}
+        if locked.current.as_ref().is_some_and(|open| open.stop.is_cancelled()) {
+            end(&mut locked.current).await;
         }
+        let configured = match (listener, self.address) {
+            (Some(listener), _) => Some(listener),
+            (None, Some(address)) => Some(TcpListener::bind(address).await?),
+            (None, None) => None,
+        };
+        let mut listeners = vec![Listener::Memory(self.network.listen())];
         for address in &locked.additional {
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(Listener::Tcp(listener)),
@@ -102,9 +120,13 @@ impl Serving {
                 Err(error) => tracing::warn!(%address, %error, "containers cannot reach the core"),
             }
         }
-        let mut open = Open { service, stop: CancellationToken::new(), tasks: Vec::new() };
+        let mut open = Open { served, stop: CancellationToken::new(), tasks: Vec::new() };
+        let Served { configured: service, elsewhere } = open.served.clone();
+        if let Some(listener) = configured {
+            self.accept(&mut open, Listener::Tcp(listener), service);
+        }
         for listener in listeners {
-            self.accept(&mut open, listener);
+            self.accept(&mut open, listener, elsewhere.clone());
         }
         locked.current = Some(open);
         Ok(())
@@ -112,14 +134,7 @@ impl Serving {
 
     /// Breaks all connections and refuses new ones, until it is opened again.
     pub(super) async fn close(&self) {
-        let current = self.listeners.lock().await.current.take();
-        if let Some(mut open) = current {
-            open.stop.cancel();
-            for task in &mut open.tasks {
-                // A task that panicked has nothing left to end.
-                let _ = task.await;
-            }
-        }
+        end(&mut self.listeners.lock().await.current).await;
     }
 
     /// Also serves on this address of this machine from now on, and returns it with its port: that
@@ -148,20 +163,22 @@ impl Serving {
         listeners.additional.push(address);
         // While the API is closed, the address is only recorded.
         if let Some(open) = &mut listeners.current {
-            self.accept(open, Listener::Tcp(listener));
+            let service = open.served.elsewhere.clone();
+            self.accept(open, Listener::Tcp(listener), service);
         }
         Ok(address)
     }
 
-    fn accept(&self, open: &mut Open, listener: Listener) {
+    fn accept(&self, open: &mut Open, listener: Listener, service: Service) {
         let stopped = open.stop.clone().cancelled_owned();
         let tls = match &listener {
             Listener::Memory(_) => &self.tls.in_memory,
             Listener::Tcp(_) => &self.tls.tcp,
         };
-        let Service { authorize, handler } = open.service.clone();
-        let serving =
-            serve(listener, Arc::clone(tls), authorize, handler, Limits::default(), stopped);
+        let serving = serve(listener, Arc::clone(tls), service, stopped);
         open.tasks.push(tokio::spawn(serving));
     }
 }
+
+#[cfg(all(test, feature = "containers", target_os = "linux"))]
+mod tests;

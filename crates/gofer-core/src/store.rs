@@ -140,11 +140,8 @@ impl Store {
     /// is.
     #[cfg(feature = "store")]
     pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
-        let seal = Arc::new(if let Some(key) = key {
-            Seal::new(&key)?
-        } else {
-            Seal::from_file(&files::with_suffix(path, ".key"))?
-        });
+        let seal =
+            Arc::new(if let Some(key) = key { Seal::new(&key)? } else { Seal::beside(path)? });
         let mut tables = Tables::new(Some(Arc::clone(&seal)));
         let progress = tables.events.announcements();
         let disk = Disk::open(path, progress, &seal, |record| {
@@ -160,6 +157,9 @@ impl Store {
             })
         })?;
         tables.events.restored();
+        if let Some(warning) = exposed(path) {
+            tracing::warn!("{warning}");
+        }
         Ok(Self::with(clock, tables, Some(disk)))
     }
 
@@ -338,6 +338,19 @@ impl Tables {
         let pipelines = &mut self.namespace_mut(namespace)?.pipelines;
         pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))
     }
+}
+
+/// A warning if others can read a store or its key. The files are left as they are, since a group
+/// may be meant to make backups.
+#[cfg(feature = "store")]
+fn exposed(store: &Path) -> Option<String> {
+    let key = files::with_suffix(store, ".key");
+    let exposed = [store, &key].into_iter().filter(|it| files::is_public(it).unwrap_or(false));
+    let exposed: Vec<_> = exposed.map(|it| format!("`{}`", it.display())).collect();
+    (!exposed.is_empty()).then(|| {
+        let exposed = exposed.join(" and ");
+        format!("other users can read {exposed}; `chmod 600` makes that private to its owner")
+    })
 }
 
 fn no_namespace(id: &str) -> Status {

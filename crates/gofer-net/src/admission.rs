@@ -2,6 +2,9 @@
 //!
 //! One mechanism for every listener. What differs is which connections may be closed in favor of a
 //! new one, and in which order: the state of each connection says so, see [`Evictable`].
+//!
+//! A listener may have extra places for when all others are taken by connections that must stay
+//! open. What is required of a connection in one is up to the listener.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,12 +17,14 @@ use tokio::time::Instant;
 
 use crate::BoxStream;
 use crate::Listener;
+use crate::throttle::Throttle;
 
 /// Wait this long before accepting again when the process is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Peers can cause warnings at will, so each kind is logged at most this often.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// How many connections are chosen to be closed, if those that were chosen before must stay open
+/// after all: more than one only if their peers make calls at that very moment.
+const CLAIMS: usize = 4;
 
 /// The state of a connection, by which it is chosen to be closed in favor of a new one.
 pub trait Evictable: Send + Sync + 'static {
@@ -34,25 +39,43 @@ pub trait Evictable: Send + Sync + 'static {
 
     /// `None` if the connection must stay open. Of equals, the oldest is closed first.
     fn rank(&self) -> Option<Self::Rank>;
+
+    /// Claims the connection for being closed; false if it must stay open after all, because its
+    /// rank has changed meanwhile.
+    fn claim(&self) -> bool {
+        true
+    }
+}
+
+/// Where a connection was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Regular,
+    /// Beyond the limit.
+    Extra,
 }
 
 /// The open connections of a listener. Dropping it closes them.
 pub struct Connections<S> {
-    limit: usize,
-    tasks: JoinSet<()>,
-    /// Oldest first. May contain connections that have ended.
-    open: VecDeque<(AbortHandle, Arc<S>)>,
+    regular: Pool<S>,
+    extra: Pool<S>,
     accept_errors: Throttle,
+    aborted: Throttle,
     refused: Throttle,
 }
 
 impl<S: Evictable> Connections<S> {
     pub fn new(limit: usize) -> Self {
+        Self::with_extra(limit, 0)
+    }
+
+    /// With this number of extra places.
+    pub fn with_extra(limit: usize, extra: usize) -> Self {
         Self {
-            limit,
-            tasks: JoinSet::new(),
-            open: VecDeque::new(),
+            regular: Pool::new(limit),
+            extra: Pool::new(extra),
             accept_errors: Throttle::default(),
+            aborted: Throttle::default(),
             refused: Throttle::default(),
         }
     }
@@ -63,7 +86,7 @@ impl<S: Evictable> Connections<S> {
         &mut self,
         listener: &mut Listener,
         stop: impl Future<Output = ()>,
-        mut serve: impl FnMut(BoxStream) -> (Arc<S>, F),
+        mut serve: impl FnMut(BoxStream, Place) -> (Arc<S>, F),
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -71,12 +94,13 @@ impl<S: Evictable> Connections<S> {
         loop {
             let accepted = tokio::select! {
                 () = &mut stop => return,
-                Some(_ended) = self.tasks.join_next() => continue,
+                Some(_ended) = self.regular.tasks.join_next() => continue,
+                Some(_ended) = self.extra.tasks.join_next() => continue,
                 accepted = listener.accept() => accepted,
             };
             let pause = match accepted {
                 Ok(stream) => {
-                    self.admit(|| serve(stream));
+                    self.admit(|place| serve(stream, place));
                     Duration::ZERO
                 }
                 Err(error) => self.accept_failed(&error),
@@ -92,28 +116,77 @@ impl<S: Evictable> Connections<S> {
     }
 
     /// Waits for the connections to end, and closes those that have not by `deadline`.
-    pub async fn close(mut self, deadline: Instant) {
-        while let Ok(Some(_ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await
-        {
+    pub async fn close(self, deadline: Instant) {
+        let mut pools = [self.regular, self.extra];
+        for Pool { tasks, .. } in &mut pools {
+            while let Ok(Some(_ended)) = tokio::time::timeout_at(deadline, tasks.join_next()).await
+            {
+            }
         }
-        self.tasks.shutdown().await;
+        for Pool { tasks, .. } in &mut pools {
+            tasks.shutdown().await;
+        }
     }
 
     /// Serves a connection, closing another one if the limit is reached. If none can be closed, the
-    /// new one is.
-    fn admit<F>(&mut self, serve: impl FnOnce() -> (Arc<S>, F))
+    /// new one gets an extra place, or is refused.
+    fn admit<F>(&mut self, serve: impl FnOnce(Place) -> (Arc<S>, F))
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        // Connections that have ended don't count.
-        while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= self.limit && !self.evict() {
+        let (pool, place) = if self.regular.make_room() {
+            (&mut self.regular, Place::Regular)
+        } else if self.extra.make_room() {
+            (&mut self.extra, Place::Extra)
+        } else {
             if let Some(refused) = self.refused.record() {
                 tracing::warn!(refused, "{}", S::FULL);
             }
             return;
+        };
+        let (state, connection) = serve(place);
+        pool.spawn(state, connection);
+    }
+
+    /// How long to pause after an error. Unless it concerns that one connection, the process lacks
+    /// files or memory: one connection is closed to free some.
+    fn accept_failed(&mut self, error: &io::Error) -> Duration {
+        let of_one = is_of_one_connection(error);
+        let kind = if of_one { &self.aborted } else { &self.accept_errors };
+        if let Some(errors) = kind.record() {
+            tracing::warn!(%error, errors, "cannot accept a connection for {}", S::PURPOSE);
         }
-        let (state, connection) = serve();
+        if of_one {
+            return Duration::ZERO;
+        }
+        if !self.regular.evict() {
+            self.extra.evict();
+        }
+        ACCEPT_PAUSE
+    }
+}
+
+/// Connections with a limit of their own.
+struct Pool<S> {
+    limit: usize,
+    tasks: JoinSet<()>,
+    /// Oldest first. May contain connections that have ended.
+    open: VecDeque<(AbortHandle, Arc<S>)>,
+}
+
+impl<S: Evictable> Pool<S> {
+    fn new(limit: usize) -> Self {
+        Self { limit, tasks: JoinSet::new(), open: VecDeque::new() }
+    }
+
+    /// Makes room for one more, by closing another one if the limit is reached.
+    fn make_room(&mut self) -> bool {
+        // Connections that have ended don't count.
+        while self.tasks.try_join_next().is_some() {}
+        self.tasks.len() < self.limit || self.evict()
+    }
+
+    fn spawn(&mut self, state: Arc<S>, connection: impl Future<Output = ()> + Send + 'static) {
         self.open.push_back((self.tasks.spawn(connection), state));
         // Swept only after it has grown to about twice what is needed, so that the cost of each
         // admission is constant on average.
@@ -122,30 +195,21 @@ impl<S: Evictable> Connections<S> {
         }
     }
 
-    /// How long to pause after an error. Unless it concerns that one connection, the process lacks
-    /// files or memory: one connection is closed to free some.
-    fn accept_failed(&mut self, error: &io::Error) -> Duration {
-        if let Some(errors) = self.accept_errors.record() {
-            tracing::warn!(%error, errors, "cannot accept a connection for {}", S::PURPOSE);
-        }
-        if is_of_one_connection(error) {
-            return Duration::ZERO;
-        }
-        self.evict();
-        ACCEPT_PAUSE
-    }
-
     /// Closes the connection with the lowest rank; false if none can be closed.
     fn evict(&mut self) -> bool {
         self.sweep();
-        let ranks = self.open.iter().enumerate();
-        let lowest =
-            ranks.filter_map(|(at, (_, state))| Some((state.rank()?, at))).min().map(|(_, at)| at);
-        let evicted = lowest.and_then(|at| self.open.remove(at));
-        if let Some((task, _)) = &evicted {
-            task.abort();
+        for _ in 0..CLAIMS {
+            let ranks = self.open.iter().enumerate();
+            let lowest = ranks.filter_map(|(at, (_, state))| Some((state.rank()?, at))).min();
+            let Some((_, at)) = lowest else { return false };
+            if self.open.get(at).is_some_and(|(_, state)| state.claim())
+                && let Some((task, _)) = self.open.remove(at)
+            {
+                task.abort();
+                return true;
+            }
         }
-        evicted.is_some()
+        false
     }
 
     fn sweep(&mut self) {
@@ -163,26 +227,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Limits how often a warning is logged.
-#[derive(Default)]
-struct Throttle {
-    logged: Option<Instant>,
-    since: u64,
-}
-
-impl Throttle {
-    /// Counts one occurrence. If it is time to log, returns the number of occurrences since the
-    /// last time.
-    fn record(&mut self) -> Option<u64> {
-        self.since += 1;
-        if self.logged.is_some_and(|logged| logged.elapsed() < WARN_EVERY) {
-            return None;
-        }
-        self.logged = Some(Instant::now());
-        Some(std::mem::take(&mut self.since))
-    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,28 @@ pub const OPEN: &str = "/grpc.health.v1.Health/";
 /// Why a call is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It needs no token; if it carries one, that has not been checked.
+    /// It needs no token, and has no valid one.
     Open,
     /// Its token is valid.
-    Granted,
+    Granted(Caller),
+}
+
+/// Whose token a call carries. Connections with the same token share limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The SHA-256 of the token.
+    pub digest: [u8; 32],
+    pub class: Class,
+}
+
+/// What the limits of a caller's connections depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Gets in when all connections are in use.
+    Manager,
+    /// Has a limited number of connections.
+    Extension,
+    Other,
 }
 
 /// Decides whether a call is allowed, by its path and headers.

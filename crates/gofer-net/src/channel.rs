@@ -4,21 +4,35 @@
 //! [`NotSent`], so even one that isn't idempotent may be retried; and a connection on which nothing
 //! arrives until a deadline passes is dropped, so that calls don't hang on a dead connection once
 //! the network has recovered.
+//!
+//! All calls share one backoff: after a failure to connect, they fail with its reason until the
+//! next attempt is due. A connection that ends before anything was received counts as a failure
+//! too, so that a peer that accepts connections and closes them isn't flooded with new ones.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use std::{fmt, io};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::body::Body;
 
 use crate::BoxError;
+use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::connect::{Connector, Sender};
+use crate::connect::{Connector, Driver, Sender};
+
+/// How long the calls of a connection that is [replaced](Channel::replace) may go on.
+const REPLACED_GRACE: Duration = Duration::from_secs(10);
+
+/// No response has arrived yet.
+const NOTHING: i64 = i64::MIN;
 
 /// The request was not sent, because there is no connection.
 #[derive(Debug, Clone)]
@@ -32,37 +46,74 @@ impl fmt::Display for NotSent {
 
 impl std::error::Error for NotSent {}
 
+impl NotSent {
+    /// `UNAVAILABLE`, with the reason as its source, so that callers see that retrying is safe.
+    pub fn into_status(self) -> Status {
+        let mut status = Status::unavailable(self.to_string());
+        status.set_source(Arc::new(self));
+        status
+    }
+}
+
 #[derive(Clone)]
 pub struct Channel(Arc<Inner>);
 
 struct Inner {
     connector: Connector,
     clock: Clock,
-    /// Locked only to clone or replace it.
-    current: Mutex<Option<Connection>>,
-    /// The latest attempt to connect, shared by all calls that wait for it.
-    connecting: Mutex<Option<watch::Receiver<Option<Outcome>>>>,
+    backoff: Backoff,
+    /// Locked only to read or change it.
+    state: Mutex<State>,
     tasks: TaskTracker,
     closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Connection>,
+    /// The latest attempt to connect, shared by all calls that wait for it.
+    connecting: Option<watch::Receiver<Option<Outcome>>>,
+    /// After a failure, until a response arrives.
+    failed: Option<Failed>,
+    /// Connections opened so far, which also numbers them.
+    opened: u64,
+    /// Those that have not ended.
+    open: Vec<Arc<Link>>,
+}
+
+struct Failed {
+    backoff: Backoff,
+    /// When the next attempt may be made.
+    until: Instant,
+    why: NotSent,
 }
 
 #[derive(Clone)]
 struct Connection {
     sender: Sender,
-    /// When the last response arrived, in nanoseconds of the clock.
-    last_response: Arc<AtomicI64>,
+    link: Arc<Link>,
+}
+
+/// What is known of a connection.
+struct Link {
+    number: u64,
+    /// When the last response arrived, in nanoseconds of the clock, or [`NOTHING`].
+    last_response: AtomicI64,
+    close: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// How an attempt to connect ended.
 type Outcome = Result<(), NotSent>;
 
 impl Channel {
-    pub fn new(connector: Connector, clock: Clock) -> Self {
+    /// Connects at the first call. `backoff` is between attempts that fail one after the other.
+    pub fn new(connector: Connector, clock: Clock, backoff: Backoff) -> Self {
         Self(Arc::new(Inner {
             connector,
             clock,
-            current: Mutex::new(None),
-            connecting: Mutex::new(None),
+            backoff,
+            state: Mutex::default(),
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
         }))
@@ -74,13 +125,13 @@ impl Channel {
         // on a new connection. At most three times: a peer that closes every connection must not
         // be flooded with new ones.
         for _ in 0..3 {
-            let mut connection = self.connection().await?;
+            let Connection { mut sender, link } = self.connection().await?;
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
-            let outcome = connection.sender.try_send_request(request).await;
+            let outcome = sender.try_send_request(request).await;
             watch.done();
             match outcome {
                 Ok(response) => {
-                    connection.last_response.store(self.0.clock.monotonic(), Ordering::Relaxed);
+                    self.answered(&link);
                     return Ok(response);
                 }
                 Err(mut failure) => match failure.take_message() {
@@ -95,6 +146,43 @@ impl Channel {
         Err(closed("every new connection was closed before the request was sent").into())
     }
 
+    /// The number of the connection that calls use now, which is opened if there is none. A later
+    /// one has a greater number.
+    pub async fn connected(&self) -> Result<u64, NotSent> {
+        Ok(self.connection().await?.link.number)
+    }
+
+    /// How many connections have been opened so far, and so the number of the newest.
+    pub fn opened(&self) -> u64 {
+        self.state().opened
+    }
+
+    /// When the next attempt to connect may be made; `None` if it may be made now.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        let state = self.state();
+        state.failed.as_ref().map(|failed| failed.until).filter(|until| *until > Instant::now())
+    }
+
+    /// Replaces the connections up to this number: new calls open another one, and those in flight
+    /// have ten seconds. Returns once they have ended, and so nothing that was sent on them is on
+    /// its way any more.
+    pub async fn replace(&self, number: u64) {
+        let old: Vec<_> = {
+            let mut state = self.state();
+            if state.current.as_ref().is_some_and(|current| current.link.number <= number) {
+                state.current = None;
+            }
+            state.open.iter().filter(|link| link.number <= number).map(Arc::clone).collect()
+        };
+        let deadline = Instant::now() + REPLACED_GRACE;
+        for link in old {
+            if tokio::time::timeout_at(deadline, link.ended.cancelled()).await.is_err() {
+                link.close.cancel();
+                link.ended.cancelled().await;
+            }
+        }
+    }
+
     /// Makes the connection and its tasks end, without waiting for it.
     pub fn abandon(&self) {
         self.0.closed.cancel();
@@ -107,55 +195,79 @@ impl Channel {
         self.0.tasks.wait().await;
     }
 
-    fn usable(&self) -> Option<Connection> {
-        let current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().filter(|connection| !connection.sender.is_closed()).cloned()
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_current(&self, connection: Connection) {
-        *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    fn answered(&self, link: &Link) {
+        let first = link.last_response.swap(self.0.clock.monotonic(), Ordering::Relaxed) == NOTHING;
+        if first {
+            self.state().failed = None;
+        }
     }
 
     fn forget_closed(&self) {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|connection| connection.sender.is_closed()) {
-            *current = None;
+        let mut state = self.state();
+        if let Some(current) = state.current.take_if(|current| current.sender.is_closed()) {
+            self.unanswered(&mut state, &current.link);
         }
+    }
+
+    /// Counts a connection that ended before anything was received as a failure.
+    fn unanswered(&self, state: &mut State, link: &Link) {
+        // Anything but `NOTHING`, so that it is counted once.
+        if link.last_response.swap(NOTHING + 1, Ordering::Relaxed) == NOTHING {
+            self.failed(state, closed("the connection was closed before it was answered"));
+        }
+    }
+
+    fn failed(&self, state: &mut State, why: NotSent) {
+        let mut backoff =
+            state.failed.take().map_or_else(|| self.0.backoff.clone(), |failed| failed.backoff);
+        let until = Instant::now() + backoff.pause();
+        state.failed = Some(Failed { backoff, until, why });
     }
 
     /// The connection; if there is none, waits for one attempt to open it.
     async fn connection(&self) -> Result<Connection, NotSent> {
-        if let Some(connection) = self.usable() {
-            return Ok(connection);
-        }
-        let mut attempt = self.attempt();
+        let mut attempt = {
+            let mut state = self.state();
+            if let Some(connection) = state.usable() {
+                return Ok(connection);
+            }
+            self.attempt(&mut state)?
+        };
         if let Ok(outcome) = attempt.wait_for(Option::is_some).await
             && let Some(Err(failure)) = &*outcome
         {
             return Err(failure.clone());
         }
-        self.usable().ok_or_else(|| closed("the connection was closed immediately"))
+        self.state().usable().ok_or_else(|| closed("the connection was closed immediately"))
     }
 
-    /// The current attempt, or a new one. It runs in its own task, so it goes on if the deadline of
-    /// its caller passes, and the next caller finds the connection.
-    fn attempt(&self) -> watch::Receiver<Option<Outcome>> {
-        let mut connecting = self.0.connecting.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_usable = |attempt: &&watch::Receiver<Option<Outcome>>| match &*attempt.borrow() {
-            // An error if the task has ended without an outcome.
-            None => attempt.has_changed().is_ok(),
-            Some(_) => self.usable().is_some(),
+    /// The current attempt, or a new one if it is due. It runs in its own task, so it goes on if
+    /// the deadline of its caller passes, and the next caller finds the connection.
+    fn attempt(&self, state: &mut State) -> Result<watch::Receiver<Option<Outcome>>, NotSent> {
+        // An error if the task has ended without an outcome.
+        let is_pending = |attempt: &&watch::Receiver<Option<Outcome>>| {
+            attempt.borrow().is_none() && attempt.has_changed().is_ok()
         };
-        if let Some(attempt) = connecting.as_ref().filter(is_usable) {
-            return attempt.clone();
+        if let Some(attempt) = state.connecting.as_ref().filter(is_pending) {
+            return Ok(attempt.clone());
+        }
+        if let Some(failed) = &state.failed
+            && failed.until > Instant::now()
+        {
+            return Err(failed.why.clone());
         }
         let (outcome, attempt) = watch::channel(None);
-        *connecting = Some(attempt.clone());
+        state.connecting = Some(attempt.clone());
         let this = self.clone();
         self.0.tasks.spawn(async move {
             outcome.send_replace(Some(this.connect().await));
         });
-        attempt
+        Ok(attempt)
     }
 
     async fn connect(&self) -> Outcome {
@@ -165,18 +277,50 @@ impl Channel {
                 Err(io::Error::new(io::ErrorKind::NotConnected, "the client is closed"))
             }
         };
-        let (sender, driver) = outcome.map_err(|error| NotSent(Arc::new(error)))?;
-        let closed = self.0.closed.clone();
-        self.0.tasks.spawn(async move {
-            tokio::select! {
-                // Each call on it gets the error.
-                _ended = driver => {}
-                () = closed.cancelled() => {}
+        let mut state = self.state();
+        match outcome {
+            Ok((sender, driver)) => {
+                state.opened += 1;
+                let link = Arc::new(Link {
+                    number: state.opened,
+                    last_response: AtomicI64::new(NOTHING),
+                    close: self.0.closed.child_token(),
+                    ended: CancellationToken::new(),
+                });
+                state.open.push(Arc::clone(&link));
+                state.current = Some(Connection { sender, link: Arc::clone(&link) });
+                self.0.tasks.spawn(drive(Arc::downgrade(&self.0), driver, link));
+                Ok(())
             }
-        });
-        let last_response = Arc::new(AtomicI64::new(self.0.clock.monotonic()));
-        self.set_current(Connection { sender, last_response });
-        Ok(())
+            Err(error) => {
+                let why = NotSent(Arc::new(error));
+                self.failed(&mut state, why.clone());
+                Err(why)
+            }
+        }
+    }
+}
+
+/// Drives a connection until it ends. Does not keep the channel: a connection ends with the last
+/// of its users.
+async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>) {
+    tokio::select! {
+        // Each call on it gets the error.
+        _ended = driver => {}
+        () = link.close.cancelled() => {}
+    }
+    if let Some(channel) = channel.upgrade().map(Channel) {
+        let mut state = channel.state();
+        state.current.take_if(|current| current.link.number == link.number);
+        state.open.retain(|open| open.number != link.number);
+        channel.unanswered(&mut state, &link);
+    }
+    link.ended.cancel();
+}
+
+impl State {
+    fn usable(&self) -> Option<Connection> {
+        self.current.as_ref().filter(|connection| !connection.sender.is_closed()).cloned()
     }
 }
 
@@ -206,11 +350,8 @@ impl Drop for Watch<'_> {
         if self.done || self.channel.0.clock.monotonic() - self.started < STALE_AFTER {
             return;
         }
-        let mut current = self.channel.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|connection| {
-            connection.last_response.load(Ordering::Relaxed) < self.started
-        }) {
-            *current = None;
-        }
+        self.channel.state().current.take_if(|connection| {
+            connection.link.last_response.load(Ordering::Relaxed) < self.started
+        });
     }
 }

@@ -34,18 +34,19 @@ impl Clock {
 
     /// Now, in Unix milliseconds.
     pub fn unix_millis(&self) -> i64 {
-        let unix = match self.derived {
-            Some(at_origin) => at_origin + self.origin.elapsed(),
-            None => system_unix(),
-        };
-        i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(self.unix().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Converts a Unix time in the past to [`monotonic`](Self::monotonic) time. One in the future,
-    /// which means that the other clock is ahead, becomes now.
-    pub fn monotonic_at(&self, unix_millis: i64) -> i64 {
-        let ago = self.unix_millis().saturating_sub(unix_millis).max(0);
-        self.monotonic().saturating_sub(ago.saturating_mul(1_000_000))
+    /// Now, in Unix nanoseconds.
+    pub fn unix_nanos(&self) -> i64 {
+        nanos(self.unix())
+    }
+
+    fn unix(&self) -> Duration {
+        match self.derived {
+            Some(at_origin) => at_origin + self.origin.elapsed(),
+            None => system_unix(),
+        }
     }
 }
 

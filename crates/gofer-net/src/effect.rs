@@ -7,10 +7,11 @@ use crate::channel::NotSent;
 /// Whether a call that failed may have had an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It had none, because it was not sent. Retrying is safe and may help.
+    /// It had none: it was not sent, or the peer has not processed it. Retrying is safe and may
+    /// help.
     None,
-    /// The peer responded that it is unavailable. Gofer does so before it does anything; a proxy
-    /// also does so if it loses Gofer in the middle of a call.
+    /// The response says that the peer is unavailable. Gofer sends it before it does anything; a
+    /// proxy also sends it if it loses Gofer in the middle of a call.
     Unavailable,
     /// Gofer rejected it. Retrying would not help.
     Refused,
@@ -19,14 +20,14 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether a call that must not be executed twice may be retried.
+    /// Whether a call that may be executed twice should be retried.
     pub fn may_repeat(self) -> bool {
         matches!(self, Self::None | Self::Unavailable)
     }
 }
 
 pub fn effect(status: &Status) -> Effect {
-    if not_sent(status).is_some() {
+    if not_sent(status).is_some() || sources(status).any(is_unprocessed) {
         return Effect::None;
     }
     // A status with a source was created on this side, from a transport error.
@@ -41,6 +42,16 @@ pub fn effect(status: &Status) -> Effect {
 
 pub fn not_sent(status: &Status) -> Option<&NotSent> {
     sources(status).find_map(|source| source.downcast_ref())
+}
+
+/// Whether the peer has reported that it has not processed a stream, and will not: it refused it,
+/// or it said at the end of the connection (GOAWAY) which was the last that it has processed.
+fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<h2::Error>().is_some_and(|error| {
+        error.is_remote()
+            && (error.is_go_away()
+                || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 fn sources(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {

@@ -31,6 +31,7 @@ mod effect;
 mod limits;
 pub mod memory;
 pub mod server;
+mod throttle;
 pub mod tls;
 mod transport;
 

@@ -7,6 +7,10 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections: usize,
+    /// Connections beyond these, for managers.
+    pub extra_connections: usize,
+    /// Of each caller of the class [`Extension`](crate::auth::Class::Extension).
+    pub connections_per_extension: usize,
     pub calls_per_connection: u32,
     pub handshake_timeout: Duration,
     pub first_call_timeout: Duration,
@@ -16,6 +20,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            extra_connections: 16,
+            connections_per_extension: 64,
             calls_per_connection: 256,
             handshake_timeout: Duration::from_secs(5),
             first_call_timeout: Duration::from_secs(30),

@@ -3,12 +3,20 @@
 //! connection half-open.
 //!
 //! The servers of an extension and of the embedded core both run on this.
+//!
+//! If there are too many connections, unauthenticated ones are closed first, then the longest idle
+//! one of the caller that has the most connections, and never one with an open call. So a peer that
+//! leaks connections loses its own ([`callers`]), and what unauthenticated peers can take is
+//! bounded ([`unauthenticated`]). If all connections have open calls, a manager still gets in.
+
+mod callers;
+mod peer;
+mod unauthenticated;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -19,7 +27,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -27,9 +35,13 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::admission::{Connections, Evictable};
-use crate::auth::{Authorize, Decision};
+use crate::admission::Connections;
+use crate::auth::Authorize;
+use crate::throttle::Throttle;
 use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
+use callers::Callers;
+use peer::{Close, OpenCall, Peer};
+use unauthenticated::{Class, Places};
 
 /// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
 /// over.
@@ -44,13 +56,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time for a connection to finish its responses when the server stops.
+/// Time for a connection to finish its responses when it is closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
-
-/// Concurrent calls of unauthenticated peers. Per connection, more than a load balancer makes; in
-/// total, few enough to hold some megabytes at most.
-const UNAUTHENTICATED_CALLS_PER_CONNECTION: usize = 8;
-const UNAUTHENTICATED_CALLS: usize = 1024;
 
 pub type ResponseFuture = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
@@ -77,31 +84,52 @@ where
     }
 }
 
+/// What a server does with its calls. Its listeners share it, and with it the limits of callers.
+#[derive(Clone)]
+pub struct Service {
+    authorize: Arc<dyn Authorize>,
+    handler: Arc<dyn Handler>,
+    limits: Limits,
+    callers: Arc<Callers>,
+}
+
+impl Service {
+    pub fn new(authorize: Arc<dyn Authorize>, handler: Arc<dyn Handler>, limits: Limits) -> Self {
+        let callers = Callers::new(limits.connections_per_extension);
+        Self { authorize, handler, limits, callers }
+    }
+
+    /// The same with another handler, for another listener.
+    #[must_use]
+    pub fn with_handler(&self, handler: Arc<dyn Handler>) -> Self {
+        Self { handler, ..self.clone() }
+    }
+}
+
 /// Serves until `stop`, then gives open connections a second to finish their responses, and returns
 /// once all tasks have ended.
 pub async fn serve(
     mut listener: Listener,
     tls: Arc<ServerConfig>,
-    authorize: Arc<dyn Authorize>,
-    handler: Arc<dyn Handler>,
-    limits: Limits,
+    service: Service,
     stop: impl Future<Output = ()>,
 ) {
     let calls = TaskTracker::new();
     let (stopping, _) = watch::channel(false);
-    let mut connections = Connections::new(limits.connections);
+    let limits = &service.limits;
+    let mut connections = Connections::with_extra(limits.connections, limits.extra_connections);
     let context = Arc::new(Context {
         acceptor: TlsAcceptor::from(tls),
-        authorize,
-        handler,
-        http: http(&limits, calls.clone()),
-        limits,
+        http: http(limits, calls.clone()),
+        service,
         stopping: stopping.clone(),
-        unauthenticated_calls: Arc::new(Semaphore::new(UNAUTHENTICATED_CALLS)),
+        calls: calls.clone(),
+        places: Places::default(),
+        refused: Throttle::default(),
     });
     connections
-        .accept(&mut listener, stop, |stream| {
-            let peer = Arc::new(Peer::default());
+        .accept(&mut listener, stop, |stream, place| {
+            let peer = Peer::new(&context.service.callers, place);
             (Arc::clone(&peer), connection(stream, Arc::clone(&context), peer))
         })
         .await;
@@ -141,59 +169,27 @@ where
     }
 }
 
-/// What the connections of a server share.
+/// What the connections of a listener share.
 struct Context {
     acceptor: TlsAcceptor,
-    authorize: Arc<dyn Authorize>,
-    handler: Arc<dyn Handler>,
     http: http2::Builder<Tracked>,
-    limits: Limits,
+    service: Service,
     stopping: watch::Sender<bool>,
-    /// Permits for calls of unauthenticated peers.
-    unauthenticated_calls: Arc<Semaphore>,
-}
-
-/// The state of a connection.
-struct Peer {
-    /// The peer has made a call, authorized or not.
-    called: AtomicBool,
-    /// Notified at the first call.
-    first_call: Notify,
-    /// The peer has sent a valid token.
-    authenticated: AtomicBool,
-    /// Permits for its calls until it is authenticated.
-    calls: Arc<Semaphore>,
-}
-
-impl Evictable for Peer {
-    const PURPOSE: &'static str = "gRPC";
-    const FULL: &'static str = "too many connections with a valid token; refusing a new one";
-
-    type Rank = ();
-
-    /// The oldest unauthenticated connection is closed first.
-    fn rank(&self) -> Option<()> {
-        (!self.authenticated.load(Ordering::Relaxed)).then_some(())
-    }
-}
-
-impl Default for Peer {
-    fn default() -> Self {
-        Self {
-            called: AtomicBool::default(),
-            first_call: Notify::default(),
-            authenticated: AtomicBool::default(),
-            calls: Arc::new(Semaphore::new(UNAUTHENTICATED_CALLS_PER_CONNECTION)),
-        }
-    }
+    calls: TaskTracker,
+    /// For calls of unauthenticated peers.
+    places: Places,
+    /// Connections in extra places that were not a manager's.
+    refused: Throttle,
 }
 
 /// Serves one connection. How it ends is logged for debugging only: unauthenticated peers must not
 /// be able to fill the log.
 async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
+    let limits = &context.service.limits;
+    let _ended = Ended { peer: &peer, context: &context };
     let mut stopping = context.stopping.subscribe();
-    let handshake =
-        tokio::time::timeout(context.limits.handshake_timeout, context.acceptor.accept(stream));
+    let deadline = peer.deadline(limits.handshake_timeout);
+    let handshake = tokio::time::timeout_at(deadline, context.acceptor.accept(stream));
     let stream = tokio::select! {
         handshake = handshake => match handshake {
             Ok(Ok(stream)) => stream,
@@ -211,12 +207,38 @@ async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
         std::pin::pin!(context.http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = &mut connection => return log_end(ended),
-        () = no_first_call(&peer, context.limits.first_call_timeout) => {
+        () = peer.no_first_call(peer.deadline(limits.first_call_timeout)) => {
             return tracing::debug!("closing a connection that has made no call");
         }
-        _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
+        () = peer.until_closed(Close::Answered) => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-    log_end(connection.await);
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => log_end(ended),
+        () = peer.until_closed(Close::Now) => {}
+        () = tokio::time::sleep(CLOSE_GRACE) => {}
+    }
+}
+
+/// However a connection ends, it no longer counts as its caller's.
+struct Ended<'a> {
+    peer: &'a Peer,
+    context: &'a Context,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.peer.ended();
+        if !self.peer.has_place()
+            && let Some(refused) = self.context.refused.record()
+        {
+            tracing::warn!(
+                refused,
+                "all connections have open calls; closing new ones without a management token"
+            );
+        }
+    }
 }
 
 fn log_end(ended: Result<(), hyper::Error>) {
@@ -225,38 +247,27 @@ fn log_end(ended: Result<(), hyper::Error>) {
     }
 }
 
-/// Completes if no call arrives in time, and never if one does.
-async fn no_first_call(peer: &Peer, timeout: Duration) {
-    if tokio::time::timeout(timeout, peer.first_call.notified()).await.is_ok()
-        || peer.called.load(Ordering::Relaxed)
-    {
-        std::future::pending::<()>().await;
-    }
-}
-
 async fn respond(
     context: Arc<Context>,
     peer: Arc<Peer>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    if !peer.called.swap(true, Ordering::Relaxed) {
-        peer.first_call.notify_one();
-    }
+    let Service { authorize, handler, .. } = &context.service;
     let timeout = request.headers().get("grpc-timeout").and_then(deadline::parse);
     let mut extensions = std::mem::take(request.extensions_mut());
-    let decision =
-        context.authorize.authorize(request.uri().path(), request.headers(), &mut extensions);
+    let decision = authorize.authorize(request.uri().path(), request.headers(), &mut extensions);
     *request.extensions_mut() = extensions;
-    if matches!(decision, Ok(Decision::Granted)) {
-        peer.authenticated.store(true, Ordering::Relaxed);
-    }
-    let call = match decision {
-        Ok(_) => context.handler.handle(request),
-        Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+    let open = match peer.begin(decision) {
+        Ok(open) => open,
+        Err(status) => return Ok(status.into_http()),
     };
-    if !peer.authenticated.load(Ordering::Relaxed) {
-        return Ok(respond_unauthenticated(&context, &peer, call).await);
+    if !open.authenticated {
+        let class = Class::of(&request);
+        class.trim(&mut request);
+        let call = handler.handle(request);
+        return Ok(unauthenticated::respond(&context, &peer, class, open, call).await);
     }
+    let call = handler.handle(request);
     let response = match timeout {
         None => call.await?,
         // The caller's deadline applies here too: nobody reads a later response.
@@ -265,40 +276,16 @@ async fn respond(
             Err(_) => Status::deadline_exceeded("the caller's deadline has passed").into_http(),
         },
     };
-    Ok(response)
+    Ok(response.map(|body| Body::new(Counted { body, _open: open })))
 }
 
-/// Responds to a call of an unauthenticated peer. It may be a health check, or one of very many
-/// calls that never end. So their number is limited, per connection and in total, and so is the
-/// time to respond to each. The permits are held until the response has been read.
-async fn respond_unauthenticated(
-    context: &Context,
-    peer: &Peer,
-    call: ResponseFuture,
-) -> Response<Body> {
-    let permit = |calls: &Arc<Semaphore>| Arc::clone(calls).try_acquire_owned().ok();
-    let (Some(of_peer), Some(of_all)) =
-        (permit(&peer.calls), permit(&context.unauthenticated_calls))
-    else {
-        let why =
-            "too many calls without a token are in progress; send a token, or try again later";
-        return Status::resource_exhausted(why).into_http();
-    };
-    match tokio::time::timeout(context.limits.first_call_timeout, call).await {
-        Ok(Ok(response)) => {
-            response.map(|body| Body::new(Held { body, _permits: (of_peer, of_all) }))
-        }
-        Err(_) => Status::deadline_exceeded("the call did not complete in time").into_http(),
-    }
-}
-
-/// A response body that holds permits until it has been read.
-struct Held {
+/// The body of a response. The call is open until it has been read.
+struct Counted {
     body: Body,
-    _permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _open: OpenCall,
 }
 
-impl hyper::body::Body for Held {
+impl hyper::body::Body for Counted {
     type Data = Bytes;
     type Error = Status;
 
@@ -317,3 +304,6 @@ impl hyper::body::Body for Held {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

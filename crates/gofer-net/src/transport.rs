@@ -3,7 +3,6 @@
 //! A [`tower_service::Service`] between the generated clients and the [`Channel`], so that all 71
 //! methods behave the same, including those that the SDK does not wrap.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -125,15 +124,10 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
-/// Reports a request that was not sent as `UNAVAILABLE`, with the reason as its source, so that the
-/// SDK's own calls know that retrying is safe.
+/// Reports a request that was not sent as `UNAVAILABLE`.
 fn unavailable(error: BoxError) -> BoxError {
     match error.downcast::<NotSent>() {
-        Ok(not_sent) => {
-            let mut status = Status::unavailable(not_sent.to_string());
-            status.set_source(Arc::new(*not_sent));
-            status.into()
-        }
+        Ok(not_sent) => not_sent.into_status().into(),
         Err(error) => error,
     }
 }

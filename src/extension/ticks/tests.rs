@@ -1,53 +1,88 @@
 use super::*;
 
+const UNKNOWN: LastRun = LastRun { scheduled: LastTick::Unknown, covered: i64::MIN };
+const NEVER: LastRun = LastRun { scheduled: LastTick::Never, covered: i64::MIN };
+
+/// A run that was scheduled for one time and started at another.
+fn run(scheduled: i64, started: i64) -> LastRun {
+    LastRun { scheduled: LastTick::At(scheduled), covered: started }
+}
+
+/// A tick: when it was scheduled, and for how many it stands.
+fn tick(at: i64, count: u64) -> Result<Tick, i64> {
+    Ok(Tick { scheduled: Scheduled { at, again: false }, count })
+}
+
 #[test]
 fn ticks_that_a_late_run_covers_are_not_served_again() {
     let mut grid = Grid::new(10, 0);
-    assert_eq!(grid.due(LastRun::Unknown), 10);
-    grid.serve(10);
+    assert_eq!(grid.poll(UNKNOWN, 0), Err(10));
+    assert_eq!(grid.poll(UNKNOWN, 10), tick(10, 1));
     // Gofer was away; the run of the tick at 10 started at 75.
-    assert_eq!(grid.due(LastRun::At(75)), 80);
+    assert_eq!(grid.poll(run(10, 75), 76), Err(80));
 }
 
 #[test]
 fn ticks_missed_while_serve_was_busy_become_one() {
     let mut grid = Grid::new(10, 0);
-    grid.serve(10);
-    assert_eq!(grid.due(LastRun::At(11)), 20, "due since 20, and it may be 75 by now");
-    grid.serve(75);
-    assert_eq!(grid.due(LastRun::At(76)), 80);
+    assert_eq!(grid.poll(NEVER, 11), tick(10, 1));
+    assert_eq!(grid.poll(run(10, 11), 75), tick(70, 6), "for 20 to 70");
+    assert_eq!(grid.poll(run(70, 76), 76), Err(80));
 }
 
 #[test]
-fn a_grid_carries_on_from_the_last_run_of_an_earlier_process() {
+fn a_grid_carries_on_from_what_the_last_run_was_scheduled_for() {
     let mut grid = Grid::new(100, 0);
-    assert_eq!(grid.due(LastRun::Unknown), 100, "until Gofer has answered");
-    assert_eq!(grid.due(LastRun::At(-30)), 70);
+    assert_eq!(grid.poll(UNKNOWN, 0), Err(100), "until Gofer has answered");
+    assert_eq!(grid.poll(run(-30, -5), 0), Err(70), "not from when it started");
     let mut overdue = Grid::new(100, 0);
-    assert_eq!(overdue.due(LastRun::At(-250)), -150, "fires at once");
-    overdue.serve(1);
-    assert_eq!(overdue.due(LastRun::At(2)), 50, "and returns to its cadence");
+    assert_eq!(overdue.poll(run(-250, -240), 1), tick(-50, 2), "fires at once");
+    assert_eq!(overdue.poll(run(-50, 2), 3), Err(50), "and returns to its cadence");
     let mut first = Grid::new(100, 0);
-    assert_eq!(first.due(LastRun::Never), 100);
+    assert_eq!(first.poll(NEVER, 0), Err(100));
+}
+
+#[test]
+fn a_run_that_started_late_counts_for_the_ticks_until_then_also_after_a_restart() {
+    let mut grid = Grid::new(10, 36);
+    assert_eq!(grid.poll(run(0, 35), 36), Err(40));
 }
 
 #[test]
 fn an_offset_survives_a_restart() {
     let mut grid = Grid::new(100, 0);
-    grid.origin += 7;
-    assert_eq!(grid.due(LastRun::Never), 107);
+    grid.base += 7;
+    assert_eq!(grid.poll(NEVER, 0), Err(107));
     let mut restarted = Grid::new(100, 0);
-    restarted.origin += 7;
-    assert_eq!(restarted.due(LastRun::At(-43)), 57);
+    restarted.base += 7;
+    assert_eq!(restarted.poll(run(-43, -40), 0), Err(57));
 }
 
 #[test]
-fn the_grid_is_computed_from_its_first_point() {
+fn a_clock_that_was_ahead_neither_moves_the_grid_nor_stops_it() {
+    // Served by a clock that was 1,000 ahead; then it was set back.
+    let mut grid = Grid::new(100, 1_005);
+    assert_eq!(grid.poll(NEVER, 1_105), tick(1_105, 1));
+    assert_eq!(grid.poll(run(1_105, 1_106), 110), Err(205));
+    let again = Scheduled { at: 205, again: true };
+    assert_eq!(grid.poll(run(1_105, 1_106), 205), Ok(Tick { scheduled: again, count: 1 }));
+    assert_eq!(grid.poll(run(1_105, 1_106), 206), Err(305));
+    // The same if an earlier process had that clock.
+    let mut restarted = Grid::new(100, 110);
+    assert_eq!(restarted.poll(run(1_105, 1_106), 110), Err(205));
+    // A run that started later than now covers nothing.
+    let mut skewed = Grid::new(100, 0);
+    assert_eq!(skewed.poll(run(0, 950), 100), tick(100, 1));
+}
+
+#[test]
+fn the_grid_is_computed_from_one_of_its_points() {
     assert_eq!(next_on_grid(100, 10, 100), 110);
     assert_eq!(next_on_grid(100, 10, 109), 110);
     assert_eq!(next_on_grid(100, 10, 110), 120);
     assert_eq!(next_on_grid(100, 10, 173), 180, "what was missed is skipped");
     assert_eq!(next_on_grid(-1_000, 300, -1_000), -700, "overdue stays overdue");
+    assert_eq!(next_on_grid(1_105, 100, 110), 205, "also before that point");
     assert_eq!(next_on_grid(0, i64::MAX, 5), i64::MAX);
     assert_eq!(next_on_grid(5, i64::MAX, 5), i64::MAX, "saturates");
 }

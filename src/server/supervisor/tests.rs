@@ -1,6 +1,6 @@
 use super::*;
 use crate::extension::{GoDuration, NoConfig};
-use crate::{Gofer, Result, Run};
+use crate::{Gofer, Result};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Params {
@@ -19,8 +19,8 @@ impl Extension for Ticking {
 
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let mut ticks = subscription.every(subscription.params().every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the interval elapsed")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the interval elapsed")).await?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
+use super::access::{Access, AccessArgs};
 use crate::failure::Failure;
 use crate::output::{Out, note};
 use crate::settings::Connection;
@@ -28,10 +29,10 @@ pub(crate) struct StartCore {
     listen: SocketAddr,
     /// File that holds the core's state; created if it does not exist.
     #[arg(long, env = "GOFER_STORE", value_name = "FILE", default_value = "gofer.redb")]
-    store: PathBuf,
+    pub(super) store: PathBuf,
     /// Keep the state in memory only, whatever --store says.
     #[arg(long)]
-    in_memory: bool,
+    pub(super) in_memory: bool,
     /// Certificate (PEM) to use instead of the generated one next to the store.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -53,9 +54,8 @@ pub(crate) struct StartCore {
     /// Maximum number of runs to execute at the same time.
     #[arg(long, value_name = "NUMBER", default_value_t = 64, requires = "run_command")]
     runs_at_a_time: usize,
-    /// Create a management token and print it, in case the last one was lost.
-    #[arg(long)]
-    new_token: bool,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
     /// How much the core and its extensions log to standard error.
     #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
     log_level: Level,
@@ -117,20 +117,30 @@ pub(crate) async fn run(
     {
         builder = builder.external_events_tls(read(certificate)?, read(key)?);
     }
+    if start.access.allow_programs {
+        builder = builder.allow_programs();
+    }
     if let Some([program, arguments @ ..]) = start.run_command.as_deref() {
         builder = builder.run_command(program, arguments).runs_at_a_time(start.runs_at_a_time);
     }
+    if start.access.allow_bootstrap {
+        builder = builder.allow_bootstrap();
+    }
     let core = builder.start().await?;
     let address = core.address().unwrap_or(start.listen);
-    announce(&start, &core, address, connection, out)?;
-    if start.new_token {
-        new_token(&core, out).await?;
+    let access = Access::of(&start, &core, reachable(address), connection).await;
+    announce(&start, &core, address, &access, out)?;
+    if start.access.new_token {
+        new_token(&start, &core, out).await?;
+    } else {
+        access.warn()?;
     }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     note("Stopping. A second signal stops immediately.")?;
+    access.forget();
     tokio::select! {
         () = core.stop() => note("Stopped."),
         _ = interrupt.recv() => note("Stopped immediately."),
@@ -152,12 +162,12 @@ fn log(level: LevelFilter) {
         .init();
 }
 
-/// Prints where the core is, and at its first start how to log in.
+/// Prints where the core is, and at its first start where its first token is.
 fn announce(
     start: &StartCore,
     core: &Core,
     address: SocketAddr,
-    connection: &Connection,
+    access: &Access,
     out: Out,
 ) -> Result<(), Failure> {
     let store = if start.in_memory { None } else { Some(std::path::absolute(&start.store)?) };
@@ -189,6 +199,7 @@ fn announce(
             "certificate": show(&certificate),
             "webhooks": webhooks,
             "log_in": is_new.then_some(&log_in),
+            "token_file": access.kept_in(),
         }))?);
     }
     let bold = Style::new().bold();
@@ -202,23 +213,39 @@ fn announce(
         writeln!(stdout, "  {:<12} {webhooks}", "webhooks")?;
     }
     if is_new {
-        let file = connection
-            .file()
-            .map_or_else(|_| "a configuration file".to_owned(), |path| path.display().to_string());
-        let intro = "There is no token yet. To create the first one, run in another terminal:";
-        writeln!(stdout, "\n{intro}\n\n  {bold}{log_in}{bold:#}\n")?;
-        writeln!(stdout, "This works once. The token is saved in {file}.")?;
+        let intro = "There is no token yet. Whoever runs this first has the first one:";
+        writeln!(stdout, "\n{intro}\n\n  {bold}{log_in}{bold:#}")?;
+    }
+    if let Some(file) = access.kept_in() {
+        writeln!(stdout, "\nThe first management token is in {file}, for your commands.")?;
+    }
+    if let Some(overridden) = access.overridden() {
+        writeln!(stdout, "{overridden}")?;
     }
     Ok(stdout.flush()?)
 }
 
 /// No escalation: anyone who can start a core on a store controls it anyway.
-async fn new_token(core: &Core, out: Out) -> Result<(), Failure> {
-    let request = proto::CreateTokenRequest {
-        kind: proto::create_token_request::Kind::Management.into(),
-        ..Default::default()
+async fn new_token(start: &StartCore, core: &Core, out: Out) -> Result<(), Failure> {
+    let mut first = None;
+    let keep = |token: &str| {
+        first = Some(token.to_owned());
+        Ok::<_, Failure>(())
     };
-    let token = core.client().api().create_token(request).await?.into_inner().token;
+    // If the first one could not be kept, it is the one that is printed.
+    if !start.access.allow_bootstrap {
+        core.make_first_token(keep).await?;
+    }
+    let token = match first {
+        Some(token) => token,
+        None => {
+            let request = proto::CreateTokenRequest {
+                kind: proto::create_token_request::Kind::Management.into(),
+                ..Default::default()
+            };
+            core.client().api().create_token(request).await?.into_inner().token
+        }
+    };
     // An empty line, for people only.
     out.text("\n")?;
     let sentence = format!("New management token, shown only once: {token}");

@@ -16,6 +16,7 @@
     reason = "what fails here fails a test"
 )]
 
+mod access;
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;

@@ -42,10 +42,10 @@ pub(crate) struct Machine {
     home: PathBuf,
     /// Where the current core listens.
     address: Option<String>,
-    /// Whether the address goes into the environment, since the configuration file has another one.
-    has_moved: bool,
     /// A token for the environment, without a login.
     token: Option<String>,
+    /// Variables that a test sets.
+    variables: Vec<(String, String)>,
     core: Option<Process>,
     /// The exit code of the last command.
     last: Option<i32>,
@@ -59,7 +59,7 @@ impl Machine {
         std::fs::create_dir(home.join("bin")).unwrap();
         std::os::unix::fs::symlink(GOFER, home.join("bin/gofer")).unwrap();
         std::os::unix::fs::symlink(interval(), examples.join("interval")).unwrap();
-        Self { home, address: None, has_moved: false, token: None, core: None, last: None }
+        Self { home, address: None, token: None, variables: Vec::new(), core: None, last: None }
     }
 
     /// Types a block of a guide.
@@ -102,10 +102,19 @@ impl Machine {
         self.home.join(name)
     }
 
+    /// Sets a variable of all commands.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// What the core has shown.
+    pub(crate) fn core_output(&self) -> String {
+        self.core.as_ref().expect("a core runs").shown()
+    }
+
     /// Makes all commands connect to this Gofer, whatever its certificate.
     pub(crate) fn connect_to(&mut self, address: &str, token: &str) {
         self.address = Some(address.to_owned());
-        self.has_moved = true;
         self.token = Some(token.to_owned());
     }
 
@@ -123,11 +132,10 @@ impl Machine {
             .env("PATH", format!("{}:{path}", self.home.join("bin").display()))
             .env("HOME", &self.home)
             .env("GOFER_CONFIG", self.home.join("config.toml"))
-            .env("RUST_BACKTRACE", "0");
-        if let (true, Some(address)) = (self.has_moved, &self.address) {
+            .env("RUST_BACKTRACE", "0")
+            .envs(self.variables.iter().cloned());
+        if let (Some(token), Some(address)) = (&self.token, &self.address) {
             command.env("GOFER_ADDRESS", address);
-        }
-        if let Some(token) = &self.token {
             command.env("GOFER_TOKEN", token).env("GOFER_SKIP_TLS_VERIFY", "true");
         }
         command
@@ -140,7 +148,6 @@ impl Machine {
 
     fn start_core(&mut self, line: &str, expected: &[&str]) {
         assert!(self.core.is_none(), "one core at a time");
-        self.has_moved = self.address.is_some();
         let line = line.replace(ADDRESS, "127.0.0.1:0");
         let process = Process::start(self.shell(&format!("exec {line}")), "");
         let address = |shown: &str| {

@@ -29,6 +29,7 @@ impl Api {
         let init = opening(&mut messages).await?;
         // The token may have been revoked meanwhile.
         self.tokens.caller(by)?.require_manager()?;
+        self.allowed.check_image(&init.image)?;
         let (sender, answers) = mpsc::channel(1);
         let responses = self.extensions.installer(init, answers).await?;
         Ok(converse(messages, sender, responses))

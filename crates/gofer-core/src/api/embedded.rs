@@ -22,6 +22,7 @@ impl EmbeddedCore for Api {
         request: Request<UpdateExtensionRequest>,
     ) -> Result<Response<UpdateExtensionResponse>, Status> {
         self.caller(&request)?.require_manager()?;
+        self.allowed.check_image(&request.get_ref().image)?;
         let extensions = Arc::clone(&self.extensions);
         let update = async move { extensions.update(request.into_inner()).await };
         let refused = complete(update).await?;

@@ -47,6 +47,7 @@ impl Api {
         options: Options,
     ) -> Result<(), Status> {
         check_name("extension's name", &request.name)?;
+        self.allowed.check_image(&request.image)?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.install(request, options).await }).await
     }

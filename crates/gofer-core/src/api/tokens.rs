@@ -6,9 +6,17 @@ use tonic::Status;
 
 use super::Api;
 use crate::authorize::Caller;
+use gofer_net::auth::sha256;
 use gofer_proto as proto;
 use gofer_proto::token::Kind;
 use gofer_sdk::GoDuration;
+
+/// The metadata in which responses show the first digits of a token's digest: its message has no
+/// field for that, and Gofer's own command line shows metadata.
+const DIGEST: &str = "gofer-sdk.sha256";
+
+/// As many as are shown.
+const DIGITS: usize = 16;
 
 impl Api {
     pub(super) fn get_system_info(
@@ -34,7 +42,9 @@ impl Api {
         &self,
         _: proto::BootstrapTokenRequest,
     ) -> Result<proto::BootstrapTokenResponse, Status> {
+        self.allowed.check_bootstrap()?;
         let (details, token) = self.store.bootstrap_token()?;
+        let details = with_digest((sha256(token.as_bytes()), details));
         Ok(proto::BootstrapTokenResponse { details: Some(details), token })
     }
 
@@ -45,6 +55,11 @@ impl Api {
     ) -> Result<proto::CreateTokenResponse, Status> {
         use proto::create_token_request::Kind as Requested;
         caller.require_manager()?;
+        if request.metadata.contains_key(DIGEST) {
+            return Err(Status::invalid_argument(format!(
+                "`metadata` must not have the key `{DIGEST}`, which the core sets"
+            )));
+        }
         let kind = match request.kind() {
             Requested::Unknown => Kind::Unknown,
             Requested::Management => Kind::Management,
@@ -53,6 +68,7 @@ impl Api {
         let valid_for = valid_for(&request.expires)?;
         let (details, token) =
             self.store.create_token(kind, request.namespaces, request.metadata, valid_for)?;
+        let details = with_digest((sha256(token.as_bytes()), details));
         Ok(proto::CreateTokenResponse { details: Some(details), token })
     }
 
@@ -62,7 +78,8 @@ impl Api {
         request: proto::ListTokensRequest,
     ) -> Result<proto::ListTokensResponse, Status> {
         caller.require_manager()?;
-        Ok(proto::ListTokensResponse { tokens: self.store.tokens(&request.namespace) })
+        let tokens = self.store.tokens(&request.namespace);
+        Ok(proto::ListTokensResponse { tokens: tokens.into_iter().map(with_digest).collect() })
     }
 
     pub(super) fn get_token(
@@ -71,7 +88,8 @@ impl Api {
         request: proto::GetTokenRequest,
     ) -> Result<proto::GetTokenResponse, Status> {
         caller.require_manager()?;
-        Ok(proto::GetTokenResponse { details: Some(self.store.token(&request.token)?) })
+        let details = with_digest(self.store.token(&request.token)?);
+        Ok(proto::GetTokenResponse { details: Some(details) })
     }
 
     pub(super) fn enable_token(
@@ -103,6 +121,13 @@ impl Api {
         self.store.delete_token(&request.token)?;
         Ok(proto::DeleteTokenResponse {})
     }
+}
+
+fn with_digest((digest, mut token): ([u8; 32], proto::Token)) -> proto::Token {
+    let mut digits = hex::encode(digest);
+    digits.truncate(DIGITS);
+    token.metadata.insert(DIGEST.to_owned(), digits);
+    token
 }
 
 /// How long a token is to be valid; empty means forever.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 use super::*;
 

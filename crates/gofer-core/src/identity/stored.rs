@@ -1,5 +1,6 @@
 //! The certificate and key that are kept beside a store.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 
+use super::PublicIdentity;
+use super::root::Root;
 use crate::certificates::Identity;
 use crate::files;
 
-/// A certificate with less time left is replaced at the start: a long-running core is restarted
-/// within that time, at the latest for an update.
+/// A certificate of an earlier version with less time left is replaced at the start: a long-running
+/// core is restarted within that time, at the latest for an update.
 const RENEWED_BEFORE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Of the two files, behind the name of the store.
@@ -27,35 +30,51 @@ const KEY_SUFFIX: &str = ".crt.key";
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
-/// The identity beside a store, which is made if there is none that can be used.
-pub(super) fn load_or_create(store: &Path, names: &[String]) -> Result<Identity> {
+/// The identity beside a store, which is made if there is none.
+///
+/// The key is what clients trust: nothing replaces it but whoever removes it.
+pub(super) fn load_or_create(store: &Path, names: &[String]) -> Result<PublicIdentity> {
     let certificate_path = files::with_suffix(store, CERTIFICATE_SUFFIX);
     let key_path = files::with_suffix(store, KEY_SUFFIX);
-    let refused = |path: &Path, error: io::Error| {
-        let why = format!("the core's `{}` cannot be used: {error}", path.display());
-        Error::new(ErrorKind::FailedPrecondition, why)
-    };
-    let certificate = read(&certificate_path).map_err(|e| refused(&certificate_path, e))?;
-    let key = read(&key_path).map_err(|e| refused(&key_path, e))?;
-    if let (Some(certificate), Some(key)) = (certificate, key) {
-        // A pair does not match if a process was killed between writing the two files.
-        if server_config(&certificate, &key).is_ok()
-            && is_good(&certificate, names, SystemTime::now() + RENEWED_BEFORE)
-        {
-            return Ok(Identity { certificate, key });
+    let kept = read(&certificate_path).map_err(|e| refused(&certificate_path, &e))?;
+    let root = if let Some(key) = read(&key_path).map_err(|e| refused(&key_path, &e))? {
+        Root::from_key(&key).ok_or_else(|| {
+            let why = "it holds no private key; put it back from a backup, or remove it for a new \
+                       one, whose certificate clients have to trust anew";
+            refused(&key_path, &why)
+        })?
+    } else {
+        if kept.is_some() {
+            let missing = key_path.display();
+            tracing::warn!("`{missing}` is missing: clients have to trust a new certificate");
         }
-        tracing::info!(
-            "replacing the core's certificate: it expires within 90 days, lacks a needed name, or \
-             does not match its key"
-        );
+        let root = Root::new()?;
+        // Before the certificate, which is useless without its key.
+        files::replace(&key_path, root.key().as_bytes(), KEY_MODE)
+            .map_err(|e| refused(&key_path, &e))?;
+        root
+    };
+    // One that an earlier version made is served for as long as it is good: a client may accept
+    // nothing but this one.
+    if let Some(kept) = kept.as_deref().filter(|kept| is_good_to_serve(kept, &root, names)) {
+        return Ok(Identity { certificate: kept.to_owned(), key: root.key() }.into());
     }
-    let identity = super::generate(names)?;
-    // The key first: a certificate is useless without its key.
-    files::replace(&key_path, identity.key.as_bytes(), KEY_MODE)
-        .map_err(|e| refused(&key_path, e))?;
-    files::replace(&certificate_path, identity.certificate.as_bytes(), CERTIFICATE_MODE)
-        .map_err(|e| refused(&certificate_path, e))?;
-    Ok(identity)
+    let served = root.issue(names)?;
+    let is_its_root = |kept: &str| {
+        Root::is_root(kept) && accepts(kept, &served.certificate, names, SystemTime::now())
+    };
+    if let Some(trusted) = kept.filter(|kept| is_its_root(kept)) {
+        return Ok(PublicIdentity { served, trusted });
+    }
+    let trusted = root.certificate()?;
+    files::replace(&certificate_path, trusted.as_bytes(), CERTIFICATE_MODE)
+        .map_err(|e| refused(&certificate_path, &e))?;
+    Ok(PublicIdentity { served, trusted })
+}
+
+fn refused(path: &Path, why: &dyn Display) -> Error {
+    let why = format!("the core's `{}` cannot be used: {why}", path.display());
+    Error::new(ErrorKind::FailedPrecondition, why)
 }
 
 fn read(path: &Path) -> io::Result<Option<String>> {
@@ -65,14 +84,25 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether a client that trusts only this certificate accepts it at this time for all of these
-/// names.
-fn is_good(certificate: &str, names: &[String], at: SystemTime) -> bool {
+/// Whether clients that have copied this certificate accept it itself, with this key, from now
+/// until it would be replaced.
+fn is_good_to_serve(certificate: &str, root: &Root, names: &[String]) -> bool {
+    let now = SystemTime::now();
+    server_config(certificate, &root.key()).is_ok()
+        && [now, now + RENEWED_BEFORE]
+            .iter()
+            .all(|at| accepts(certificate, certificate, names, *at))
+}
+
+/// Whether a client that trusts only one certificate accepts the one that is served, at this time
+/// and for all of these names.
+fn accepts(trusted: &str, served: &str, names: &[String], at: SystemTime) -> bool {
     let check = || {
-        let chain = certificates(certificate).ok()?;
-        let (first, rest) = chain.split_first()?;
+        let trusted = certificates(trusted).ok()?;
+        let served = certificates(served).ok()?;
+        let (first, rest) = served.split_first()?;
         let mut roots = RootCertStore::empty();
-        roots.add(first.clone()).ok()?;
+        roots.add(trusted.first()?.clone()).ok()?;
         let client = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
         let client = client.build().ok()?;
         let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).ok()?);

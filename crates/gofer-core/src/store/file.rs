@@ -20,34 +20,52 @@ pub(super) const VERSION: u32 = 2;
 /// Opens a file that is intact and of a known version, or creates one.
 pub(super) fn open(path: &Path) -> Result<Database> {
     let shown = path.display();
-    let refused = |why: String| Error::new(ErrorKind::FailedPrecondition, why);
-    let explain = |error: DatabaseError| match error {
-        DatabaseError::DatabaseAlreadyOpen => refused(format!(
-            "the store `{shown}` is in use by another process; stop that process first"
-        )),
-        error => refused(format!("the store `{shown}` cannot be opened: {error}")),
-    };
+    let explain = |error| explain(path, error);
     if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
         create(path)
             .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
     }
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| refused(format!("cannot read `{shown}`: {error}")))?;
-    if metadata.len() > 0 {
-        match redb::ReadOnlyDatabase::open(path) {
-            // A file that was not closed is repaired when it is opened.
-            Ok(_) | Err(DatabaseError::RepairAborted) => {}
-            Err(error) => return Err(explain(error)),
-        }
-        // Opening writes, so it is tried on a copy: a file that is refused is left as it is.
-        check(path, &copy(path).map_err(explain)?)?;
-    }
+    verify(path)?;
     let database = Database::create(path).map_err(explain)?;
     if check(path, &database)? == Content::Empty {
         begin(&database)
             .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
     }
     Ok(database)
+}
+
+/// Whether there is a store that has been begun. The file is left as it is, and refused if it is
+/// not intact or of an unknown version.
+pub(super) fn verify(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.len() > 0 => {}
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == NotFound => return Ok(false),
+        Err(error) => return Err(refused(format!("cannot read `{}`: {error}", path.display()))),
+    }
+    let explain = |error| explain(path, error);
+    match redb::ReadOnlyDatabase::open(path) {
+        // A file that was not closed is repaired when it is opened.
+        Ok(_) | Err(DatabaseError::RepairAborted) => {}
+        Err(error) => return Err(explain(error)),
+    }
+    // Opening writes, so it is tried on a copy: a file that is refused is left as it is.
+    check(path, &copy(path).map_err(explain)?)?;
+    Ok(true)
+}
+
+fn refused(why: String) -> Error {
+    Error::new(ErrorKind::FailedPrecondition, why)
+}
+
+fn explain(path: &Path, error: DatabaseError) -> Error {
+    let shown = path.display();
+    refused(match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            format!("the store `{shown}` is in use by another process; stop that process first")
+        }
+        error => format!("the store `{shown}` cannot be opened: {error}"),
+    })
 }
 
 /// The whole file in memory, opened with all checksums verified.
@@ -59,10 +77,11 @@ fn copy(path: &Path) -> Result<Database, DatabaseError> {
     Database::builder().set_check_integrity_on_open(true).create_with_backend(memory)
 }
 
-/// Creates the file, whole or not at all. A process that is killed half-way leaves a temporary file
-/// beside it, which is never read.
+/// Creates the file, whole or not at all, for its owner alone: most of it is not encrypted. A
+/// process that is killed half-way leaves a temporary file beside it, which is never read.
 fn create(path: &Path) -> Result<(), redb::Error> {
     let new = NewFile::new(path)?;
+    new.begin_private()?;
     let database = Database::create(new.path())?;
     begin(&database)?;
     database.close()?;
@@ -84,15 +103,14 @@ enum Content {
 
 fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
     let shown = path.display();
-    let refused = |why: String| Err(Error::new(ErrorKind::FailedPrecondition, why));
     match version(database) {
         Ok(None) => Ok(Content::Empty),
         Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
-        Ok(Some(version)) => refused(format!(
+        Ok(Some(version)) => Err(refused(format!(
             "the store `{shown}` has version {version}, and this program reads versions up to \
              {VERSION}; upgrade this program"
-        )),
-        Err(error) => refused(format!("`{shown}` is not a store of a Gofer core: {error}")),
+        ))),
+        Err(error) => Err(refused(format!("`{shown}` is not a store of a Gofer core: {error}"))),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the store
 //! that only its owner can read.
 
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::file;
 use crate::certificates::random_key;
 use crate::files;
 use gofer_sdk::{Error, ErrorKind, Result};
@@ -22,10 +24,24 @@ impl Seal {
         Ok(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
     }
 
-    /// With the key in this file, which is created if there is none.
-    pub(super) fn from_file(path: &Path) -> Result<Self> {
+    /// With the key in the file beside a store, which is created with a new store.
+    pub(super) fn beside(store: &Path) -> Result<Self> {
+        let path = &files::with_suffix(store, ".key");
         let shown = path.display();
-        if !path.exists() {
+        if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
+            if file::verify(store)? {
+                // Another key would make what is encrypted look damaged.
+                return Err(Error::new(
+                    ErrorKind::FailedPrecondition,
+                    format!(
+                        "the encryption key of the store `{}` is missing: there is no `{shown}`; \
+                         put that file back, from a backup if need be, or set the key that the \
+                         store was made with (GOFER_ENCRYPTION_KEY, `encryption_key`); without the \
+                         key, start with a new store in another file",
+                        store.display()
+                    ),
+                ));
+            }
             let key = random_key().map_err(|it| Error::internal(it.message().to_owned()))?;
             // If another process is faster, its key is the one that counts.
             files::create(path, format!("{key}\n").as_bytes(), 0o600)

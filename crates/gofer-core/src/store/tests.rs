@@ -10,6 +10,7 @@ use tonic::Code;
 
 use super::patterns::Patterns;
 use super::*;
+use gofer_net::auth::sha256;
 use gofer_proto::extension_registration::ExtensionStatus;
 use gofer_proto::initiator::Type;
 use gofer_proto::pipeline_config::PipelineConfigState;
@@ -423,13 +424,56 @@ async fn a_token_is_kept_only_as_its_digest() {
     let store = store();
     let (details, token) = store.bootstrap_token().unwrap();
     assert_eq!((details.kind(), token.len(), details.expires), (Kind::Management, 64, 0));
-    assert_eq!(store.token(&token).unwrap(), details);
+    assert_eq!(store.token(&token).unwrap().1, details);
     refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
     store.disable_token(&token, true).unwrap();
-    assert!(store.token(&token).unwrap().disabled);
+    assert!(store.token(&token).unwrap().1.disabled);
     store.delete_token(&token).unwrap();
     refused(store.token(&token), Code::NotFound, "token");
     refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_the_first_digits_of_its_digest() {
+    let store = store();
+    let (_, token) = store.bootstrap_token().unwrap();
+    let digest = hex::encode(sha256(token.as_bytes()));
+    for which in [&digest[..8], &digest[..16], &digest, &digest[..8].to_uppercase()] {
+        assert_eq!(hex::encode(store.token(which).unwrap().0), digest, "{which}");
+        store.disable_token(which, true).unwrap();
+        assert!(store.token(&token).unwrap().1.disabled);
+        store.disable_token(which, false).unwrap();
+    }
+    refused(store.token(&digest[..7]), Code::InvalidArgument, "at least 8");
+    let other = if digest.starts_with('0') { "1" } else { "0" };
+    let unknown = format!("{other}{}", &digest[1..9]);
+    for which in ["", "not hexadecimal", &unknown, &format!("{digest}0"), &token[..20]] {
+        refused(store.token(which), Code::NotFound, "no such token");
+        refused(store.delete_token(which), Code::NotFound, "no such token");
+    }
+    store.delete_token(&digest[..8]).unwrap();
+    refused(store.token(&token), Code::NotFound, "no such token");
+}
+
+#[tokio::test]
+async fn an_ambiguous_digest_revokes_nothing() {
+    let store = store();
+    let (_, token) = store.bootstrap_token().unwrap();
+    let digest = sha256(token.as_bytes());
+    // No two tokens whose digests begin alike can be found.
+    let mut alike = digest;
+    alike[31] ^= 1;
+    {
+        let mut tables = store.tables();
+        let details = Arc::clone(&tables.tokens[&digest]);
+        tables.tokens.insert(alike, details);
+    }
+    let digits = hex::encode(digest);
+    refused(store.disable_token(&digits[..8], true), Code::InvalidArgument, "ambiguous");
+    refused(store.delete_token(&digits[..62]), Code::InvalidArgument, "ambiguous");
+    assert!(!store.token(&token).unwrap().1.disabled);
+    store.delete_token(&digits).unwrap();
+    assert_eq!(store.tokens("").len(), 1);
 }
 
 #[tokio::test]

@@ -14,12 +14,27 @@ use gofer_net::auth::sha256;
 use gofer_proto::Token;
 use gofer_proto::token::Kind;
 
+/// Of a digest, to name a token: enough that nobody hits another one by a typing error.
+const LEAST_DIGITS: usize = 8;
+
 /// A token's details, without the token itself.
 #[derive(Clone)]
 pub(crate) struct StoredToken {
     pub(crate) token: Token,
     /// Those in the token, compiled.
     patterns: Patterns,
+}
+
+/// The first management token, before it is valid.
+pub(crate) struct FirstToken {
+    details: StoredToken,
+    token: String,
+}
+
+impl FirstToken {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
 }
 
 impl StoredToken {
@@ -92,8 +107,20 @@ impl Store {
 
     /// Creates the first management token, once.
     pub(crate) fn bootstrap_token(&self) -> Result<(Token, String), Status> {
+        let first = self.new_first_token()?;
+        self.add_first_token(&first)?;
+        Ok((first.details.token, first.token))
+    }
+
+    /// A management token that is not valid yet.
+    pub(crate) fn new_first_token(&self) -> Result<FirstToken, Status> {
         let (details, token) =
             self.new_token(Kind::Management, Vec::new(), HashMap::new(), None)?;
+        Ok(FirstToken { details, token })
+    }
+
+    /// Makes it valid, if it is the first one.
+    pub(crate) fn add_first_token(&self, first: &FirstToken) -> Result<(), Status> {
         let mut tables = self.tables();
         if std::mem::replace(&mut tables.flags.bootstrapped, true) {
             return Err(Status::failed_precondition(
@@ -102,8 +129,8 @@ impl Store {
         }
         let flags = tables.flags;
         tables.journal.put_flags(flags);
-        tables.insert_token(&token, &details);
-        Ok((details.token, token))
+        tables.insert_token(&first.token, &first.details);
+        Ok(())
     }
 
     pub(crate) fn awaits_first_token(&self) -> bool {
@@ -111,29 +138,33 @@ impl Store {
     }
 
     /// The tokens with access to a namespace, or all for an empty name; oldest first.
-    pub(crate) fn tokens(&self, namespace: &str) -> Vec<Token> {
+    pub(crate) fn tokens(&self, namespace: &str) -> Vec<([u8; 32], Token)> {
         let mut found: Vec<_> = self
             .tables()
             .tokens
-            .values()
-            .filter(|it| namespace.is_empty() || it.has_access(namespace))
-            .map(|it| it.token.clone())
+            .iter()
+            .filter(|(_, it)| namespace.is_empty() || it.has_access(namespace))
+            .map(|(digest, it)| (*digest, it.token.clone()))
             .collect();
-        found.sort_by_key(|token| token.created);
+        found.sort_by_key(|(_, token)| token.created);
         found
     }
 
-    pub(crate) fn token(&self, token: &str) -> Result<Token, Status> {
-        self.token_of(&sha256(token.as_bytes())).map(|it| it.token.clone()).ok_or_else(no_token)
+    /// By the token itself, or by the first digits of its digest.
+    pub(crate) fn token(&self, which: &str) -> Result<([u8; 32], Token), Status> {
+        let tables = self.tables();
+        let digest = tables.find_token(which)?;
+        let found = tables.tokens.get(&digest).ok_or_else(no_token)?;
+        Ok((digest, found.token.clone()))
     }
 
     pub(crate) fn token_of(&self, digest: &[u8; 32]) -> Option<Arc<StoredToken>> {
         self.tables().tokens.get(digest).cloned()
     }
 
-    pub(crate) fn disable_token(&self, token: &str, disabled: bool) -> Result<(), Status> {
-        let digest = sha256(token.as_bytes());
+    pub(crate) fn disable_token(&self, which: &str, disabled: bool) -> Result<(), Status> {
         let mut tables = self.tables();
+        let digest = tables.find_token(which)?;
         let Tables { tokens, journal, .. } = &mut *tables;
         let found = Arc::make_mut(tokens.get_mut(&digest).ok_or_else(no_token)?);
         found.token.disabled = disabled;
@@ -142,9 +173,9 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn delete_token(&self, token: &str) -> Result<(), Status> {
-        let digest = sha256(token.as_bytes());
+    pub(crate) fn delete_token(&self, which: &str) -> Result<(), Status> {
         let mut tables = self.tables();
+        let digest = tables.find_token(which)?;
         tables.tokens.remove(&digest).ok_or_else(no_token)?;
         tables.journal.remove_token(&digest);
         self.tokens_changed.send_replace(());
@@ -158,6 +189,34 @@ impl Store {
 }
 
 impl Tables {
+    /// The digest of a token that is given itself, or by the first digits of its digest, so that a
+    /// token can be revoked without having it.
+    fn find_token(&self, which: &str) -> Result<[u8; 32], Status> {
+        let digest = sha256(which.as_bytes());
+        if self.tokens.contains_key(&digest) {
+            return Ok(digest);
+        }
+        if which.is_empty() || !which.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(no_token());
+        }
+        if which.len() < LEAST_DIGITS {
+            return Err(Status::invalid_argument(format!(
+                "`token` has too few digits: give at least {LEAST_DIGITS} of the token's digest, \
+                 or the token itself"
+            )));
+        }
+        let prefix = which.to_ascii_lowercase();
+        let mut found = self.tokens.keys().filter(|it| hex::encode(it).starts_with(&prefix));
+        match (found.next(), found.next()) {
+            (Some(digest), None) => Ok(*digest),
+            (Some(_), Some(_)) => Err(Status::invalid_argument(
+                "`token` is ambiguous: the digests of several tokens begin with these digits; give \
+                 more of them",
+            )),
+            (None, _) => Err(no_token()),
+        }
+    }
+
     fn insert_token(&mut self, token: &str, details: &StoredToken) {
         let digest = sha256(token.as_bytes());
         self.journal.put_token(&digest, &details.token);
@@ -166,5 +225,8 @@ impl Tables {
 }
 
 fn no_token() -> Status {
-    Status::not_found("there is no such token")
+    Status::not_found(format!(
+        "there is no such token; give the token itself, or at least {LEAST_DIGITS} digits of its \
+         SHA-256 digest"
+    ))
 }

@@ -172,12 +172,33 @@ async fn errors_name_the_methods_that_are_missing_and_all_others_are_implemented
 }
 
 #[tokio::test]
-async fn the_first_token_is_made_once_and_works() {
+async fn a_manager_revokes_a_token_by_the_digits_that_are_listed() {
     let core = Core::on_loopback().await.unwrap();
-    let caller = Caller::of(&core).await;
-    let made = caller.api().bootstrap_token(proto::BootstrapTokenRequest {}).await.unwrap();
-    caller.with(&made.into_inner().token).call("ListExtensions").await.unwrap();
-    refused(caller.call("BootstrapToken").await, Code::FailedPrecondition, "already been made");
+    let lost = token(&core, Kind::Management, &[], "").await;
+    let caller = Caller::of(&core).await.with(&lost);
+    caller.call("ListNamespaces").await.unwrap();
+    let mut api = core.client().api();
+    let listed = api.list_tokens(proto::ListTokensRequest::default()).await.unwrap().into_inner();
+    let digits = listed.tokens[0].metadata["gofer-sdk.sha256"].clone();
+    let get = proto::GetTokenRequest { token: digits.clone() };
+    let got = api.get_token(get).await.unwrap().into_inner().details.unwrap();
+    assert_eq!(got, listed.tokens[0]);
+    let disable = proto::DisableTokenRequest { token: digits.clone() };
+    api.disable_token(disable).await.unwrap();
+    refused(caller.call("ListNamespaces").await, Code::Unauthenticated, "disabled");
+    let enable = proto::EnableTokenRequest { token: digits.clone() };
+    api.enable_token(enable).await.unwrap();
+    caller.call("ListNamespaces").await.unwrap();
+    api.delete_token(proto::DeleteTokenRequest { token: digits.clone() }).await.unwrap();
+    refused(caller.call("ListNamespaces").await, Code::Unauthenticated, "unknown token");
+    // It is not a note that a caller sets.
+    let request = proto::CreateTokenRequest {
+        kind: Kind::Management.into(),
+        metadata: HashMap::from([("gofer-sdk.sha256".to_owned(), digits)]),
+        ..Default::default()
+    };
+    let outcome = api.create_token(request).await.map(drop);
+    refused(outcome, Code::InvalidArgument, "`gofer-sdk.sha256`");
     core.stop().await;
 }
 

@@ -6,21 +6,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use gofer_core::Core;
 use gofer_proto::gofer_client::GoferClient;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::tokio_stream;
 
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -30,6 +34,11 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) async fn of(core: &Core) -> Self {
+        Self::connect(core).await.expect("the core accepts a connection")
+    }
+
+    /// An error if the connection is closed before it can be used.
+    pub(crate) async fn connect(core: &Core) -> Result<Self, Box<dyn std::error::Error>> {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(core.certificate().as_bytes()).unwrap();
         roots.add(certificate).unwrap();
@@ -39,15 +48,33 @@ impl Caller {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(core.address().unwrap()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let stream = TcpStream::connect(core.address().unwrap()).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost")?;
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
         let (calls, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
         // Ends with the last clone of the sender, or with the core.
         tokio::spawn(async move { drop(connection.await) });
-        Self { calls, authorization: None }
+        Ok(Self { calls, authorization: None })
+    }
+
+    /// Whether the core has closed the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.calls.is_closed()
+    }
+
+    /// Begins a call whose message never comes, so that it stays open until the result is dropped.
+    pub(crate) fn begin(&self) -> OpenCall {
+        let never = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
+        let request = Request::post("/proto.Gofer/GetNamespace")
+            .header(CONTENT_TYPE, "application/grpc")
+            .body(Body::new(StreamBody::new(never)))
+            .unwrap();
+        let mut caller = self.clone();
+        OpenCall(tokio::spawn(async move {
+            drop(tower_service::Service::call(&mut caller, request).await);
+        }))
     }
 
     /// The same connection, calling with this token.
@@ -66,6 +93,15 @@ impl Caller {
         let path = PathAndQuery::try_from(format!("/proto.Gofer/{method}")).unwrap();
         let mut grpc = tonic::client::Grpc::new(self.clone());
         grpc.unary(tonic::Request::new(()), path, codec).await.map(drop)
+    }
+}
+
+/// A call that has not been answered.
+pub(crate) struct OpenCall(JoinHandle<()>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

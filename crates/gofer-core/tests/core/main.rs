@@ -15,11 +15,17 @@ mod metronome;
 mod probe;
 
 mod access;
+mod allowed;
 mod api;
 mod authorization;
+mod bootstrap;
+#[cfg(target_os = "linux")]
+mod connections;
+mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
 mod runs;
 mod streaming;
 mod supervision;
+mod ticks;

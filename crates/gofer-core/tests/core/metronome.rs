@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::files::write_script;
-use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Run, Subscription, SystemConfig};
+use gofer_sdk::{Error, Extension, GoDuration, Gofer, Result, Subscription, SystemConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -80,8 +80,8 @@ impl Extension for Metronome {
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let params = subscription.params();
         let mut ticks = subscription.every(params.every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("it ticked")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("it ticked")).await?;
         }
         if let Some(linger) = params.linger {
             tokio::time::sleep(Duration::try_from(linger).unwrap_or_default()).await;

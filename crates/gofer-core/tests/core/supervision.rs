@@ -41,6 +41,7 @@ async fn core() -> Core {
     Core::builder()
         .listen(([127, 0, 0, 1], 0))
         .health_check_period(Duration::from_millis(200))
+        .allow_programs()
         .start()
         .await
         .unwrap()

@@ -1,6 +1,6 @@
 // The extension in the examples of the documentation of `src`, as an `include!`.
 
-use gofer_sdk::{Extension, GoDuration, Gofer, Result, Run, Subscription};
+use gofer_sdk::{Extension, GoDuration, Gofer, Result, Subscription};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Config {
@@ -27,8 +27,8 @@ impl Extension for Interval {
 
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let mut ticks = subscription.every(subscription.params().every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the interval elapsed")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the interval elapsed")).await?;
         }
         Ok(())
     }

@@ -1,6 +1,4 @@
-use gofer_sdk::{
-    Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, RunError, Subscription,
-};
+use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result, RunError, Subscription};
 
 /// What a pipeline sets when it subscribes.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -29,8 +27,8 @@ impl Extension for Every {
 
     async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
         let mut ticks = subscription.every(subscription.params().every)?;
-        while ticks.next().await {
-            subscription.start_run(Run::because("the time has come")).await?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the time has come")).await?;
         }
         Ok(())
     }

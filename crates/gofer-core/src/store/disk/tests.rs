@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use redb::TableDefinition;
 
-use super::super::{Holder, Options, Owner, Page, Store};
+use super::super::{Holder, Options, Owner, Page, Store, exposed};
 use super::*;
 use crate::files::tests::Scratch;
 use gofer_net::Clock;
@@ -128,7 +130,7 @@ async fn everything_is_restored() {
     assert_eq!(store.secret(holder, "kept").unwrap().1, "hunter22");
     assert_eq!(store.secret(global, "shared").unwrap().1, "hunter22");
     assert!(store.object(of, "gone").is_err() && store.secret(holder, "gone").is_err());
-    assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().disabled);
+    assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().1.disabled);
     assert!(store.token(&gone).is_err());
     assert!(store.bootstrap_token().is_err(), "the first token is made once");
     assert!(store.start_run(start("one"), None).is_err(), "no run is started");
@@ -179,7 +181,6 @@ async fn nothing_is_acknowledged_after_the_store_was_closed() {
 
 #[tokio::test]
 async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
-    use std::os::unix::fs::PermissionsExt as _;
     let directory = Scratch::new();
     let store = open_store(&directory.path("store.redb"));
     let secret = "correct horse battery staple";
@@ -211,6 +212,51 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     std::fs::write(&key, "not a key").unwrap();
     let why = refusal(&directory.path("store.redb"));
     assert!(why.contains("64 hexadecimal digits"), "{why}");
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn a_store_is_private_to_its_owner() {
+    let directory = Scratch::new();
+    let path = directory.path("store.redb");
+    open_store(&path).close().await;
+    assert_eq!((mode(&path), exposed(&path)), (0o600, None));
+    // One of an older version, made with the usual umask, opens with a warning.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    open_store(&path).close().await;
+    let warning = exposed(&path).unwrap();
+    assert!(warning.contains("store.redb`; `chmod 600`"), "{warning}");
+    assert_eq!(mode(&path), 0o644);
+}
+
+#[tokio::test]
+async fn a_lost_key_is_reported_and_no_other_is_made() {
+    let directory = Scratch::new();
+    let (path, key) = (directory.path("store.redb"), directory.path("store.redb.key"));
+    open_store(&path).close().await;
+    let before = std::fs::read(&path).unwrap();
+    let kept = directory.path("kept");
+    std::fs::rename(&key, &kept).unwrap();
+    let why = refusal(&path);
+    assert!(why.contains("there is no `") && why.contains("store.redb.key`"), "{why}");
+    assert!(why.contains("backup") && why.contains("GOFER_ENCRYPTION_KEY"), "{why}");
+    assert!(!key.exists());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    std::fs::rename(&kept, &key).unwrap();
+    open_store(&path).close().await;
+    // One that was made with a key that was given has no file, and needs none.
+    let given = directory.path("given.redb");
+    let open = |key| Store::open(Clock::system(), &given, key);
+    open(Some([7; 32])).unwrap().close().await;
+    assert!(open(None).err().unwrap().to_string().contains("encryption_key"));
+    open(Some([7; 32])).unwrap().close().await;
+    // A file that is not begun is no store yet.
+    let empty = directory.path("empty.redb");
+    std::fs::write(&empty, "").unwrap();
+    open_store(&empty).close().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,134 @@
+//! Ticks of an extension that does no more than most do, as schedulers elsewhere were reported to
+//! get them wrong.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use gofer_core::{Core, NO_SETTINGS, hours, minutes, seconds};
+use gofer_proto as proto;
+use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Params {
+    every: GoDuration,
+    /// What the author does before the run is started takes this long.
+    #[serde(default)]
+    work: GoDuration,
+}
+
+struct Every;
+
+impl Extension for Every {
+    type Config = NoConfig;
+    type Params = Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+        let mut ticks = subscription.every(subscription.params().every)?;
+        while let Some(tick) = ticks.next().await {
+            tokio::time::sleep(subscription.params().work.try_into()?).await;
+            subscription.start_run(tick.run("the time has come")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// When the runs started, in seconds since the first one, oldest first.
+fn starts(core: &Core) -> Vec<u64> {
+    let runs = core.runs("default/nightly");
+    let at = |run: &gofer_sdk::RunInfo| run.started().duration_since(UNIX_EPOCH).unwrap();
+    let mut all: Vec<Duration> = runs.iter().map(at).collect();
+    all.sort_unstable();
+    all.iter().map(|at| (*at - all[0]).as_secs()).collect()
+}
+
+/// The times that the runs were scheduled for, in seconds since the first one, oldest first.
+fn scheduled(core: &Core) -> Vec<f64> {
+    let runs = core.runs("default/nightly");
+    let mut all: Vec<_> = runs.iter().filter_map(gofer_sdk::RunInfo::scheduled).collect();
+    all.sort_unstable();
+    all.iter().map(|at| at.duration_since(all[0]).unwrap().as_secs_f64()).collect()
+}
+
+async fn enable(core: &Core, enable: bool) {
+    let (namespace_id, id) = ("default".to_owned(), "nightly".to_owned());
+    let mut api = core.client().api();
+    if enable {
+        api.enable_pipeline(proto::EnablePipelineRequest { namespace_id, id }).await.unwrap();
+    } else {
+        api.disable_pipeline(proto::DisablePipelineRequest { namespace_id, id }).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_that_is_enabled_again_runs_at_its_next_tick() -> Result<()> {
+    let core = Core::in_memory().await?;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    every.subscribe("default/nightly", "x", [("every", "10s")]).await?;
+    core.elapse(minutes(1)).await;
+    // For several lengths, since the pause before a restart varies.
+    for length in [61, 63, 66] {
+        let before = starts(&core).len();
+        enable(&core, false).await;
+        core.elapse(minutes(length)).await;
+        enable(&core, true).await;
+        core.elapse(seconds(11)).await;
+        assert!(starts(&core).len() > before, "after {length} minutes");
+    }
+    let off = scheduled(&core).into_iter().find(|at| (at / 10.0).fract() != 0.0);
+    assert_eq!(off, None, "off the grid");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_run_and_a_restart_keep_the_grid() -> Result<()> {
+    let core = Core::in_memory().await?;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    every.subscribe("default/nightly", "x", [("every", "1h")]).await?;
+    // A run at 1:00.
+    core.elapse(minutes(61)).await;
+    // Away over the tick at 2:00, back at 2:20.
+    core.close_api().await;
+    core.elapse(minutes(79)).await;
+    core.reopen_api().await?;
+    core.elapse(minutes(5)).await;
+    every.restart().await?;
+    core.elapse(hours(3)).await;
+    let minutes: Vec<_> = starts(&core).iter().map(|at| at / 60).collect();
+    assert_eq!(minutes, [0, 80, 120, 180, 240]);
+    assert_eq!(scheduled(&core), [0.0, 3_600.0, 7_200.0, 10_800.0, 14_400.0]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_author_and_restarts_keep_the_grid() -> Result<()> {
+    let core = Core::in_memory().await?;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    every.subscribe("default/nightly", "x", [("every", "1h"), ("work", "7m")]).await?;
+    for _ in 0..5 {
+        core.elapse(minutes(70)).await;
+        every.restart().await?;
+    }
+    core.elapse(hours(1)).await;
+    let scheduled = scheduled(&core);
+    assert_eq!(scheduled, (0..scheduled.len()).map(|n| n as f64 * 3_600.0).collect::<Vec<_>>());
+    assert!(starts(&core).len() >= 5);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_that_has_never_run_keeps_the_grid_from_its_subscription() -> Result<()> {
+    let core = Core::in_memory().await?;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    every.subscribe("default/nightly", "x", [("every", "1h")]).await?;
+    enable(&core, false).await;
+    // Its first tick fails, and `serve` is restarted some times.
+    core.elapse(minutes(75)).await;
+    enable(&core, true).await;
+    core.elapse(minutes(50)).await;
+    assert_eq!(starts(&core).len(), 2, "the one that failed, and the next one");
+    assert_eq!(scheduled(&core), [0.0, 3_600.0]);
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! A run to be started, and the two variables with which an extension marks it.
+//!
+//! Both travel as variables of the run because every Gofer keeps those, and hands them back with
+//! the run: whether a run has been started is answered by looking for its key.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+
+/// The variable with a run's key.
+pub(crate) const RUN_KEY: &str = "GOFER_EXTENSION_RUN_KEY";
+
+/// The variable with the time that a run was scheduled for, in RFC 3339.
+pub(crate) const SCHEDULED_AT: &str = "GOFER_EXTENSION_SCHEDULED_AT";
+
+/// How the keys begin that are not an author's.
+const OWN: &str = "gofer-sdk:";
+
+/// The longest key of an author's, in bytes: a digest or a URL fits.
+const MAX_KEY: usize = 256;
+
+/// A run to be started: why, and with which variables.
+///
+/// ```
+/// use gofer_sdk::Run;
+///
+/// let run = Run::because("a commit was pushed").key("delivery-72d3162e").variable("COMMIT", "c0ffee");
+/// assert_eq!(run.reason(), "a commit was pushed");
+/// ```
+#[derive(Clone)]
+pub struct Run {
+    reason: Cow<'static, str>,
+    variables: Vec<(String, String)>,
+    key: Option<String>,
+    scheduled: Option<Scheduled>,
+}
+
+/// The time that a run was scheduled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scheduled {
+    /// In Unix nanoseconds.
+    pub(crate) at: i64,
+    /// A run may have been scheduled for this time before, by a clock that was ahead.
+    pub(crate) again: bool,
+}
+
+/// What an extension's run is recognized by.
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub(crate) text: String,
+    /// An author may use it in another process too.
+    pub(crate) is_authors: bool,
+}
+
+impl Run {
+    /// A run for a reason, a short text for people who look at the run.
+    pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason: reason.into(), variables: Vec::new(), key: None, scheduled: None }
+    }
+
+    pub(crate) fn scheduled(reason: Cow<'static, str>, scheduled: Scheduled) -> Self {
+        Self { scheduled: Some(scheduled), ..Self::because(reason) }
+    }
+
+    /// Adds an environment variable for the run's tasks. If a name is added twice, the last value
+    /// counts.
+    ///
+    /// `GOFER_EXTENSION_RUN_KEY` and `GOFER_EXTENSION_SCHEDULED_AT` are set by the SDK: an
+    /// extension that adds one of them gets an error when it starts the run.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the key, which names what the run is for, such as the ID of a webhook's delivery. Of
+    /// all runs that one label starts for a pipeline, only one is started for each key: a repeat,
+    /// also by another process of the extension, returns the run that exists.
+    ///
+    /// The key is 1 to 256 bytes long, does not begin with `gofer-sdk:`, and has no control
+    /// characters; it is visible to the run, as the variable `GOFER_EXTENSION_RUN_KEY`. Without
+    /// one, the SDK makes a key for each call, and for each [`Tick`](crate::Tick).
+    ///
+    /// See [the guarantees](crate::guide::authors#every-run-once) for what this depends on.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Why the run is started.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    pub(crate) fn scheduled_at(&self) -> Option<i64> {
+        self.scheduled.map(|scheduled| scheduled.at)
+    }
+
+    /// The reason and variables of a run that no extension starts.
+    pub(crate) fn unkeyed(self) -> Result<(String, HashMap<String, String>)> {
+        if self.key.is_some() {
+            let why = "only runs that an extension starts have keys";
+            return Err(Error::invalid_parameter("key", why));
+        }
+        Ok((self.reason.into_owned(), self.variables.into_iter().collect()))
+    }
+
+    /// The reason, key and variables of a run that an extension starts.
+    pub(crate) fn keyed(self) -> Result<(String, Key, HashMap<String, String>)> {
+        let mut variables = HashMap::with_capacity(self.variables.len() + 2);
+        for (name, value) in self.variables {
+            let remedy = match &*name {
+                RUN_KEY => "use `Run::key`",
+                SCHEDULED_AT => "use `Tick::run`",
+                _ => {
+                    variables.insert(name, value);
+                    continue;
+                }
+            };
+            return Err(Error::invalid_parameter(name, format!("is set by the SDK; {remedy}")));
+        }
+        let scheduled = self.scheduled.map(|it| (rfc3339(it.at), it.again));
+        let key = match (self.key, &scheduled) {
+            (Some(key), _) => Key { text: checked(key)?, is_authors: true },
+            (None, Some((at, false))) => Key { text: format!("{OWN}tick:{at}"), is_authors: false },
+            (None, _) => Key { text: unique(), is_authors: false },
+        };
+        variables.insert(RUN_KEY.to_owned(), key.text.clone());
+        if let Some((at, _)) = scheduled {
+            variables.insert(SCHEDULED_AT.to_owned(), at);
+        }
+        Ok((self.reason.into_owned(), key, variables))
+    }
+}
+
+fn checked(key: String) -> Result<String> {
+    let why = if key.is_empty() || key.len() > MAX_KEY {
+        format!("must be 1 to {MAX_KEY} bytes long")
+    } else if key.starts_with(OWN) {
+        format!("must not begin with `{OWN}`, with which the SDK's own keys begin")
+    } else if key.contains(char::is_control) {
+        "must not contain control characters".to_owned()
+    } else {
+        return Ok(key);
+    };
+    Err(Error::invalid_parameter("key", why))
+}
+
+/// A key that no other call has, in this process or another.
+fn unique() -> String {
+    static PROCESS: OnceLock<[u64; 2]> = OnceLock::new();
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    // Its keys are random; nobody has to guess them, so no secret is needed.
+    let [high, low] = PROCESS.get_or_init(|| [0, 1].map(|n| RandomState::new().hash_one(n)));
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    format!("{OWN}call:{high:016x}{low:016x}:{call}")
+}
+
+/// In RFC 3339, in UTC, with a fraction of nine digits if it is not a whole second.
+pub(crate) fn rfc3339(unix_nanos: i64) -> String {
+    humantime::format_rfc3339(time(unix_nanos)).to_string()
+}
+
+/// A time before 1970 reads as 1970.
+pub(crate) fn time(unix_nanos: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_nanos).unwrap_or(0))
+}
+
+/// The reason, and the names of the variables; values may be secrets.
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Run").field("reason", &self.reason).field("variables", &names).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+use super::*;
+
+const NOON: i64 = 1_700_000_000_000_000_000;
+
+fn tick(at: i64, again: bool) -> Run {
+    Run::scheduled("of a test".into(), Scheduled { at, again })
+}
+
+#[test]
+fn a_tick_has_a_key_from_its_time_which_is_the_same_in_every_process() {
+    let (_, key, variables) = tick(NOON, false).keyed().unwrap();
+    assert_eq!(key.text, "gofer-sdk:tick:2023-11-14T22:13:20Z");
+    assert_eq!(variables[RUN_KEY], key.text);
+    assert_eq!(variables[SCHEDULED_AT], "2023-11-14T22:13:20Z");
+    let (.., fine) = tick(NOON + 7, false).keyed().unwrap();
+    assert_eq!(fine[SCHEDULED_AT], "2023-11-14T22:13:20.000000007Z");
+}
+
+#[test]
+fn a_time_that_has_been_used_gets_a_key_of_its_own() {
+    let (_, first, variables) = tick(NOON, true).keyed().unwrap();
+    let (_, second, _) = tick(NOON, true).keyed().unwrap();
+    assert_ne!(first.text, second.text);
+    assert_eq!(variables[SCHEDULED_AT], "2023-11-14T22:13:20Z");
+}
+
+#[test]
+fn each_call_has_a_key_of_its_own() {
+    let (_, first, variables) = Run::because("of a test").keyed().unwrap();
+    let (_, second, _) = Run::because("of a test").keyed().unwrap();
+    assert_ne!(first.text, second.text);
+    assert!(!first.is_authors && !variables.contains_key(SCHEDULED_AT));
+}
+
+#[test]
+fn an_authors_key_is_taken_as_it_is() {
+    let (_, key, variables) = tick(NOON, false).key("delivery 7").keyed().unwrap();
+    assert!(key.is_authors);
+    assert_eq!(variables[RUN_KEY], "delivery 7");
+    assert!(variables.contains_key(SCHEDULED_AT));
+}
+
+#[test]
+fn keys_and_variables_that_cannot_be_are_refused_by_name_and_not_shown() {
+    let long = "x".repeat(257);
+    for key in ["", &long, "gofer-sdk:tick:2023", "secret\n"] {
+        let error = Run::because("of a test").key(key).keyed().err().unwrap().to_string();
+        assert!(error.starts_with("parameter `key`: must "), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    for name in [RUN_KEY, SCHEDULED_AT] {
+        let run = Run::because("of a test").variable(name, "secret");
+        let error = run.clone().keyed().err().unwrap().to_string();
+        assert!(error.contains(name) && !error.contains("secret"), "{error}");
+        // Of another program it is a variable like any other.
+        assert_eq!(run.unkeyed().unwrap().1[name], "secret");
+    }
+    let error = Run::because("of a test").key("k").unkeyed().unwrap_err();
+    assert!(error.to_string().contains("only runs that an extension starts"), "{error}");
+}
