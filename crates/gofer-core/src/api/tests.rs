@@ -88,7 +88,8 @@ async fn events_that_were_read_before_the_access_ended_are_not_sent() {
     assert!(events.next().await.is_none());
 }
 
-#[tokio::test]
+/// On a paused clock, on which a stream that goes on waiting times out at once.
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_events_ends_with_the_key() {
     let api = &api().await;
     let of = NewKey::Extension { name: "watch".to_owned(), grants: BTreeSet::new() };
@@ -100,7 +101,7 @@ async fn a_stream_of_events_ends_with_the_key() {
     // The stream waits for an event that the extension may see.
     tokio::task::yield_now().await;
     drop(guard);
-    let ended = next.await.unwrap().unwrap();
+    let ended = tokio::time::timeout(crate::hours(1), next).await.unwrap().unwrap().unwrap();
     assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
 }
 
