@@ -173,11 +173,14 @@ pub(crate) fn time(unix_nanos: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_nanos).unwrap_or(0))
 }
 
-/// The reason, and the names of the variables; values may be secrets.
+/// The reason, and the names of the variables; values and keys may be secrets.
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.variables.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Run").field("reason", &self.reason).field("variables", &names).finish()
+        f.debug_struct("Run")
+            .field("reason", &self.reason)
+            .field("variables", &names)
+            .finish_non_exhaustive()
     }
 }
 

@@ -241,14 +241,13 @@ impl<'a> Start<'a> {
     ) -> Result<Started, Failure> {
         let gofer = self.gofer;
         let channel = gofer.inner.transport.channel();
-        let turn = match turn {
-            Some(turn) => turn,
-            None => {
-                let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
-                let next = turn.insert(or(|| patience.waiting(), next).await?);
-                or(|| patience.waiting(), next.settle(gofer)).await?;
-                next
-            }
+        let turn = if let Some(turn) = turn {
+            turn
+        } else {
+            let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
+            let next = turn.insert(or(|| patience.waiting(), next).await?);
+            or(|| patience.waiting(), next.settle(gofer)).await?;
+            next
         };
         if let Some(connection) = self.unanswered {
             // What was sent has arrived by then, or never will.

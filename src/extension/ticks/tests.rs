@@ -9,6 +9,7 @@ fn run(scheduled: i64, started: i64) -> LastRun {
 }
 
 /// A tick: when it was scheduled, and for how many it stands.
+#[expect(clippy::unnecessary_wraps, reason = "as it is returned")]
 fn tick(at: i64, count: u64) -> Result<Tick, i64> {
     Ok(Tick { scheduled: Scheduled { at, again: false }, count })
 }

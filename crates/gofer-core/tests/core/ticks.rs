@@ -41,15 +41,15 @@ fn starts(core: &Core) -> Vec<u64> {
     let at = |run: &gofer_sdk::RunInfo| run.started().duration_since(UNIX_EPOCH).unwrap();
     let mut all: Vec<Duration> = runs.iter().map(at).collect();
     all.sort_unstable();
-    all.iter().map(|at| (*at - all[0]).as_secs()).collect()
+    all.iter().map(|at| at.saturating_sub(all[0]).as_secs()).collect()
 }
 
-/// The times that the runs were scheduled for, in seconds since the first one, oldest first.
-fn scheduled(core: &Core) -> Vec<f64> {
+/// The times that the runs were scheduled for, in milliseconds since the first one, oldest first.
+fn scheduled(core: &Core) -> Vec<u128> {
     let runs = core.runs("default/nightly");
     let mut all: Vec<_> = runs.iter().filter_map(gofer_sdk::RunInfo::scheduled).collect();
     all.sort_unstable();
-    all.iter().map(|at| at.duration_since(all[0]).unwrap().as_secs_f64()).collect()
+    all.iter().map(|at| at.duration_since(all[0]).unwrap().as_millis()).collect()
 }
 
 async fn enable(core: &Core, enable: bool) {
@@ -77,7 +77,7 @@ async fn a_pipeline_that_is_enabled_again_runs_at_its_next_tick() -> Result<()> 
         core.elapse(seconds(11)).await;
         assert!(starts(&core).len() > before, "after {length} minutes");
     }
-    let off = scheduled(&core).into_iter().find(|at| (at / 10.0).fract() != 0.0);
+    let off = scheduled(&core).into_iter().find(|at| at % 10_000 != 0);
     assert_eq!(off, None, "off the grid");
     Ok(())
 }
@@ -98,7 +98,7 @@ async fn a_late_run_and_a_restart_keep_the_grid() -> Result<()> {
     core.elapse(hours(3)).await;
     let minutes: Vec<_> = starts(&core).iter().map(|at| at / 60).collect();
     assert_eq!(minutes, [0, 80, 120, 180, 240]);
-    assert_eq!(scheduled(&core), [0.0, 3_600.0, 7_200.0, 10_800.0, 14_400.0]);
+    assert_eq!(scheduled(&core), [0, 3_600_000, 7_200_000, 10_800_000, 14_400_000]);
     Ok(())
 }
 
@@ -113,7 +113,8 @@ async fn a_slow_author_and_restarts_keep_the_grid() -> Result<()> {
     }
     core.elapse(hours(1)).await;
     let scheduled = scheduled(&core);
-    assert_eq!(scheduled, (0..scheduled.len()).map(|n| n as f64 * 3_600.0).collect::<Vec<_>>());
+    let hours: Vec<u128> = (0..).map(|hour| hour * 3_600_000).take(scheduled.len()).collect();
+    assert_eq!(scheduled, hours);
     assert!(starts(&core).len() >= 5);
     Ok(())
 }
@@ -129,6 +130,6 @@ async fn a_pipeline_that_has_never_run_keeps_the_grid_from_its_subscription() ->
     enable(&core, true).await;
     core.elapse(minutes(50)).await;
     assert_eq!(starts(&core).len(), 2, "the one that failed, and the next one");
-    assert_eq!(scheduled(&core), [0.0, 3_600.0]);
+    assert_eq!(scheduled(&core), [0, 3_600_000]);
     Ok(())
 }
