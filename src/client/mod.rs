@@ -24,7 +24,7 @@ pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
 pub(crate) use run::{Scheduled, time};
-pub(crate) use start::{Patience, Started};
+pub(crate) use start::{Known, Patience, Started};
 pub use status::error;
 
 use std::collections::HashMap;
@@ -268,7 +268,9 @@ impl Gofer {
         let pipeline = pipeline.into();
         if self.inner.is_extension {
             let patience = Deadline(Instant::now() + self.inner.transport.deadline());
-            let started = Box::pin(self.start_once(label, pipeline, run, None, &patience)).await?;
+            let started =
+                Box::pin(self.start_once(label, pipeline, run, Known::default(), &patience))
+                    .await?;
             return Ok(started.run);
         }
         let (reason, variables) = run.unkeyed()?;

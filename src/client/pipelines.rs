@@ -4,13 +4,14 @@
 //! A full Gofer counts a pending run among those that its pipeline's parallelism allows. If an
 //! extension added a run whenever a tick falls due, all of them would wait for each other for good.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gofer_net::{Backoff, Effect, effect};
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::{OwnedMutexGuard, Semaphore, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -31,16 +32,36 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(5 * 60);
 /// Keys of authors that are remembered, with the runs that have them.
 const SEEN: usize = 1024;
 
+/// Starts beyond those in flight whose response a full Gofer is holding back. Together they are
+/// fewer than the calls that servers and proxies allow on one connection.
+const HELD: usize = 32;
+
+/// How long it is assumed that keys are not enforced, if the answer does not say.
+const ASSUMED_FOR: Duration = Duration::from_secs(30);
+
 /// What all starts of one client share.
 pub(super) struct Starts {
     pub(super) permits: Semaphore,
-    /// Held to find out whether keys are enforced.
-    pub(super) asking: tokio::sync::Mutex<()>,
-    /// The number of a connection, and in the lowest bit whether keys are enforced on it.
-    enforced: AtomicU64,
+    pub(super) held: Semaphore,
+    learned: Mutex<Learned>,
     pub(super) pipelines: Pipelines,
     seen: Mutex<Seen>,
 }
+
+/// Whether keys are enforced.
+#[derive(Default)]
+struct Learned {
+    /// The number of the connection that this is about.
+    connection: u64,
+    enforced: bool,
+    /// If it is an assumption.
+    until: Option<Instant>,
+    /// The question that is under way, or was last.
+    question: Option<(u64, Answer)>,
+}
+
+/// The outcome of asking whether keys are enforced.
+pub(super) type Answer = watch::Receiver<Option<Result<bool, Status>>>;
 
 #[derive(Default)]
 struct Seen {
@@ -53,8 +74,8 @@ impl Default for Starts {
     fn default() -> Self {
         Self {
             permits: Semaphore::new(IN_FLIGHT),
-            asking: tokio::sync::Mutex::default(),
-            enforced: AtomicU64::new(0),
+            held: Semaphore::new(HELD),
+            learned: Mutex::default(),
             pipelines: Pipelines::default(),
             seen: Mutex::default(),
         }
@@ -64,12 +85,43 @@ impl Default for Starts {
 impl Starts {
     /// Whether keys are enforced on this connection, if that is known.
     pub(super) fn enforces_keys(&self, connection: u64) -> Option<bool> {
-        let known = self.enforced.load(Ordering::Acquire);
-        (known >> 1 == connection).then_some(known & 1 == 1)
+        let learned = lock(&self.learned);
+        let is_over = learned.until.is_some_and(|until| until <= Instant::now());
+        (learned.connection == connection && !is_over).then_some(learned.enforced)
     }
 
-    pub(super) fn learned(&self, connection: u64, enforced: bool) {
-        self.enforced.store(connection << 1 | u64::from(enforced), Ordering::Release);
+    pub(super) fn learned(&self, connection: u64, enforced: bool) -> bool {
+        let mut learned = lock(&self.learned);
+        (learned.connection, learned.enforced, learned.until) = (connection, enforced, None);
+        enforced
+    }
+
+    /// Assumes for a while what is right on every Gofer.
+    pub(super) fn assumed(&self, connection: u64) -> bool {
+        let mut learned = lock(&self.learned);
+        let until = Some(Instant::now() + ASSUMED_FOR);
+        (learned.connection, learned.enforced, learned.until) = (connection, false, until);
+        false
+    }
+
+    /// Asks in a task, unless that is under way for this connection.
+    pub(super) fn ask<F>(&self, connection: u64, ask: impl FnOnce() -> F) -> Answer
+    where
+        F: Future<Output = Result<bool, Status>> + Send + 'static,
+    {
+        let mut learned = lock(&self.learned);
+        // An error if the task has ended without an outcome.
+        let is_under_way = |(of, answer): &&(u64, Answer)| {
+            *of == connection && answer.borrow().is_none() && answer.has_changed().is_ok()
+        };
+        if let Some((_, answer)) = learned.question.as_ref().filter(is_under_way) {
+            return answer.clone();
+        }
+        let (outcome, answer) = watch::channel(None);
+        learned.question = Some((connection, answer.clone()));
+        let ask = ask();
+        tokio::spawn(async move { outcome.send_replace(Some(ask.await)) });
+        answer
     }
 
     /// The run of an author's key, as far as it is remembered.
@@ -94,7 +146,17 @@ impl Starts {
 
 /// The pipelines with a start that is waiting or under way, or that left something behind.
 #[derive(Clone, Default)]
-pub(super) struct Pipelines(Arc<Mutex<HashMap<PipelineId, Queue>>>);
+pub(super) struct Pipelines(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    queues: HashMap<PipelineId, Queue>,
+    /// At this length, those that nobody needs are removed.
+    sweep_at: usize,
+    /// Hashes of the pipelines that were searched for a pending run of an earlier process.
+    searched: HashSet<u64>,
+    hasher: RandomState,
+}
 
 /// First come, first served. Holds what the last start left behind.
 type Queue = Arc<tokio::sync::Mutex<Option<Left>>>;
@@ -116,17 +178,21 @@ pub(super) struct Left {
     /// When it was noticed that the connection was lost, or that Gofer does not say what became of
     /// the run.
     lost: Option<Instant>,
+    since: Instant,
 }
+
+/// Nobody waits for what was left behind longer ago than this.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 impl Left {
     /// A start without a response.
     pub(super) fn unanswered(wanted: Wanted, connection: u64) -> Self {
-        Self { wanted, run: None, connection, lost: None }
+        Self { wanted, run: None, connection, lost: None, since: Instant::now() }
     }
 
     /// A start whose run is pending.
     pub(super) fn pending(wanted: Wanted, connection: u64, run: i64) -> Self {
-        Self { wanted, run: Some(run), connection, lost: None }
+        Self { run: Some(run), ..Self::unanswered(wanted, connection) }
     }
 
     async fn find(&self, gofer: &Gofer) -> Result<Option<RunInfo>, Status> {
@@ -140,9 +206,37 @@ impl Left {
 impl Pipelines {
     /// Waits for those that came before.
     pub(super) async fn turn(&self, pipeline: &PipelineId) -> Turn {
-        let queue = Arc::clone(lock(&self.0).entry(pipeline.clone()).or_default());
+        let queue = {
+            let mut table = lock(&self.0);
+            table.sweep();
+            Arc::clone(table.queues.entry(pipeline.clone()).or_default())
+        };
         let (pipelines, pipeline) = (self.clone(), pipeline.clone());
         Turn { pipelines, pipeline, left: queue.lock_owned().await }
+    }
+}
+
+impl Table {
+    /// What was left behind is found out by the next start of its pipeline, and there may be none.
+    fn sweep(&mut self) {
+        const LEAST: usize = 1024;
+        if self.queues.len() < self.sweep_at.max(LEAST) {
+            return;
+        }
+        self.queues.retain(|_, queue| {
+            // Locked by who has more than the table's reference.
+            let left = queue.try_lock();
+            let is_needed = |left: &Left| left.since.elapsed() < FORGOTTEN_AFTER;
+            left.is_err() || left.is_ok_and(|left| left.as_ref().is_some_and(is_needed))
+        });
+        // Twice what is left: one sweep for as many additions.
+        self.sweep_at = 2 * self.queues.len();
+    }
+
+    /// Whether a pipeline was searched before.
+    fn searched(&mut self, pipeline: &PipelineId) -> bool {
+        let hash = self.hasher.hash_one(pipeline);
+        !self.searched.insert(hash)
     }
 }
 
@@ -155,9 +249,24 @@ impl Turn {
         *self.left = None;
     }
 
-    /// Waits until the run that the last start left behind is no longer pending.
+    /// Whether the last start was for this run and left it behind; and if it was not answered, its
+    /// connection.
+    pub(super) fn left_by(&self, wanted: &Wanted) -> Option<Option<u64>> {
+        let left = self.left.as_ref().filter(|left| left.wanted.is(wanted))?;
+        Some(left.run.is_none().then_some(left.connection))
+    }
+
+    /// Waits until the run that the last start left behind is no longer pending, also if that start
+    /// was in an earlier process.
     pub(super) async fn settle(&mut self, gofer: &Gofer) {
         let mut poll = POLL;
+        if self.left.is_none() && !lock(&self.pipelines.0).searched(&self.pipeline) {
+            // If this fails, so does what follows.
+            if let Ok(Some(run)) = gofer.pending_run(&self.pipeline).await {
+                let wanted = Wanted::none(self.pipeline.clone());
+                self.leave(Left::pending(wanted, 0, run));
+            }
+        }
         while let Some(left) = &mut *self.left {
             match left.find(gofer).await {
                 Ok(Some(run)) if run.state() == RunState::Pending => {
@@ -198,10 +307,10 @@ impl Drop for Turn {
         if self.left.is_some() {
             return;
         }
-        let mut pipelines = lock(&self.pipelines.0);
+        let queues = &mut lock(&self.pipelines.0).queues;
         // The table's reference and this one's: nothing else is waiting.
-        if pipelines.get(&self.pipeline).is_some_and(|queue| Arc::strong_count(queue) == 2) {
-            pipelines.remove(&self.pipeline);
+        if queues.get(&self.pipeline).is_some_and(|queue| Arc::strong_count(queue) == 2) {
+            queues.remove(&self.pipeline);
         }
     }
 }

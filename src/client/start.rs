@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use gofer_net::{BoxFuture, Effect, effect};
+use gofer_net::{BoxFuture, Effect, SentOn, effect};
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::{ListRunsRequest, StartRunRequest};
@@ -37,6 +37,9 @@ const IN_FLIGHT_FOR: Duration = Duration::from_millis(100);
 /// the first attempt.
 const HORIZON: i64 = 1000;
 
+/// A search that has been refused for this long is given up.
+const SEARCH_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// Runs in the first page of a search, and in each further one. The first is small: what is looked
 /// for is mostly among the newest few.
 const FIRST_PAGE: i64 = 20;
@@ -52,6 +55,15 @@ pub(crate) trait Patience: Send + Sync {
 
     /// The error to report then. `last` is how the last attempt failed.
     fn over(&self, last: Option<&Status>) -> Error;
+}
+
+/// What is known before a run is started.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// The newest run of the pipeline.
+    pub(crate) newest: Option<i64>,
+    /// This process may have started it before.
+    pub(crate) is_repeat: bool,
 }
 
 /// A run that was started, or that existed.
@@ -73,6 +85,17 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// A run of a pipeline that is not known by its key.
+    pub(super) fn none(pipeline: PipelineId) -> Self {
+        Self { pipeline, initiator: String::new(), key: String::new(), newest: None }
+    }
+
+    /// Whether it is the same run.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (&self.pipeline, &self.initiator, &self.key)
+            == (&other.pipeline, &other.initiator, &other.key)
+    }
+
     /// Unique among all runs.
     pub(super) fn name(&self) -> String {
         format!("{}\n{}\n{}", self.pipeline, self.initiator, self.key)
@@ -88,8 +111,9 @@ struct Start<'a> {
     is_authors_key: bool,
     /// Whether the run may exist already.
     may_exist: bool,
-    /// If the last attempt got no response: the newest connection on which it may have been sent.
+    /// If the last attempt got no response: the connection on which it was sent.
     unanswered: Option<u64>,
+    sent_on: SentOn,
 }
 
 /// Why an attempt failed.
@@ -103,36 +127,48 @@ enum Failure {
 }
 
 impl Gofer {
-    /// Starts a run of an extension. `newest` is the newest run of the pipeline that is known.
+    /// Starts a run of an extension.
     pub(crate) async fn start_once(
         &self,
         label: &str,
         pipeline: PipelineId,
         run: Run,
-        newest: Option<i64>,
+        Known { newest, is_repeat }: Known,
         patience: &dyn Patience,
     ) -> Result<Started> {
         let (reason, Key { text: key, is_authors }, variables) = run.keyed()?;
         let request = self.start_request(label, &pipeline, reason, variables);
+        let may_exist = is_authors || is_repeat;
+        // It may be older than the newest run that is known now.
+        let newest = newest.filter(|_| !may_exist);
         let wanted = Wanted { pipeline, initiator: self.initiator(label), key, newest };
         let mut start = Start {
             gofer: self,
             wanted,
             request,
             is_authors_key: is_authors,
-            may_exist: is_authors,
+            may_exist,
             unanswered: None,
+            sent_on: SentOn::default(),
         };
         let mut turn = None;
         let mut backoff = BACKOFF;
         let mut last = None;
+        let mut searching = None;
         loop {
             let (status, may_pass) = match start.attempt(&mut turn, patience).await {
                 Ok(started) => return Ok(started),
                 Err(Failure::Over) => return Err(patience.over(last.as_ref())),
                 Err(Failure::Start(status)) => (status, false),
                 Err(Failure::Search(status)) => {
-                    let may_pass = may_pass(&status);
+                    let since = *searching.get_or_insert_with(|| {
+                        tracing::warn!(
+                            pipeline = %start.wanted.pipeline, error = ?error(&status),
+                            "cannot look up whether a run has been started; trying again"
+                        );
+                        Instant::now()
+                    });
+                    let may_pass = may_pass(&status) && since.elapsed() < SEARCH_FOR;
                     (status, may_pass)
                 }
             };
@@ -161,25 +197,53 @@ impl Gofer {
         if let Some(enforced) = starts.enforces_keys(number) {
             return Ok(enforced);
         }
-        // One call, however many starts are waiting for its response.
-        let _asking = starts.asking.lock().await;
-        if let Some(enforced) = starts.enforces_keys(number) {
-            return Ok(enforced);
-        }
+        // One call in a task of its own, whose outcome all wait for: none of them has to go on.
+        let mut answer = starts.ask(number, || {
+            let gofer = self.clone();
+            async move {
+                let outcome = gofer.ask_for_capabilities().await;
+                let starts = &gofer.inner.starts;
+                outcome.map(|enforced| match enforced {
+                    Some(enforced) => starts.learned(number, enforced),
+                    None => starts.assumed(number),
+                })
+            }
+        });
+        let lost = || Status::unavailable("the question to Gofer was dropped");
+        let answer = answer.wait_for(Option::is_some).await.map_err(|_| lost())?.clone();
+        answer.unwrap_or_else(|| Err(lost()))
+    }
+
+    /// Whether keys are enforced; `None` if this does not say.
+    async fn ask_for_capabilities(&self) -> Result<Option<bool>, Status> {
         let mut core = EmbeddedCoreClient::new(self.inner.transport.clone());
-        let enforced = match core.get_capabilities(GetCapabilitiesRequest {}).await {
-            Ok(response) => response.into_inner().run_keys_enforced,
+        match core.get_capabilities(GetCapabilitiesRequest {}).await {
+            Ok(response) => Ok(Some(response.into_inner().run_keys_enforced)),
+            // A full Gofer does not know the method.
+            Err(status) if status.code() == Code::Unimplemented => Ok(Some(false)),
             Err(status) => match effect(&status) {
-                // A full Gofer does not know the method.
-                Effect::Refused => false,
-                // A proxy may not pass it on. Asked again at the next start; until then, what is
-                // right on every Gofer.
-                Effect::Unavailable => return Ok(false),
-                Effect::None | Effect::Unknown => return Err(status),
+                // By a proxy, or because the server is busy.
+                Effect::Refused | Effect::Unavailable => Ok(None),
+                Effect::None | Effect::Unknown => Err(status),
             },
+        }
+    }
+
+    /// A run of this extension that is pending, among the newest of a pipeline.
+    pub(super) async fn pending_run(&self, pipeline: &PipelineId) -> Result<Option<i64>, Status> {
+        let request = ListRunsRequest {
+            offset: 0,
+            limit: FIRST_PAGE,
+            namespace_id: pipeline.namespace().to_owned(),
+            pipeline_id: pipeline.pipeline().to_owned(),
         };
-        starts.learned(number, enforced);
-        Ok(enforced)
+        let runs = self.raw().list_runs(request).await?.into_inner().runs;
+        let mut runs = runs.into_iter().map(RunInfo::new);
+        let is_own = |run: &RunInfo| {
+            let label = run.initiator().strip_prefix(&*self.inner.name);
+            run.key().is_some() && label.is_some_and(|label| label.starts_with(" ("))
+        };
+        Ok(runs.find(|run| run.state() == RunState::Pending && is_own(run)).map(|run| run.id()))
     }
 
     /// The run, if it is among those that are searched.
@@ -246,7 +310,14 @@ impl<'a> Start<'a> {
         } else {
             let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
             let next = turn.insert(or(|| patience.waiting(), next).await?);
-            or(|| patience.waiting(), next.settle(gofer)).await?;
+            if let Some(connection) = next.left_by(&self.wanted) {
+                // An earlier call for the same run, whose future was dropped.
+                self.may_exist = true;
+                self.wanted.newest = None;
+                self.unanswered = connection;
+            } else {
+                or(|| patience.waiting(), next.settle(gofer)).await?;
+            }
             next
         };
         if let Some(connection) = self.unanswered {
@@ -304,13 +375,21 @@ impl<'a> Start<'a> {
     /// Calls Gofer, and looks the run up if there is no response after some time.
     async fn call_or_find(&mut self, permit: SemaphorePermit<'_>) -> Result<Outcome, Status> {
         let (gofer, wanted) = (self.gofer, self.wanted.clone());
-        let mut permit = Some(permit);
         let mut call = pin!(self.call());
         let called = Instant::now();
         tokio::select! {
             outcome = &mut call => return outcome.map(Outcome::Answered),
-            () = tokio::time::sleep_until(called + IN_FLIGHT_FOR) => drop(permit.take()),
+            () = tokio::time::sleep_until(called + IN_FLIGHT_FOR) => {}
         }
+        // Its place among those in flight is free, unless too many are held: a connection has room
+        // for a limited number of calls.
+        let _held = match gofer.inner.starts.held.try_acquire() {
+            Ok(held) => {
+                drop(permit);
+                held
+            }
+            Err(_) => permit,
+        };
         let mut look = called + HELD_AFTER;
         loop {
             let find = async {
@@ -331,7 +410,9 @@ impl<'a> Start<'a> {
 
     /// Calls Gofer once.
     async fn call(&mut self) -> Result<RunInfo, Status> {
-        let outcome = self.gofer.raw().start_run(Request::new(self.request.clone())).await;
+        let mut request = Request::new(self.request.clone());
+        request.extensions_mut().insert(self.sent_on.clone());
+        let outcome = self.gofer.raw().start_run(request).await;
         let status = match outcome {
             Ok(response) => return Ok(RunInfo::new(response.into_inner().run.unwrap_or_default())),
             Err(status) => status,
@@ -341,7 +422,7 @@ impl<'a> Start<'a> {
             Effect::Unavailable => self.may_exist = true,
             Effect::Unknown => {
                 self.may_exist = true;
-                self.unanswered = Some(self.gofer.inner.transport.channel().opened());
+                self.unanswered = Some(self.sent_on.number());
             }
         }
         Err(status)

@@ -108,6 +108,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds; 0 before the
     /// first `Ticks`.
     origin: AtomicI64,
+    /// The latest time that a run was asked for, in Unix nanoseconds.
+    tried: AtomicI64,
     /// When the tick is due after the last one that was returned, in Unix nanoseconds.
     next_tick: AtomicI64,
     cancelled: AtomicBool,
@@ -131,6 +133,7 @@ impl<P> Live<P> {
             covered: AtomicI64::new(i64::MIN),
             newest_run: AtomicI64::new(-1),
             origin: AtomicI64::new(0),
+            tried: AtomicI64::new(i64::MIN),
             next_tick: AtomicI64::new(0),
             cancelled: AtomicBool::new(false),
             serving: AtomicBool::new(false),
@@ -281,6 +284,12 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn origin(&self, now: i64) -> i64 {
         let order = (Ordering::AcqRel, Ordering::Acquire);
         self.origin.compare_exchange(0, now, order.0, order.1).map_or_else(|origin| origin, |_| now)
+    }
+
+    /// Records that a run is asked for that was scheduled for this time; true if one may have been
+    /// before.
+    pub(crate) fn is_tried(&self, scheduled: i64) -> bool {
+        self.tried.fetch_max(scheduled, Ordering::AcqRel) >= scheduled
     }
 
     pub(crate) fn set_next_tick(&self, at: i64) {

@@ -145,9 +145,11 @@ impl Queue {
 
     fn next(&self) -> Next {
         let mut state = self.state();
-        let due = state.failed.first_entry().filter(|entry| entry.key().0 <= Instant::now());
-        if let Some(due) = due {
-            return Next::Ask(due.remove());
+        let now = Instant::now();
+        // Behind those that have not been asked yet.
+        while let Some(due) = state.failed.first_entry().filter(|entry| entry.key().0 <= now) {
+            let question = due.remove();
+            state.waiting.push_back(question);
         }
         if let Some(question) = state.waiting.pop_front() {
             return Next::Ask(question);

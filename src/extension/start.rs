@@ -6,7 +6,7 @@ use gofer_net::BoxFuture;
 use tonic::Status;
 
 use super::live::Live;
-use crate::client::{Patience, PipelineId, Run, RunInfo, Started};
+use crate::client::{Known, Patience, PipelineId, Run, RunInfo, Started};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a call that is in flight may go on after the subscription was cancelled. Responses
@@ -27,7 +27,10 @@ impl Live {
         let scheduled = run.scheduled_at();
         let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
         let (gofer, label) = (&self.context.gofer, self.key.label());
-        match gofer.start_once(label, pipeline, run, self.newest_run(), &Lasting(self)).await {
+        // After its future was dropped, or `serve` has failed.
+        let is_repeat = scheduled.is_some_and(|at| self.is_tried(at));
+        let known = Known { newest: self.newest_run(), is_repeat };
+        match gofer.start_once(label, pipeline, run, known, &Lasting(self)).await {
             Ok(Started { run, at }) => {
                 self.run_started(run.id(), scheduled, at);
                 Ok(run)

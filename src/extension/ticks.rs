@@ -159,6 +159,9 @@ impl<P: Send + Sync + 'static> Ticks<P> {
     }
 }
 
+/// In nanoseconds.
+const SECOND: i64 = 1_000_000_000;
+
 /// Where the ticks lie, and which of them have been returned.
 struct Grid {
     period: i64,
@@ -180,7 +183,8 @@ impl Grid {
     fn poll(&mut self, last: LastRun, now: i64) -> Result<Tick, i64> {
         if self.resuming {
             match last.scheduled {
-                LastTick::Unknown => {}
+                // A tick now might not be on the grid. What falls due meanwhile becomes one.
+                LastTick::Unknown => return Err(now.saturating_add(self.period.max(SECOND))),
                 LastTick::Never => self.resuming = false,
                 LastTick::At(at) => {
                     // It was on the grid, including the offset.

@@ -43,7 +43,8 @@ async fn a_run_whose_answer_got_lost_is_found_and_not_started_again() {
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("started 2").await;
     let recorded = gofer.recorded();
-    assert_eq!((recorded.starts, recorded.runs.len(), recorded.lists), (2, 2, 1));
+    // Whether a run is pending, and whether this one exists.
+    assert_eq!((recorded.starts, recorded.runs.len(), recorded.lists), (2, 2, 2));
 }
 
 #[tokio::test]
@@ -140,35 +141,6 @@ async fn a_tick_whose_answer_got_lost_starts_one_run() {
     assert_eq!(gofer.recorded().starts, 0);
     probe.until_seen("started 1").await;
     client.unsubscribe("a").await.unwrap();
-    assert_eq!((gofer.recorded().starts, gofer.recorded().runs.len()), (1, 1));
-}
-
-/// As after an outage, a tick falls due before Gofer has reported the last run: the call that
-/// starts a run and the one that asks for the last run are in flight at the same time.
-#[tokio::test(start_paused = true)]
-async fn a_lost_answer_during_the_last_run_lookup_makes_no_second_run() {
-    let extension = probe().serve(|probe, subscription| async move {
-        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        let tick = ticks.next().await.unwrap();
-        // Whether the run is found or its loss is reported: there is one.
-        let _ = subscription.start_run(tick.run("the interval elapsed")).await;
-        probe.record("done");
-        subscription.cancelled().await;
-        Ok(())
-    });
-    let InMemory { probe, gofer, client, .. } =
-        &InMemory::start(extension, |_, number| match number {
-            1 => Behavior::Hold,
-            _ => Behavior::Answer,
-        })
-        .await;
-    client.subscribe("a", &[("every", "200ms")]).await.unwrap();
-    // Gofer is asked for the last run a second after Subscribe, and answers with the run of the
-    // call that is held.
-    gofer.until(|recorded| recorded.in_flight == 1 && recorded.lists == 1).await;
-    settled(probe, client).await;
-    gofer.disconnect();
-    probe.until_seen("done").await;
     assert_eq!((gofer.recorded().starts, gofer.recorded().runs.len()), (1, 1));
 }
 

@@ -108,11 +108,11 @@ async fn a_run_whose_response_got_lost_is_found_behind_many_others() {
     let gofer = Arc::new(StandIn::in_memory([pipeline("a")]));
     let extension = gofer.start(starts(&["first", "lost"])).await;
     gofer.next("StartRun", [Outcome::Answer, Outcome::ActAndDisconnect]);
-    // As many as start during an outage.
+    // As many as start during an outage, before the run is looked up.
     gofer.decide("ListRuns", {
-        let (gofer, mut begun) = (Arc::downgrade(&gofer), false);
-        move |_| {
-            if !std::mem::replace(&mut begun, true) {
+        let gofer = Arc::downgrade(&gofer);
+        move |call| {
+            if call.number == 2 {
                 others(&gofer.upgrade().unwrap(), 700);
                 return Outcome::Disconnect;
             }
@@ -224,29 +224,38 @@ async fn an_authors_key_is_one_run_in_two_processes() {
     first.probe.until_seen("started 1").await;
     first.kill().await;
     others(&gofer, 300);
-    let second = gofer.start(starts_with_key()).await;
+    // It knows a newer run when it repeats the key.
+    let second = probe().serve(|probe, subscription| async move {
+        let run = subscription.start_run(Run::because("first")).await?;
+        probe.record(format!("first {}", run.id()));
+        let run = subscription.start_run(Run::because("a push").key("delivery-7")).await?;
+        probe.record(format!("started {}", run.id()));
+        Ok(())
+    });
+    let second = gofer.start(second).await;
     second.client.subscribe("a", &[]).await.unwrap();
+    second.probe.until_seen("first 302").await;
     second.probe.until_seen("started 1").await;
     // Another label's key is another one.
     second.client.subscribe_as("a", "other", &[]).await.unwrap();
-    second.probe.until_seen("started 302").await;
+    second.probe.until_seen("started 304").await;
     let recorded = gofer.recorded();
-    assert_eq!(recorded.calls("StartRun"), 2);
+    assert_eq!(recorded.calls("StartRun"), 4);
     let keys = recorded.runs_of("a").filter_map(|run| variable(run, "GOFER_EXTENSION_RUN_KEY"));
-    assert!(keys.eq(["delivery-7", "delivery-7"]));
+    assert_eq!(keys.filter(|key| *key == "delivery-7").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_authors_key_is_looked_up_before_the_first_start_and_others_are_not() {
     let gofer = StandIn::in_memory([pipeline("a")]);
-    let extension = gofer.start(starts(&["one", "two"])).await;
+    let extension = gofer.start(starts(&["one", "two", "three"])).await;
     extension.client.subscribe("a", &[]).await.unwrap();
-    extension.probe.until_seen("two: 2").await;
-    assert_eq!(gofer.recorded().calls("ListRuns"), 0);
+    extension.probe.until_seen("three: 3").await;
+    assert_eq!(gofer.recorded().calls("ListRuns"), 1, "whether a run is pending");
     let keyed = gofer.start(starts_with_key()).await;
     keyed.client.subscribe("a", &[]).await.unwrap();
-    keyed.probe.until_seen("started 3").await;
-    assert_eq!(gofer.recorded().calls("ListRuns"), 1);
+    keyed.probe.until_seen("started 4").await;
+    assert_eq!(gofer.recorded().calls("ListRuns"), 3, "and whether it exists");
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,21 +285,20 @@ async fn what_certainly_was_not_processed_is_repeated_at_once() {
     let extension = gofer.start(starts(&["one"])).await;
     extension.client.subscribe("a", &[]).await.unwrap();
     extension.probe.until_seen("one: 1").await;
-    assert_eq!((gofer.recorded().calls("StartRun"), gofer.recorded().calls("ListRuns")), (2, 0));
+    // The run was looked for before the first start only, as a pending one.
+    assert_eq!((gofer.recorded().calls("StartRun"), gofer.recorded().calls("ListRuns")), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_start_is_repeated_once_its_connection_has_ended() {
     let gofer = StandIn::in_memory([pipeline("a")]);
-    // It arrives late, but on its connection.
     gofer.next("StartRun", [Outcome::Swallow]);
     let extension = gofer.start(starts(&["one"])).await;
     extension.client.subscribe("a", &[]).await.unwrap();
     extension.probe.until_seen("one: 1").await;
     let recorded = gofer.recorded();
     assert_eq!((recorded.calls("StartRun"), recorded.runs_of("a").count()), (2, 1));
-    // The test's client, the extension's first connection, and the one after it.
-    assert_eq!(recorded.connections, 2);
+    assert_eq!((recorded.connections, recorded.open_connections), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,7 +359,7 @@ async fn questions_that_fail_do_not_keep_others_from_their_cadence() {
     for name in ["a", "b", "c", "d", "good"] {
         second.client.subscribe(name, &[("every", "24h")]).await.unwrap();
     }
-    sleep(24 * HOUR - MINUTE).await;
+    sleep(23 * HOUR + 59 * MINUTE).await;
     assert_eq!(gofer.recorded().runs_of("good").count(), 1);
     sleep(2 * MINUTE).await;
     assert_eq!(gofer.recorded().runs_of("good").count(), 2, "its cadence goes on");
@@ -437,18 +445,20 @@ async fn a_start_outside_of_a_subscription_is_one_run_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_subscription_cancels_its_starts() {
-    let gofer = StandIn::in_memory([pipeline("a")]);
+    let gofer = Arc::new(StandIn::in_memory([pipeline("a")]));
     // As an embedded core does once a pipeline is no longer subscribed.
     let denied = Status::permission_denied("the pipeline is not subscribed");
+    gofer.decide("EmbeddedCore/GetCapabilities", |_| Outcome::Swallow);
     gofer.decide("StartRun", move |_| Outcome::Refuse(denied.clone()));
     let extension = probe().serve(|probe, subscription| async move {
-        subscription.cancelled().await;
+        probe.record("starting");
         let error = subscription.start_run(Run::because("of a test")).await.unwrap_err();
         probe.record(format!("{:?}", error.kind()));
         Ok(())
     });
     let extension = gofer.start(extension).await;
     extension.client.subscribe("a", &[]).await.unwrap();
+    eventually(&gofer, |recorded| recorded.in_flight("EmbeddedCore/GetCapabilities") == 1).await;
     extension.client.unsubscribe("a").await.unwrap();
     extension.probe.until_seen("Cancelled").await;
 }
@@ -459,24 +469,93 @@ async fn a_dropped_wait_for_a_tick_loses_none() {
     let gofer = StandIn::in_memory([pipeline("a")]);
     let extension = probe().serve(|probe, subscription| async move {
         let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        sleep(Duration::from_secs(1)).await;
+        // Gofer reports after a second that there was no run.
+        sleep(Duration::from_secs(5)).await;
         // The budget of this task is used up, so that whatever can yield does.
-        let mut waits = 0;
-        while timeout(Duration::ZERO, tokio::task::consume_budget()).await.is_ok() && waits < 500 {
-            waits += 1;
+        while tokio::task::coop::has_budget_remaining() {
+            tokio::task::consume_budget().await;
         }
-        let dropped = poll_once(ticks.next());
-        let tick = match dropped {
-            Some(tick) => tick,
-            None => timeout(MINUTE, ticks.next()).await.expect("the tick is due"),
-        };
+        assert!(poll_once(ticks.next()).is_none(), "it yields");
+        let tick = timeout(MINUTE, ticks.next()).await.expect("the tick is due");
         assert_eq!(tick.unwrap().count(), 1);
         probe.record("ticked");
         Ok(())
     });
     let extension = gofer.start(extension).await;
-    extension.client.subscribe("a", &[("every", "1s")]).await.unwrap();
+    extension.client.subscribe("a", &[("every", "4s")]).await.unwrap();
     extension.probe.until_seen("ticked").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tick_whose_start_was_dropped_is_one_run() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    gofer.next("StartRun", [Outcome::ActAndHold]);
+    let extension = probe().serve(|probe, subscription| async move {
+        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
+        let tick = ticks.next().await.unwrap();
+        let dropped = subscription.start_run(tick.run("an hour has passed"));
+        timeout(Duration::from_millis(500), dropped).await.unwrap_err();
+        let run = subscription.start_run(tick.run("an hour has passed")).await?;
+        probe.record(format!("started {}", run.id()));
+        subscription.cancelled().await;
+        Ok(())
+    });
+    let extension = gofer.start(extension).await;
+    extension.client.subscribe("a", &[("every", "1h")]).await.unwrap();
+    eventually(&gofer, |recorded| recorded.calls("StartRun") == 1).await;
+    extension.probe.until_seen("started 1").await;
+    assert_eq!(gofer.recorded().runs_of("a").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tick_whose_serve_failed_is_one_run() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    // It has its effect, whatever it says.
+    gofer.next("StartRun", [Outcome::ActAndRefuse(Status::internal("the database is locked"))]);
+    let extension = gofer.start(interval()).await;
+    extension.client.subscribe("a", &[("every", "1h")]).await.unwrap();
+    sleep(HOUR + 5 * MINUTE).await;
+    assert_eq!(gofer.recorded().runs_of("a").count(), 1);
+    sleep(HOUR).await;
+    assert_eq!(gofer.recorded().runs_of("a").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_extension_adds_no_second_pending_run() {
+    let nightly = pipeline("a").parallelism(2).runs_take(Duration::from_secs(40));
+    let gofer = StandIn::in_memory([nightly]);
+    for _ in 0..5 {
+        let extension = gofer.start(interval()).await;
+        extension.client.subscribe("a", &[("every", "5s")]).await.unwrap();
+        sleep(5 * MINUTE).await;
+        extension.kill().await;
+    }
+    let recorded = gofer.recorded();
+    assert_eq!(recorded.most_pending("a"), 1);
+    assert!(recorded.runs_of("a").count() > 20, "{} runs", recorded.runs_of("a").count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_during_an_outage_keeps_the_grid() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    let first = gofer.start(interval()).await;
+    first.client.subscribe("a", &[("every", "10m")]).await.unwrap();
+    eventually(&gofer, |recorded| recorded.runs_of("a").count() == 1).await;
+    first.kill().await;
+    gofer.stop_listening().await;
+    let second = gofer.start(interval()).await;
+    second.client.subscribe("a", &[("every", "10m")]).await.unwrap();
+    // Several periods of its own fall due before Gofer can be asked.
+    sleep(33 * MINUTE).await;
+    gofer.listen();
+    sleep(30 * MINUTE).await;
+    let recorded = gofer.recorded();
+    let at = |run: &WireRun| variable(run, "GOFER_EXTENSION_SCHEDULED_AT").unwrap().to_owned();
+    let scheduled: Vec<String> = recorded.runs_of("a").map(at).collect();
+    // From the same second of the same tenth minute on.
+    let phase = |at: &String| at[15..].to_owned();
+    assert!(scheduled.iter().all(|at| phase(at) == phase(&scheduled[0])), "{scheduled:?}");
+    assert!(scheduled.len() >= 4, "{scheduled:?}");
 }
 
 /// Polls a future once, in the context of no task, and drops it.

@@ -9,7 +9,7 @@
 //! next attempt is due. A connection that ends before anything was received counts as a failure
 //! too, so that a peer that accepts connections and closes them isn't flooded with new ones.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{fmt, io};
@@ -26,7 +26,7 @@ use tonic::body::Body;
 use crate::BoxError;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::connect::{Connector, Driver, Sender};
+use crate::connect::{Connector, Driver, End, Sender};
 
 /// How long the calls of a connection that is [replaced](Channel::replace) may go on.
 const REPLACED_GRACE: Duration = Duration::from_secs(10);
@@ -52,6 +52,17 @@ impl NotSent {
         let mut status = Status::unavailable(self.to_string());
         status.set_source(Arc::new(self));
         status
+    }
+}
+
+/// Put into the extensions of a request, it says on which connection the request was sent.
+#[derive(Clone, Default)]
+pub struct SentOn(Arc<AtomicU64>);
+
+impl SentOn {
+    /// The number of the connection; 0 if the request was not sent.
+    pub fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -99,8 +110,7 @@ struct Link {
     number: u64,
     /// When the last response arrived, in nanoseconds of the clock, or [`NOTHING`].
     last_response: AtomicI64,
-    close: CancellationToken,
-    ended: CancellationToken,
+    end: Arc<End>,
 }
 
 /// How an attempt to connect ended.
@@ -126,6 +136,9 @@ impl Channel {
         // be flooded with new ones.
         for _ in 0..3 {
             let Connection { mut sender, link } = self.connection().await?;
+            if let Some(SentOn(number)) = request.extensions().get() {
+                number.store(link.number, Ordering::Relaxed);
+            }
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
             let outcome = sender.try_send_request(request).await;
             watch.done();
@@ -181,9 +194,9 @@ impl Channel {
         };
         let deadline = Instant::now() + REPLACED_GRACE;
         for link in old {
-            if tokio::time::timeout_at(deadline, link.ended.cancelled()).await.is_err() {
-                link.close.cancel();
-                link.ended.cancelled().await;
+            if tokio::time::timeout_at(deadline, link.end.reached()).await.is_err() {
+                link.end.bring_about();
+                link.end.reached().await;
             }
         }
     }
@@ -284,17 +297,18 @@ impl Channel {
         };
         let mut state = self.state();
         match outcome {
-            Ok((sender, driver)) => {
+            Ok((sender, driver, end)) => {
                 state.opened += 1;
                 let link = Arc::new(Link {
                     number: state.opened,
                     last_response: AtomicI64::new(NOTHING),
-                    close: self.0.closed.child_token(),
-                    ended: CancellationToken::new(),
+                    end,
                 });
+                state.open.retain(|link| !link.end.is_reached());
                 state.open.push(Arc::clone(&link));
                 state.current = Some(Connection { sender, link: Arc::clone(&link) });
-                self.0.tasks.spawn(drive(Arc::downgrade(&self.0), driver, link));
+                let closed = self.0.closed.clone();
+                self.0.tasks.spawn(drive(Arc::downgrade(&self.0), driver, link, closed));
                 Ok(())
             }
             Err(error) => {
@@ -308,19 +322,25 @@ impl Channel {
 
 /// Drives a connection until it ends. Does not keep the channel: a connection ends with the last
 /// of its users.
-async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>) {
+async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>, closed: CancellationToken) {
     tokio::select! {
-        // Each call on it gets the error.
+        // Each call on it gets the error. Streams may go on.
         _ended = driver => {}
-        () = link.close.cancelled() => {}
+        () = closed.cancelled() => link.end.bring_about(),
     }
     if let Some(channel) = channel.upgrade().map(Channel) {
         let mut state = channel.state();
         state.current.take_if(|current| current.link.number == link.number);
-        state.open.retain(|open| open.number != link.number);
         channel.unanswered(&mut state, &link);
     }
-    link.ended.cancel();
+    drop(channel);
+    tokio::select! {
+        () = link.end.reached() => {}
+        () = closed.cancelled() => {
+            link.end.bring_about();
+            link.end.reached().await;
+        }
+    }
 }
 
 impl State {

@@ -1,5 +1,7 @@
 //! Opening a connection: name resolution, TCP, TLS, HTTP/2.
 
+mod breakable;
+
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::body::Body;
 use tower_service::Service;
+
+pub(crate) use breakable::End;
 
 use crate::tls::{Trust, client_config};
 use crate::{BoxFuture, BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
@@ -70,8 +74,8 @@ impl Connector {
         Self { dial, name, trust, tls: OnceCell::new() }
     }
 
-    /// A new connection, and the future that drives it.
-    pub(crate) async fn connect(&self) -> io::Result<(Sender, Driver)> {
+    /// A new connection, the future that drives it, and the end of its stream.
+    pub(crate) async fn connect(&self) -> io::Result<(Sender, Driver, Arc<End>)> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.handshake()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(
@@ -81,12 +85,13 @@ impl Connector {
         }
     }
 
-    async fn handshake(&self) -> io::Result<(Sender, Driver)> {
+    async fn handshake(&self) -> io::Result<(Sender, Driver, Arc<End>)> {
         let stream = self.dial().await?;
         let tls = self.tls.get_or_try_init(|| self.tls_config()).await?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await?;
+        let (stream, end) = breakable::Breakable::new(Box::new(stream));
         let stream: BoxStream = Box::new(stream);
-        http2::Builder::new(TokioExecutor::new())
+        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -95,7 +100,8 @@ impl Connector {
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(io::Error::other)
+            .map_err(io::Error::other)?;
+        Ok((sender, driver, end))
     }
 
     async fn dial(&self) -> io::Result<BoxStream> {

@@ -36,7 +36,7 @@ pub mod tls;
 mod transport;
 
 pub use backoff::Backoff;
-pub use channel::{Channel, NotSent};
+pub use channel::{Channel, NotSent, SentOn};
 pub use clock::{Clock, from_unix_millis, unix_millis};
 pub use connect::{Connector, Dial};
 pub use effect::{Effect, effect, not_sent};
