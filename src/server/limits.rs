@@ -47,9 +47,11 @@ impl Limits {
     ///
     /// Gofer needs one. At the limit, a new connection replaces the oldest one that has not shown a
     /// valid token, or else the one that has had no open call for longest. So neither a flood of
-    /// unauthenticated peers nor connections that Gofer forgot keep it out. If all connections have
-    /// open calls, 16 more are accepted, and closed unless their first call, within 2 s, has the
-    /// token. Refusals are logged once a minute.
+    /// unauthenticated peers nor connections that Gofer forgot keep it out. A quarter of the places
+    /// is for peers that connected less than 2 s ago and have made no call: while there are fewer of
+    /// them, none is closed for another connection. If nothing can be closed, 16 more are accepted,
+    /// and closed unless their first call, within 2 s, has the token. Refusals are logged once a
+    /// minute.
     ///
     /// Without the token, a peer can only ask for the extension's health: up to 8 calls of `Check`
     /// and 8 of `Watch` at a time on each connection, and 512 of `Watch` on all of them. A `Watch`

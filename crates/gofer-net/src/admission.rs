@@ -3,6 +3,9 @@
 //! One mechanism for every listener. What differs is which connections may be closed in favor of a
 //! new one, and in which order: the state of each connection says so, see [`Evictable`].
 //!
+//! Newcomers have places that they do not take from each other at once: otherwise, if all others are
+//! taken, each would be closed for the next one before it can say who it is.
+//!
 //! A listener may have extra places for when all others are taken by connections that must stay
 //! open. What is required of a connection in one is up to the listener.
 
@@ -22,6 +25,9 @@ use crate::throttle::Throttle;
 /// Wait this long before accepting again when the process is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// One in this many places of the limit is for newcomers.
+const PER_NEWCOMER: usize = 4;
+
 /// How many connections are chosen to be closed, if those that were chosen before must stay open
 /// after all: more than one only if their peers make calls at that very moment.
 const CLAIMS: usize = 4;
@@ -39,6 +45,13 @@ pub trait Evictable: Send + Sync + 'static {
 
     /// `None` if the connection must stay open. Of equals, the oldest is closed first.
     fn rank(&self) -> Option<Self::Rank>;
+
+    /// Whether this is the rank of a newcomer, which has had no time to show whose it is. While
+    /// there are few, none is closed for another connection; later it is one at random, so that
+    /// even a flood of them does not close each one.
+    fn is_newcomer(_rank: &Self::Rank) -> bool {
+        false
+    }
 
     /// Claims the connection for being closed; false if it must stay open after all, because its
     /// rank has changed meanwhile.
@@ -72,8 +85,8 @@ impl<S: Evictable> Connections<S> {
     /// With this number of extra places.
     pub fn with_extra(limit: usize, extra: usize) -> Self {
         Self {
-            regular: Pool::new(limit),
-            extra: Pool::new(extra),
+            regular: Pool::new(limit, limit / PER_NEWCOMER),
+            extra: Pool::new(extra, 0),
             accept_errors: Throttle::default(),
             aborted: Throttle::default(),
             refused: Throttle::default(),
@@ -159,8 +172,8 @@ impl<S: Evictable> Connections<S> {
         if of_one {
             return Duration::ZERO;
         }
-        if !self.regular.evict() {
-            self.extra.evict();
+        if !self.regular.evict(0) {
+            self.extra.evict(0);
         }
         ACCEPT_PAUSE
     }
@@ -169,21 +182,23 @@ impl<S: Evictable> Connections<S> {
 /// Connections with a limit of their own.
 struct Pool<S> {
     limit: usize,
+    /// How many newcomers are not closed for another connection.
+    newcomers: usize,
     tasks: JoinSet<()>,
     /// Oldest first. May contain connections that have ended.
     open: VecDeque<(AbortHandle, Arc<S>)>,
 }
 
 impl<S: Evictable> Pool<S> {
-    fn new(limit: usize) -> Self {
-        Self { limit, tasks: JoinSet::new(), open: VecDeque::new() }
+    fn new(limit: usize, newcomers: usize) -> Self {
+        Self { limit, newcomers, tasks: JoinSet::new(), open: VecDeque::new() }
     }
 
     /// Makes room for one more, by closing another one if the limit is reached.
     fn make_room(&mut self) -> bool {
         // Connections that have ended don't count.
         while self.tasks.try_join_next().is_some() {}
-        self.tasks.len() < self.limit || self.evict()
+        self.tasks.len() < self.limit || self.evict(self.newcomers)
     }
 
     fn spawn(&mut self, state: Arc<S>, connection: impl Future<Output = ()> + Send + 'static) {
@@ -195,13 +210,12 @@ impl<S: Evictable> Pool<S> {
         }
     }
 
-    /// Closes the connection with the lowest rank; false if none can be closed.
-    fn evict(&mut self) -> bool {
+    /// Closes the connection with the lowest rank, and no newcomer if there are fewer than
+    /// `newcomers`; false if none can be closed.
+    fn evict(&mut self, newcomers: usize) -> bool {
         self.sweep();
         for _ in 0..CLAIMS {
-            let ranks = self.open.iter().enumerate();
-            let lowest = ranks.filter_map(|(at, (_, state))| Some((state.rank()?, at))).min();
-            let Some((_, at)) = lowest else { return false };
+            let Some(at) = self.lowest(newcomers) else { return false };
             if self.open.get(at).is_some_and(|(_, state)| state.claim())
                 && let Some((task, _)) = self.open.remove(at)
             {
@@ -210,6 +224,16 @@ impl<S: Evictable> Pool<S> {
             }
         }
         false
+    }
+
+    /// Which one is to be closed, see [`evict`](Self::evict).
+    fn lowest(&self, newcomers: usize) -> Option<usize> {
+        let ranks = self.open.iter().map(|(_, state)| state.rank()).enumerate();
+        let (new, others): (Vec<_>, Vec<_>) = ranks
+            .filter_map(|(at, rank)| Some((rank?, at)))
+            .partition(|(rank, _)| S::is_newcomer(rank));
+        let new = (new.len() >= newcomers).then(|| fastrand::choice(new)).flatten();
+        others.into_iter().chain(new).min().map(|(_, at)| at)
     }
 
     fn sweep(&mut self) {

@@ -8,6 +8,9 @@
 //! one of the caller that has the most connections, and never one with an open call. So a peer that
 //! leaks connections loses its own ([`callers`]), and what unauthenticated peers can take is
 //! bounded ([`unauthenticated`]). If all connections have open calls, a manager still gets in.
+//!
+//! A quarter of the places is for newcomers, which are unauthenticated too, but have had no time to
+//! show a token: they are not closed for each other while a known caller has idle connections.
 
 mod callers;
 mod peer;
@@ -235,7 +238,7 @@ impl Drop for Ended<'_> {
         {
             tracing::warn!(
                 refused,
-                "all connections have open calls; closing new ones without a management token"
+                "all connections are in use; closing new ones without a management token"
             );
         }
     }

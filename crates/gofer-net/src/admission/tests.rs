@@ -15,7 +15,14 @@ impl Evictable for Ranked {
     fn rank(&self) -> Option<u32> {
         *self.0.lock().unwrap()
     }
+
+    fn is_newcomer(rank: &u32) -> bool {
+        *rank == NEW
+    }
 }
+
+/// The rank of a newcomer.
+const NEW: u32 = 3;
 
 fn ranked(rank: Option<u32>) -> Arc<Ranked> {
     Arc::new(Ranked(Mutex::new(rank)))
@@ -58,6 +65,47 @@ async fn at_the_limit_the_lowest_rank_is_evicted_and_among_equals_the_oldest() {
     assert!(!is_open(&high).await);
     for other in &others {
         assert!(is_open(other).await);
+    }
+}
+
+#[tokio::test]
+async fn a_few_newcomers_are_not_closed_for_others() {
+    let mut connections = Connections::new(8);
+    let known: Vec<_> = (0..7).map(|_| admit(&mut connections, Some(9))).collect();
+    let first = admit(&mut connections, Some(NEW));
+    let second = admit(&mut connections, Some(NEW));
+    assert!(is_open(&first).await && is_open(&second).await);
+    assert!(!is_open(&known[0]).await && is_open(&known[1]).await);
+    // Two of eight is all they have, and a lower rank is closed before them.
+    let third = admit(&mut connections, Some(1));
+    assert!(is_open(&first).await ^ is_open(&second).await);
+    let fourth = admit(&mut connections, Some(NEW));
+    assert!(!is_open(&third).await && is_open(&fourth).await);
+    for known in &known[1..] {
+        assert!(is_open(known).await, "closed although there are enough newcomers");
+    }
+    // If the process is out of files, any is closed.
+    connections.accept_failed(&io::Error::from_raw_os_error(24));
+    connections.accept_failed(&io::Error::from_raw_os_error(24));
+    assert!(!is_open(&first).await && !is_open(&second).await && !is_open(&fourth).await);
+}
+
+#[tokio::test]
+async fn newcomers_do_not_close_each_other_in_turn() {
+    let mut connections = Connections::with_extra(4, 4);
+    let busy: Vec<_> = (0..4).map(|_| admit(&mut connections, None)).collect();
+    let mut survived = 0;
+    for _ in 0..100 {
+        let new = admit(&mut connections, Some(NEW));
+        for _ in 0..4 {
+            admit(&mut connections, Some(NEW));
+        }
+        survived += u32::from(is_open(&new).await);
+    }
+    // About a third of them.
+    assert!((1..100).contains(&survived), "{survived}");
+    for busy in &busy {
+        assert!(is_open(busy).await);
     }
 }
 

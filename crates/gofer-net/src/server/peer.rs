@@ -17,8 +17,12 @@ use crate::auth::{Class, Decision};
 /// Time for a peer in an extra place to show the token of a manager.
 const EXTRA_TIME: Duration = Duration::from_secs(2);
 
+/// How long a peer that has made no call is a newcomer.
+const NEWCOMER_TIME: Duration = Duration::from_secs(2);
+
 pub(super) struct Peer {
     number: u64,
+    opened: Instant,
     callers: Arc<Callers>,
     /// If it is in an extra place: when it has to have made its first call.
     must_call_by: Option<Instant>,
@@ -58,6 +62,8 @@ pub(super) enum Rank {
     /// It is being closed anyway.
     Closing,
     Unauthenticated,
+    /// It has had no time yet to make a call.
+    Newcomer,
     /// Of the caller with the most connections, the longest idle one.
     Idle {
         of: Reverse<usize>,
@@ -70,6 +76,7 @@ impl Peer {
         let now = Instant::now();
         Arc::new(Self {
             number: callers.number(),
+            opened: now,
             callers: Arc::clone(callers),
             must_call_by: (place == Place::Extra).then(|| now + EXTRA_TIME),
             called: AtomicBool::default(),
@@ -231,7 +238,7 @@ fn full() -> Status {
 
 impl Evictable for Peer {
     const PURPOSE: &'static str = "gRPC";
-    const FULL: &'static str = "all connections have open calls; refusing new ones";
+    const FULL: &'static str = "all connections are in use; refusing new ones";
 
     type Rank = Rank;
 
@@ -240,9 +247,17 @@ impl Evictable for Peer {
         if state.close.is_some() {
             return Some(Rank::Closing);
         }
-        let Some(membership) = &state.membership else { return Some(Rank::Unauthenticated) };
+        let Some(membership) = &state.membership else {
+            let called = self.called.load(Ordering::Relaxed);
+            let is_new = !called && self.opened.elapsed() < NEWCOMER_TIME;
+            return Some(if is_new { Rank::Newcomer } else { Rank::Unauthenticated });
+        };
         let of = Reverse(membership.connections());
         (state.open_calls == 0).then_some(Rank::Idle { of, since: state.idle_since })
+    }
+
+    fn is_newcomer(rank: &Rank) -> bool {
+        *rank == Rank::Newcomer
     }
 
     fn claim(&self) -> bool {

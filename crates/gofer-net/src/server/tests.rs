@@ -123,16 +123,21 @@ impl Server {
 
     /// A connection whose peer reads no message.
     async fn unread(&self) -> Client {
+        self.handshake(self.network.connect().await.unwrap(), 0).await.unwrap()
+    }
+
+    /// Makes the handshake of a connection, and reads this many bytes of each response.
+    async fn handshake(&self, stream: BoxStream, window: u32) -> Option<Client> {
         let name = ServerName::try_from("localhost").unwrap();
         let tls = TlsConnector::from(client_config(&self.trust).unwrap());
-        let stream = tls.connect(name, self.network.connect().await.unwrap()).await.unwrap();
+        let stream = tls.connect(name, stream).await.ok()?;
         let stream: BoxStream = Box::new(stream);
         let (sender, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(0)
+            .initial_stream_window_size(window)
             .handshake(TokioIo::new(stream))
             .await
-            .unwrap();
-        Client { sender, driver: tokio::spawn(async move { drop(driver.await) }) }
+            .ok()?;
+        Some(Client { sender, driver: tokio::spawn(async move { drop(driver.await) }) })
     }
 
     /// A connection that has made a call with this token.
@@ -356,6 +361,39 @@ async fn with_all_connections_in_use_a_manager_gets_an_extra_one() {
     for open in busy.iter().chain([&another]) {
         assert!(open.is_open().await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_all_connections_does_not_keep_newcomers_out() {
+    let server = Server::start(Limits { extra_connections: 2, ..limits(16) });
+    let busy = server.busy("other-a").await;
+    let mut idle = Vec::new();
+    for _ in 0..14 {
+        idle.push(server.caller("other-a").await);
+    }
+    for token in ["manager", "extension-a", "other-b"] {
+        // Others connect before it has shown its token.
+        let before = server.network.connect().await.unwrap();
+        let new = server.network.connect().await.unwrap();
+        let after = server.network.connect().await.unwrap();
+        settle().await;
+        let new = server.handshake(new, 65_535).await.expect(token);
+        assert_eq!(new.work(token).await, Code::Ok);
+        drop((before, after));
+    }
+    assert!(busy.is_open().await);
+    // Later, and after a call without a token, they are closed first.
+    let silent = server.connect().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let checked = server.connect().await;
+    assert_eq!(checked.call(CHECK, None).await, Code::Ok);
+    let last = idle.last().unwrap();
+    let mut others = Vec::new();
+    for n in 0..16 {
+        others.push(server.caller(&format!("other-{n}")).await);
+    }
+    assert!(!silent.is_open().await && !checked.is_open().await);
+    assert!(busy.is_open().await && !last.is_open().await);
 }
 
 #[tokio::test(start_paused = true)]
