@@ -136,8 +136,10 @@ mod handler;
 mod identity;
 mod installed;
 mod launcher;
+mod limits;
 mod router;
 mod serving;
+mod size;
 mod state;
 mod store;
 mod sync;
@@ -147,6 +149,7 @@ mod sync;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::files::*;
+    pub use crate::size::Size;
 }
 
 pub use self::core::Core;

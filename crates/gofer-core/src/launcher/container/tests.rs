@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 
 use bollard::container::LogOutput;
-use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect};
+use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect, SystemInfo};
 use tonic::Code;
 
-use super::engine::{EngineKind, addresses};
+use super::engine::{CanLimit, EngineKind, addresses};
 use super::image::ImageName;
-use super::logs::Lines;
+use super::logs::{LastLines, Lines};
 use super::owner::{self, System, owner_has_ended};
 use super::pull::Layers;
 use super::route::{RouteKind, gateway, route_kind};
+use super::symptom;
+use crate::limits::ContainerLimits;
 
 #[test]
 fn image_names_are_parsed_as_engines_parse_them() {
@@ -196,4 +198,40 @@ fn layers_are_counted_once_each() {
         });
     }
     assert_eq!(layers.count(), (2, 3));
+}
+
+#[test]
+fn the_log_of_a_container_explains_which_limit_it_has_met() {
+    let limits = ContainerLimits { memory: 512 << 20, processes: 99, writable_root: false };
+    let writable = ContainerLimits { writable_root: true, ..limits };
+    for (line, advice, if_writable) in [
+        (r#"Os { code: 30, message: "Read-only file system" }"#, Some("--writable-root"), false),
+        ("open /data: read-only file system", Some("--writable-root"), false),
+        ("sh: can't fork: Resource temporarily unavailable", Some("at most 99"), true),
+        ("runtime: failed to create new OS thread (have 5)", Some("--processes"), true),
+        ("RuntimeError: can't start new thread", Some("--processes"), true),
+        ("OutOfMemoryError: unable to create native thread", Some("--processes"), true),
+        ("write /tmp/a: no space left on device", Some("64MiB"), false),
+        ("it is all well", None, false),
+    ] {
+        let last = LastLines::default();
+        last.add(line);
+        // Far fewer than a program writes to say where it was.
+        (0..100).for_each(|_| last.add("goroutine"));
+        let shown = symptom::advice(&last, &limits);
+        assert_eq!(shown.is_some(), advice.is_some(), "{line}");
+        assert!(shown.unwrap_or_default().contains(advice.unwrap_or_default()), "{line}");
+        assert_eq!(symptom::advice(&last, &writable).is_some(), if_writable, "{line}");
+        // It was long ago, and is not why it has ended.
+        (0..1000).for_each(|_| last.add("all is well"));
+        assert_eq!(symptom::advice(&last, &limits), None, "{line}");
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_say_can_limit() {
+    let silent = CanLimit::of(&SystemInfo::default());
+    assert_eq!(silent, CanLimit { memory: true, swap: true, processes: true });
+    let info = SystemInfo { memory_limit: Some(false), ..Default::default() };
+    assert_eq!(CanLimit::of(&info), CanLimit { memory: false, ..silent });
 }
