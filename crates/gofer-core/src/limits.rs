@@ -121,7 +121,6 @@ impl Timeouts {
 
 /// How much the container of an extension may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "containers"), expect(dead_code, reason = "there are none"))]
 pub(super) struct ContainerLimits {
     /// In bytes.
     pub(super) memory: i64,

@@ -5,16 +5,21 @@ use std::collections::HashMap;
 
 use bollard::container::LogOutput;
 use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect, SystemInfo};
-use tonic::Code;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
 
 use super::engine::{CanLimit, EngineKind, addresses};
 use super::image::ImageName;
 use super::logs::{LastLines, Lines};
 use super::owner::{self, System, owner_has_ended};
+use super::plan::Plan;
 use super::pull::Layers;
-use super::route::{RouteKind, gateway, route_kind};
+use super::route::{Route, RouteKind, gateway, route_kind};
 use super::symptom;
-use crate::limits::ContainerLimits;
+use crate::certificates::Identity;
+use crate::launcher::{LaunchProgress, LaunchSpec, Process};
+use crate::limits::{ContainerLimits, Timeouts};
+use gofer_proto::embedded::ExtensionOptions;
 
 #[test]
 fn image_names_are_parsed_as_engines_parse_them() {
@@ -234,4 +239,59 @@ fn an_engine_that_does_not_say_can_limit() {
     assert_eq!(silent, CanLimit { memory: true, swap: true, processes: true });
     let info = SystemInfo { memory_limit: Some(false), ..Default::default() };
     assert_eq!(CanLimit::of(&info), CanLimit { memory: false, ..silent });
+}
+
+fn spec(limits: ContainerLimits) -> LaunchSpec {
+    LaunchSpec {
+        name: "interval".to_owned(),
+        key: "key".to_owned(),
+        identity: Identity::new().unwrap(),
+        log_level: "info".to_owned(),
+        gofer_host: "127.0.0.1:1".to_owned(),
+        user: String::new(),
+        pass: String::new(),
+        limits,
+        timeouts: Timeouts::restore(&ExtensionOptions::default()),
+        progress: LaunchProgress::default(),
+        processes: TaskTracker::new(),
+    }
+}
+
+#[test]
+fn limits_are_left_out_if_the_engine_has_none() {
+    let limits = ContainerLimits { memory: 9 << 20, processes: 9, writable_root: false };
+    let image = ImageName::parse("interval").unwrap();
+    for can in [
+        CanLimit { memory: true, swap: true, processes: true },
+        CanLimit { memory: true, swap: false, processes: true },
+        CanLimit { memory: false, swap: true, processes: false },
+    ] {
+        let route = Route { gofer_host: String::new(), extra_hosts: Vec::new() };
+        let host = Plan::new(&image, &spec(limits), route, can).body.host_config.unwrap();
+        assert_eq!(host.memory, can.memory.then_some(9 << 20));
+        assert_eq!(host.memory_swap, (can.memory && can.swap).then_some(9 << 20));
+        assert_eq!(host.pids_limit, can.processes.then_some(9));
+        assert_eq!(host.readonly_rootfs, Some(true));
+    }
+}
+
+/// As when Init fails: the extension has seen the cause, and says nothing of limits.
+#[tokio::test]
+async fn a_failure_is_explained_by_the_log_once() {
+    let limits = ContainerLimits { memory: 9 << 20, processes: 9, writable_root: false };
+    let last = LastLines::default();
+    let process = {
+        let last = last.clone();
+        Process::new(None, &spec(limits), |_| std::future::pending())
+            .with_advice(move || symptom::advice(&last, &limits))
+    };
+    let failure = process.explain(Status::internal("an internal error"));
+    assert_eq!(failure.message(), "an internal error");
+    last.add("cannot create /data: Read-only file system (os error 30)");
+    let failure = process.explain(failure);
+    assert_eq!(failure.code(), Code::Internal);
+    assert!(failure.message().starts_with("an internal error; "), "{failure}");
+    assert!(failure.message().contains("--writable-root"), "{failure}");
+    let again = process.explain(failure.clone());
+    assert_eq!(again.message(), failure.message());
 }
