@@ -34,7 +34,7 @@ impl Configuration {
 }
 
 /// The options that are given.
-fn options(access: Access, limits: Limits) -> ExtensionOptions {
+fn options(access: Access, limits: &Limits) -> ExtensionOptions {
     let Access { grants, namespaces } = access;
     let millis = |timeout: GoDuration| timeout.as_nanos() / 1_000_000;
     ExtensionOptions {
@@ -75,7 +75,7 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
         Vec::new()
     };
     let variables = merge(answered, given);
-    let options = options(access, limits);
+    let options = options(access, &limits);
     let has_options = options != ExtensionOptions::default();
     let request = InstallExtensionRequest {
         name: name.clone(),
@@ -122,7 +122,7 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     };
     let variables = merge(answered, given);
     let has_login = !user.is_empty();
-    let options = Some(options(access, limits)).filter(|it| *it != ExtensionOptions::default());
+    let options = Some(options(access, &limits)).filter(|it| *it != ExtensionOptions::default());
     let mut reset_options: Vec<_> = reset.iter().map(|option| name_of(option)).collect();
     if no_grants {
         reset_options.push("grants".to_owned());

@@ -24,7 +24,9 @@ impl Extensions {
         options: &Options,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        self.unless_stopping(self.launch_and_init(registration, options, progress)).await
+        // Boxed, since it is large and part of many futures.
+        let launch = Box::pin(self.launch_and_init(registration, options, progress));
+        self.unless_stopping(launch).await
     }
 
     async fn launch_and_init(

@@ -19,9 +19,8 @@ fn limits(host: &HostConfig) -> (Option<i64>, Option<i64>, Option<i64>, Option<b
     (host.memory, host.memory_swap, host.pids_limit, host.readonly_rootfs, tmp)
 }
 
-fn mib(number: i64) -> Option<i64> {
-    Some(number << 20)
-}
+const MIB_256: Option<i64> = Some(256 << 20);
+const MIB_512: Option<i64> = Some(512 << 20);
 
 #[tokio::test]
 async fn a_container_has_the_limits_that_it_was_installed_with_or_else_the_defaults() {
@@ -37,7 +36,7 @@ async fn a_container_has_the_limits_that_it_was_installed_with_or_else_the_defau
     further_runs(&core, "default/nightly", 1).await;
     let made = inspect(&docker, &name).await;
     let tmp = "rw,noexec,nosuid,nodev,size=67108864,mode=1777".to_owned();
-    let expected = (mib(512), swap(mib(512)), Some(512), Some(true), tmp.clone());
+    let expected = (MIB_512, swap(MIB_512), Some(512), Some(true), tmp.clone());
     assert_eq!(limits(&made.host_config.unwrap()), expected);
     assert_eq!(made.config.unwrap().stop_timeout, Some(10));
 
@@ -45,7 +44,7 @@ async fn a_container_has_the_limits_that_it_was_installed_with_or_else_the_defau
     within(extension.update_options(options.stop_timeout(seconds(20)))).await.unwrap();
     further_runs(&core, "default/nightly", 1).await;
     let made = inspect(&docker, &name).await;
-    let expected = (mib(256), swap(mib(256)), Some(100), Some(true), tmp);
+    let expected = (MIB_256, swap(MIB_256), Some(100), Some(true), tmp);
     assert_eq!(limits(&made.host_config.unwrap()), expected);
     assert_eq!(made.config.unwrap().stop_timeout, Some(20));
 
@@ -54,7 +53,7 @@ async fn a_container_has_the_limits_that_it_was_installed_with_or_else_the_defau
     within(extension.restart()).await.unwrap();
     further_runs(&core, "default/nightly", 1).await;
     let made = inspect(&docker, &name).await;
-    let expected = (mib(256), swap(mib(256)), Some(100), Some(false), String::new());
+    let expected = (MIB_256, swap(MIB_256), Some(100), Some(false), String::new());
     assert_eq!(limits(&made.host_config.unwrap()), expected);
     within(core.stop()).await;
 }
