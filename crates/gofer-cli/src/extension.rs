@@ -6,6 +6,8 @@ mod show;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use gofer_core::Grant;
+use gofer_core::internal::Size;
+use gofer_sdk::GoDuration;
 
 use crate::failure::Failure;
 use crate::session::Session;
@@ -29,16 +31,20 @@ An extension has access to the pipelines that are subscribed to it. Grants allow
   write-secrets   write and delete these secrets
   global-secrets  read all global secrets
   namespaces      in the namespaces of these pipelines, what a client token may do
-  everything      what a management token may do")]
+  everything      what a management token may do
+
+The limits --memory, --processes and --writable-root are for containers, the timeouts
+for all extensions. The questions of -i are asked with the default limits.")]
     Install(Install),
-    /// Replace the image, the configuration or the grants of an installed extension.
+    /// Replace the image, the configuration or the options of an installed extension.
     #[command(after_help = "\
 Example:
   gofer extension update interval --image registry.example.com/interval:1.1
   gofer extension update interval -c min_interval=30s --remove jitter
   gofer extension update interval --grant read-secrets --for ops --for 'team-.*'
+  gofer extension update interval --memory 1GiB --reset start-timeout
 
-The old instance serves until the new one is ready, and stays if the new one does
+What is not given stays as it is. The old instance serves until the new one is ready, and stays if the new one does
 not become ready. Subscriptions are kept.")]
     Update(Update),
     /// List the installed extensions and their states.
@@ -94,6 +100,8 @@ pub(crate) struct Install {
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
     login: RegistryLogin,
 }
 
@@ -115,6 +123,11 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with = "grants")]
     no_grants: bool,
     #[command(flatten)]
+    limits: Limits,
+    /// Option that gets its default; can be repeated.
+    #[arg(long, value_name = "OPTION", value_parser = PossibleValuesParser::new(OPTIONS))]
+    reset: Vec<String>,
+    #[command(flatten)]
     login: RegistryLogin,
 }
 
@@ -132,6 +145,45 @@ struct Access {
     /// repeated. By default all may.
     #[arg(long = "for", value_name = "PATTERN")]
     namespaces: Vec<String>,
+}
+
+/// What can be reset: all options but the grants, which have a flag of their own.
+const OPTIONS: [&str; 7] = [
+    "for",
+    "memory",
+    "processes",
+    "writable-root",
+    "start-timeout",
+    "call-timeout",
+    "stop-timeout",
+];
+
+#[derive(Args)]
+struct Limits {
+    /// Memory that its container may use, such as `256MiB`; 512MiB by default.
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Processes and threads that its container may have; 512 by default.
+    #[arg(long, value_name = "NUMBER")]
+    processes: Option<u32>,
+    /// Let its container write anywhere in its file system, and not only to /tmp.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+    )]
+    writable_root: Option<bool>,
+    /// How long it may take until it has answered Init, such as `1m30s`; 30s by default.
+    #[arg(long, value_name = "DURATION")]
+    start_timeout: Option<GoDuration>,
+    /// How long it may take to answer any other call; 30s by default.
+    #[arg(long, value_name = "DURATION")]
+    call_timeout: Option<GoDuration>,
+    /// How long it may take to end before it is killed; 10s by default.
+    #[arg(long, value_name = "DURATION")]
+    stop_timeout: Option<GoDuration>,
 }
 
 #[derive(Args)]

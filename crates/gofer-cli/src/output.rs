@@ -25,7 +25,7 @@ pub(crate) trait Row {
 }
 
 pub(crate) struct Cell {
-    text: String,
+    pub(crate) text: String,
     style: Style,
 }
 

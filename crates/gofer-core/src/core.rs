@@ -30,6 +30,7 @@ use super::grants::InstallOptions;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
+use super::limits::LONGEST_TIMEOUT;
 use super::router::Router;
 use super::serving::{Served, Serving, Tls};
 use super::store::{KeyGuard, NewKey, Options, Store, check_name};
@@ -677,8 +678,8 @@ fn unusable(problem: PemProblem) -> Error {
 /// Time for everything that fell due to be done; shorter than anything that tests measure.
 const SETTLE: Duration = Duration::from_millis(1);
 
-/// For calls that start or stop an extension.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// For calls that start, call or stop an extension: longer than its own timeouts may be.
+const TIMEOUT: Duration = LONGEST_TIMEOUT.saturating_add(Duration::from_secs(60));
 
 /// For calls that may have to pull an image first. A registry that stalls is noticed sooner.
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);

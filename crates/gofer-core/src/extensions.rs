@@ -20,11 +20,13 @@ use tonic::Status;
 
 use super::handle::ExtensionHandle;
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
+use super::limits::ContainerLimits;
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{EventKind, Options, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
+use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 pub(super) use launch::Installer;
@@ -116,6 +118,7 @@ impl Extensions {
             return Err(Status::invalid_argument("`name` and `image` must not be empty"));
         }
         check_image(&image)?;
+        ContainerLimits::check_image(&options.message, &image)?;
         let guard = self.slots.reserve(&name)?;
         let registration = proto::ExtensionRegistration {
             name,
@@ -394,8 +397,10 @@ impl Extensions {
         Ok(self.slots.running(name)?.handle.client.clone())
     }
 
-    pub(super) fn options(&self, name: &str) -> Options {
-        self.store.options(name)
+    /// The options in effect.
+    pub(super) fn options(&self, name: &str) -> ExtensionOptions {
+        let image = self.store.registration(name).map(|it| it.image).unwrap_or_default();
+        self.store.options(name).in_effect(&image)
     }
 
     fn registration(&self, name: &str) -> Result<proto::ExtensionRegistration, Status> {

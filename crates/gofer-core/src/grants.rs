@@ -1,7 +1,8 @@
-//! What an extension may do beyond its own pipelines, and who may use it.
+//! What an extension may do beyond its own pipelines, who may use it, and within which limits.
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_sdk::Error;
@@ -78,8 +79,8 @@ impl FromStr for Grant {
     }
 }
 
-/// How an extension is installed: what it may do, and which namespaces may use it. By default it has
-/// no grants, and the pipelines of all namespaces may subscribe to it.
+/// How an extension is installed: what it may do, which namespaces may use it, and within which
+/// limits. By default it has no grants, and the pipelines of all namespaces may subscribe to it.
 ///
 /// ```
 /// use gofer_core::{Core, Grant, InstallOptions};
@@ -96,7 +97,7 @@ impl FromStr for Grant {
 /// let refused = interval.subscribe("nightly", "often", [("every", "5m")]).await.unwrap_err();
 /// assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
 ///
-/// interval.set_options(InstallOptions::new()).await?;
+/// interval.update_options(InstallOptions::new().namespaces([".*"])).await?;
 /// interval.subscribe("nightly", "often", [("every", "5m")]).await?;
 /// # Ok(()) }
 /// ```
@@ -122,4 +123,83 @@ impl InstallOptions {
         self.0.namespaces = patterns.into_iter().map(Into::into).collect();
         self
     }
+
+    /// Limits the memory of its container, in bytes, with what it keeps in /tmp; from 8 MiB to 1 TiB,
+    /// by default 512 MiB. It gets no swap in addition. A container that uses more is killed and
+    /// restarted.
+    ///
+    /// This, [`processes`](Self::processes) and [`writable_root`](Self::writable_root) are for
+    /// container images, and refused for other extensions.
+    ///
+    /// ```
+    /// use gofer_core::{Core, InstallOptions, NO_SETTINGS};
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<()> {
+    /// let core = Core::in_memory().await?;
+    /// let options = InstallOptions::new().memory(256 << 20).processes(64);
+    /// // It runs in this process, which the limits would not hold for.
+    /// let refused = core.install_with::<Interval>("interval", NO_SETTINGS, options).await;
+    /// assert!(refused.unwrap_err().to_string().contains("`memory`"));
+    /// # Ok(()) }
+    /// ```
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.0.memory = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self
+    }
+
+    /// Limits how many processes and threads its container has; from 1 to 65,536, by default 512.
+    pub fn processes(mut self, most: u32) -> Self {
+        self.0.processes = Some(most.into());
+        self
+    }
+
+    /// Sets whether its container may write anywhere in its file system. By default it may only
+    /// write to /tmp, which is in memory and holds 64 MiB. Whatever it writes is deleted with the
+    /// container.
+    pub fn writable_root(mut self, writable: bool) -> Self {
+        self.0.writable_root = Some(writable);
+        self
+    }
+
+    /// Sets how long it may take from its launch until it has answered Init; from 100 ms to 10 min, as
+    /// for the other timeouts, by default 30 s. After that, the launch has failed.
+    ///
+    /// ```
+    /// use gofer_core::{Core, InstallOptions, NO_SETTINGS, minutes, seconds};
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/interval.rs"));
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<()> {
+    /// let core = Core::in_memory().await?;
+    /// let options = InstallOptions::new()
+    ///     .start_timeout(minutes(5))
+    ///     .call_timeout(minutes(1))
+    ///     .stop_timeout(seconds(20));
+    /// core.install_with::<Interval>("interval", NO_SETTINGS, options).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.0.start_timeout = Some(millis(timeout));
+        self
+    }
+
+    /// Sets how long it may take to answer any other call, such as Subscribe or an external event;
+    /// default 30 s. After that, the call has failed.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.0.call_timeout = Some(millis(timeout));
+        self
+    }
+
+    /// Sets how long it may take from Shutdown until what it runs in has ended; default 10 s. After
+    /// that, it is killed.
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.0.stop_timeout = Some(millis(timeout));
+        self
+    }
+}
+
+fn millis(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)
 }

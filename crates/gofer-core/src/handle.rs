@@ -14,22 +14,15 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::certificates::{Identity, SERVER_NAME};
 use super::launcher::{LaunchSpec, Launched, Process};
+use super::limits::{Timeouts, show_duration};
 use super::store::KeyGuard;
 use gofer_net::tls::{Trust, certificates};
-use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Transport, effect};
+use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Effect, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
-/// How long an extension may take from its launch to its first response. A cold container on a busy
-/// machine takes seconds.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long one call to an extension may take. Ending a subscription that ignores its cancellation
-/// takes a few seconds.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long an extension may take from Shutdown to the exit of its process.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take until the end of what an extension runs in is noticed.
+const END_NOTICED: Duration = Duration::from_secs(5);
 
 /// How long a health check may take: long enough for an extension that is merely busy.
 const HEALTH_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,6 +44,7 @@ pub(super) struct ExtensionHandle {
     remote: bool,
     /// What it calls the core with.
     pub(super) key: KeyGuard,
+    timeouts: Timeouts,
 }
 
 fn channel(dial: Dial, identity: &Identity, clock: Clock) -> Result<Channel, Status> {
@@ -80,7 +74,7 @@ impl ExtensionHandle {
             channel.clone(),
             Some(authorization),
             Authority::from_static(SERVER_NAME),
-            CALL_DEADLINE,
+            spec.timeouts.call,
         );
         Ok(Self {
             client: ExtensionServiceClient::new(transport.clone()),
@@ -89,47 +83,66 @@ impl ExtensionHandle {
             process,
             remote,
             key,
+            timeouts: spec.timeouts,
         })
     }
 
-    /// Makes the first call, repeating it until the extension listens.
-    pub(super) async fn first_call<T, F, Fut>(&self, call: F) -> Result<T, Status>
+    /// Makes the first call, repeating it until the extension listens. The call itself has all of
+    /// the time that is left to start, whatever other calls have.
+    pub(super) async fn first_call<Q, T, F, Fut>(&self, request: Q, call: F) -> Result<T, Status>
     where
-        F: Fn(ExtensionServiceClient<Transport>) -> Fut,
+        Q: Clone,
+        F: Fn(ExtensionServiceClient<Transport>, tonic::Request<Q>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let until = Instant::now() + LAUNCH_TIMEOUT;
+        let until = Instant::now() + self.timeouts.start;
         let mut backoff = BACKOFF;
         loop {
-            let status = match call(self.client.clone()).await {
+            let mut attempt = tonic::Request::new(request.clone());
+            attempt.set_timeout(until.saturating_duration_since(Instant::now()));
+            let status = match call(self.client.clone(), attempt).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
-            if !effect(&status).may_repeat() {
-                return Err(status);
-            }
-            if let Some(end) = self.process.ended() {
+            if let Some(end) = self.end_behind(&status).await {
                 return Err(Status::failed_precondition(format!(
                     "the extension ended before it answered: {end}"
                 )));
             }
             if Instant::now() >= until {
-                let seconds = LAUNCH_TIMEOUT.as_secs();
                 return Err(Status::deadline_exceeded(format!(
-                    "the extension did not answer within {seconds} s: {}",
+                    "the extension did not answer within {}, its start timeout: {}",
+                    show_duration(self.timeouts.start),
                     status.message()
                 )));
+            }
+            if !effect(&status).may_repeat() {
+                return Err(status);
             }
             tokio::time::sleep(backoff.pause()).await;
         }
     }
 
-    /// Calls Shutdown, and kills the extension if it has not ended within [`STOP_TIMEOUT`].
+    /// How it ended, if that is why a call failed. The end of a container is noticed a moment after
+    /// that of its connection.
+    async fn end_behind(&self, failure: &Status) -> Option<Arc<str>> {
+        if effect(failure) == Effect::Unknown && failure.code() != Code::DeadlineExceeded {
+            tokio::time::timeout(END_NOTICED, self.process.end()).await.ok()
+        } else if effect(failure) == Effect::Refused {
+            None
+        } else {
+            self.process.ended()
+        }
+    }
+
+    /// Calls Shutdown, and kills the extension if it has not ended within its stop timeout.
     pub(super) async fn stop(&self) {
-        let until = Instant::now() + STOP_TIMEOUT;
+        let until = Instant::now() + self.timeouts.stop;
         let extension = &self.process.extension;
         let mut client = self.client.clone();
-        let shutdown = client.shutdown(proto::ExtensionShutdownRequest {});
+        let mut request = tonic::Request::new(proto::ExtensionShutdownRequest {});
+        request.set_timeout(self.timeouts.stop);
+        let shutdown = client.shutdown(request);
         match tokio::time::timeout_at(until, shutdown).await {
             Ok(Ok(_)) => {}
             // It may have been shut down already and be gone before it answers.

@@ -8,7 +8,7 @@ use super::conversations::{Conversation, Reply};
 use super::core::{Core, pairs, timed, timed_for_pull};
 use super::grants::InstallOptions;
 use super::state::ExtensionStatus;
-use super::store::not_installed;
+use super::store::{RESET, not_installed};
 use gofer_net::BoxFuture;
 use gofer_proto as proto;
 use gofer_proto::embedded::UpdateExtensionRequest;
@@ -269,14 +269,30 @@ impl Installed {
         self.change(UpdateExtensionRequest { variables, ..Default::default() }).await
     }
 
-    /// Replaces its [options](InstallOptions), as [`update`](Self::update) does the configuration. A
-    /// subscription of a namespace that may no longer use it is marked as refused.
+    /// Replaces its [options](InstallOptions), as [`update`](Self::update) does the configuration:
+    /// those that are not given get their defaults. A subscription of a namespace that may no longer
+    /// use it is marked as refused.
+    ///
+    /// If the future is dropped, the update is completed or has not begun.
     ///
     /// # Errors
     ///
     /// The reason why the new instance does not become ready;
-    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if a pattern cannot be used.
+    /// [`InvalidParameter`](gofer_sdk::ErrorKind::InvalidParameter) if an option cannot be used.
     pub async fn set_options(&self, InstallOptions(options): InstallOptions) -> Result<()> {
+        let reset_options = RESET.map(|(name, _)| name.to_owned()).into();
+        let options = Some(options);
+        self.change(UpdateExtensionRequest { options, reset_options, ..Default::default() }).await
+    }
+
+    /// As [`set_options`](Self::set_options), but keeps those that are not given.
+    ///
+    /// If the future is dropped, the update is completed or has not begun.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_options`](Self::set_options).
+    pub async fn update_options(&self, InstallOptions(options): InstallOptions) -> Result<()> {
         self.change(UpdateExtensionRequest { options: Some(options), ..Default::default() }).await
     }
 

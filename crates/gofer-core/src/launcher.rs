@@ -20,6 +20,7 @@ pub(super) use process::{LaunchProgress, Process};
 pub(super) use program::ChildProcess;
 
 use super::certificates::Identity;
+use super::limits::{ContainerLimits, Timeouts};
 use gofer_net::Dial;
 use gofer_sdk::internal::PREFIX;
 
@@ -43,6 +44,12 @@ pub(super) struct LaunchSpec {
     pub(super) user: String,
     #[cfg_attr(not(feature = "containers"), expect(dead_code, reason = "only images need them"))]
     pub(super) pass: String,
+    #[cfg_attr(
+        not(feature = "containers"),
+        expect(dead_code, reason = "only containers have them")
+    )]
+    pub(super) limits: ContainerLimits,
+    pub(super) timeouts: Timeouts,
     /// Where the launcher reports what it is doing.
     #[cfg_attr(not(feature = "containers"), expect(dead_code, reason = "only images take time"))]
     pub(super) progress: LaunchProgress,
@@ -80,6 +87,11 @@ pub(super) struct Launched {
 #[async_trait]
 pub(super) trait Launcher: Send + Sync {
     async fn launch(&self, image: &str, spec: &LaunchSpec) -> Result<Launched, Status>;
+}
+
+/// Whether an image is a container's, rather than a program or a type of this process.
+pub(super) fn is_container(image: &str) -> bool {
+    !image.starts_with(PROGRAM) && !image.starts_with(IN_PROCESS)
 }
 
 /// Checks the syntax of an image.

@@ -73,7 +73,9 @@
 //! An extension that exits is restarted, and so is a program or container that fails three health
 //! checks in a row: after a delay that grows from 0.2 s to a minute, with its subscriptions.
 //! [`Installed::status`] shows its state, and [`Installed::update`] changes its configuration
-//! without a gap.
+//! without a gap. How long an extension may take to start, to answer a call and to stop is set when
+//! it is installed: [`InstallOptions::start_timeout`], [`call_timeout`](InstallOptions::call_timeout)
+//! and [`stop_timeout`](InstallOptions::stop_timeout).
 //!
 //! Errors of kind `Internal`, and errors returned by `serve`, appear in full only in the
 //! extension's log; `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.
@@ -96,7 +98,14 @@
 //! - Each line that a container writes is a `tracing` event with the target `gofer_core::container`
 //!   and the field `extension`.
 //! - A container cannot gain privileges, and has fewer capabilities than engines grant by default.
-//!   Its file system is writable and deleted with it.
+//! - It may use 512 MiB of memory and have 512 processes and threads, unless its [`InstallOptions`]
+//!   say otherwise; an update keeps what they say. One that needs more memory is killed, and its
+//!   reason says so. An engine that cannot limit what containers use, as some that do not run as
+//!   root, runs them without these limits, with a warning.
+//! - Its file system is read-only, but for 64 MiB in memory at `/tmp`, from which nothing can be
+//!   executed, and for volumes that the image declares. For an image that writes elsewhere there is
+//!   [`InstallOptions::writable_root`]. Whatever it writes is deleted with it.
+//! - An extension that is launched for the questions of an installer has the default options.
 //! - It has the labels `gofer-sdk.extension` (the name), `gofer-sdk.start` (the digest of its key)
 //!   and `gofer-sdk.owner` (the core's process), and is removed when it has ended. If a core is
 //!   killed, its containers are removed by the next core on the same store when that starts, and on
@@ -140,8 +149,10 @@ mod handler;
 mod identity;
 mod installed;
 mod launcher;
+mod limits;
 mod router;
 mod serving;
+mod size;
 mod state;
 mod store;
 mod sync;
@@ -151,6 +162,7 @@ mod sync;
 #[doc(hidden)]
 pub mod internal {
     pub use crate::files::*;
+    pub use crate::size::Size;
 }
 
 pub use self::core::Core;

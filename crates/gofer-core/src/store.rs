@@ -43,7 +43,7 @@ pub(super) use access::{ExtensionKey, KeyGuard, KeyHolder, NewKey, unknown_token
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
-pub(super) use options::Options;
+pub(super) use options::{Options, RESET};
 pub(super) use queue::Job;
 pub(super) use registrations::not_installed;
 pub(super) use runs::Ending;

@@ -8,7 +8,8 @@ pub struct GetCapabilitiesResponse {
     #[prost(bool, tag = "1")]
     pub run_keys_enforced: bool,
 }
-/// What an extension may do, and who may use it.
+/// What an extension may do, who may use it, and within which limits. An option that is absent or empty
+/// has its default.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExtensionOptions {
     /// What it may do beyond using the pipelines that are subscribed to it and reading what is in their
@@ -20,6 +21,30 @@ pub struct ExtensionOptions {
     /// Regular expressions for the namespaces whose pipelines may subscribe to it; if empty, all.
     #[prost(string, repeated, tag = "2")]
     pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Limits of its container; refused for an image that is not a container's.
+    ///
+    /// The memory that it may use, in bytes, with what it keeps in /tmp; from 8 MiB to 1 TiB, by default
+    /// 512 MiB. It gets no swap in addition.
+    #[prost(int64, optional, tag = "3")]
+    pub memory: ::core::option::Option<i64>,
+    /// How many processes and threads it may have; from 1 to 65,536, by default 512.
+    #[prost(int64, optional, tag = "4")]
+    pub processes: ::core::option::Option<i64>,
+    /// Whether it may write anywhere in its file system. By default that is read-only, but for /tmp,
+    /// which is in memory and holds 64 MiB.
+    #[prost(bool, optional, tag = "5")]
+    pub writable_root: ::core::option::Option<bool>,
+    /// Timeouts, of extensions of every kind, in milliseconds; from 100 ms to 10 min.
+    ///
+    /// From its launch until it has answered Init; by default 30 s.
+    #[prost(int64, optional, tag = "6")]
+    pub start_timeout: ::core::option::Option<i64>,
+    /// For every other call to it, by default 30 s.
+    #[prost(int64, optional, tag = "7")]
+    pub call_timeout: ::core::option::Option<i64>,
+    /// From Shutdown until it has ended, by default 10 s. After that it is killed.
+    #[prost(int64, optional, tag = "8")]
+    pub stop_timeout: ::core::option::Option<i64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InstallExtensionRequest {
@@ -64,9 +89,12 @@ pub struct UpdateExtensionRequest {
     /// Keys to remove from the configuration.
     #[prost(string, repeated, tag = "6")]
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// If set, replaces the options.
+    /// Options to set. Those that are absent or empty are unchanged.
     #[prost(message, optional, tag = "7")]
     pub options: ::core::option::Option<ExtensionOptions>,
+    /// Names of options that get their defaults, such as `grants`, before `options` are set.
+    #[prost(string, repeated, tag = "8")]
+    pub reset_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateExtensionResponse {
@@ -102,7 +130,8 @@ pub struct ExtensionState {
     /// Since when it has been in this state, in Unix milliseconds.
     #[prost(int64, tag = "5")]
     pub since: i64,
-    /// Its options, to management tokens and to the extension itself.
+    /// Its options, to management tokens and to the extension itself: limits and timeouts with the
+    /// values in effect.
     #[prost(message, optional, tag = "6")]
     pub options: ::core::option::Option<ExtensionOptions>,
 }

@@ -7,10 +7,11 @@ use gofer_proto as proto;
 use gofer_proto::embedded::{
     ExtensionOptions, InstallExtensionRequest, ListExtensionStatesRequest, UpdateExtensionRequest,
 };
+use gofer_sdk::GoDuration;
 use serde_json::json;
 use tonic::{Code, Response, Status};
 
-use super::{Access, Configuration, Install, NOT_INSTALLED, RegistryLogin, Update};
+use super::{Access, Configuration, Install, Limits, NOT_INSTALLED, RegistryLogin, Update};
 use crate::conversation::{self, Image};
 use crate::failure::Failure;
 use crate::output::note;
@@ -32,9 +33,19 @@ impl Configuration {
     }
 }
 
-impl From<Access> for ExtensionOptions {
-    fn from(Access { grants, namespaces }: Access) -> Self {
-        Self { grants, namespaces }
+/// The options that are given.
+fn options(access: Access, limits: &Limits) -> ExtensionOptions {
+    let Access { grants, namespaces } = access;
+    let millis = |timeout: GoDuration| timeout.as_nanos() / 1_000_000;
+    ExtensionOptions {
+        grants,
+        namespaces,
+        memory: limits.memory.map(|it| i64::try_from(it.0).unwrap_or(i64::MAX)),
+        processes: limits.processes.map(i64::from),
+        writable_root: limits.writable_root,
+        start_timeout: limits.start_timeout.map(millis),
+        call_timeout: limits.call_timeout.map(millis),
+        stop_timeout: limits.stop_timeout.map(millis),
     }
 }
 
@@ -54,7 +65,7 @@ impl RegistryLogin {
 }
 
 pub(super) async fn install(install: Install, session: &Session) -> Result<(), Failure> {
-    let Install { name, image, settings, access, login } = install;
+    let Install { name, image, settings, access, limits, login } = install;
     let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
@@ -64,14 +75,15 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
         Vec::new()
     };
     let variables = merge(answered, given);
-    let has_options = !access.grants.is_empty() || !access.namespaces.is_empty();
+    let options = options(access, &limits);
+    let has_options = options != ExtensionOptions::default();
     let request = InstallExtensionRequest {
         name: name.clone(),
         image,
         user,
         pass,
         variables,
-        options: has_options.then(|| access.into()),
+        options: has_options.then_some(options),
     };
     let call = async { install_as(session, request).await };
     let outcome = with_progress(session, &name, &format!("installing {name}"), call).await;
@@ -79,8 +91,10 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
         && has_options
         && lacks_additions(session, status).await
     {
-        return Err(Failure::unimplemented("this Gofer supports neither --grant nor --for")
-            .hint("without them, an extension of a full Gofer may do everything"));
+        return Err(Failure::unimplemented(
+            "this Gofer supports neither --grant and --for nor limits and timeouts",
+        )
+        .hint("without them, an extension of a full Gofer may do everything"));
     }
     outcome.map_err(|status| {
         Failure::from(status)
@@ -93,7 +107,7 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
 }
 
 pub(super) async fn update(update: Update, session: &Session) -> Result<(), Failure> {
-    let Update { name, image, settings, remove, access, no_grants, login } = update;
+    let Update { name, image, settings, remove, access, no_grants, limits, reset, login } = update;
     let given = settings.given()?;
     let (user, pass) = login.read()?;
     let answered = if settings.interactive {
@@ -108,24 +122,18 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     };
     let variables = merge(answered, given);
     let has_login = !user.is_empty();
-    let has_options = no_grants || !access.grants.is_empty() || !access.namespaces.is_empty();
-    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login && !has_options {
-        return Err(Failure::usage("there is nothing to change")
-            .hint("use --image, -c KEY=VALUE, --remove KEY, --grant GRANT or --for PATTERN"));
+    let options = Some(options(access, &limits)).filter(|it| *it != ExtensionOptions::default());
+    let mut reset_options: Vec<_> = reset.iter().map(|option| name_of(option)).collect();
+    if no_grants {
+        reset_options.push("grants".to_owned());
     }
-    let options = if has_options {
-        // What is not given stays as it is.
-        let mut options = installed_options(session, &name).await?;
-        if no_grants || !access.grants.is_empty() {
-            options.grants = access.grants;
-        }
-        if !access.namespaces.is_empty() {
-            options.namespaces = access.namespaces;
-        }
-        Some(options)
-    } else {
-        None
-    };
+    let has_options = options.is_some() || !reset_options.is_empty();
+    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login && !has_options {
+        return Err(Failure::usage("there is nothing to change").hint(
+            "use --image, -c KEY=VALUE, --remove KEY or an option, such as --grant GRANT; \
+             `gofer extension update --help` lists them",
+        ));
+    }
     let image = image.unwrap_or_default();
     let request = UpdateExtensionRequest {
         name: name.clone(),
@@ -135,6 +143,7 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         variables,
         removed: remove,
         options,
+        reset_options,
     };
     let call = async { session.embedded().update_extension(with_long_timeout(request)).await };
     let outcome = with_progress(session, &name, &format!("updating {name}"), call).await;
@@ -184,11 +193,9 @@ async fn lacks_additions(session: &Session, status: &Status) -> bool {
     answer.is_err_and(|status| status.code() == Code::Unimplemented)
 }
 
-/// The options of an extension; the default ones if this Gofer does not report them.
-async fn installed_options(session: &Session, name: &str) -> Result<ExtensionOptions, Failure> {
-    let states = super::show::states(session, name).await?;
-    let state = states.into_values().next();
-    Ok(state.and_then(|state| state.options).unwrap_or_default())
+/// An option's name in the API, by that of its flag.
+fn name_of(flag: &str) -> String {
+    if flag == "for" { "namespaces".to_owned() } else { flag.replace('-', "_") }
 }
 
 async fn installed_image(session: &Session, name: &str) -> Result<String, Failure> {

@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 
+use gofer_core::internal::Size;
 use gofer_proto::embedded::extension_state::State;
 use gofer_proto::embedded::{ExtensionOptions, ExtensionState, ListExtensionStatesRequest};
 use gofer_proto::extension::{ExtensionState as Reported, ExtensionStatus};
 use gofer_proto::{Extension, GetExtensionRequest, ListExtensionsRequest};
+use gofer_sdk::GoDuration;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -54,6 +56,46 @@ impl ExtensionRow {
         self.state.as_ref()?.options.as_ref()
     }
 
+    /// As it is written in a flag.
+    fn duration(&self, of: fn(&ExtensionOptions) -> Option<i64>) -> Option<String> {
+        let millis = self.options().and_then(of)?;
+        Some(GoDuration::from_nanos(millis.saturating_mul(1_000_000)).to_string())
+    }
+
+    /// All that there is about it but its documentation.
+    fn details(&self) -> Vec<(&'static str, Cell)> {
+        let since = self.state.as_ref().map(|state| moment(state.since));
+        let list = |of: fn(&ExtensionOptions) -> &Vec<String>, if_empty: &str| {
+            let list = self.options().map(|it| of(it).join(", ")).unwrap_or_default();
+            if list.is_empty() && self.options().is_some() { if_empty.to_owned() } else { list }
+        };
+        let duration = |of| self.duration(of).unwrap_or_default();
+        // Limits are absent if it does not run in a container.
+        let memory = self.options().and_then(|it| it.memory);
+        let memory = memory.map(|it| Size(it.unsigned_abs()).to_string());
+        let processes = self.options().and_then(|it| it.processes).map(|it| it.to_string());
+        let root = self.options().and_then(|it| it.writable_root);
+        vec![
+            ("name", self.extension.name.clone().into()),
+            ("image", self.extension.image.clone().into()),
+            ("enabled", if self.is_enabled() { "yes" } else { "no" }.into()),
+            ("state", self.state()),
+            ("since", since.unwrap_or_default().into()),
+            ("reason", self.reason().into()),
+            ("restarts", self.restarts().into()),
+            ("started", moment(self.extension.started).into()),
+            ("url", self.extension.url.clone().into()),
+            ("grants", list(|it| &it.grants, "none").into()),
+            ("namespaces", list(|it| &it.namespaces, "all").into()),
+            ("memory", memory.unwrap_or_default().into()),
+            ("processes", processes.unwrap_or_default().into()),
+            ("writable root", root.map_or("", |it| if it { "yes" } else { "no" }).into()),
+            ("start timeout", duration(|it| it.start_timeout).into()),
+            ("call timeout", duration(|it| it.call_timeout).into()),
+            ("stop timeout", duration(|it| it.stop_timeout).into()),
+        ]
+    }
+
     fn reason(&self) -> &str {
         self.state.as_ref().map_or("", |state| &state.reason)
     }
@@ -92,6 +134,13 @@ impl Row for ExtensionRow {
             "since": state.and_then(|it| rfc3339(it.since)),
             "grants": self.options().map(|it| &it.grants),
             "namespaces": self.options().map(|it| &it.namespaces),
+            // In bytes.
+            "memory": self.options().and_then(|it| it.memory),
+            "processes": self.options().and_then(|it| it.processes),
+            "writable_root": self.options().and_then(|it| it.writable_root),
+            "start_timeout": self.duration(|it| it.start_timeout),
+            "call_timeout": self.duration(|it| it.call_timeout),
+            "stop_timeout": self.duration(|it| it.stop_timeout),
             "documentation": documentation,
         })
     }
@@ -142,27 +191,12 @@ pub(super) async fn get(name: String, session: &Session) -> Result<(), Failure> 
     let answer = answer.map_err(|it| Failure::from(it).hint_on(Code::NotFound, NOT_INSTALLED))?;
     let extension = answer.into_inner().extension.unwrap_or_default();
     let shown = ExtensionRow { state: states.remove(&name), extension };
-    let since = shown.state.as_ref().map(|state| moment(state.since));
-    let list = |of: fn(&ExtensionOptions) -> &Vec<String>, if_empty: &str| {
-        let list = shown.options().map(|it| of(it).join(", ")).unwrap_or_default();
-        if list.is_empty() && shown.options().is_some() { if_empty.to_owned() } else { list }
-    };
-    let lines = vec![
-        ("name", shown.extension.name.clone().into()),
-        ("image", shown.extension.image.clone().into()),
-        ("enabled", if shown.is_enabled() { "yes" } else { "no" }.into()),
-        ("state", shown.state()),
-        ("since", since.unwrap_or_default().into()),
-        ("reason", shown.reason().into()),
-        ("restarts", shown.restarts().into()),
-        ("started", moment(shown.extension.started).into()),
-        ("url", shown.extension.url.clone().into()),
-        ("grants", list(|it| &it.grants, "none").into()),
-        ("namespaces", list(|it| &it.namespaces, "all").into()),
-    ];
-    session.out.details(lines, &shown.json())?;
+    session.out.details(shown.details(), &shown.json())?;
     if !shown.extension.documentation.is_empty() {
         session.out.text(&format!("\n{}", shown.extension.documentation))?;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

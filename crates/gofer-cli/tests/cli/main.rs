@@ -91,6 +91,11 @@ fn exit_codes_distinguish_errors() {
         &["extension", "instal"][..],
         &["extension", "sub", "interval", "hourly"],
         &["extension", "install", "a", "b", "-c", "novalue"],
+        &["extension", "install", "a", "b", "--memory", "256M"],
+        &["extension", "install", "a", "b", "--processes=-1"],
+        &["extension", "install", "a", "b", "--writable-root=perhaps"],
+        &["extension", "update", "a", "--start-timeout", "5"],
+        &["extension", "update", "a", "--reset", "grants"],
         &["--address", "http://localhost", "service", "info"],
     ] {
         let (code, out, error) = run(args);

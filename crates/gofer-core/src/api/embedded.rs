@@ -65,7 +65,7 @@ impl EmbeddedCore for Api {
             .filter(|(name, _)| wanted.is_empty() || *name == wanted)
             .filter(|(name, _)| caller.sees_extension(name))
             .map(|(name, status)| ExtensionState {
-                options: caller.sees_options(&name).then(|| self.extensions.options(&name).message),
+                options: caller.sees_options(&name).then(|| self.extensions.options(&name)),
                 name,
                 state: status.state.to_proto().into(),
                 // May be the last lines of the extension's log.

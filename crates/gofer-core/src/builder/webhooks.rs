@@ -22,7 +22,7 @@ impl CoreBuilder {
     /// | 200 | if the extension has accepted the event |
     /// | 500 | if the extension returns any other error |
     /// | 503 | if the extension is starting, stopping, disabled or unreachable, or returns `UNAVAILABLE`; if too many events are in progress; or if the core is stopping; with `Retry-After` |
-    /// | 504 | if the extension does not answer within 30 s; it may have handled the event |
+    /// | 504 | if the extension does not answer within its [call timeout](crate::InstallOptions::call_timeout); it may have handled the event |
     /// | 404, 405 | for an unknown extension or path, and for other methods |
     /// | 413, 431 | if the body, or the request line and headers, are too large |
     /// | 408 | if the request takes too long to arrive |

@@ -24,7 +24,9 @@ impl Extensions {
         options: &Options,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
-        self.unless_stopping(self.launch_and_init(registration, options, progress)).await
+        // Boxed, since it is large and part of many futures.
+        let launch = Box::pin(self.launch_and_init(registration, options, progress));
+        self.unless_stopping(launch).await
     }
 
     async fn launch_and_init(
@@ -35,16 +37,13 @@ impl Extensions {
     ) -> Result<Arc<Running>, Status> {
         let grants = options.grants.clone();
         let of = NewKey::Extension { name: registration.name.clone(), grants };
-        let handle = self.launch(registration, of, progress).await?;
+        let handle = self.launch(registration, of, options, progress).await?;
         let started = self.clock.unix_millis();
         progress.report("waiting for it to answer");
         let ready = async {
+            let init = proto::ExtensionInitRequest { config: registration.variables.clone() };
             handle
-                .first_call(|mut client| {
-                    let config = registration.variables.clone();
-                    let request = proto::ExtensionInitRequest { config };
-                    async move { client.init(request).await }
-                })
+                .first_call(init, |mut client, init| async move { client.init(init).await })
                 .await?;
             Ok(handle.client.clone().info(proto::ExtensionInfoRequest {}).await?.into_inner())
         };
@@ -57,7 +56,8 @@ impl Extensions {
             })),
             Err(status) => {
                 handle.stop().await;
-                Err(status)
+                // By now, all that it wrote has been read.
+                Err(handle.process.explain(status))
             }
         }
     }
@@ -89,18 +89,19 @@ impl Extensions {
             pass: init.pass,
             ..Default::default()
         };
-        let handle =
-            self.launch(&registration, NewKey::Installer, &LaunchProgress::default()).await?;
+        // Of one that is not installed, there are none yet.
+        let (options, progress) = (Options::default(), LaunchProgress::default());
+        let handle = self.launch(&registration, NewKey::Installer, &options, &progress).await?;
         match handle
-            .first_call(
-                |mut client| async move { client.info(proto::ExtensionInfoRequest {}).await },
-            )
+            .first_call(proto::ExtensionInfoRequest {}, |mut client, request| async move {
+                client.info(request).await
+            })
             .await
         {
             Ok(_info) => Ok(Installer(handle)),
             Err(status) => {
                 handle.stop().await;
-                Err(status)
+                Err(handle.process.explain(status))
             }
         }
     }
@@ -109,6 +110,7 @@ impl Extensions {
         &self,
         registration: &proto::ExtensionRegistration,
         of: NewKey,
+        options: &Options,
         progress: &LaunchProgress,
     ) -> Result<ExtensionHandle, Status> {
         let proto::ExtensionRegistration { name, image, user, pass, .. } = registration;
@@ -127,6 +129,8 @@ impl Extensions {
             gofer_host: self.common.gofer_host.clone(),
             user: user.clone(),
             pass: pass.clone(),
+            limits: options.limits,
+            timeouts: options.timeouts,
             progress: progress.clone(),
             processes: self.processes.clone(),
         };

@@ -8,8 +8,8 @@ use tonic::Status;
 use super::slots::SlotGuard;
 use super::{Extensions, Running};
 use crate::launcher::check_image;
+use crate::limits::ContainerLimits;
 use crate::state::ExtensionState;
-use crate::store::Options;
 use gofer_proto::ExtensionRegistration;
 use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
@@ -55,11 +55,10 @@ impl Extensions {
         guard: &SlotGuard<'_>,
         mut request: UpdateExtensionRequest,
     ) -> Result<Option<Arc<Running>>, Status> {
-        let options = match request.options.take() {
-            Some(options) => Options::new(options)?,
-            None => self.store.options(&request.name),
-        };
+        let set = request.options.take().unwrap_or_default();
+        let options = self.store.options(&request.name).updated(set, &request.reset_options)?;
         let after = changed(self.registration(&request.name)?, request)?;
+        ContainerLimits::check_image(&options.message, &after.image)?;
         if after.status() != Registered::Enabled {
             self.store.replace_registration(after, options)?;
             return Ok(None);
@@ -82,8 +81,7 @@ fn changed(
     mut registration: ExtensionRegistration,
     request: UpdateExtensionRequest,
 ) -> Result<ExtensionRegistration, Status> {
-    let UpdateExtensionRequest { name: _, image, user, pass, variables, removed, options: _ } =
-        request;
+    let UpdateExtensionRequest { image, user, pass, variables, removed, .. } = request;
     if !image.is_empty() {
         check_image(&image)?;
         registration.image = image;

@@ -13,6 +13,7 @@ mod owner;
 mod plan;
 mod pull;
 mod route;
+mod symptom;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::serving::Serving;
 use crate::sync::lock;
 use engine::Engine;
 use image::ImageName;
+use logs::LastLines;
 use plan::Plan;
 
 /// Launches extensions as containers.
@@ -93,7 +95,7 @@ impl Containers {
         // Gone only if the core is.
         let serving = self.serving.upgrade().ok_or_else(launch_aborted)?;
         let route = route::to_core(engine, &serving).await?;
-        Ok((engine.clone(), Plan::new(image, spec, route)))
+        Ok((engine.clone(), Plan::new(image, spec, route, engine.can_limit)))
     }
 }
 
@@ -104,7 +106,13 @@ impl Launcher for Containers {
         let prepared = self.stopping.run_until_cancelled(self.prepare(&image, spec)).await;
         let (engine, plan) = prepared.ok_or_else(launch_aborted)??;
         let (sender, ready) = oneshot::channel();
-        let process = Process::new(None, spec, |kill| life::run(engine, plan, kill, sender));
+        let (last, limits) = (LastLines::default(), spec.limits);
+        let life = {
+            let last = last.clone();
+            |kill| life::run(engine, plan, last, kill, sender)
+        };
+        let process =
+            Process::new(None, spec, life).with_advice(move || symptom::advice(&last, &limits));
         // If this is cancelled, the process is dropped, which removes the container.
         let address = ready.await.map_err(|_| launch_aborted())??;
         Ok(Launched { dial: address.into(), process })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
 
 use super::LaunchSpec;
 use crate::sync::lock;
@@ -21,7 +22,11 @@ pub(crate) struct Process {
     id: Option<u32>,
     ended: watch::Receiver<Option<Arc<str>>>,
     kill: DropGuard,
+    advice: Option<Advice>,
 }
+
+/// What to do about a failure, as far as what the extension has written shows it.
+type Advice = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl Process {
     /// `run` returns a sentence about how the extension ended, and kills it if its token is
@@ -41,7 +46,28 @@ impl Process {
             let end = run.await;
             sender.send_replace(Some(end.into()));
         });
-        Self { extension: spec.name.clone(), id, ended, kill: kill.drop_guard() }
+        let kill = kill.drop_guard();
+        Self { extension: spec.name.clone(), id, ended, kill, advice: None }
+    }
+
+    /// Has advice on failures.
+    #[cfg(feature = "containers")]
+    pub(super) fn with_advice(
+        mut self,
+        advice: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.advice = Some(Box::new(advice));
+        self
+    }
+
+    /// Adds advice to a failure, if there is some that it does not have.
+    pub(crate) fn explain(&self, failure: Status) -> Status {
+        match self.advice.as_ref().and_then(|advice| advice()) {
+            Some(advice) if !failure.message().contains(&advice) => {
+                Status::new(failure.code(), format!("{}; {advice}", failure.message()))
+            }
+            _ => failure,
+        }
     }
 
     /// The process ID, if it has a process of its own.

@@ -14,7 +14,8 @@ use gofer_sdk::{Error, ErrorKind, Result};
 /// One table: a record's kind is the first byte of its key.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// The layout of the records. Newer ones are refused. Version 2 added the options of extensions.
+/// The layout of the records. Newer ones are refused. Version 2 added the options of extensions,
+/// of which any may be absent.
 pub(super) const VERSION: u32 = 2;
 
 /// Opens a file that is intact and of a known version, or creates one.

@@ -1,40 +1,48 @@
 //! How extensions were installed, beyond what Gofer's contract has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tonic::Status;
 
 use super::Store;
 use super::patterns::Patterns;
 use crate::grants::Grant;
+use crate::launcher::is_container;
+use crate::limits::{ContainerLimits, Timeouts};
 use gofer_proto::embedded::ExtensionOptions;
 
 /// The options of an extension. By default it has no grants, and all namespaces may use it.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// As they are stored and shown.
+    /// As they are stored: without those that were not given.
     pub(crate) message: ExtensionOptions,
     pub(crate) grants: BTreeSet<Grant>,
+    pub(crate) limits: ContainerLimits,
+    pub(crate) timeouts: Timeouts,
     namespaces: Patterns,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self::with(ExtensionOptions::default(), BTreeSet::new(), Patterns::none())
+        let none = ExtensionOptions::default();
+        let (limits, timeouts) = (ContainerLimits::restore(&none), Timeouts::restore(&none));
+        Self::with(none, BTreeSet::new(), Patterns::none(), limits, timeouts)
     }
 }
 
 impl Options {
     /// # Errors
     ///
-    /// If a grant is not known or a pattern cannot be used.
+    /// If a grant is not known, a pattern cannot be used, or a number is out of range.
     pub(crate) fn new(message: ExtensionOptions) -> Result<Self, Status> {
         let grants = message.grants.iter().map(|name| name.parse());
         let grants = grants
             .collect::<Result<_, _>>()
             .map_err(|error: gofer_sdk::Error| Status::invalid_argument(error.to_string()))?;
         let namespaces = Patterns::new(&message.namespaces)?;
-        Ok(Self::with(message, grants, namespaces))
+        let (limits, timeouts) = (ContainerLimits::new(&message)?, Timeouts::new(&message)?);
+        Ok(Self::with(message, grants, namespaces, limits, timeouts))
     }
 
     /// Options that were accepted when they were stored, perhaps by another version. A grant that is
@@ -43,13 +51,70 @@ impl Options {
     pub(super) fn restore(message: ExtensionOptions) -> Self {
         let grants = message.grants.iter().filter_map(|name| name.parse().ok()).collect();
         let namespaces = Patterns::restore(&message.namespaces);
-        Self::with(message, grants, namespaces)
+        let (limits, timeouts) = (ContainerLimits::restore(&message), Timeouts::restore(&message));
+        Self::with(message, grants, namespaces, limits, timeouts)
     }
 
     /// Each grant once, in a fixed order.
-    fn with(message: ExtensionOptions, grants: BTreeSet<Grant>, namespaces: Patterns) -> Self {
+    fn with(
+        message: ExtensionOptions,
+        grants: BTreeSet<Grant>,
+        namespaces: Patterns,
+        limits: ContainerLimits,
+        timeouts: Timeouts,
+    ) -> Self {
         let names = grants.iter().map(ToString::to_string).collect();
-        Self { message: ExtensionOptions { grants: names, ..message }, grants, namespaces }
+        let message = ExtensionOptions { grants: names, ..message };
+        Self { message, grants, limits, timeouts, namespaces }
+    }
+
+    /// The options after an update, which keeps what it neither resets nor sets.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new), and if there is no option of a name to reset.
+    pub(crate) fn updated(&self, set: ExtensionOptions, reset: &[String]) -> Result<Self, Status> {
+        let mut message = self.message.clone();
+        for name in reset {
+            RESET
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, reset)| reset(&mut message))
+                .ok_or_else(|| {
+                    let known = RESET.map(|(name, _)| format!("`{name}`")).join(", ");
+                    Status::invalid_argument(format!(
+                        "`reset_options` has an unknown option; known are {known}"
+                    ))
+                })?;
+        }
+        let kept = message;
+        Self::new(ExtensionOptions {
+            grants: if set.grants.is_empty() { kept.grants } else { set.grants },
+            namespaces: if set.namespaces.is_empty() { kept.namespaces } else { set.namespaces },
+            memory: set.memory.or(kept.memory),
+            processes: set.processes.or(kept.processes),
+            writable_root: set.writable_root.or(kept.writable_root),
+            start_timeout: set.start_timeout.or(kept.start_timeout),
+            call_timeout: set.call_timeout.or(kept.call_timeout),
+            stop_timeout: set.stop_timeout.or(kept.stop_timeout),
+        })
+    }
+
+    /// As they are shown: with the values in effect for an extension of this image.
+    pub(crate) fn in_effect(&self, image: &str) -> ExtensionOptions {
+        let ContainerLimits { memory, processes, writable_root } = self.limits;
+        let millis =
+            |timeout: Duration| Some(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX));
+        let limited = is_container(image);
+        ExtensionOptions {
+            memory: limited.then_some(memory),
+            processes: limited.then_some(processes),
+            writable_root: limited.then_some(writable_root),
+            start_timeout: millis(self.timeouts.start),
+            call_timeout: millis(self.timeouts.call),
+            stop_timeout: millis(self.timeouts.stop),
+            ..self.message.clone()
+        }
     }
 
     /// Checks that a pipeline of this namespace may subscribe.
@@ -63,6 +128,21 @@ impl Options {
         )))
     }
 }
+
+/// Gives an option its default.
+type Reset = fn(&mut ExtensionOptions);
+
+/// All options, by their names.
+pub(crate) const RESET: [(&str, Reset); 8] = [
+    ("grants", |it| it.grants.clear()),
+    ("namespaces", |it| it.namespaces.clear()),
+    ("memory", |it| it.memory = None),
+    ("processes", |it| it.processes = None),
+    ("writable_root", |it| it.writable_root = None),
+    ("start_timeout", |it| it.start_timeout = None),
+    ("call_timeout", |it| it.call_timeout = None),
+    ("stop_timeout", |it| it.stop_timeout = None),
+];
 
 impl Store {
     /// The default ones if there is no such extension.

@@ -71,6 +71,23 @@ pub(crate) fn static_interval() -> &'static Path {
     })
 }
 
+/// Builds `greedy.rs`, once.
+fn static_greedy() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers/greedy.rs");
+        let name = format!("greedy-{}", std::process::id());
+        let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let status = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
+            .args(["--edition=2024", "-Ctarget-feature=+crt-static", "--target", &host(), "-o"])
+            .args([&built, &source])
+            .status()
+            .unwrap();
+        assert!(status.success(), "{} cannot be built", source.display());
+        built
+    })
+}
+
 /// The host platform.
 fn host() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
@@ -121,7 +138,6 @@ impl Image {
 
     /// The same with more lines in its recipe.
     pub(crate) async fn with(docker: &Docker, further: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut recipe = last_stage();
         let _ = writeln!(recipe, "{further}");
         let program = std::fs::read(static_interval()).unwrap();
@@ -130,6 +146,22 @@ impl Image {
             ("image/extension", &program),
             ("image/etc/ssl/certs/ca-certificates.crt", AUTHORITY.as_bytes()),
         ]);
+        Self::build(docker, context).await
+    }
+
+    /// A program that asks for something that a container may not have.
+    pub(crate) async fn greedy(docker: &Docker, wanted: &str) -> Self {
+        let recipe = format!(
+            "FROM scratch\nCOPY greedy /greedy\nEXPOSE 8082\n\
+             ENTRYPOINT [\"/greedy\", \"{wanted}\"]\n"
+        );
+        let program = std::fs::read(static_greedy()).unwrap();
+        let files = [("Dockerfile", recipe.as_bytes()), ("greedy", &*program)];
+        Self::build(docker, archive(&files)).await
+    }
+
+    async fn build(docker: &Docker, context: Vec<u8>) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("gofer-sdk-test/interval:{}-{count}", std::process::id());
         let options = BuildImageOptionsBuilder::default()

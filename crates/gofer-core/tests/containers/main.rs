@@ -12,6 +12,7 @@
 )]
 
 mod engine;
+mod limits;
 mod proxy;
 mod registry;
 

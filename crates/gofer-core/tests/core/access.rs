@@ -402,12 +402,20 @@ async fn options_are_shown_to_managers_and_to_the_extension() {
         let states = states.unwrap().into_inner().extensions.into_iter();
         states.map(|it| (it.name, it.options)).collect::<Vec<_>>()
     };
+    // Timeouts are those in effect; limits are for containers.
+    let defaults = ExtensionOptions {
+        start_timeout: Some(30_000),
+        call_timeout: Some(30_000),
+        stop_timeout: Some(10_000),
+        ..Default::default()
+    };
     let own = ExtensionOptions {
         grants: vec!["read-secrets".to_owned()],
         namespaces: vec!["ops".to_owned()],
+        ..defaults.clone()
     };
     let own = ("probe".to_owned(), Some(own));
-    let another = ("another".to_owned(), Some(ExtensionOptions::default()));
+    let another = ("another".to_owned(), Some(defaults));
     assert_eq!(states(core.client()).await, [another, own.clone()]);
     assert_eq!(states(&gofer).await, [own]);
     core.stop().await;

@@ -25,6 +25,7 @@ mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
+mod options;
 mod runs;
 mod streaming;
 mod supervision;

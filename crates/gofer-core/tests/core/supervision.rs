@@ -441,10 +441,44 @@ impl Extension for Hanging {
     }
 }
 
+/// Set for [`Dying`].
+const DIES: &str = "GOFER_TEST_DIES";
+
+/// Ends when it is initialized, before it has answered.
+struct Dying;
+
+impl Extension for Dying {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    #[allow(clippy::exit, reason = "it is in its own process")]
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        std::process::exit(9)
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_an_extension_that_ends_in_init_is_how_it_ended() {
+    let core = core().await;
+    let script = Script::directory("dies");
+    script.set(&format!(
+        "export {DIES}=1\nexec '{}' --exact supervision::extension_under_test --ignored --nocapture >/dev/null",
+        std::env::current_exe().unwrap().display()
+    ));
+    let program = script.program();
+    let refused = within(core.install_program("dies", &program, NO_SETTINGS)).await.unwrap_err();
+    assert!(refused.to_string().contains("ended before it answered"), "{refused}");
+    assert!(refused.to_string().contains("exit status: 9"), "{refused}");
+    within(core.stop()).await;
+}
+
 /// An extension in its own process. Not a test of its own.
 #[tokio::test]
 #[ignore = "started by a test of this file"]
 async fn extension_under_test() {
+    if std::env::var_os(DIES).is_some() {
+        gofer_sdk::run::<Dying>().await.unwrap();
+    }
     if std::env::var_os(HANGS).is_some() {
         gofer_sdk::run::<Hanging>().await.unwrap();
     }

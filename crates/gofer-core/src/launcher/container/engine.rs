@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tonic::Status;
 
@@ -28,6 +29,27 @@ const MESSAGE_CHARS: usize = 300;
 pub(super) struct Engine {
     pub(super) docker: Docker,
     pub(super) kind: EngineKind,
+    pub(super) can_limit: CanLimit,
+}
+
+/// What an engine can limit. One that does not run as root, or whose kernel lacks control groups,
+/// may not be able to, and then refuses containers with limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CanLimit {
+    pub(super) memory: bool,
+    pub(super) swap: bool,
+    pub(super) processes: bool,
+}
+
+impl CanLimit {
+    /// An engine that does not say can.
+    pub(super) fn of(info: &SystemInfo) -> Self {
+        Self {
+            memory: info.memory_limit.unwrap_or(true),
+            swap: info.swap_limit.unwrap_or(true),
+            processes: info.pids_limit.unwrap_or(true),
+        }
+    }
 }
 
 /// The properties that decide how a container reaches this process.
@@ -191,6 +213,15 @@ async fn probe(address: &str) -> Result<Engine, String> {
     };
     let (docker, version, info) =
         within(PROBE_TIMEOUT, calls).await.map_err(|error| error.message().to_owned())?;
+    let can_limit = CanLimit::of(&info);
+    if !can_limit.memory || !can_limit.processes {
+        tracing::warn!(
+            address,
+            ?can_limit,
+            "the container engine cannot limit what containers use; without these limits, an \
+             extension may use up the machine's memory or processes"
+        );
+    }
     let components = version.components.unwrap_or_default();
     let security = info.security_options.unwrap_or_default();
     let kind = EngineKind {
@@ -198,7 +229,7 @@ async fn probe(address: &str) -> Result<Engine, String> {
         rootless: security.iter().any(|option| option.contains("name=rootless")),
         desktop: info.operating_system.is_some_and(|system| system.contains("Docker Desktop")),
     };
-    Ok(Engine { docker, kind })
+    Ok(Engine { docker, kind, can_limit })
 }
 
 /// Makes a client, which connects with its first call.

@@ -20,6 +20,8 @@ use tonic::codegen::tokio_stream::StreamExt as _;
 use super::engine::{Engine, EngineError};
 use super::logs::{LastLines, follow};
 use super::plan::{Plan, published};
+use super::symptom::{advice, out_of_memory};
+use crate::limits::ContainerLimits;
 use gofer_net::Backoff;
 
 /// Between two checks whether a container is running, in case the engine does not report its end.
@@ -35,17 +37,20 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long removing a container is retried. After that, it is left to the next core.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The exit code of a program that was killed.
+const KILLED: i64 = 128 + 9;
+
 /// Runs a container until it has ended and been removed, and returns how it ended, as a sentence.
 /// Sends the extension's address to `ready`.
 pub(super) async fn run(
     engine: Engine,
     plan: Plan,
+    last: LastLines,
     kill: CancellationToken,
     ready: oneshot::Sender<Result<SocketAddr, Status>>,
 ) -> String {
-    let Plan { name, extension, body } = plan;
-    let last = LastLines::default();
-    let end = match bring_up(&engine, &name, body).await {
+    let Plan { name, extension, limits, body } = plan;
+    let end = match bring_up(&engine, &name, body, &last, &limits).await {
         Ok(address) => {
             let ended = CancellationToken::new();
             let logs = {
@@ -61,7 +66,7 @@ pub(super) async fn run(
                     // Its last lines explain why.
                     ended.cancel();
                     let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, &mut logs).await;
-                    end.describe(&last)
+                    end.describe(&last, &limits)
                 }
                 None => "the container was killed".to_owned(),
             }
@@ -83,13 +88,18 @@ async fn bring_up(
     engine: &Engine,
     name: &str,
     body: bollard::models::ContainerCreateBody,
+    last: &LastLines,
+    limits: &ContainerLimits,
 ) -> Result<SocketAddr, Status> {
     let docker = &engine.docker;
     let options = CreateContainerOptionsBuilder::default().name(name).build();
-    engine
+    let created = engine
         .call(docker.create_container(Some(options), body))
         .await
         .map_err(|error| error.status("the container cannot be created"))?;
+    for warning in created.warnings {
+        tracing::warn!(container = name, warning, "a warning of the container engine");
+    }
     engine
         .call(docker.start_container(name, None))
         .await
@@ -108,12 +118,11 @@ async fn bring_up(
             "the container engine has not mapped port 8082 of the container",
         ));
     }
-    let last = LastLines::default();
     let ended = CancellationToken::new();
     ended.cancel();
-    let logs = follow(engine, name, name, &last, &ended);
+    let logs = follow(engine, name, name, last, &ended);
     let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, logs).await;
-    let end = End::Ended(state).describe(&last);
+    let end = End::Ended(state).describe(last, limits);
     Err(Status::failed_precondition(format!("the extension ended before it answered: {end}")))
 }
 
@@ -125,20 +134,28 @@ enum End {
 
 impl End {
     /// As a sentence.
-    fn describe(&self, last: &LastLines) -> String {
+    fn describe(&self, last: &LastLines, limits: &ContainerLimits) -> String {
         let Self::Ended(state) = self else {
             return "the container was removed by something other than this core".to_owned();
         };
         let code = state.exit_code.unwrap_or_default();
         let how = match (state.oom_killed, code) {
-            (Some(true), _) => "the container has ended: it ran out of memory".to_owned(),
+            (Some(true), _) => {
+                format!("the container has ended: it used {}", out_of_memory(limits))
+            }
             (_, 0) => return "the container has ended: exit code 0".to_owned(),
+            // Some engines report only this.
+            (_, KILLED) => format!(
+                "the container has ended: signal 9, perhaps because it used {}",
+                out_of_memory(limits)
+            ),
             (_, 129..=192) => format!("the container has ended: signal {}", code - 128),
             _ => format!("the container has ended: exit code {code}"),
         };
         let problem = state.error.as_deref().unwrap_or_default();
         let problem = if problem.is_empty() { String::new() } else { format!(" ({problem})") };
-        format!("{how}{problem}{}", last.describe())
+        let advice = advice(last, limits).map(|it| format!("; {it}")).unwrap_or_default();
+        format!("{how}{problem}{}{advice}", last.describe())
     }
 }
 

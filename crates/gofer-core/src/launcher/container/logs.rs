@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
 use super::engine::{Engine, EngineError};
+use super::symptom::Symptom;
 use crate::sync::lock;
 use gofer_net::Backoff;
 
@@ -25,27 +26,47 @@ const LAST_CHARS: usize = 300;
 /// Between attempts to follow the log again after the engine became unavailable.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
+/// After a symptom, a program may still write where it was: Go lists all that it was doing.
+const SYMPTOM_LINES: usize = 300;
+
 /// The last log lines of a container.
 #[derive(Clone, Default)]
-pub(super) struct LastLines(Arc<Mutex<VecDeque<String>>>);
+pub(super) struct LastLines(Arc<Mutex<Last>>);
+
+#[derive(Default)]
+struct Last {
+    lines: VecDeque<String>,
+    /// And how many lines ago it was.
+    symptom: Option<(Symptom, usize)>,
+}
 
 impl LastLines {
-    fn add(&self, line: &str) {
+    pub(super) fn add(&self, line: &str) {
         let message = message(line).unwrap_or_else(|| line.to_owned());
         let mut last = lock(&self.0);
-        if last.len() == LAST_LINES {
-            last.pop_front();
+        last.symptom = match (Symptom::in_line(line), last.symptom) {
+            (Some(symptom), _) => Some((symptom, 0)),
+            (None, Some((symptom, ago))) if ago < SYMPTOM_LINES => Some((symptom, ago + 1)),
+            (None, _) => None,
+        };
+        if last.lines.len() == LAST_LINES {
+            last.lines.pop_front();
         }
-        last.push_back(message.chars().take(LAST_CHARS).collect());
+        last.lines.push_back(message.chars().take(LAST_CHARS).collect());
+    }
+
+    /// What they show of the container's limits.
+    pub(super) fn symptom(&self) -> Option<Symptom> {
+        lock(&self.0).symptom.map(|(symptom, _)| symptom)
     }
 
     /// As the end of a sentence; empty if there are no lines.
     pub(super) fn describe(&self) -> String {
         let last = lock(&self.0);
-        if last.is_empty() {
+        if last.lines.is_empty() {
             return String::new();
         }
-        let lines: Vec<&str> = last.iter().map(String::as_str).collect();
+        let lines: Vec<&str> = last.lines.iter().map(String::as_str).collect();
         format!("; its last log lines: {}", lines.join(" / "))
     }
 }

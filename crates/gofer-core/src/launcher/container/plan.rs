@@ -7,10 +7,12 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
+use super::engine::CanLimit;
 use super::image::ImageName;
 use super::owner;
 use super::route::Route;
 use crate::launcher::LaunchSpec;
+use crate::limits::ContainerLimits;
 use gofer_net::auth::sha256;
 
 /// The port that every extension listens on in its container.
@@ -35,8 +37,8 @@ const DROPPED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_C
 /// The size of the log that the engine keeps. The core has read it by then.
 const LOG_SIZE: &str = "1m";
 
-/// Seconds that an engine waits if someone else stops the container. The core stops it by Shutdown.
-const STOP_SECONDS: i64 = 10;
+/// What /tmp holds, in bytes. It is in memory and counts as the container's.
+pub(super) const TMP_SIZE: u64 = 64 << 20;
 
 /// How many characters of the extension's name are in the container's name.
 const NAME_CHARS: usize = 40;
@@ -45,11 +47,18 @@ const NAME_CHARS: usize = 40;
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) extension: String,
+    pub(super) limits: ContainerLimits,
     pub(super) body: ContainerCreateBody,
 }
 
 impl Plan {
-    pub(super) fn new(image: &ImageName, spec: &LaunchSpec, route: Route) -> Self {
+    pub(super) fn new(
+        image: &ImageName,
+        spec: &LaunchSpec,
+        route: Route,
+        can_limit: CanLimit,
+    ) -> Self {
+        let limits = spec.limits;
         let digest = sha256(spec.key.as_bytes());
         let variables = spec.environment(HOST, &route.gofer_host);
         let mut labels = HashMap::from([
@@ -69,6 +78,12 @@ impl Plan {
                 maximum_retry_count: None,
             }),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            memory: can_limit.memory.then_some(limits.memory),
+            // With what is swapped out: no more than the memory.
+            memory_swap: (can_limit.memory && can_limit.swap).then_some(limits.memory),
+            pids_limit: can_limit.processes.then_some(limits.processes),
+            readonly_rootfs: Some(!limits.writable_root),
+            tmpfs: (!limits.writable_root).then(tmp),
             cap_drop: Some(DROPPED.map(str::to_owned).into()),
             extra_hosts: Some(route.extra_hosts).filter(|hosts| !hosts.is_empty()),
             log_config: Some(HostConfigLogConfig {
@@ -82,12 +97,20 @@ impl Plan {
             env: Some(variables.into_iter().map(|(key, value)| format!("{key}={value}")).collect()),
             exposed_ports: Some(vec![PORT.to_owned()]),
             labels: Some(labels),
-            stop_timeout: Some(STOP_SECONDS),
+            // If someone else stops it. The core stops it by Shutdown.
+            stop_timeout: i64::try_from(spec.timeouts.stop.as_secs().max(1)).ok(),
             host_config: Some(host_config),
             ..Default::default()
         };
-        Self { name: container_name(&spec.name, &digest), extension: spec.name.clone(), body }
+        let extension = spec.name.clone();
+        Self { name: container_name(&extension, &digest), extension, limits, body }
     }
+}
+
+/// A /tmp that can be written to, but not executed from.
+fn tmp() -> HashMap<String, String> {
+    let options = format!("rw,noexec,nosuid,nodev,size={TMP_SIZE},mode=1777");
+    HashMap::from([("/tmp".to_owned(), options)])
 }
 
 /// The loopback port that the engine has chosen, from an inspected container.

@@ -4,15 +4,22 @@
 use std::collections::HashMap;
 
 use bollard::container::LogOutput;
-use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect};
-use tonic::Code;
+use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect, SystemInfo};
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
 
-use super::engine::{EngineKind, addresses};
+use super::engine::{CanLimit, EngineKind, addresses};
 use super::image::ImageName;
-use super::logs::Lines;
+use super::logs::{LastLines, Lines};
 use super::owner::{self, System, owner_has_ended};
+use super::plan::Plan;
 use super::pull::Layers;
-use super::route::{RouteKind, gateway, route_kind};
+use super::route::{Route, RouteKind, gateway, route_kind};
+use super::symptom;
+use crate::certificates::Identity;
+use crate::launcher::{LaunchProgress, LaunchSpec, Process};
+use crate::limits::{ContainerLimits, Timeouts};
+use gofer_proto::embedded::ExtensionOptions;
 
 #[test]
 fn image_names_are_parsed_as_engines_parse_them() {
@@ -196,4 +203,95 @@ fn layers_are_counted_once_each() {
         });
     }
     assert_eq!(layers.count(), (2, 3));
+}
+
+#[test]
+fn the_log_of_a_container_explains_which_limit_it_has_met() {
+    let limits = ContainerLimits { memory: 512 << 20, processes: 99, writable_root: false };
+    let writable = ContainerLimits { writable_root: true, ..limits };
+    for (line, advice, if_writable) in [
+        (r#"Os { code: 30, message: "Read-only file system" }"#, Some("--writable-root"), false),
+        ("open /data: read-only file system", Some("--writable-root"), false),
+        ("sh: can't fork: Resource temporarily unavailable", Some("at most 99"), true),
+        ("runtime: failed to create new OS thread (have 5)", Some("--processes"), true),
+        ("RuntimeError: can't start new thread", Some("--processes"), true),
+        ("OutOfMemoryError: unable to create native thread", Some("--processes"), true),
+        ("write /tmp/a: no space left on device", Some("64MiB"), false),
+        ("it is all well", None, false),
+    ] {
+        let last = LastLines::default();
+        last.add(line);
+        // Far fewer than a program writes to say where it was.
+        (0..100).for_each(|_| last.add("goroutine"));
+        let shown = symptom::advice(&last, &limits);
+        assert_eq!(shown.is_some(), advice.is_some(), "{line}");
+        assert!(shown.unwrap_or_default().contains(advice.unwrap_or_default()), "{line}");
+        assert_eq!(symptom::advice(&last, &writable).is_some(), if_writable, "{line}");
+        // It was long ago, and is not why it has ended.
+        (0..1000).for_each(|_| last.add("all is well"));
+        assert_eq!(symptom::advice(&last, &limits), None, "{line}");
+    }
+}
+
+#[test]
+fn an_engine_that_does_not_say_can_limit() {
+    let silent = CanLimit::of(&SystemInfo::default());
+    assert_eq!(silent, CanLimit { memory: true, swap: true, processes: true });
+    let info = SystemInfo { memory_limit: Some(false), ..Default::default() };
+    assert_eq!(CanLimit::of(&info), CanLimit { memory: false, ..silent });
+}
+
+fn spec(limits: ContainerLimits) -> LaunchSpec {
+    LaunchSpec {
+        name: "interval".to_owned(),
+        key: "key".to_owned(),
+        identity: Identity::new().unwrap(),
+        log_level: "info".to_owned(),
+        gofer_host: "127.0.0.1:1".to_owned(),
+        user: String::new(),
+        pass: String::new(),
+        limits,
+        timeouts: Timeouts::restore(&ExtensionOptions::default()),
+        progress: LaunchProgress::default(),
+        processes: TaskTracker::new(),
+    }
+}
+
+#[test]
+fn limits_are_left_out_if_the_engine_has_none() {
+    let limits = ContainerLimits { memory: 9 << 20, processes: 9, writable_root: false };
+    let image = ImageName::parse("interval").unwrap();
+    for can in [
+        CanLimit { memory: true, swap: true, processes: true },
+        CanLimit { memory: true, swap: false, processes: true },
+        CanLimit { memory: false, swap: true, processes: false },
+    ] {
+        let route = Route { gofer_host: String::new(), extra_hosts: Vec::new() };
+        let host = Plan::new(&image, &spec(limits), route, can).body.host_config.unwrap();
+        assert_eq!(host.memory, can.memory.then_some(9 << 20));
+        assert_eq!(host.memory_swap, (can.memory && can.swap).then_some(9 << 20));
+        assert_eq!(host.pids_limit, can.processes.then_some(9));
+        assert_eq!(host.readonly_rootfs, Some(true));
+    }
+}
+
+/// As when Init fails: the extension has seen the cause, and says nothing of limits.
+#[tokio::test]
+async fn a_failure_is_explained_by_the_log_once() {
+    let limits = ContainerLimits { memory: 9 << 20, processes: 9, writable_root: false };
+    let last = LastLines::default();
+    let process = {
+        let last = last.clone();
+        Process::new(None, &spec(limits), |_| std::future::pending())
+            .with_advice(move || symptom::advice(&last, &limits))
+    };
+    let failure = process.explain(Status::internal("an internal error"));
+    assert_eq!(failure.message(), "an internal error");
+    last.add("cannot create /data: Read-only file system (os error 30)");
+    let failure = process.explain(failure);
+    assert_eq!(failure.code(), Code::Internal);
+    assert!(failure.message().starts_with("an internal error; "), "{failure}");
+    assert!(failure.message().contains("--writable-root"), "{failure}");
+    let again = process.explain(failure.clone());
+    assert_eq!(again.message(), failure.message());
 }

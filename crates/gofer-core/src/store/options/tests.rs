@@ -7,7 +7,7 @@ use super::*;
 
 fn message(grants: &[&str], namespaces: &[&str]) -> ExtensionOptions {
     let texts = |all: &[&str]| all.iter().map(|&it| it.to_owned()).collect();
-    ExtensionOptions { grants: texts(grants), namespaces: texts(namespaces) }
+    ExtensionOptions { grants: texts(grants), namespaces: texts(namespaces), ..Default::default() }
 }
 
 #[test]
@@ -36,6 +36,43 @@ fn the_patterns_are_of_the_namespaces_that_may_use_it() {
         all.check_namespace("interval", namespace).unwrap();
         assert_eq!(some.check_namespace("interval", namespace).is_ok(), may, "{namespace}");
     }
+}
+
+#[test]
+fn an_update_keeps_what_it_neither_resets_nor_sets() {
+    let all = ExtensionOptions {
+        memory: Some(64 << 20),
+        processes: Some(9),
+        writable_root: Some(true),
+        start_timeout: Some(1000),
+        call_timeout: Some(2000),
+        stop_timeout: Some(3000),
+        ..message(&["read-secrets"], &["ops"])
+    };
+    let before = Options::new(all.clone()).unwrap();
+    let none = ExtensionOptions::default;
+    assert_eq!(before.updated(none(), &[]).unwrap().message, all);
+    let other = ExtensionOptions {
+        memory: Some(65 << 20),
+        processes: Some(8),
+        writable_root: Some(false),
+        start_timeout: Some(1001),
+        call_timeout: Some(2001),
+        stop_timeout: Some(3001),
+        ..message(&["everything"], &["default"])
+    };
+    assert_eq!(before.updated(other.clone(), &[]).unwrap().message, other);
+    let names = RESET.map(|(name, _)| name.to_owned());
+    assert_eq!(before.updated(none(), &names).unwrap().message, none());
+    assert_eq!(before.updated(other.clone(), &names).unwrap().message, other);
+    for (name, reset) in RESET {
+        let mut one = all.clone();
+        reset(&mut one);
+        assert_ne!(one, all, "{name}");
+        assert_eq!(before.updated(none(), &[name.to_owned()]).unwrap().message, one, "{name}");
+    }
+    let refused = before.updated(none(), &["grants".to_owned(), "root".to_owned()]).unwrap_err();
+    assert!(refused.message().contains("`stop_timeout`"), "{refused}");
 }
 
 #[cfg(feature = "store")]
@@ -77,6 +114,14 @@ mod stored {
         let path = directory.path("store.redb");
         let store = open(&path);
         let options = || Options::new(message(&["read-secrets"], &["ops"])).unwrap();
+        let limited = ExtensionOptions {
+            memory: Some(64 << 20),
+            writable_root: Some(true),
+            stop_timeout: Some(20_000),
+            ..message(&[], &[])
+        };
+        let limited = || Options::new(limited.clone()).unwrap();
+        store.put_registration(registration("limited"), limited()).unwrap();
         for name in ["kept", "changed", "gone"] {
             store.put_registration(registration(name), options()).unwrap();
         }
@@ -88,6 +133,13 @@ mod stored {
         let store = open(&path);
         let kept = store.options("kept");
         assert_eq!(kept.message, options().message);
+        // A store of the version before limits has no others: their defaults.
+        assert_eq!(kept.limits, Options::default().limits);
+        assert_eq!(kept.timeouts, Options::default().timeouts);
+        let restored = store.options("limited");
+        assert_eq!(restored.message, limited().message);
+        assert_eq!(restored.limits, limited().limits);
+        assert_eq!(restored.timeouts, limited().timeouts);
         assert!(kept.grants.contains(&Grant::ReadSecrets));
         kept.check_namespace("kept", "default").unwrap_err();
         assert_eq!(store.options("changed").message, message(&["everything"], &[]));
@@ -111,6 +163,7 @@ mod stored {
         drop(database);
         let store = open(&path);
         assert_eq!(store.options("interval").message, ExtensionOptions::default());
+        assert_eq!(store.options("interval").limits, Options::default().limits);
         store.close().await;
         drop(store);
         assert_eq!(version(&path), 1);
