@@ -272,6 +272,9 @@ impl Installed {
     /// Replaces its [options](InstallOptions), as [`update`](Self::update) does the configuration. A
     /// subscription of a namespace that may no longer use it is marked as refused.
     ///
+    /// What the new options do not allow is taken back at once, from the old instance too, and also
+    /// if the new one does not become ready. What they allow in addition begins with the new one.
+    ///
     /// # Errors
     ///
     /// The reason why the new instance does not become ready;
