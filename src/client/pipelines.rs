@@ -195,6 +195,11 @@ impl Left {
         Self { run: Some(run), ..Self::unanswered(wanted, connection) }
     }
 
+    /// The connection, if the call was not answered.
+    pub(super) fn unanswered_on(&self) -> Option<u64> {
+        self.run.is_none().then_some(self.connection)
+    }
+
     async fn find(&self, gofer: &Gofer) -> Result<Option<RunInfo>, Status> {
         match self.run {
             Some(id) => gofer.raw_run(&self.wanted.pipeline, id).await.map(Some),
@@ -249,11 +254,9 @@ impl Turn {
         *self.left = None;
     }
 
-    /// Whether the last start was for this run and left it behind; and if it was not answered, its
-    /// connection.
-    pub(super) fn left_by(&self, wanted: &Wanted) -> Option<Option<u64>> {
-        let left = self.left.as_ref().filter(|left| left.wanted.is(wanted))?;
-        Some(left.run.is_none().then_some(left.connection))
+    /// What the last start left behind, if it was for this run.
+    pub(super) fn left_by(&self, wanted: &Wanted) -> Option<&Left> {
+        self.left.as_ref().filter(|left| left.wanted.is(wanted))
     }
 
     /// Waits until the run that the last start left behind is no longer pending, also if that start

@@ -310,11 +310,11 @@ impl<'a> Start<'a> {
         } else {
             let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
             let next = turn.insert(or(|| patience.waiting(), next).await?);
-            if let Some(connection) = next.left_by(&self.wanted) {
+            if let Some(left) = next.left_by(&self.wanted) {
                 // An earlier call for the same run, whose future was dropped.
                 self.may_exist = true;
                 self.wanted.newest = None;
-                self.unanswered = connection;
+                self.unanswered = left.unanswered_on();
             } else {
                 or(|| patience.waiting(), next.settle(gofer)).await?;
             }

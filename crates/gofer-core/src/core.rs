@@ -33,7 +33,7 @@ use super::launcher::{Containers, InProcess, PROGRAM};
 use super::limits::LONGEST_TIMEOUT;
 use super::router::Router;
 use super::serving::{Served, Serving, Tls};
-use super::store::{KeyGuard, NewKey, Options, Store, check_name};
+use super::store::{KeyGuard, NewKey, Options, Store, check_extension_name};
 use gofer_net::memory::Network;
 use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
@@ -398,7 +398,7 @@ impl Core {
             ..Default::default()
         };
         Box::pin(async move {
-            check_name("extension's name", &name).map_err(|status| error(&status))?;
+            check_extension_name(&name).map_err(|status| error(&status))?;
             let options = Options::new(options).map_err(|status| error(&status))?;
             let Inner { extensions, store, .. } = &*self.inner;
             let extensions = Arc::clone(extensions);

@@ -1,5 +1,6 @@
 //! What an extension may do beyond its own pipelines, who may use it, and within which limits.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -54,6 +55,21 @@ impl Grant {
             Self::Namespaces => "namespaces",
             Self::Everything => "everything",
         }
+    }
+
+    /// Whether it was granted, by itself or as a part of more.
+    pub(super) fn is_in(self, granted: &BTreeSet<Self>) -> bool {
+        let implied = match self {
+            Self::ReadSecrets | Self::WriteSecrets => granted.contains(&Self::Namespaces),
+            Self::GlobalSecrets | Self::Namespaces | Self::Everything => false,
+        };
+        implied || granted.contains(&self) || granted.contains(&Self::Everything)
+    }
+
+    /// What both of them grant.
+    pub(super) fn common(one: &BTreeSet<Self>, other: &BTreeSet<Self>) -> BTreeSet<Self> {
+        let all = one.union(other).copied();
+        all.filter(|grant| grant.is_in(one) && grant.is_in(other)).collect()
     }
 }
 

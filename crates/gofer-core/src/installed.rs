@@ -275,6 +275,9 @@ impl Installed {
     ///
     /// If the future is dropped, the update is completed or has not begun.
     ///
+    /// What the new options do not allow is taken back at once, from the old instance too, and also
+    /// if the new one does not become ready. What they allow in addition begins with the new one.
+    ///
     /// # Errors
     ///
     /// The reason why the new instance does not become ready;

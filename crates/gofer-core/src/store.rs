@@ -16,6 +16,7 @@ mod disk;
 mod events;
 #[cfg(feature = "store")]
 mod file;
+mod initiator;
 mod journal;
 mod launches;
 mod names;
@@ -41,7 +42,7 @@ mod tokens;
 
 pub(super) use access::{ExtensionKey, KeyGuard, KeyHolder, NewKey, unknown_token};
 pub(super) use events::EventKind;
-pub(super) use names::{Page, check_name, or_default};
+pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use options::{Options, RESET};
 pub(super) use queue::Job;
@@ -156,6 +157,7 @@ impl Store {
                 )
             })
         })?;
+        tables.restore_run_keys();
         tables.events.restored();
         if let Some(warning) = exposed(path) {
             tracing::warn!("{warning}");
@@ -284,7 +286,6 @@ impl Tables {
             Record::Run(it) => {
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
                 pipeline.last_run = it.id;
-                pipeline.run_keys.insert(&it);
                 pipeline.runs.push_back(it);
             }
             Record::Subscription(it) => {

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::{Options, check_name};
+use crate::store::{Options, check_extension_name};
 use gofer_proto as proto;
 
 impl Api {
@@ -46,7 +46,7 @@ impl Api {
         request: proto::InstallExtensionRequest,
         options: Options,
     ) -> Result<(), Status> {
-        check_name("extension's name", &request.name)?;
+        check_extension_name(&request.name)?;
         self.allowed.check_image(&request.image)?;
         let extensions = Arc::clone(&self.extensions);
         complete(async move { extensions.install(request, options).await }).await

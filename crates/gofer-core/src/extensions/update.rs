@@ -16,7 +16,8 @@ use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Extensions {
     /// Launches the changed extension beside the old one, which it replaces once it is up. If it
-    /// does not come up, nothing changes.
+    /// does not come up, nothing changes, except that what other options take back stays taken back:
+    /// that is not up to the extension.
     ///
     /// A disabled extension is changed but not launched. Returns how many subscriptions the new one
     /// refused.
@@ -63,6 +64,7 @@ impl Extensions {
             self.store.replace_registration(after, options)?;
             return Ok(None);
         }
+        self.store.narrow_options(&after.name, &options);
         let new = self.bring_up(&after, &options, &guard.progress).await?;
         self.store.replace_registration(after, options)?;
         // From here on, calls that begin or end a subscription wait until the old extension has

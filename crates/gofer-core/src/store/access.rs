@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tonic::Status;
 
-use super::{Store, or_default};
+use super::{Options, Store, Tables, or_default};
 use crate::grants::Grant;
 use gofer_net::auth::sha256;
 use gofer_proto::PipelineExtensionSubscription as Subscription;
@@ -27,19 +27,7 @@ pub(crate) enum KeyHolder {
 /// The key of one launch of an extension.
 pub(crate) struct ExtensionKey {
     pub(crate) name: String,
-    pub(crate) grants: BTreeSet<Grant>,
     digest: [u8; 32],
-}
-
-impl ExtensionKey {
-    /// Whether it was granted this, by itself or as a part of more.
-    pub(crate) fn is_granted(&self, grant: Grant) -> bool {
-        let implied = match grant {
-            Grant::ReadSecrets | Grant::WriteSecrets => self.grants.contains(&Grant::Namespaces),
-            Grant::GlobalSecrets | Grant::Namespaces | Grant::Everything => false,
-        };
-        implied || self.grants.contains(&grant) || self.grants.contains(&Grant::Everything)
-    }
 }
 
 /// The keys that are accepted, by their SHA-256.
@@ -48,8 +36,16 @@ pub(super) struct Access(HashMap<[u8; 32], Key>);
 
 struct Key {
     holder: KeyHolder,
+    /// What its extension is granted, which may become less while it runs.
+    grants: BTreeSet<Grant>,
     /// By namespace and pipeline, the labels of the subscriptions that the extension holds.
     subscribed: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Key {
+    fn is_of(&self, extension: &str) -> bool {
+        matches!(&self.holder, KeyHolder::Extension(it) if it.name == extension)
+    }
 }
 
 impl Access {
@@ -65,9 +61,10 @@ impl Access {
         let namespace = or_default(namespace);
         let key = self.0.get(&by.digest).ok_or_else(unknown_token)?;
         let pipelines = key.subscribed.get(namespace);
-        let has_access = by.is_granted(Grant::Everything)
-            || pipelines
-                .is_some_and(|it| by.is_granted(Grant::Namespaces) || it.contains_key(pipeline));
+        let has_access = Grant::Everything.is_in(&key.grants)
+            || pipelines.is_some_and(|it| {
+                Grant::Namespaces.is_in(&key.grants) || it.contains_key(pipeline)
+            });
         if has_access {
             return Ok(());
         }
@@ -75,6 +72,14 @@ impl Access {
             "the pipeline `{namespace}/{pipeline}` is not subscribed to the extension `{}`",
             by.name
         )))
+    }
+
+    /// Takes back from all keys of an extension what its options do not allow.
+    pub(super) fn narrow(&mut self, extension: &str, options: &Options) {
+        for key in self.0.values_mut().filter(|key| key.is_of(extension)) {
+            key.grants = Grant::common(&key.grants, &options.grants);
+            key.subscribed.retain(|namespace, _| options.allows(namespace));
+        }
     }
 
     fn end(&mut self, digest: &[u8; 32], [namespace, pipeline, label]: [&str; 3]) {
@@ -95,19 +100,25 @@ impl Store {
     /// Accepts a new key until the guard is dropped.
     pub(crate) fn accept_key(self: &Arc<Self>, key: &str, of: NewKey) -> KeyGuard {
         let digest = sha256(key.as_bytes());
-        let holder = match of {
-            NewKey::Core => KeyHolder::Core,
-            NewKey::Installer => KeyHolder::Installer,
+        let (holder, grants) = match of {
+            NewKey::Core => (KeyHolder::Core, BTreeSet::new()),
+            NewKey::Installer => (KeyHolder::Installer, BTreeSet::new()),
             NewKey::Extension { name, grants } => {
-                KeyHolder::Extension(Arc::new(ExtensionKey { name, grants, digest }))
+                (KeyHolder::Extension(Arc::new(ExtensionKey { name, digest })), grants)
             }
         };
-        self.tables().access.0.insert(digest, Key { holder, subscribed: BTreeMap::new() });
+        self.tables().access.0.insert(digest, Key { holder, grants, subscribed: BTreeMap::new() });
         KeyGuard { store: Arc::clone(self), digest }
     }
 
     pub(crate) fn key_holder(&self, digest: &[u8; 32]) -> Option<KeyHolder> {
         self.tables().access.0.get(digest).map(|key| key.holder.clone())
+    }
+
+    /// Whether an extension is granted this, by itself or as a part of more.
+    pub(crate) fn is_granted(&self, extension: &ExtensionKey, grant: Grant) -> bool {
+        let tables = self.tables();
+        tables.access.0.get(&extension.digest).is_some_and(|key| grant.is_in(&key.grants))
     }
 
     /// The namespaces in which an extension has a subscription.
@@ -128,8 +139,7 @@ impl Store {
     pub(crate) fn end_access(&self, subscription: &Subscription) {
         let Subscription { namespace, pipeline, name, label, .. } = subscription;
         let mut tables = self.tables();
-        let is_of = |key: &Key| matches!(&key.holder, KeyHolder::Extension(it) if it.name == *name);
-        let keys = tables.access.0.iter().filter(|(_, key)| is_of(key));
+        let keys = tables.access.0.iter().filter(|(_, key)| key.is_of(name));
         let digests: Vec<_> = keys.map(|(digest, _)| *digest).collect();
         for digest in digests {
             tables.access.end(&digest, [namespace, pipeline, label]);
@@ -152,12 +162,16 @@ pub(crate) struct KeyGuard {
 }
 
 impl KeyGuard {
-    /// Gives the extension access to the pipeline of a subscription, before it is subscribed.
+    /// Gives the extension access to the pipeline of a subscription, before it is subscribed; not if
+    /// it may not be.
     pub(crate) fn begin_access(&self, subscription: &Subscription) -> AccessGuard<'_> {
-        let Subscription { namespace, pipeline, label, .. } = subscription;
+        let Subscription { namespace, pipeline, name, label, .. } = subscription;
         let names = [namespace, pipeline, label].map(Clone::clone);
         let mut tables = self.store.tables();
-        let is_new = tables.access.0.get_mut(&self.digest).is_some_and(|key| {
+        let Tables { access, options, .. } = &mut *tables;
+        let may_subscribe = options.get(name).is_none_or(|it| it.allows(namespace));
+        let key = access.0.get_mut(&self.digest).filter(|_| may_subscribe);
+        let is_new = key.is_some_and(|key| {
             let [namespace, pipeline, label] = names.clone();
             let pipelines = key.subscribed.entry(namespace).or_default();
             pipelines.entry(pipeline).or_default().insert(label)

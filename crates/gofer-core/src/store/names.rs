@@ -25,6 +25,19 @@ pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
     Err(Status::invalid_argument(format!("the {what} {problem}")))
 }
 
+/// The name of an extension that is installed is also followed by ` (` and a label wherever one of
+/// its runs names it, and so must not contain that itself.
+pub(crate) fn check_extension_name(name: &str) -> Result<(), Status> {
+    check_name("extension's name", name)?;
+    if name.contains(" (") {
+        return Err(Status::invalid_argument(
+            "the extension's name must not contain ` (`, which begins the label in the initiator \
+             of its runs",
+        ));
+    }
+    Ok(())
+}
+
 /// The namespace, with an empty one replaced by `default`.
 pub(crate) fn or_default(namespace: &str) -> &str {
     if namespace.is_empty() { DEFAULT } else { namespace }

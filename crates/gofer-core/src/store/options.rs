@@ -1,16 +1,20 @@
 //! How extensions were installed, beyond what Gofer's contract has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tonic::Status;
 
-use super::Store;
+use super::namespaces::NamespaceTable;
 use super::patterns::Patterns;
+use super::{Store, Tables};
 use crate::grants::Grant;
 use crate::launcher::is_container;
 use crate::limits::{ContainerLimits, Timeouts};
 use gofer_proto::embedded::ExtensionOptions;
+
+/// A pattern for no namespace: their names do not contain it. No patterns are for all namespaces.
+const NO_NAMESPACE: &str = "/";
 
 /// The options of an extension. By default it has no grants, and all namespaces may use it.
 #[derive(Clone, Debug)]
@@ -117,9 +121,34 @@ impl Options {
         }
     }
 
+    /// What both of them allow. If neither has the patterns of the other, their names are listed of
+    /// the namespaces that there are.
+    fn common(&self, other: &Self, existing: &BTreeMap<String, NamespaceTable>) -> Self {
+        let (one, two) = (&self.message.namespaces, &other.message.namespaces);
+        let has_all = |some: &[String], all: &[String]| some.iter().all(|it| all.contains(it));
+        let namespaces = if two.is_empty() || (!one.is_empty() && has_all(one, two)) {
+            one.clone()
+        } else if one.is_empty() || has_all(two, one) {
+            two.clone()
+        } else {
+            let both = existing.keys().filter(|it| self.allows(it) && other.allows(it));
+            let both: Vec<_> = both.map(|name| regex_lite::escape(name)).collect();
+            if both.is_empty() { vec![NO_NAMESPACE.to_owned()] } else { both }
+        };
+        let patterns = Patterns::restore(&namespaces);
+        let message = ExtensionOptions { namespaces, ..self.message.clone() };
+        let grants = Grant::common(&self.grants, &other.grants);
+        Self::with(message, grants, patterns, self.limits, self.timeouts)
+    }
+
+    /// Whether a pipeline of this namespace may subscribe.
+    pub(super) fn allows(&self, namespace: &str) -> bool {
+        self.message.namespaces.is_empty() || self.namespaces.matches(namespace)
+    }
+
     /// Checks that a pipeline of this namespace may subscribe.
     pub(crate) fn check_namespace(&self, extension: &str, namespace: &str) -> Result<(), Status> {
-        if self.message.namespaces.is_empty() || self.namespaces.matches(namespace) {
+        if self.allows(namespace) {
             return Ok(());
         }
         Err(Status::permission_denied(format!(
@@ -148,6 +177,19 @@ impl Store {
     /// The default ones if there is no such extension.
     pub(crate) fn options(&self, extension: &str) -> Options {
         self.tables().options.get(extension).cloned().unwrap_or_default()
+    }
+
+    /// Takes back what new options do not allow an extension any more, also from its keys. What they
+    /// allow in addition is not given yet.
+    pub(crate) fn narrow_options(&self, extension: &str, to: &Options) {
+        let mut tables = self.tables();
+        let Tables { options, access, namespaces, .. } = &mut *tables;
+        let now = options.get(extension).cloned().unwrap_or_default();
+        let narrowed = now.common(to, namespaces);
+        access.narrow(extension, &narrowed);
+        tables.set_options(extension.to_owned(), narrowed);
+        drop(tables);
+        self.tokens_changed.send_replace(());
     }
 }
 

@@ -37,7 +37,6 @@ impl Patterns {
 
     /// Patterns that were accepted when they were stored, perhaps by another version: without
     /// bounds. One that does not compile matches nothing.
-    #[cfg(feature = "store")]
     pub(super) fn restore(patterns: &[String]) -> Self {
         let compiled = patterns.iter().filter_map(|pattern| {
             let ignoring = "ignoring an invalid stored namespace pattern";

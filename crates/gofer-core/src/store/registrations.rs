@@ -83,7 +83,7 @@ impl Store {
 
 impl Tables {
     /// The default ones are not stored.
-    fn set_options(&mut self, name: String, options: Options) {
+    pub(super) fn set_options(&mut self, name: String, options: Options) {
         if options.message != ExtensionOptions::default() {
             self.journal.put_options(&name, &options.message);
             self.options.insert(name, options);

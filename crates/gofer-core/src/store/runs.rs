@@ -9,7 +9,7 @@ use super::pipelines::{PipelineTable, variables};
 use super::queue::end_early;
 use super::run_keys::{self, IDENTITY, RunKey};
 use super::{
-    EventKind, EventLog, ExtensionKey, Journal, Page, RUNS_PER_PIPELINE, Store, Tables,
+    EventKind, EventLog, ExtensionKey, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, initiator,
     no_namespace, no_pipeline, or_default,
 };
 use gofer_proto::initiator::Type;
@@ -113,7 +113,7 @@ impl PipelineTable {
             )));
         };
         journal.remove_run(&oldest);
-        self.run_keys.remove(&oldest);
+        self.run_keys.remove(oldest.id);
         Ok(())
     }
 }
@@ -135,6 +135,7 @@ impl Store {
             Type::Unknown | Type::Bot | Type::Human => "RUN_OPTIONS",
         };
         let variables = variables(request.variables, source);
+        initiator::check_variables(&variables)?;
         self.accept_run(&request.namespace_id, &request.pipeline_id, initiator, variables, by)
     }
 
@@ -166,13 +167,17 @@ impl Store {
         variables: Vec<Variable>,
         by: Option<&ExtensionKey>,
     ) -> Result<Run, Status> {
-        check_initiator(&initiator, by)?;
-        run_keys::check(&initiator, &variables)?;
-        let key = RunKey::of(&initiator, &variables);
+        initiator::check_length(&initiator)?;
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
+        let label = initiator::check(&initiator, by, &tables.registrations)?;
         tables.access.check(by, namespace, id)?;
+        let mut key = None;
+        if let Some((by, label)) = by.zip(label) {
+            run_keys::check(&variables)?;
+            key = RunKey::of(&by.name, label, &variables);
+        }
         let Tables { namespaces, flags, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
@@ -210,7 +215,9 @@ impl Store {
         };
         pipeline.forget_oldest_run(journal)?;
         pipeline.last_run = pending.id;
-        pipeline.run_keys.insert(&pending);
+        if let Some(key) = key {
+            pipeline.run_keys.insert(key, pending.id);
+        }
         events.publish(now, EventKind::RunStarted, &run_details(&pending, None));
         if let Some(queue) = queue {
             journal.put_run(&pending);
@@ -317,30 +324,6 @@ impl Store {
         journal.put_flags(*flags);
         flags.ignores_runs
     }
-}
-
-/// An extension starts runs in its own name, and nobody else does.
-fn check_initiator(initiator: &Initiator, by: Option<&ExtensionKey>) -> Result<(), Status> {
-    let is_extension = initiator.r#type() == Type::Extension;
-    let Some(by) = by else {
-        if is_extension {
-            return Err(Status::permission_denied(
-                "`initiator.type` is EXTENSION, which only an extension may send, with its own key; \
-                 use BOT or HUMAN",
-            ));
-        }
-        return Ok(());
-    };
-    let label = initiator.name.strip_prefix(&*by.name).and_then(|rest| rest.strip_prefix(" ("));
-    let label = label.and_then(|rest| rest.strip_suffix(')'));
-    if is_extension && label.is_some_and(|label| !label.is_empty()) {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!(
-        "the extension `{0}` starts runs as itself: `initiator.type` must be EXTENSION and \
-         `initiator.name` must be `{0} (<label>)`",
-        by.name
-    )))
 }
 
 fn run_details(run: &Run, status: Option<RunStatus>) -> RunDetails<'_> {

@@ -9,6 +9,7 @@ use gofer_proto::create_token_request::Kind;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::embedded::{
     ExtensionOptions, GetCapabilitiesRequest, InstallExtensionRequest, ListExtensionStatesRequest,
+    UpdateExtensionRequest,
 };
 use gofer_proto::pipeline_extension_subscription::Status;
 use gofer_sdk::internal::transport;
@@ -387,6 +388,97 @@ async fn only_pipelines_of_the_namespaces_in_the_options_may_subscribe() {
     assert_eq!(subscription.status(), Status::Error, "{reason}");
     assert!(reason.contains("not for the namespace `ops`"), "{reason}");
     denied(start(&probe::client("namespaces"), "ops/backup", "of a test").await);
+    core.stop().await;
+}
+
+/// The options of the probe, and an update of the probe to others that does not come up.
+async fn fail_update(core: &Core, options: ExtensionOptions) -> ExtensionOptions {
+    let mut embedded = EmbeddedCoreClient::new(transport(core.client()));
+    let update = UpdateExtensionRequest {
+        name: "probe".to_owned(),
+        variables: [("fails".to_owned(), "true".to_owned())].into(),
+        options: Some(options),
+        ..Default::default()
+    };
+    embedded.update_extension(update).await.unwrap_err();
+    let states = embedded.list_extension_states(ListExtensionStatesRequest::default()).await;
+    let [state] = &states.unwrap().into_inner().extensions[..] else { panic!() };
+    state.options.clone().unwrap()
+}
+
+fn options(grants: &[&str], namespaces: &[&str]) -> ExtensionOptions {
+    let owned = |names: &[&str]| names.iter().map(|&it| it.to_owned()).collect();
+    ExtensionOptions { grants: owned(grants), namespaces: owned(namespaces) }
+}
+
+/// An extension cannot keep its grants by not coming up.
+#[tokio::test]
+async fn a_failed_update_takes_grants_back_and_gives_none() {
+    let core = Core::in_memory().await.unwrap();
+    core.client().global_secrets().put("token", "hidden").await.unwrap();
+    let everything = InstallOptions::new().grant(Grant::Everything);
+    let (probe, gofer) = install_with(&core, "narrowed", everything).await;
+    probe.subscribe("nightly", "probe", NO_SETTINGS).await.unwrap();
+    let mut api = gofer.api();
+    let list = proto::ListTokensRequest::default();
+    api.list_tokens(list.clone()).await.unwrap();
+    api.list_namespaces(proto::ListNamespacesRequest::default()).await.unwrap();
+    // A part of what it was granted. What it was not granted is not added.
+    let global = options(&["global-secrets"], &[]);
+    assert_eq!(fail_update(&core, global.clone()).await, global);
+    let more = options(&["read-secrets", "global-secrets"], &[]);
+    assert_eq!(fail_update(&core, more).await, global);
+    // The instance that goes on.
+    assert_eq!(api.list_tokens(list).await.unwrap_err().code(), Code::PermissionDenied);
+    gofer.global_secrets().get("token").await.unwrap();
+    denied(gofer.pipeline_secrets("nightly").list().await);
+    probe.restart().await.unwrap();
+    let gofer = probe::client("narrowed");
+    gofer.global_secrets().get("token").await.unwrap();
+    denied(gofer.pipeline_secrets("nightly").list().await);
+    core.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_update_ends_access_to_namespaces_and_begins_none() {
+    let core = Core::in_memory().await.unwrap();
+    for namespace in ["ops", "team-a", "team-b", "other"] {
+        create_namespace(&core, namespace).await;
+    }
+    let to = |patterns: &[&'static str]| InstallOptions::new().namespaces(patterns.to_vec());
+    let (probe, gofer) = install_with(&core, "patterns", to(&["ops", "team-.*"])).await;
+    for pipeline in ["ops/backup", "team-a/nightly"] {
+        probe.subscribe(pipeline, "probe", NO_SETTINGS).await.unwrap();
+    }
+    let left = fail_update(&core, options(&[], &[".*-a", "other"])).await;
+    assert_eq!(left, options(&[], &["team\\-a"]));
+    denied(gofer.runs(PipelineId::new("ops", "backup"), 10).await);
+    denied(gofer.pipeline_objects("ops/backup").put("key", "content").await);
+    gofer.pipeline_objects("team-a/nightly").put("key", "content").await.unwrap();
+    denied(probe.subscribe("other/nightly", "probe", NO_SETTINGS).await);
+    // Nothing is left, which is not the same as no restriction.
+    fail_update(&core, options(&[], &["other"])).await;
+    denied(gofer.pipeline_objects("team-a/nightly").replace("key", "content").await);
+    denied(probe.subscribe("nightly", "probe", NO_SETTINGS).await);
+    probe.set_options(InstallOptions::new()).await.unwrap();
+    probe.subscribe("other/nightly", "probe", NO_SETTINGS).await.unwrap();
+    core.stop().await;
+}
+
+/// The initiator of its runs would read like that of another extension's.
+#[tokio::test]
+async fn a_name_that_could_be_another_one_with_a_label_is_refused() {
+    let core = Core::in_memory().await.unwrap();
+    let refused = core.install::<Probe>("ci (eu)", [("id", "name")]).await.unwrap_err();
+    assert!(refused.to_string().contains("` (`"), "{refused}");
+    core.install::<Probe>("ci(eu)", [("id", "name")]).await.unwrap();
+    let extensions = core.client().api().list_extensions(proto::ListExtensionsRequest {}).await;
+    let image = extensions.unwrap().into_inner().extensions[0].image.clone();
+    let variables = [("id".to_owned(), "name 2".to_owned())].into();
+    let name = "ci (eu)".to_owned();
+    let install = proto::InstallExtensionRequest { name, image, variables, ..Default::default() };
+    let refused = core.client().api().install_extension(install).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
     core.stop().await;
 }
 

@@ -18,6 +18,9 @@ pub(crate) struct Config {
     /// Whether it refuses all subscriptions.
     #[serde(default)]
     refuses: bool,
+    /// Whether it does not come up.
+    #[serde(default)]
+    fails: bool,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -39,7 +42,10 @@ impl Extension for Probe {
     type Config = Config;
     type Params = Params;
 
-    async fn init(Config { id, refuses }: Config, gofer: Gofer) -> Result<Self> {
+    async fn init(Config { id, refuses, fails }: Config, gofer: Gofer) -> Result<Self> {
+        if fails {
+            return Err(Error::invalid_parameter("fails", "must be false"));
+        }
         let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
         clients.get_or_insert_default().insert(id, gofer);
         Ok(Self { refuses })

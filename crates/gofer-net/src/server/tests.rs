@@ -117,7 +117,7 @@ impl Server {
 
     /// A new connection. If it is refused, its calls fail.
     async fn connect(&self) -> Client {
-        let (sender, driver) = self.connector.connect().await.expect("the handshake succeeds");
+        let (sender, driver, _) = self.connector.connect().await.expect("the handshake succeeds");
         Client { sender, driver: tokio::spawn(async move { drop(driver.await) }) }
     }
 

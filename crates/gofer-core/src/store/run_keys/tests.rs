@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use super::super::{ExtensionKey, KeyGuard, KeyHolder, NewKey, RUNS_PER_PIPELINE, Store};
+use super::super::{ExtensionKey, KeyGuard, KeyHolder, NewKey, Options, RUNS_PER_PIPELINE, Store};
 use super::*;
+use crate::grants::Grant;
 use gofer_net::Clock;
+use gofer_proto::initiator::Type;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::{
-    PipelineExtensionSubscription as Subscription, RetryRunRequest, StartRunRequest,
+    ExtensionRegistration, Initiator, PipelineExtensionSubscription as Subscription,
+    RetryRunRequest, StartRunRequest,
 };
 
 /// The core's side of an extension that `nightly` and `other` are subscribed to.
@@ -142,6 +145,57 @@ async fn an_empty_key_is_refused() {
 }
 
 #[tokio::test]
+async fn what_a_run_is_started_with_is_bounded() {
+    let interval = Interval::in_memory();
+    let start = |of: Type, name: String, reason: usize, variables: usize| {
+        let by = (of == Type::Extension).then_some(&*interval.key);
+        let mut start = request(of, "nightly", &name, "");
+        start.initiator.as_mut().unwrap().reason = "r".repeat(reason);
+        // Together with their keys.
+        for index in 0..usize::from(variables > 0) * 4 {
+            start.variables.insert(index.to_string(), "v".repeat(variables / 4 - 1));
+        }
+        let initiator = start.initiator.clone();
+        let started = interval.store.start_run(start, by);
+        let retry = RetryRunRequest {
+            pipeline_id: "nightly".to_owned(),
+            run_id: 1,
+            initiator,
+            ..Default::default()
+        };
+        [started, interval.store.retry_run(retry, by)]
+    };
+    let of_label = |bytes: usize| format!("interval ({})", "l".repeat(bytes));
+    for accepted in [
+        start(Type::Human, "n".repeat(512), 4096, 256 * 1024),
+        start(Type::Extension, of_label(200), 4096, 256 * 1024),
+    ] {
+        for outcome in accepted {
+            outcome.unwrap();
+        }
+    }
+    let too_many = start(Type::Human, "me".to_owned(), 0, 256 * 1024 + 4);
+    let [refused, retried] = too_many;
+    // A retry brings no variables.
+    retried.unwrap();
+    let mut all = vec![("`variables`", refused)];
+    for (field, refused) in [
+        ("`initiator.name`", start(Type::Human, "n".repeat(513), 0, 0)),
+        ("`initiator.name`", start(Type::Extension, of_label(201), 0, 0)),
+        ("`initiator.name`", start(Type::Extension, "interval (a/b)".to_owned(), 0, 0)),
+        ("`initiator.reason`", start(Type::Human, "me".to_owned(), 4097, 0)),
+    ] {
+        all.extend(refused.map(|refused| (field, refused)));
+    }
+    for (field, refused) in all {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}");
+        assert!(refused.message().contains(field), "{refused}");
+    }
+    assert_eq!(interval.store.runs("", "nightly").len(), 5);
+}
+
+#[tokio::test]
 async fn a_key_goes_with_its_run() {
     let interval = Interval::in_memory();
     interval.start("nightly", "hourly", "a").unwrap();
@@ -153,7 +207,7 @@ async fn a_key_goes_with_its_run() {
     let next = i64::try_from(RUNS_PER_PIPELINE).unwrap() + 2;
     assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), next);
     let tables = interval.store.tables();
-    assert_eq!(tables.pipeline("", "nightly").unwrap().run_keys.0.len(), 1);
+    assert_eq!(tables.pipeline("", "nightly").unwrap().run_keys.runs.len(), 1);
 }
 
 #[tokio::test]
@@ -183,6 +237,62 @@ async fn an_extension_that_retries_a_run_gives_it_no_key() {
     let run = interval.store.retry_run(retry, Some(&interval.key)).unwrap();
     assert!(run.variables.is_empty());
     assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 3);
+}
+
+/// The keys of two installed extensions, of which the name of one begins with that of the other.
+fn namesakes(store: &Arc<Store>) -> [(KeyGuard, Arc<ExtensionKey>); 2] {
+    ["ci", "ci (eu)"].map(|name| {
+        let registration = ExtensionRegistration { name: name.to_owned(), ..Default::default() };
+        // Refused if it is stored already.
+        let _ = store.put_registration(registration, Options::default());
+        let of = NewKey::Extension { name: name.to_owned(), grants: [Grant::Everything].into() };
+        let guard = store.accept_key(name, of);
+        let Some(KeyHolder::Extension(key)) = store.key_holder(&sha256(name.as_bytes())) else {
+            panic!()
+        };
+        (guard, key)
+    })
+}
+
+fn start_as(store: &Store, by: &ExtensionKey, name: &str) -> Result<i64, Code> {
+    let started = store.start_run(request(Type::Extension, "nightly", name, "a"), Some(by));
+    started.map(|run| run.id).map_err(|status| status.code())
+}
+
+/// One with such a name may be in the store of an earlier version.
+#[tokio::test]
+async fn an_extension_does_not_pass_for_another_whose_name_begins_with_its_own() {
+    let store = Store::new(Clock::derived());
+    store.ensure_pipeline("", "nightly").unwrap();
+    let [(_ci, ci), (_eu, eu)] = namesakes(&store);
+    assert_eq!(start_as(&store, &eu, "ci (eu) (nightly)"), Ok(1));
+    assert_eq!(start_as(&store, &ci, "ci (eu) (nightly)"), Err(Code::PermissionDenied));
+    // Its own labels, of which one looks like the other's name.
+    assert_eq!(start_as(&store, &ci, "ci (eu)"), Ok(2));
+    assert_eq!(start_as(&store, &ci, "ci (us) (nightly)"), Ok(3));
+    // The other one's key is not its own, even if it may use the name.
+    store.remove_registration("ci (eu)").unwrap();
+    assert_eq!(start_as(&store, &ci, "ci (eu) (nightly)"), Ok(4));
+}
+
+#[cfg(feature = "store")]
+#[tokio::test]
+async fn a_stored_key_belongs_to_the_extension_with_the_longer_name() {
+    let directory = crate::files::tests::Scratch::new();
+    let path = directory.path("store.redb");
+    let open = || Store::open(Clock::system(), &path, None).unwrap();
+    let store = open();
+    store.ensure_pipeline("", "nightly").unwrap();
+    let keys = namesakes(&store);
+    assert_eq!(start_as(&store, &keys[1].1, "ci (eu) (nightly)"), Ok(1));
+    store.close().await;
+    drop((keys, store));
+    let store = open();
+    let [(_ci, ci), (_eu, eu)] = namesakes(&store);
+    assert_eq!(start_as(&store, &eu, "ci (eu) (nightly)"), Ok(1));
+    assert_eq!(start_as(&store, &ci, "ci (eu) (nightly)"), Err(Code::PermissionDenied));
+    store.remove_registration("ci (eu)").unwrap();
+    assert_eq!(start_as(&store, &ci, "ci (eu) (nightly)"), Ok(2));
 }
 
 #[cfg(feature = "store")]
