@@ -4,7 +4,7 @@
 use std::fmt;
 
 use gofer_net::Clock;
-use gofer_net::tls::{Trust, certificates};
+use gofer_net::tls::{PemProblem, Trust, certificates};
 use http::HeaderValue;
 
 use super::address::GoferAddress;
@@ -32,6 +32,8 @@ pub struct GoferBuilder {
     address: String,
     token: Option<String>,
     certificates: Vec<String>,
+    /// The only certificate to trust, whatever the others say.
+    pinned: Option<String>,
     skip_tls_verify: bool,
     name: String,
 }
@@ -53,6 +55,7 @@ impl GoferBuilder {
             address,
             token: None,
             certificates: Vec::new(),
+            pinned: None,
             skip_tls_verify: false,
             name: NAME.to_owned(),
         }
@@ -84,6 +87,18 @@ impl GoferBuilder {
         self
     }
 
+    fn trust(&self) -> std::result::Result<Trust, PemProblem> {
+        if let Some(pem) = &self.pinned {
+            let extra = certificates(pem)?.into_iter().take(1).collect();
+            return Ok(Trust { extra, only_extra: true, skip_verification: false });
+        }
+        let mut trust = Trust { skip_verification: self.skip_tls_verify, ..Trust::default() };
+        for pem in &self.certificates {
+            trust.extra.extend(certificates(pem)?);
+        }
+        Ok(trust)
+    }
+
     /// The client. It connects at its first call.
     ///
     /// # Errors
@@ -101,13 +116,10 @@ impl GoferBuilder {
             let why = "must be one line of visible ASCII characters, as Gofer issued it";
             return invalid("token", why.to_owned());
         }
-        let mut trust = Trust { skip_verification: self.skip_tls_verify, ..Trust::default() };
-        for pem in &self.certificates {
-            match certificates(pem) {
-                Ok(found) => trust.extra.extend(found),
-                Err(problem) => return invalid("ca_certificate", problem.to_string()),
-            }
-        }
+        let trust = match self.trust() {
+            Ok(trust) => trust,
+            Err(problem) => return invalid("ca_certificate", problem.to_string()),
+        };
         Ok(new_client(ClientOptions {
             dial: address.dial(),
             authority: address.authority(),
@@ -119,6 +131,13 @@ impl GoferBuilder {
             clock: Clock::system(),
         }))
     }
+}
+
+/// Trusts only the server that has the key of the first certificate (PEM): not the system's CAs, and
+/// not what else the builder says. The others may be CAs, which vouch for more than this server.
+pub fn pin(mut builder: GoferBuilder, pem: impl Into<String>) -> GoferBuilder {
+    builder.pinned = Some(pem.into());
+    builder
 }
 
 /// `Bearer <token>`; `None` if the token is empty or not visible ASCII.

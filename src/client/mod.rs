@@ -17,7 +17,7 @@ mod store;
 mod types;
 
 pub use address::{GoferAddress, InvalidAddress};
-pub use builder::GoferBuilder;
+pub use builder::{GoferBuilder, pin};
 pub use run::Run;
 pub use store::{Events, Objects, Secrets};
 pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};

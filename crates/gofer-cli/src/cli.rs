@@ -110,7 +110,13 @@ impl Command {
             Self::Completions(command) => return command.run(),
             _ => {}
         }
-        let session = Session::new(Settings::resolve(connection)?, out)?;
+        let settings = match &self {
+            Self::Token(token::TokenCommand::Bootstrap { .. }) => {
+                Settings::resolve_without_token(connection)
+            }
+            _ => Settings::resolve(connection),
+        };
+        let session = Session::new(settings?, out)?;
         match self {
             Self::Service(command) => command.run(&session).await,
             Self::Extension(command) => command.run(&session).await,

@@ -99,7 +99,7 @@ fn set(file: &mut ConfigFile, key: Key, value: Option<String>) -> Result<(), Fai
 }
 
 fn show(connection: &Connection, out: Out) -> Result<(), Failure> {
-    let Settings { address, token, namespace, ca, certificate, skip_tls_verify } =
+    let Settings { address, token, namespace, ca, certificate, skip_tls_verify, .. } =
         Settings::resolve(connection)?;
     let started = certificate.is_some();
     let ca = ca.map(|path| path.display().to_string());

@@ -5,19 +5,25 @@
 //! address that the configuration file says nothing about. A token is only ever sent to whoever has
 //! the key of the certificate beside it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::output::note;
 use crate::settings::invalid;
 
 const FILE: &str = "cores.toml";
 
 /// More than anyone uses at a time; those that were started last are kept.
 const MOST: usize = 100;
+
+/// How long to wait for another process that changes the file, which takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A core that was started with this program.
 #[derive(Clone, Deserialize, Serialize)]
@@ -128,15 +134,21 @@ fn normal(address: &str) -> (&str, &str) {
 }
 
 /// Changes the file, for its owner alone; whole or not at all, and one process after the other.
+/// Blocks meanwhile.
 fn change(path: &Path, change: impl FnOnce(&mut Vec<StartedCore>) -> bool) -> Result<(), Failure> {
+    change_within(PATIENCE, path, change)
+}
+
+fn change_within(
+    patience: Duration,
+    path: &Path,
+    change: impl FnOnce(&mut Vec<StartedCore>) -> bool,
+) -> Result<(), Failure> {
     let refused = |error: io::Error| Failure::file("write", path, &error);
     let directory = path.parent().filter(|it| !it.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(refused)?;
-    // The directory, since the file itself is replaced.
-    let lock = File::open(directory).map_err(refused)?;
-    // Some file systems have no locks. Then two cores that are started at once may lose one entry.
-    let _ = lock.lock();
+    let _lock = lock(path, patience).map_err(refused)?;
     let mut all = StartedCores::read(path)?;
     if !change(&mut all.cores) {
         return Ok(());
@@ -145,6 +157,32 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<StartedCore>) -> bool) -> Re
         Failure::new(format!("`{}` cannot be written: {error}", path.display()))
     })?;
     gofer_core::internal::replace(path, text.as_bytes(), 0o600).map_err(refused)
+}
+
+/// Locks a file beside this one, which is itself replaced. It is one that only its owner can open,
+/// since others could keep it locked. None if it stays locked, or if the file system has no locks:
+/// then two cores that are started at once may lose one entry.
+fn lock(path: &Path, patience: Duration) -> io::Result<Option<File>> {
+    let path = path.with_extension("lock");
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if since.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                // Not worth failing for, if standard error is closed.
+                let text = format!("Another process keeps `{}` locked; going on.", path.display());
+                let _ = note(&text);
+                return Ok(None);
+            }
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
 }
 
 #[cfg(test)]

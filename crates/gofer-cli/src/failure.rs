@@ -126,8 +126,18 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
     let settings = Settings::resolve(connection).ok();
     let address = settings.as_ref().map_or("the server", |settings| &settings.address);
     let has_token = settings.as_ref().is_some_and(|settings| settings.token.is_some());
+    let is_pinned = settings.as_ref().is_some_and(|settings| settings.is_pinned);
     let message = status.message().to_owned();
     match status.code() {
+        Code::Unavailable if message.contains("invalid peer certificate") && is_pinned => (
+            UNAVAILABLE,
+            format!("{address} is not the core that you started there: {message}"),
+            Some(
+                "the token in cores.toml is sent only to whoever has the key of the certificate \
+                 beside it, whatever --ca and --skip-tls-verify say: start that core again, or set \
+                 a token for this server with GOFER_TOKEN",
+            ),
+        ),
         Code::Unavailable if message.contains("invalid peer certificate") => (
             UNAVAILABLE,
             format!("the certificate of {address} is not trusted: {message}"),

@@ -53,7 +53,11 @@ impl Session {
             builder = builder.ca_certificate(pem);
         }
         if let Some(pem) = &settings.certificate {
-            builder = builder.ca_certificate(pem);
+            builder = if settings.is_pinned {
+                gofer_sdk::internal::pin(builder, pem)
+            } else {
+                builder.ca_certificate(pem)
+            };
         }
         Ok(Self { gofer: builder.build()?, settings, out })
     }

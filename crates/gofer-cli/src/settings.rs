@@ -76,37 +76,62 @@ pub(crate) struct Settings {
     pub(crate) ca: Option<PathBuf>,
     /// The certificate of a core that this user has started.
     pub(crate) certificate: Option<String>,
+    /// The token is from `cores.toml`: it goes to whoever has the key of the certificate, and to
+    /// nobody else.
+    pub(crate) is_pinned: bool,
     pub(crate) skip_tls_verify: bool,
 }
 
 impl Settings {
     pub(crate) fn resolve(connection: &Connection) -> Result<Self, Failure> {
+        Self::resolve_for(connection, true)
+    }
+
+    /// The settings of a call that needs no token: none of `cores.toml` is used.
+    pub(crate) fn resolve_without_token(connection: &Connection) -> Result<Self, Failure> {
+        Self::resolve_for(connection, false)
+    }
+
+    fn resolve_for(connection: &Connection, needs_token: bool) -> Result<Self, Failure> {
         let (file, cores) = match connection.file() {
-            Ok(path) => (ConfigFile::read(&path)?, StartedCores::read(&cores::file(&path))?),
+            Ok(path) => (ConfigFile::read(&path)?, StartedCores::read(&cores::file(&path))),
             // Without a home directory there are no files.
-            Err(_) => Default::default(),
+            Err(_) => (ConfigFile::default(), Ok(StartedCores::default())),
         };
         let text = |flag: &Option<String>| given(flag.as_ref(), String::is_empty).cloned();
         let given_address = text(&connection.address);
+        let given_token = text(&connection.token);
+        let takes_token = needs_token && given_token.is_none();
+        let has_address = given_address.is_some() || file.address.is_some();
+        let cores = match cores {
+            // What the cores would say has been said.
+            Err(_) if file.has_token_for(given_address.as_deref()) => StartedCores::default(),
+            Err(_) if has_address && !takes_token => StartedCores::default(),
+            cores => cores?,
+        };
         let core = file.started_core(&cores, given_address.as_deref());
+        let is_pinned = core.is_some() && takes_token;
         let address = match (given_address, core) {
             (Some(given), _) => given,
             (None, Some(core)) => core.address.clone(),
             (None, None) => file.address.unwrap_or_else(|| ADDRESS.to_owned()),
         };
         let (token, ca, skip_tls_verify) = match core {
-            Some(core) => (Some(core.token.clone()), None, None),
+            Some(core) => (is_pinned.then(|| core.token.clone()), None, None),
             None => (file.token, file.ca, file.skip_tls_verify),
         };
+        let given_ca = given(connection.ca.as_ref(), |path| path.as_os_str().is_empty());
+        let skips = connection.skip_tls_verify || skip_tls_verify.unwrap_or(false);
         Ok(Self {
             address,
-            token: text(&connection.token).or(token),
+            token: given_token.or(token),
             namespace: text(&connection.namespace)
                 .or(file.namespace)
                 .unwrap_or_else(|| NAMESPACE.to_owned()),
-            ca: given(connection.ca.as_ref(), |path| path.as_os_str().is_empty()).cloned().or(ca),
+            ca: given_ca.filter(|_| !is_pinned).cloned().or(ca),
             certificate: core.map(|core| core.certificate.clone()),
-            skip_tls_verify: connection.skip_tls_verify || skip_tls_verify.unwrap_or(false),
+            is_pinned,
+            skip_tls_verify: skips && !is_pinned,
         })
     }
 }
@@ -146,12 +171,16 @@ impl ConfigFile {
         cores: &'a StartedCores,
         address: Option<&str>,
     ) -> Option<&'a StartedCore> {
-        let own = self.address.as_deref().unwrap_or(ADDRESS);
-        let is_own = address.is_none_or(|address| address == own);
-        if is_own && self.token.is_some() {
+        if self.has_token_for(address) {
             return None;
         }
         cores.last(address.or(self.address.as_deref()))
+    }
+
+    /// Whether it has a token, and the address is its own or not given.
+    fn has_token_for(&self, address: Option<&str>) -> bool {
+        let own = self.address.as_deref().unwrap_or(ADDRESS);
+        self.token.is_some() && address.is_none_or(|address| address == own)
     }
 
     /// The default if there is no such file.

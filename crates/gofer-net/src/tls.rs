@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
@@ -71,7 +72,8 @@ pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemPro
 pub struct Trust {
     /// Certificates that are trusted in addition to the system's.
     pub extra: Vec<CertificateDer<'static>>,
-    /// Trust only the extra certificates; the system's are not read.
+    /// Trust only the extra certificates, and what they have signed; the system's are not read. A
+    /// server that presents one of them has its key, so that one may be for any name.
     pub only_extra: bool,
     /// Trust any certificate, for development.
     pub skip_verification: bool,
@@ -94,6 +96,11 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(NoVerification(provider())))
             .with_no_client_auth()
+    } else if trust.only_extra && !trust.extra.is_empty() {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned::new(&trust.extra)?))
+            .with_no_client_auth()
     } else {
         let mut roots = RootCertStore::empty();
         if !trust.only_extra {
@@ -110,6 +117,65 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Accepts the given certificates, and those that they have signed for the name.
+#[derive(Debug)]
+struct Pinned {
+    given: Vec<CertificateDer<'static>>,
+    signed: Arc<WebPkiServerVerifier>,
+}
+
+impl Pinned {
+    fn new(given: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in given {
+            roots.add(certificate.clone())?;
+        }
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| TlsError::General(error.to_string()))?;
+        Ok(Self { given: given.to_vec(), signed })
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        // The handshake proves that the server has its key.
+        if self.given.iter().any(|given| given == end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.signed.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.signed.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
 }
 
 /// `SKIP_TLS_VERIFY`: accepts any certificate, but the handshake must still be signed with its key.

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 /// A file in a directory of its own, which is removed after the test.
@@ -74,6 +76,32 @@ fn a_store_has_one_entry_and_a_core_in_memory_one_for_its_address_until_it_stops
     assert_eq!(StartedCores::read(&path).unwrap().cores.len(), MOST);
 }
 
+/// Far more than a change takes on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_lock_is_waited_for_but_not_forever() {
+    let scratch = Scratch::new("lock");
+    let path = scratch.file();
+    StartedCores::save(&path, core("127.0.0.1:8080", None, "a")).unwrap();
+    let ours = path.with_file_name("cores.lock");
+    assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o777, 0o600);
+    let held = lock(&path, LONG).unwrap().unwrap();
+    assert!(lock(&path, Duration::ZERO).unwrap().is_none());
+    // It goes on without.
+    let clear = |cores: &mut Vec<StartedCore>| {
+        cores.clear();
+        true
+    };
+    change_within(Duration::ZERO, &path, clear).unwrap();
+    assert_eq!(token_at(&path, None), None);
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| lock(&path, LONG).unwrap().is_some());
+        drop(held);
+        assert!(waits.join().unwrap());
+    });
+}
+
 #[test]
 fn cores_that_start_at_once_are_all_kept() {
     let scratch = Scratch::new("at-once");
@@ -84,7 +112,11 @@ fn cores_that_start_at_once_are_all_kept() {
             scope.spawn(move || {
                 let store = format!("/{n}.redb");
                 let core = core(&format!("127.0.0.1:{n}"), Some(&store), &n.to_string());
-                StartedCores::save(path, core).unwrap();
+                let add = |cores: &mut Vec<StartedCore>| {
+                    cores.push(core);
+                    true
+                };
+                change_within(LONG, path, add).unwrap();
             });
         }
     });

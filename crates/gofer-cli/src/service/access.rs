@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gofer_core::Core;
+use tokio::task::block_in_place;
 
 use super::start::StartCore;
 use crate::cores::{self, StartedCore, StartedCores};
@@ -69,7 +70,8 @@ impl Access {
         let store = (!start.in_memory).then(|| std::fs::canonicalize(&start.store)).transpose()?;
         if let (Some(store), Ok(configuration)) = (&store, connection.file()) {
             let file = cores::file(&configuration);
-            if let Err(failure) = again(&file, store, &address, core.certificate()) {
+            let again = || again(&file, store, &address, core.certificate());
+            if let Err(failure) = block_in_place(again) {
                 note(&format!("{}; commands may not find this core.", failure.message()))?;
             }
         }
@@ -85,7 +87,7 @@ impl Access {
                 token: token.to_owned(),
                 certificate: core.certificate().to_owned(),
             };
-            StartedCores::save(&file, core)?;
+            block_in_place(|| StartedCores::save(&file, core))?;
             kept = Some((file, token.to_owned()));
             Ok::<_, Failure>(())
         };
@@ -122,7 +124,7 @@ impl Access {
     pub(super) fn forget(&self) {
         if let (true, Some(kept)) = (self.in_memory, &self.kept) {
             // It is useless, and does no harm.
-            let _ = StartedCores::remove(&kept.file, &kept.token);
+            let _ = block_in_place(|| StartedCores::remove(&kept.file, &kept.token));
         }
     }
 }

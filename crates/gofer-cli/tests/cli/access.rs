@@ -135,8 +135,13 @@ fn a_core_whose_token_cannot_be_kept_starts_and_prints_one_if_asked() {
     // It has still to be made at the second start.
     for _ in 0..2 {
         machine.type_block(&format!("{START}{problem}"));
+        let shown = machine.core_output();
+        assert!(!shown.contains("bootstrap"), "it is refused:\n{shown}");
         machine.type_block(STOP);
     }
+    let line = "gofer service start --listen 127.0.0.1:0 --store gofer.redb --json";
+    let shown = machine.shown_until(line, "--new-token");
+    assert!(!shown.contains("bootstrap"), "it is refused:\n{shown}");
     machine.type_block(
         "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --new-token\n\
          Gofer listens on 127.0.0.1:8080.\nNew management token, shown only once: …\n",
@@ -144,6 +149,114 @@ fn a_core_whose_token_cannot_be_kept_starts_and_prints_one_if_asked() {
     machine.type_block(STOP);
     machine.type_block(START);
     assert!(!machine.core_output().contains("could not be kept"), "one was made by then");
+}
+
+#[test]
+fn a_core_starts_if_somebody_keeps_the_directory_locked() {
+    let mut machine = Machine::new("locked");
+    // Other users may open it as well.
+    let directory = fs::File::open(machine.file("")).unwrap();
+    directory.lock().unwrap();
+    machine.type_block(&format!("{START}{KEPT}"));
+    assert_eq!(kept_tokens(&machine).len(), 1);
+}
+
+#[test]
+fn a_broken_file_of_cores_stops_only_commands_that_need_it() {
+    let mut machine = Machine::new("broken");
+    machine.type_block(&format!("{START}{KEPT}"));
+    fs::write(machine.file("token.txt"), kept_tokens(&machine).concat()).unwrap();
+    let list = "gofer --address 127.0.0.1:8080 --ca gofer.redb.crt pipeline list";
+    let file = machine.file("cores.toml");
+    fs::write(&file, "core = 1").unwrap();
+    machine.type_block(&format!(
+        "$ GOFER_TOKEN=$(cat token.txt) {list}\nThe namespace default has no pipelines; …\n\
+         $ {list}\nerror: `…cores.toml` is invalid …\nhint: …\n\
+         $ GOFER_TOKEN=$(cat token.txt) gofer pipeline list\nerror: `…cores.toml` is invalid …\n\
+         $ gofer --address 127.0.0.1:8080 --ca gofer.redb.crt token bootstrap\n\
+         error: this core accepts no BootstrapToken here: …\n\
+         $ gofer config set address 127.0.0.1:8080\nWrote …\n\
+         $ gofer config set token - < token.txt\nWrote …\n\
+         $ gofer config set ca gofer.redb.crt\nWrote …\n"
+    ));
+    for is_readable in [true, false] {
+        if !is_readable {
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+        }
+        machine.type_block(
+            "$ gofer pipeline list\nThe namespace default has no pipelines; …\n\
+             $ gofer --address 127.0.0.1:1 pipeline list\nerror: …cores.toml…\n",
+        );
+    }
+}
+
+/// Replaces the certificate in `cores.toml`.
+fn replace_certificate(machine: &Machine, pem: &str) {
+    let file = machine.file("cores.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, _) = text.split_once("certificate = ").unwrap();
+    fs::write(&file, format!("{before}certificate = \"\"\"\n{pem}\"\"\"\n")).unwrap();
+}
+
+const REFUSED: &str = "error: 127.0.0.1:8080 is not the core that you started there: …\n\
+                       hint: …GOFER_TOKEN\n$ echo $?\n6\n";
+
+#[test]
+fn the_first_token_goes_only_to_the_core_that_was_started() {
+    let mut machine = Machine::new("pinned");
+    machine.type_block(&format!("{START}{KEPT}"));
+    fs::write(machine.file("token.txt"), kept_tokens(&machine).concat()).unwrap();
+    let list = "gofer --address 127.0.0.1:8080 pipeline list\n";
+    machine.type_block(&format!(
+        "$ GOFER_SKIP_TLS_VERIFY=true {list}The namespace default has no pipelines; …\n"
+    ));
+    // As if another server were there, with a certificate that everybody trusts.
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    replace_certificate(&machine, &other.cert.pem());
+    for trust in [
+        "GOFER_SKIP_TLS_VERIFY=true",
+        "GOFER_CA=gofer.redb.crt",
+        "SSL_CERT_FILE=gofer.redb.crt",
+        "GOFER_CONFIG=./config.toml",
+    ] {
+        machine.type_block(&format!("$ {trust} {list}{REFUSED}"));
+    }
+    machine.type_block(&format!(
+        "$ GOFER_TOKEN=$(cat token.txt) GOFER_CA=gofer.redb.crt {list}The namespace default has no pipelines; …\n\
+         $ gofer --skip-tls-verify config show\nskip_tls_verify false\n"
+    ));
+}
+
+#[test]
+fn a_certificate_of_an_authority_is_trusted_itself_and_its_authority_is_not() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut machine = Machine::new("authority");
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &issuer).unwrap().pem() + &authority, key.serialize_pem())
+    };
+    // It is not for the address that the user of the machine has.
+    for name in ["gofer.example.com", "127.0.0.1"] {
+        let (chain, key) = issue(name);
+        fs::write(machine.file("tls.crt"), chain).unwrap();
+        fs::write(machine.file("tls.key"), key).unwrap();
+        machine.type_block(
+            "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --tls-cert tls.crt \
+             --tls-key tls.key\nGofer listens on 127.0.0.1:8080.\n\
+             $ gofer pipeline list\nThe namespace default has no pipelines; …\n",
+        );
+        let (other, _) = issue(name);
+        replace_certificate(&machine, &other);
+        machine.type_block(&format!("$ gofer pipeline list\n{REFUSED}"));
+        machine.type_block(STOP);
+    }
 }
 
 /// A store as an older version left it, whose first token was made by a call or has yet to be.

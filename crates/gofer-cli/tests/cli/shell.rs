@@ -98,6 +98,14 @@ impl Machine {
         Process::start(self.shell(&format!("exec {line}")), "")
     }
 
+    /// The output of a line until a text is in it; then the line is stopped.
+    pub(crate) fn shown_until(&self, line: &str, text: &str) -> String {
+        let process = self.start(line);
+        process.wait_until(line, |shown| shown.contains(text));
+        process.interrupt();
+        process.ended(line).1
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }
