@@ -408,7 +408,11 @@ async fn fail_update(core: &Core, options: ExtensionOptions) -> ExtensionOptions
 
 fn options(grants: &[&str], namespaces: &[&str]) -> ExtensionOptions {
     let owned = |names: &[&str]| names.iter().map(|&it| it.to_owned()).collect();
-    ExtensionOptions { grants: owned(grants), namespaces: owned(namespaces) }
+    ExtensionOptions {
+        grants: owned(grants),
+        namespaces: owned(namespaces),
+        ..ExtensionOptions::default()
+    }
 }
 
 /// An extension cannot keep its grants by not coming up.
