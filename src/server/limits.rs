@@ -114,7 +114,8 @@ impl Limits {
     }
 
     /// The time from the handshake to the complete headers of the first call; default 30 s. A
-    /// connection that makes no call in this time is closed.
+    /// connection that makes no call in this time is closed. The message of a call that does not
+    /// stream its request has to arrive in this time too.
     pub fn first_call_timeout(&self) -> Duration {
         self.connections.first_call_timeout
     }

@@ -10,7 +10,6 @@ use gofer_net::auth::OPEN;
 use gofer_net::server::Handler;
 use gofer_net::server::ResponseFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, UnaryService};
@@ -51,7 +50,7 @@ impl Router {
     }
 }
 
-impl tower_service::Service<Request<Incoming>> for Router {
+impl tower_service::Service<Request<Body>> for Router {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = ResponseFuture;
@@ -60,7 +59,7 @@ impl tower_service::Service<Request<Incoming>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> ResponseFuture {
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let path = request.uri().path();
         if path == "/proto.ExtensionService/Info" {
             let method = self.info.clone();

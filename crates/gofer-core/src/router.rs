@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -29,7 +28,7 @@ impl Router {
     }
 }
 
-impl tower_service::Service<Request<Incoming>> for Router {
+impl tower_service::Service<Request<Body>> for Router {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = ResponseFuture;
@@ -38,7 +37,7 @@ impl tower_service::Service<Request<Incoming>> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> ResponseFuture {
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let path = request.uri().path();
         let answer = if path.starts_with("/proto.Gofer/") {
             self.api.call(request)

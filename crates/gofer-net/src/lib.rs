@@ -41,7 +41,7 @@ pub use clock::{Clock, from_unix_millis, unix_millis};
 pub use connect::{Connector, Dial};
 pub use effect::{Effect, effect, not_sent};
 pub use limits::Limits;
-pub use transport::{MAX_RESPONSE_BYTES, STREAMING, Transport};
+pub use transport::{MAX_RESPONSE_BYTES, STREAMING, STREAMS_REQUESTS, Transport};
 
 use std::io;
 use std::pin::Pin;

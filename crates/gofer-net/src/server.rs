@@ -13,6 +13,7 @@
 //! show a token: they are not closed for each other while a known caller has idle connections.
 
 mod callers;
+mod message;
 mod peer;
 mod unauthenticated;
 
@@ -43,6 +44,7 @@ use crate::auth::Authorize;
 use crate::throttle::Throttle;
 use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
 use callers::Callers;
+use message::Timed;
 use peer::{Close, OpenCall, Peer};
 use unauthenticated::{Class, Places};
 
@@ -67,13 +69,13 @@ pub type ResponseFuture = BoxFuture<'static, Result<Response<Body>, Infallible>>
 /// Handles the calls. A tower service behind a pointer, so that HTTP/2 and TLS are compiled once
 /// for all services.
 pub trait Handler: Send + Sync {
-    fn handle(&self, request: Request<Incoming>) -> ResponseFuture;
+    fn handle(&self, request: Request<Body>) -> ResponseFuture;
 }
 
 impl<S> Handler for S
 where
     S: tower_service::Service<
-            Request<Incoming>,
+            Request<Body>,
             Response = Response<Body>,
             Error = Infallible,
             Future = ResponseFuture,
@@ -81,7 +83,7 @@ where
         + Send
         + Sync,
 {
-    fn handle(&self, request: Request<Incoming>) -> ResponseFuture {
+    fn handle(&self, request: Request<Body>) -> ResponseFuture {
         // The services here are always ready, so `poll_ready` isn't needed.
         self.clone().call(request)
     }
@@ -267,10 +269,11 @@ async fn respond(
     if !open.authenticated {
         let class = Class::of(&request);
         class.trim(&mut request);
-        let call = handler.handle(request);
+        let call = handler.handle(request.map(Body::new));
         return Ok(unauthenticated::respond(&context, &peer, class, open, call).await);
     }
-    let call = handler.handle(request);
+    let limit = Instant::now() + context.service.limits.first_call_timeout;
+    let call = handler.handle(Timed::wrap(request, limit));
     let response = match timeout {
         None => call.await?,
         // The caller's deadline applies here too: nobody reads a later response.

@@ -34,6 +34,16 @@ pub const STREAMING: [&str; 7] = [
     "/proto.ExtensionService/RunPipelineConfigurator",
 ];
 
+/// Methods whose request is a stream: it may pause for as long as a user thinks.
+pub const STREAMS_REQUESTS: [&str; 6] = [
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/proto.Gofer/AttachToTaskRun",
+    "/proto.Gofer/RunExtensionInstaller",
+    "/proto.Gofer/RunPipelineConfigurator",
+    "/proto.ExtensionService/RunExtensionInstaller",
+    "/proto.ExtensionService/RunPipelineConfigurator",
+];
+
 /// The transport of the generated clients. See `gofer_sdk::Gofer::api`.
 #[derive(Clone)]
 pub struct Transport {

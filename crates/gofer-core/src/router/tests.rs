@@ -40,10 +40,10 @@ struct Proxy {
 }
 
 impl Handler for Proxy {
-    fn handle(&self, request: Request<Incoming>) -> ResponseFuture {
+    fn handle(&self, request: Request<Body>) -> ResponseFuture {
         let core = self.core.clone();
         let forward = async move {
-            let response = core.send(request.map(Body::new)).await;
+            let response = core.send(request).await;
             response.map_or_else(|_| lost(), |response| response.map(Body::new))
         };
         let (fault, pause) = {

@@ -40,6 +40,7 @@ pub(super) struct Peer {
 struct State {
     /// If it has shown a valid token.
     membership: Option<Membership>,
+    /// Those with a token.
     open_calls: usize,
     /// When its last call ended.
     idle_since: Instant,
@@ -125,18 +126,19 @@ impl Peer {
             Decision::Open => None,
             Decision::Granted(caller) => Some(caller),
         };
-        let (known, joins) = {
+        let authenticated = caller.is_some();
+        let joins = {
             let mut state = self.state();
             match state.close {
                 Some(_) if self.must_call_by.is_some() => return Err(full()),
                 Some(_) => return Err(closing()),
                 None => {}
             }
-            state.open_calls += 1;
+            state.open_calls += usize::from(authenticated);
             let of = state.membership.as_ref();
-            (of.is_some(), caller.filter(|caller| !of.is_some_and(|of| of.is_of(caller))))
+            caller.filter(|caller| !of.is_some_and(|of| of.is_of(caller)))
         };
-        let call = OpenCall { peer: Arc::clone(self), authenticated: known || joins.is_some() };
+        let call = OpenCall { peer: Arc::clone(self), authenticated };
         if let Some(caller) = joins {
             self.callers.join(self, &caller)?;
         }
@@ -276,12 +278,15 @@ impl Evictable for Peer {
 /// A call that is in progress.
 pub(super) struct OpenCall {
     peer: Arc<Peer>,
-    /// Its connection has shown a valid token.
+    /// It has a valid token.
     pub(super) authenticated: bool,
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
+        if !self.authenticated {
+            return;
+        }
         let mut state = self.peer.state();
         state.open_calls -= 1;
         if state.open_calls == 0 {

@@ -25,6 +25,10 @@ use crate::{Connector, Dial};
 const WORK: &str = "/tests/Work";
 /// Not answered before the test releases it.
 const HOLD: &str = "/tests/Hold";
+/// Answered once its message has arrived.
+const READ: &str = "/tests/Read";
+/// The same with a stream of messages.
+const CONVERSE: &str = "/proto.Gofer/AttachToTaskRun";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -55,11 +59,15 @@ struct Calls {
 }
 
 impl Handler for Calls {
-    fn handle(&self, request: Request<Incoming>) -> ResponseFuture {
+    fn handle(&self, request: Request<Body>) -> ResponseFuture {
         let release = Arc::clone(&self.release);
         Box::pin(async move {
             match request.uri().path() {
                 HOLD => release.acquire().await.unwrap().forget(),
+                READ | CONVERSE => {
+                    let read = request.into_body().collect().await;
+                    return Ok(read.map_or_else(Status::into_http, |_| Status::ok("").into_http()));
+                }
                 CHECK => drop(request.into_body().collect().await),
                 WATCH => return Ok(Response::new(Body::new(Endless(Some(Bytes::from("up")))))),
                 _ => {}
@@ -483,6 +491,53 @@ async fn checks_whose_message_is_late_do_not_take_the_places_of_others() {
     assert_eq!(clients[0].call(CHECK, None).await, Code::ResourceExhausted);
     tokio::time::sleep(Limits::default().first_call_timeout).await;
     assert_eq!(clients[0].call(CHECK, None).await, Code::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_message_does_not_arrive_ends_also_with_a_token() {
+    let server = Server::start(limits(8));
+    let client = server.caller("other-a").await;
+    let conversation = client.send(CONVERSE, Some("other-a"), Body::new(Endless(None)));
+    let part = Bytes::from_static(&[0; 3]);
+    for body in [Endless(None), Endless(Some(part))] {
+        let before = Instant::now();
+        let call = client.send(READ, Some("other-a"), Body::new(body));
+        let response = tokio::time::timeout(Duration::from_secs(3600), call).await;
+        let response = response.expect("it stays open").unwrap().unwrap();
+        assert_eq!(code(response).await, Code::DeadlineExceeded);
+        assert_eq!(before.elapsed().as_secs(), 30);
+    }
+    // Only the message has to arrive in time.
+    assert_eq!(client.call(READ, Some("other-a")).await, Code::Ok);
+    let held = client.begin(HOLD, Some("other-a"));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!conversation.is_finished() && !held.is_finished());
+    server.release.add_permits(1);
+    assert_eq!(code(held.await.unwrap().unwrap()).await, Code::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_token_is_bounded_also_on_a_connection_that_has_shown_one() {
+    let server = Server::start(limits(2));
+    let client = server.caller("other-a").await;
+    let busy = server.busy("other-b").await;
+    let mut watches = Vec::new();
+    for _ in 0..8 {
+        let response = client.begin(WATCH, None).await.unwrap().unwrap();
+        assert!(response.headers().get("grpc-status").is_none());
+        watches.push(response);
+    }
+    let ninth = tokio::time::timeout(Duration::from_secs(1), client.call(WATCH, None));
+    assert_eq!(ninth.await, Ok(Code::ResourceExhausted));
+    let late = client.send(CHECK, None, Body::new(Endless(None)));
+    let before = Instant::now();
+    assert_eq!(code(late.await.unwrap().unwrap()).await, Code::DeadlineExceeded);
+    assert_eq!(code(watches.pop().unwrap()).await, Code::Unavailable);
+    assert!(before.elapsed() <= Duration::from_secs(5 * 60));
+    // Nor do they keep the connection.
+    let _watch = client.begin(WATCH, None).await.unwrap().unwrap();
+    let _new = server.caller("other-c").await;
+    assert!(!client.is_open().await && busy.is_open().await);
 }
 
 /// The messages of the warnings of this thread, while the guard lives.
