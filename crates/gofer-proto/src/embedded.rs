@@ -273,9 +273,10 @@ pub mod embedded_core_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Replaces the image, configuration or options of an installed extension. The old instance serves until
-        /// the new one is ready; if the new one does not become ready, the old one stays and the call
-        /// fails. Subscriptions are kept. Requires a management token.
+        /// Replaces the image, configuration or options of an installed extension. The old instance serves
+        /// until the new one is ready; if the new one does not become ready, the old one stays and the call
+        /// fails, but what the options take back stays taken back. Subscriptions are kept. Requires a
+        /// management token.
         pub async fn update_extension(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateExtensionRequest>,
@@ -406,9 +407,10 @@ pub mod embedded_core_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EmbeddedCoreServer.
     #[async_trait]
     pub trait EmbeddedCore: std::marker::Send + std::marker::Sync + 'static {
-        /// Replaces the image, configuration or options of an installed extension. The old instance serves until
-        /// the new one is ready; if the new one does not become ready, the old one stays and the call
-        /// fails. Subscriptions are kept. Requires a management token.
+        /// Replaces the image, configuration or options of an installed extension. The old instance serves
+        /// until the new one is ready; if the new one does not become ready, the old one stays and the call
+        /// fails, but what the options take back stays taken back. Subscriptions are kept. Requires a
+        /// management token.
         async fn update_extension(
             &self,
             request: tonic::Request<super::UpdateExtensionRequest>,
