@@ -117,8 +117,10 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// other run of the pipeline until it no longer is. See [the
     /// guarantees](crate::guide::authors#every-run-once).
     ///
+    /// Await it to its end or drop it: on a full Gofer, other starts of the pipeline wait for it.
+    ///
     /// If the future is dropped, the run may have started; a later call starts another one, unless
-    /// it has the same key.
+    /// it has the same key or is for the same tick.
     ///
     /// # Errors
     ///
@@ -133,7 +135,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         live.start_run(run).await
     }
 
-    /// Ticks once every `period`, the first time one period from now.
+    /// Ticks once every `period`, the first time one period from now. There is no tick before Gofer
+    /// has said, or has failed to say for ten minutes, what the label's last run was scheduled for:
+    /// it might not be on the grid.
     ///
     /// Ticks are computed from the first one, so they do not drift; ticks that were missed, because
     /// of an outage or because `serve` was busy, become one; and if an earlier process started runs
