@@ -19,6 +19,8 @@ fn main() {
         }
         "wait" => std::thread::sleep(Duration::from_secs(3600)),
         "files" => {
+            // An image from scratch has none.
+            let _ = std::fs::create_dir("/tmp");
             std::fs::write("/tmp/file", "content").expect("a file in /tmp");
             println!("it has written to /tmp");
             std::fs::write("/file", "content").expect("a file in /");
