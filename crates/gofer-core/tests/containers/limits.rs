@@ -97,7 +97,7 @@ async fn a_container_that_needs_more_memory_than_it_may_use_ends_and_says_so() {
 async fn a_container_that_forks_more_than_it_may_ends_and_says_so() {
     let options = InstallOptions::new().processes(20);
     let Some(reason) = end_of_greedy("forks", "processes", options).await else { return };
-    assert_contains(&reason, &["exit code 101", "at most 20 processes", "`--processes`"]);
+    assert_contains(&reason, &["exit code 8", "at most 20 processes", "`--processes`"]);
 }
 
 #[tokio::test]
@@ -105,10 +105,10 @@ async fn a_container_writes_to_tmp_and_nowhere_else() {
     let Some(reason) = end_of_greedy("read-only", "files", InstallOptions::new()).await else {
         return;
     };
-    assert_contains(&reason, &["exit code 101", "has written to /tmp", "`--writable-root`"]);
+    assert_contains(&reason, &["exit code 8", "has written to /tmp", "`--writable-root`"]);
     assert_eq!(reason.matches("has written").count(), 1, "{reason}");
     let Some(reason) = end_of_greedy("full", "tmp", InstallOptions::new()).await else { return };
-    assert_contains(&reason, &["exit code 101", "its /tmp holds 64MiB"]);
+    assert_contains(&reason, &["exit code 8", "its /tmp holds 64MiB"]);
 }
 
 #[tokio::test]
