@@ -44,8 +44,8 @@ Example:
   gofer extension update interval --grant read-secrets --for ops --for 'team-.*'
   gofer extension update interval --memory 1GiB --reset start-timeout
 
-What is not given stays as it is. The old instance serves until the new one is ready, and stays if the new one does
-not become ready. Subscriptions are kept.")]
+The old instance serves until the new one is ready, and stays if the new one does
+not become ready. Subscriptions are kept, and so is what is not given.")]
     Update(Update),
     /// List the installed extensions and their states.
     #[command(after_help = "Example:\n  gofer extension list")]

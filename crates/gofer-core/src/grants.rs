@@ -140,9 +140,9 @@ impl InstallOptions {
         self
     }
 
-    /// Limits the memory of its container, in bytes, with what it keeps in /tmp; from 8 MiB to 1 TiB,
-    /// by default 512 MiB. It gets no swap in addition. A container that uses more is killed and
-    /// restarted.
+    /// Limits the memory of its container, in bytes, with what it keeps in /tmp; from 8 MiB to
+    /// 1 TiB, by default 512 MiB. It gets no swap in addition. A container that uses more is killed
+    /// and restarted.
     ///
     /// This, [`processes`](Self::processes) and [`writable_root`](Self::writable_root) are for
     /// container images, and refused for other extensions.
@@ -179,8 +179,8 @@ impl InstallOptions {
         self
     }
 
-    /// Sets how long it may take from its launch until it has answered Init; from 100 ms to 10 min, as
-    /// for the other timeouts, by default 30 s. After that, the launch has failed.
+    /// Sets how long it may take from its launch until it has answered Init; from 100 ms to 10 min,
+    /// as for the other timeouts, by default 30 s. After that, the launch has failed.
     ///
     /// ```
     /// use gofer_core::{Core, InstallOptions, NO_SETTINGS, minutes, seconds};

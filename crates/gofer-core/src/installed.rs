@@ -270,8 +270,8 @@ impl Installed {
     }
 
     /// Replaces its [options](InstallOptions), as [`update`](Self::update) does the configuration:
-    /// those that are not given get their defaults. A subscription of a namespace that may no longer
-    /// use it is marked as refused.
+    /// those that are not given get their defaults. A subscription of a namespace that may no
+    /// longer use it is marked as refused.
     ///
     /// If the future is dropped, the update is completed or has not begun.
     ///

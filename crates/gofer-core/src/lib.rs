@@ -74,8 +74,9 @@
 //! checks in a row: after a delay that grows from 0.2 s to a minute, with its subscriptions.
 //! [`Installed::status`] shows its state, and [`Installed::update`] changes its configuration
 //! without a gap. How long an extension may take to start, to answer a call and to stop is set when
-//! it is installed: [`InstallOptions::start_timeout`], [`call_timeout`](InstallOptions::call_timeout)
-//! and [`stop_timeout`](InstallOptions::stop_timeout).
+//! it is installed: [`start_timeout`](InstallOptions::start_timeout),
+//! [`call_timeout`](InstallOptions::call_timeout) and
+//! [`stop_timeout`](InstallOptions::stop_timeout).
 //!
 //! Errors of kind `Internal`, and errors returned by `serve`, appear in full only in the
 //! extension's log; `tracing_subscriber::fmt().with_test_writer().init()` shows it in a test.

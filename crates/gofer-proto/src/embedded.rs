@@ -8,8 +8,8 @@ pub struct GetCapabilitiesResponse {
     #[prost(bool, tag = "1")]
     pub run_keys_enforced: bool,
 }
-/// What an extension may do, who may use it, and within which limits. An option that is absent or empty
-/// has its default.
+/// What an extension may do, who may use it, and within which limits. An option that is absent or
+/// empty has its default.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExtensionOptions {
     /// What it may do beyond using the pipelines that are subscribed to it and reading what is in their
@@ -23,8 +23,8 @@ pub struct ExtensionOptions {
     pub namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Limits of its container; refused for an image that is not a container's.
     ///
-    /// The memory that it may use, in bytes, with what it keeps in /tmp; from 8 MiB to 1 TiB, by default
-    /// 512 MiB. It gets no swap in addition.
+    /// The memory that it may use, in bytes, with what it keeps in /tmp; from 8 MiB to 1 TiB, by
+    /// default 512 MiB. It gets no swap in addition.
     #[prost(int64, optional, tag = "3")]
     pub memory: ::core::option::Option<i64>,
     /// How many processes and threads it may have; from 1 to 65,536, by default 512.

@@ -76,14 +76,17 @@ fn static_greedy() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers/greedy.rs");
-        let name = format!("greedy-{}", std::process::id());
-        let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Another run of the tests may be using it.
+        let own = directory.join(format!("greedy-{}", std::process::id()));
+        let built = directory.join("greedy");
         let status = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
             .args(["--edition=2024", "-Ctarget-feature=+crt-static", "--target", &host(), "-o"])
-            .args([&built, &source])
+            .args([&own, &source])
             .status()
             .unwrap();
         assert!(status.success(), "{} cannot be built", source.display());
+        std::fs::rename(&own, &built).unwrap();
         built
     })
 }

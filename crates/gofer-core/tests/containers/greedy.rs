@@ -1,7 +1,8 @@
 //! The program of an image: no extension, but one that asks for what its first argument says. It
-//! ends with code 7 if it gets that.
+//! ends with code 7 if it gets that, and otherwise with code 8.
 
-use std::process::Command;
+use std::io::Result;
+use std::process::{Command, exit};
 use std::time::Duration;
 
 /// Far more than a test allows, and little enough not to harm a machine that does not limit it.
@@ -9,24 +10,35 @@ const MOST: usize = 500;
 
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
-    match &*wanted {
+    // All on one stream, so that the lines stay in order.
+    match ask_for(&wanted) {
+        Ok(()) => exit(7),
+        Err(error) => eprintln!("it cannot have {wanted}: {error}"),
+    }
+    exit(8);
+}
+
+fn ask_for(wanted: &str) -> Result<()> {
+    match wanted {
         // In MiB.
         "memory" => drop((0..MOST).map(|_| vec![1_u8; 1 << 20]).collect::<Vec<_>>()),
         "processes" => {
             for _ in 0..MOST {
-                drop(Command::new("/greedy").arg("wait").spawn().expect("a process"));
+                drop(Command::new("/greedy").arg("wait").spawn()?);
             }
         }
         "wait" => std::thread::sleep(Duration::from_secs(3600)),
         "files" => {
-            std::fs::write("/tmp/file", "content").expect("a file in /tmp");
-            println!("it has written to /tmp");
-            std::fs::write("/file", "content").expect("a file in /");
-            println!("it has written to /");
+            // An image from scratch has none.
+            let _ = std::fs::create_dir("/tmp");
+            std::fs::write("/tmp/file", "content")?;
+            eprintln!("it has written to /tmp");
+            std::fs::write("/file", "content")?;
+            eprintln!("it has written to /");
         }
         // In MiB.
-        "tmp" => std::fs::write("/tmp/large", vec![1_u8; 100 << 20]).expect("a large file"),
+        "tmp" => std::fs::write("/tmp/large", vec![1_u8; 100 << 20])?,
         _ => unreachable!("{wanted}"),
     }
-    std::process::exit(7);
+    Ok(())
 }

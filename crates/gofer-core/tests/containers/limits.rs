@@ -60,13 +60,14 @@ async fn a_container_has_the_limits_that_it_was_installed_with_or_else_the_defau
 
 /// Installs a program that asks for something, and returns why it has ended. The core and its other
 /// extensions go on.
-async fn end_of_greedy(wanted: &str, options: InstallOptions) -> Option<String> {
+async fn end_of_greedy(test: &str, wanted: &str, options: InstallOptions) -> Option<String> {
     let docker = engine().await?;
     let image = Image::greedy(&docker, wanted).await;
-    let [name, other] = [wanted, "beside"].map(|it| unique(&format!("greedy-{wanted}-{it}")));
+    let interval = Image::interval(&docker).await;
+    let [name, other] = ["greedy", "beside"].map(|it| unique(&format!("{test}-{it}")));
     let _cleared = [&name, &other].map(|name| Cleared(docker.clone(), name.clone()));
     let core = Core::on_loopback().await.unwrap();
-    let beside = install(&core, &other, &Image::interval(&docker).await.name).await;
+    let beside = install(&core, &other, &interval.name).await;
     within(beside.subscribe("default/nightly", "l", ONE_SECOND)).await.unwrap();
     let installed = core.install_image_with(&name, &image.name, NO_SETTINGS, options);
     let refused = within(installed).await.unwrap_err();
@@ -88,30 +89,32 @@ fn assert_contains(reason: &str, parts: &[&str]) {
 #[tokio::test]
 async fn a_container_that_needs_more_memory_than_it_may_use_ends_and_says_so() {
     let options = InstallOptions::new().memory(32 * MIB);
-    let Some(reason) = end_of_greedy("memory", options).await else { return };
+    let Some(reason) = end_of_greedy("memory", "memory", options).await else { return };
     assert_contains(&reason, &["more memory than the 32MiB", "`--memory`"]);
 }
 
 #[tokio::test]
 async fn a_container_that_forks_more_than_it_may_ends_and_says_so() {
     let options = InstallOptions::new().processes(20);
-    let Some(reason) = end_of_greedy("processes", options).await else { return };
-    assert_contains(&reason, &["exit code 101", "at most 20 processes", "`--processes`"]);
+    let Some(reason) = end_of_greedy("forks", "processes", options).await else { return };
+    assert_contains(&reason, &["exit code 8", "at most 20 processes", "`--processes`"]);
 }
 
 #[tokio::test]
 async fn a_container_writes_to_tmp_and_nowhere_else() {
-    let Some(reason) = end_of_greedy("files", InstallOptions::new()).await else { return };
-    assert_contains(&reason, &["exit code 101", "has written to /tmp", "`--writable-root`"]);
+    let Some(reason) = end_of_greedy("read-only", "files", InstallOptions::new()).await else {
+        return;
+    };
+    assert_contains(&reason, &["exit code 8", "has written to /tmp", "`--writable-root`"]);
     assert_eq!(reason.matches("has written").count(), 1, "{reason}");
-    let Some(reason) = end_of_greedy("tmp", InstallOptions::new()).await else { return };
-    assert_contains(&reason, &["exit code 101", "its /tmp holds 64MiB"]);
+    let Some(reason) = end_of_greedy("full", "tmp", InstallOptions::new()).await else { return };
+    assert_contains(&reason, &["exit code 8", "its /tmp holds 64MiB"]);
 }
 
 #[tokio::test]
 async fn a_container_with_a_writable_root_writes_where_it_likes() {
     let options = InstallOptions::new().writable_root(true);
-    let Some(reason) = end_of_greedy("files", options).await else { return };
+    let Some(reason) = end_of_greedy("writable", "files", options).await else { return };
     assert_contains(&reason, &["exit code 7", "has written to /tmp / it has written to /"]);
     assert!(!reason.contains("writable"), "{reason}");
 }
