@@ -6,8 +6,8 @@
 //!
 //! If there are too many connections, unauthenticated ones are closed first, then the longest idle
 //! one of the caller that has the most connections, and never one with an open call. So a peer that
-//! leaks connections loses its own ([`callers`]), and what unauthenticated peers can take is
-//! bounded ([`unauthenticated`]). If all connections have open calls, a manager still gets in.
+//! leaks connections loses its own (`callers`), and what unauthenticated peers can take is
+//! bounded (`unauthenticated`). If all connections have open calls, a manager still gets in.
 //!
 //! A quarter of the places is for newcomers, which are unauthenticated too, but have had no time to
 //! show a token: they are not closed for each other while a known caller has idle connections.
