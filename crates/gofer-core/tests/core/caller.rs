@@ -64,10 +64,11 @@ impl Caller {
         self.calls.is_closed()
     }
 
-    /// Begins a call whose message never comes, so that it stays open until the result is dropped.
+    /// Begins a call whose messages never come, so that it stays open until the result is dropped.
+    /// It is one of a stream of them: a single message has to arrive in time.
     pub(crate) fn begin(&self) -> OpenCall {
         let never = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
-        let request = Request::post("/proto.Gofer/GetNamespace")
+        let request = Request::post("/proto.Gofer/RunPipelineConfigurator")
             .header(CONTENT_TYPE, "application/grpc")
             .body(Body::new(StreamBody::new(never)))
             .unwrap();
