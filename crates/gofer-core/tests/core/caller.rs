@@ -6,14 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use gofer_core::Core;
+use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::StreamBody;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -24,7 +23,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::tokio_stream;
 
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -64,17 +62,13 @@ impl Caller {
         self.calls.is_closed()
     }
 
-    /// Begins a call whose messages never come, so that it stays open until the result is dropped.
-    /// It is one of a stream of them: a single message has to arrive in time.
+    /// Begins a call that stays open until the result is dropped: it follows events.
     pub(crate) fn begin(&self) -> OpenCall {
-        let never = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
-        let request = Request::post("/proto.Gofer/RunPipelineConfigurator")
-            .header(CONTENT_TYPE, "application/grpc")
-            .body(Body::new(StreamBody::new(never)))
-            .unwrap();
-        let mut caller = self.clone();
+        let message = proto::ListEventsRequest { follow: true, ..Default::default() };
+        let mut api = self.api();
         OpenCall(tokio::spawn(async move {
-            drop(tower_service::Service::call(&mut caller, request).await);
+            let _open = api.list_events(message).await;
+            std::future::pending::<()>().await;
         }))
     }
 
