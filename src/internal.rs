@@ -3,6 +3,8 @@
 //! **Internal.** `gofer-core` requires the exact version of this crate; anything here may change in
 //! any release.
 
-pub use crate::client::{ClientOptions, close_client, error, new_client, pin, run_info, transport};
+pub use crate::client::{
+    ClientOptions, RUN_KEY, SCHEDULED_AT, close_client, error, new_client, pin, run_info, transport,
+};
 pub use crate::extension::{Field, Fields, settings_of};
 pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};

@@ -12,6 +12,7 @@ mod builder;
 mod pipelines;
 mod run;
 mod start;
+mod starts;
 mod status;
 mod store;
 mod types;
@@ -23,9 +24,11 @@ pub use store::{Events, Objects, Secrets};
 pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
+pub use run::{RUN_KEY, SCHEDULED_AT};
 pub(crate) use run::{Scheduled, time};
-pub(crate) use start::{Known, Patience, Started};
+pub(crate) use start::{Cancellation, Known, Started};
 pub use status::error;
+pub(crate) use status::is_permanent;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -47,7 +50,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{Request, Response, Status};
 
 use crate::error::{Error, ErrorKind, Result};
-use pipelines::Starts;
+use starts::Starts;
 
 /// How long a call may take by default, attempts and pauses included. Long enough for a busy Gofer,
 /// short enough that an extension notices one that hangs.
@@ -267,9 +270,9 @@ impl Gofer {
     ) -> Result<RunInfo> {
         let pipeline = pipeline.into();
         if self.inner.is_extension {
-            let patience = Deadline(Instant::now() + self.inner.transport.deadline());
+            let deadline = Deadline(Instant::now() + self.inner.transport.deadline());
             let started =
-                Box::pin(self.start_once(label, pipeline, run, Known::default(), &patience))
+                Box::pin(self.start_once(label, pipeline, run, Known::default(), &deadline))
                     .await?;
             return Ok(started.run);
         }
@@ -300,6 +303,19 @@ impl Gofer {
         Ok(RunInfo::new(response.run.unwrap_or_default()))
     }
 
+    /// One attempt to list some runs of a pipeline, newest first.
+    pub(crate) async fn runs_page(
+        &self,
+        namespace: &str,
+        pipeline: &str,
+        offset: i64,
+        limit: i64,
+    ) -> Result<Vec<RunInfo>, Status> {
+        let request = list_runs(namespace, pipeline, offset, limit);
+        let runs = self.raw().list_runs(request).await?.into_inner().runs;
+        Ok(runs.into_iter().map(RunInfo::new).collect())
+    }
+
     /// One attempt to read a run.
     async fn raw_run(&self, pipeline: &PipelineId, id: i64) -> Result<RunInfo, Status> {
         let response = self.raw().get_run(get_run(pipeline, id)).await?.into_inner();
@@ -312,12 +328,7 @@ impl Gofer {
     /// If the future is dropped, nothing has happened.
     pub async fn runs(&self, pipeline: impl Into<PipelineId>, limit: u32) -> Result<Vec<RunInfo>> {
         let pipeline = pipeline.into();
-        let request = proto::ListRunsRequest {
-            offset: 0,
-            limit: limit.into(),
-            namespace_id: pipeline.namespace().to_owned(),
-            pipeline_id: pipeline.pipeline().to_owned(),
-        };
+        let request = list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit.into());
         let response =
             self.call(Repeat::Read, request, |mut api, request| async move {
                 api.list_runs(request).await
@@ -462,6 +473,11 @@ impl Gofer {
     }
 }
 
+fn list_runs(namespace: &str, pipeline: &str, offset: i64, limit: i64) -> proto::ListRunsRequest {
+    let (namespace_id, pipeline_id) = (namespace.to_owned(), pipeline.to_owned());
+    proto::ListRunsRequest { offset, limit, namespace_id, pipeline_id }
+}
+
 fn get_run(pipeline: &PipelineId, id: i64) -> proto::GetRunRequest {
     proto::GetRunRequest {
         namespace_id: pipeline.namespace().to_owned(),
@@ -470,19 +486,19 @@ fn get_run(pipeline: &PipelineId, id: i64) -> proto::GetRunRequest {
     }
 }
 
-/// Starts a run until a time.
+/// By a deadline.
 struct Deadline(Instant);
 
-impl Patience for Deadline {
-    fn waiting(&self) -> BoxFuture<'_, ()> {
+impl Cancellation for Deadline {
+    fn while_waiting(&self) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep_until(self.0))
     }
 
-    fn calling(&self) -> BoxFuture<'_, ()> {
-        self.waiting()
+    fn while_calling(&self) -> BoxFuture<'_, ()> {
+        self.while_waiting()
     }
 
-    fn over(&self, last: Option<&Status>) -> Error {
+    fn error(&self, last: Option<&Status>) -> Error {
         match last {
             Some(last) if effect(last) == Effect::None => error(last),
             _ => Error::new(

@@ -14,10 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::error::{Error, Result};
 
 /// The variable with a run's key.
-pub(crate) const RUN_KEY: &str = "GOFER_EXTENSION_RUN_KEY";
+pub const RUN_KEY: &str = "GOFER_EXTENSION_RUN_KEY";
 
 /// The variable with the time that a run was scheduled for, in RFC 3339.
-pub(crate) const SCHEDULED_AT: &str = "GOFER_EXTENSION_SCHEDULED_AT";
+pub const SCHEDULED_AT: &str = "GOFER_EXTENSION_SCHEDULED_AT";
 
 /// How the keys begin that are not an author's.
 const OWN: &str = "gofer-sdk:";

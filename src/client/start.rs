@@ -6,7 +6,8 @@
 //!
 //! A full Gofer also holds its response back while as many runs of the pipeline as its parallelism
 //! allows are incomplete, and counts the run that is being started. So an extension has at most one
-//! start per pipeline that is unanswered or whose run is pending (see [`pipelines`](super::pipelines)).
+//! start per pipeline that is unanswered or whose run is pending, see
+//! [`pipelines`](super::pipelines).
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,16 +15,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use gofer_net::{BoxFuture, Effect, SentOn, effect};
+use gofer_proto::StartRunRequest;
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
-use gofer_proto::{ListRunsRequest, StartRunRequest};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
-use super::pipelines::{Left, Turn};
+use super::pipelines::{Turn, Unsettled};
 use super::run::Key;
-use super::{BACKOFF, Gofer, PipelineId, Run, RunInfo, RunState, error};
+use super::{BACKOFF, Gofer, PipelineId, Run, RunInfo, RunState, error, is_permanent};
 use crate::error::{Error, Result};
 
 /// Starts without a response after this time are looked up: Gofer may be holding it back.
@@ -45,16 +46,16 @@ const SEARCH_FOR: Duration = Duration::from_secs(10 * 60);
 const FIRST_PAGE: i64 = 20;
 const PAGE: i64 = 200;
 
-/// For how long whoever starts a run waits for it.
-pub(crate) trait Patience: Send + Sync {
-    /// Completes when it gives up while no call is in flight.
-    fn waiting(&self) -> BoxFuture<'_, ()>;
+/// When a start is cancelled.
+pub(crate) trait Cancellation: Send + Sync {
+    /// Completes when it is cancelled while no call is in flight.
+    fn while_waiting(&self) -> BoxFuture<'_, ()>;
 
-    /// Completes when it gives up while a call is in flight.
-    fn calling(&self) -> BoxFuture<'_, ()>;
+    /// Completes when it is cancelled while a call is in flight.
+    fn while_calling(&self) -> BoxFuture<'_, ()>;
 
     /// The error to report then. `last` is how the last attempt failed.
-    fn over(&self, last: Option<&Status>) -> Error;
+    fn error(&self, last: Option<&Status>) -> Error;
 }
 
 /// What is known before a run is started.
@@ -122,8 +123,7 @@ enum Failure {
     Search(Status),
     /// Gofer was asked to start the run.
     Start(Status),
-    /// The patience is over.
-    Over,
+    Cancelled,
 }
 
 impl Gofer {
@@ -134,7 +134,7 @@ impl Gofer {
         pipeline: PipelineId,
         run: Run,
         Known { newest, is_repeat }: Known,
-        patience: &dyn Patience,
+        cancellation: &dyn Cancellation,
     ) -> Result<Started> {
         let (reason, Key { text: key, is_authors }, variables) = run.keyed()?;
         let request = self.start_request(label, &pipeline, reason, variables);
@@ -154,35 +154,38 @@ impl Gofer {
         let mut turn = None;
         let mut backoff = BACKOFF;
         let mut last = None;
-        let mut searching = None;
+        // Since when a search is refused.
+        let mut refused = None;
         loop {
-            let (status, may_pass) = match start.attempt(&mut turn, patience).await {
+            let (status, is_search) = match start.attempt(&mut turn, cancellation).await {
                 Ok(started) => return Ok(started),
-                Err(Failure::Over) => return Err(patience.over(last.as_ref())),
+                Err(Failure::Cancelled) => return Err(cancellation.error(last.as_ref())),
+                Err(Failure::Search(status)) => (status, true),
                 Err(Failure::Start(status)) => (status, false),
-                Err(Failure::Search(status)) => {
-                    let since = *searching.get_or_insert_with(|| {
-                        tracing::warn!(
-                            pipeline = %start.wanted.pipeline, error = ?error(&status),
-                            "cannot look up whether a run has been started; trying again"
-                        );
-                        Instant::now()
-                    });
-                    let may_pass = may_pass(&status) && since.elapsed() < SEARCH_FOR;
-                    (status, may_pass)
-                }
             };
             let effect = effect(&status);
-            if effect == Effect::Refused && !may_pass {
-                return Err(error(&status));
+            if effect == Effect::Refused {
+                if !is_search || !may_pass(&status) {
+                    return Err(error(&status));
+                }
+                let since = *refused.get_or_insert_with(|| {
+                    tracing::warn!(
+                        pipeline = %start.wanted.pipeline, error = ?error(&status),
+                        "cannot look up whether a run has been started; trying again"
+                    );
+                    Instant::now()
+                });
+                if since.elapsed() >= SEARCH_FOR {
+                    return Err(error(&status));
+                }
             }
             let pause = Instant::now() + backoff.pause();
             // All that wait for the connection try again together, and share the attempt.
             let next = self.inner.transport.channel().next_attempt();
             let until = next.filter(|_| effect == Effect::None).unwrap_or(pause);
             let pause = tokio::time::sleep_until(until);
-            if or(|| patience.waiting(), pause).await.is_err() {
-                return Err(patience.over(Some(&status)));
+            if or(|| cancellation.while_waiting(), pause).await.is_err() {
+                return Err(cancellation.error(Some(&status)));
             }
             last = Some(status);
         }
@@ -231,41 +234,30 @@ impl Gofer {
 
     /// A run of this extension that is pending, among the newest of a pipeline.
     pub(super) async fn pending_run(&self, pipeline: &PipelineId) -> Result<Option<i64>, Status> {
-        let request = ListRunsRequest {
-            offset: 0,
-            limit: FIRST_PAGE,
-            namespace_id: pipeline.namespace().to_owned(),
-            pipeline_id: pipeline.pipeline().to_owned(),
-        };
-        let runs = self.raw().list_runs(request).await?.into_inner().runs;
-        let mut runs = runs.into_iter().map(RunInfo::new);
+        let runs = self.runs_page(pipeline.namespace(), pipeline.pipeline(), 0, FIRST_PAGE).await?;
         let is_own = |run: &RunInfo| {
             let label = run.initiator().strip_prefix(&*self.inner.name);
             run.key().is_some() && label.is_some_and(|label| label.starts_with(" ("))
         };
-        Ok(runs.find(|run| run.state() == RunState::Pending && is_own(run)).map(|run| run.id()))
+        let mut pending = runs.iter().filter(|run| run.state() == RunState::Pending);
+        Ok(pending.find(|run| is_own(run)).map(RunInfo::id))
     }
 
     /// The run, if it is among those that are searched.
     pub(super) async fn find(&self, wanted: &Wanted) -> Result<Option<RunInfo>, Status> {
+        let (namespace, pipeline) = (wanted.pipeline.namespace(), wanted.pipeline.pipeline());
         let mut floor = None;
         let mut offset = 0;
         let mut limit = FIRST_PAGE;
         loop {
-            let request = ListRunsRequest {
-                offset,
-                limit,
-                namespace_id: wanted.pipeline.namespace().to_owned(),
-                pipeline_id: wanted.pipeline.pipeline().to_owned(),
-            };
-            let runs = self.raw().list_runs(request).await?.into_inner().runs;
+            let runs = self.runs_page(namespace, pipeline, offset, limit).await?;
             let Some(first) = runs.first() else { return Ok(None) };
             // A pipeline that was deleted and made again counts from one.
-            let known = wanted.newest.filter(|newest| *newest <= first.id);
-            let floor = *floor.get_or_insert(known.unwrap_or(first.id - HORIZON).max(0));
+            let known = wanted.newest.filter(|newest| *newest <= first.id());
+            let floor = *floor.get_or_insert(known.unwrap_or(first.id() - HORIZON).max(0));
             // Runs that start meanwhile move others to the next page, where they are seen again.
             offset += i64::try_from(runs.len()).unwrap_or(limit);
-            for run in runs.into_iter().map(RunInfo::new) {
+            for run in runs {
                 if run.id() <= floor {
                     return Ok(None);
                 }
@@ -285,23 +277,24 @@ impl<'a> Start<'a> {
     async fn attempt(
         &mut self,
         turn: &mut Option<Turn>,
-        patience: &dyn Patience,
+        cancellation: &dyn Cancellation,
     ) -> Result<Started, Failure> {
-        let enforces_keys = or(|| patience.calling(), self.gofer.enforces_keys()).await?;
+        let enforces_keys = or(|| cancellation.while_calling(), self.gofer.enforces_keys()).await?;
         if !enforces_keys.map_err(Failure::Search)? {
-            return self.attempt_unenforced(turn, patience).await;
+            return self.attempt_unenforced(turn, cancellation).await;
         }
         // On such a core nothing has to wait for its turn.
         turn.take();
-        let _permit = self.permit(patience).await?;
-        let run = or(|| patience.calling(), self.call()).await?.map_err(Failure::Start)?;
+        let _permit = self.permit(cancellation).await?;
+        let run =
+            or(|| cancellation.while_calling(), self.call()).await?.map_err(Failure::Start)?;
         Ok(self.started(run))
     }
 
     async fn attempt_unenforced(
         &mut self,
         turn: &mut Option<Turn>,
-        patience: &dyn Patience,
+        cancellation: &dyn Cancellation,
     ) -> Result<Started, Failure> {
         let gofer = self.gofer;
         let channel = gofer.inner.transport.channel();
@@ -309,51 +302,55 @@ impl<'a> Start<'a> {
             turn
         } else {
             let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
-            let next = turn.insert(or(|| patience.waiting(), next).await?);
-            if let Some(left) = next.left_by(&self.wanted) {
+            let next = turn.insert(or(|| cancellation.while_waiting(), next).await?);
+            if let Some(earlier) = next.unsettled_of(&self.wanted) {
                 // An earlier call for the same run, whose future was dropped.
                 self.may_exist = true;
                 self.wanted.newest = None;
-                self.unanswered = left.unanswered_on();
+                self.unanswered = earlier.unanswered_on();
             } else {
-                or(|| patience.waiting(), next.settle(gofer)).await?;
+                or(|| cancellation.while_waiting(), next.settle(gofer)).await?;
             }
             next
         };
         if let Some(connection) = self.unanswered {
             // What was sent has arrived by then, or never will.
-            or(|| patience.waiting(), channel.replace(connection)).await?;
+            or(|| cancellation.while_waiting(), channel.replace(connection)).await?;
             self.unanswered = None;
         }
-        let permit = self.permit(patience).await?;
+        let permit = self.permit(cancellation).await?;
         if self.may_exist {
-            let existing = or(|| patience.calling(), self.existing()).await?;
+            let existing = or(|| cancellation.while_calling(), self.existing()).await?;
             match existing.map_err(Failure::Search)? {
                 Some(run) => return Ok(self.found(run, turn)),
                 None => self.may_exist = false,
             }
         }
-        // If this is dropped, the next start of the pipeline finds out what became of it.
-        turn.leave(Left::unanswered(self.wanted.clone(), channel.opened()));
-        match or(|| patience.calling(), self.call_or_find(permit)).await? {
+        turn.set_unsettled(Unsettled::unanswered(self.wanted.clone(), channel.opened()));
+        match or(|| cancellation.while_calling(), self.call_or_find(permit)).await? {
             Ok(Outcome::Answered(run)) => {
-                turn.leave_nothing();
+                turn.set_settled();
                 Ok(self.started(run))
             }
             Ok(Outcome::Found(run)) => Ok(self.found(run, turn)),
             Err(status) => {
                 if !self.may_exist {
-                    turn.leave_nothing();
+                    turn.set_settled();
                 }
                 Err(Failure::Start(status))
             }
         }
     }
 
-    async fn permit(&self, patience: &dyn Patience) -> Result<SemaphorePermit<'a>, Failure> {
+    async fn permit(
+        &self,
+        cancellation: &dyn Cancellation,
+    ) -> Result<SemaphorePermit<'a>, Failure> {
         let permits = &self.gofer.inner.starts.permits;
         // Never closed.
-        or(|| patience.waiting(), permits.acquire()).await?.map_err(|_| Failure::Over)
+        or(|| cancellation.while_waiting(), permits.acquire())
+            .await?
+            .map_err(|_| Failure::Cancelled)
     }
 
     /// The run, if this process or another has started it before.
@@ -439,10 +436,10 @@ impl<'a> Start<'a> {
 
     fn found(&self, run: RunInfo, turn: &mut Turn) -> Started {
         self.remember(&run);
-        turn.leave_nothing();
+        turn.set_settled();
         if run.state() == RunState::Pending {
             let opened = self.gofer.inner.transport.channel().opened();
-            turn.leave(Left::pending(self.wanted.clone(), opened, run.id()));
+            turn.set_unsettled(Unsettled::pending(self.wanted.clone(), opened, run.id()));
         }
         let at = run.started_at().min(self.gofer.inner.clock.unix_nanos());
         Started { run, at }
@@ -460,22 +457,15 @@ enum Outcome {
     Found(RunInfo),
 }
 
-/// Whether a search that was refused may succeed later.
+/// Whether a search that was refused may succeed later. Not if what it is about does not exist, for
+/// which a full Gofer has this code too.
 pub(super) fn may_pass(status: &Status) -> bool {
-    !matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::FailedPrecondition
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::Unimplemented
-    )
+    !is_permanent(status) && status.code() != Code::FailedPrecondition
 }
 
-/// The future's output, unless the patience ends first. What is ready at once costs nothing more.
+/// The future's output, unless it is cancelled first. What is ready at once costs nothing more.
 async fn or<'a, T>(
-    patience: impl FnOnce() -> BoxFuture<'a, ()>,
+    cancelled: impl FnOnce() -> BoxFuture<'a, ()>,
     future: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     let mut future = pin!(future);
@@ -485,6 +475,6 @@ async fn or<'a, T>(
     tokio::select! {
         biased;
         output = future => Ok(output),
-        () = patience() => Err(Failure::Over),
+        () = cancelled() => Err(Failure::Cancelled),
     }
 }

@@ -5,6 +5,18 @@ use tonic::{Code, Status};
 
 use crate::error::{Error, ErrorKind};
 
+/// Whether Gofer would refuse the same call again.
+pub(crate) fn is_permanent(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    )
+}
+
 /// The error for a status that Gofer sent or that the channel made.
 pub fn error(status: &Status) -> Error {
     let kind = match (effect(status), status.code()) {

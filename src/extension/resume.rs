@@ -11,16 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use gofer_net::{Backoff, Effect, effect};
-use gofer_proto::ListRunsRequest;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::context::Context;
 use super::live::{Live, Report};
-use crate::client::{RunInfo, error};
+use crate::client::{RunInfo, error, is_permanent};
 
 /// Calls in flight at once. They are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
@@ -260,18 +259,6 @@ async fn work(context: &Context) {
     }
 }
 
-/// Whether asking again would not help.
-fn is_permanent(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::Unimplemented
-    )
-}
-
 async fn ask(live: &Live) -> Result<Report, Status> {
     let gofer = &live.context.gofer;
     let initiator = gofer.initiator(live.key.label());
@@ -280,16 +267,11 @@ async fn ask(live: &Live) -> Result<Report, Status> {
     // When the label's last run started.
     let mut started = None;
     for limit in PAGES.map(i64::from) {
-        let request = ListRunsRequest {
-            offset,
-            limit,
-            namespace_id: live.key.namespace().to_owned(),
-            pipeline_id: live.key.pipeline().to_owned(),
-        };
-        let runs = gofer.raw().list_runs(request).await?.into_inner().runs;
-        let newest = *newest.get_or_insert_with(|| runs.first().map_or(0, |run| run.id));
+        let (namespace, pipeline) = (live.key.namespace(), live.key.pipeline());
+        let runs = gofer.runs_page(namespace, pipeline, offset, limit).await?;
+        let newest = *newest.get_or_insert_with(|| runs.first().map_or(0, RunInfo::id));
         let len = i64::try_from(runs.len()).unwrap_or(limit);
-        let own = runs.into_iter().map(RunInfo::new).filter(|run| run.is_by_extension(&initiator));
+        let own = runs.into_iter().filter(|run| run.is_by_extension(&initiator));
         for run in own {
             let started = *started.get_or_insert_with(|| run.started_at());
             // A run that was not started for a tick says nothing of the grid.

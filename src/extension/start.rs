@@ -6,7 +6,7 @@ use gofer_net::BoxFuture;
 use tonic::Status;
 
 use super::live::Live;
-use crate::client::{Known, Patience, PipelineId, Run, RunInfo, Started};
+use crate::client::{Cancellation, Known, PipelineId, Run, RunInfo, Started};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a call that is in flight may go on after the subscription was cancelled. Responses
@@ -30,7 +30,7 @@ impl Live {
         // After its future was dropped, or `serve` has failed.
         let is_repeat = scheduled.is_some_and(|at| self.is_tried(at));
         let known = Known { newest: self.newest_run(), is_repeat };
-        match gofer.start_once(label, pipeline, run, known, &Lasting(self)).await {
+        match gofer.start_once(label, pipeline, run, known, &EndOf(self)).await {
             Ok(Started { run, at }) => {
                 self.run_started(run.id(), scheduled, at);
                 Ok(run)
@@ -42,22 +42,22 @@ impl Live {
     }
 }
 
-/// Starts a run for as long as the subscription lasts.
-struct Lasting<'a>(&'a Live);
+/// By the end of the subscription.
+struct EndOf<'a>(&'a Live);
 
-impl Patience for Lasting<'_> {
-    fn waiting(&self) -> BoxFuture<'_, ()> {
+impl Cancellation for EndOf<'_> {
+    fn while_waiting(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.cancelled())
     }
 
-    fn calling(&self) -> BoxFuture<'_, ()> {
+    fn while_calling(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.0.cancelled().await;
             tokio::time::sleep(CANCEL_GRACE).await;
         })
     }
 
-    fn over(&self, _: Option<&Status>) -> Error {
+    fn error(&self, _: Option<&Status>) -> Error {
         ended()
     }
 }

@@ -91,15 +91,19 @@ async fn with_subscriptions_and_an_event_that_ignore_it() {
     nothing_outlives(extension).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn during_a_change_of_a_subscription_that_ignores_it() {
-    let extension = start(probe().serve(|probe, subscription| async move {
+/// Notices when a subscription ends, and goes on.
+fn ignores_its_end() -> Builder {
+    probe().serve(|probe, subscription| async move {
         subscription.spawn(pending());
         subscription.cancelled().await;
         probe.record("cancelled");
         pending().await
-    }))
-    .await;
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_a_change_of_a_subscription_that_ignores_it() {
+    let extension = start(ignores_its_end()).await;
     let client = &extension.client;
     client.subscribe("a", &[("value", "1")]).await.unwrap();
     client.subscribe("b", &[]).await.unwrap();
@@ -140,13 +144,7 @@ impl Drop for Leaves {
 
 #[tokio::test(start_paused = true)]
 async fn while_it_drains() {
-    let extension = start(probe().serve(|probe, subscription| async move {
-        subscription.spawn(pending());
-        subscription.cancelled().await;
-        probe.record("cancelled");
-        pending().await
-    }))
-    .await;
+    let extension = start(ignores_its_end()).await;
     let client = &extension.client;
     client.subscribe("a", &[]).await.unwrap();
     client.subscribe("b", &[]).await.unwrap();

@@ -39,7 +39,6 @@ use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
 use gofer_net::{BoxFuture, Clock, Dial, Limits, MAX_RESPONSE_BYTES, Transport};
 use gofer_proto as proto;
-use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
     ClientOptions, close_client, error, misdeclared, new_client, run_info, transport,
@@ -317,7 +316,7 @@ impl Core {
         let Some(program) = program.to_str() else {
             return Err(Error::invalid_parameter("program", "must be a path in UTF-8"));
         };
-        self.install_own(name, format!("{PROGRAM}{program}"), pairs(config), options).await
+        self.install_any(name, format!("{PROGRAM}{program}"), pairs(config), options).await
     }
 
     /// Installs a container image, such as `registry/name:tag`, as an extension, with Docker or
@@ -369,6 +368,7 @@ impl Core {
         config: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
         options: InstallOptions,
     ) -> Result<Installed> {
+        self.inner.allowed.check_image(image).map_err(|status| error(&status))?;
         self.install_any(name, image.to_owned(), pairs(config), options).await
     }
 
@@ -382,8 +382,8 @@ impl Core {
         installed.status().map(|_| installed)
     }
 
-    /// Installs an image that callers of the API may not be allowed to install.
-    fn install_own(
+    /// Installs an image, also one that callers of the API may not be allowed to install.
+    fn install_any(
         &self,
         name: &str,
         image: String,
@@ -410,29 +410,6 @@ impl Core {
                     Err(Status::deadline_exceeded("the extension did not become ready in time"))
                 }
             };
-            outcome.map_err(|status| error(&status))?;
-            Ok(Installed::new(self.clone(), name))
-        })
-    }
-
-    fn install_any(
-        &self,
-        name: &str,
-        image: String,
-        variables: HashMap<String, String>,
-        InstallOptions(options): InstallOptions,
-    ) -> BoxFuture<'_, Result<Installed>> {
-        let name = name.to_owned();
-        Box::pin(async move {
-            let request = proto::embedded::InstallExtensionRequest {
-                name: name.clone(),
-                image,
-                variables,
-                options: Some(options),
-                ..Default::default()
-            };
-            let mut embedded = EmbeddedCoreClient::new(transport(&self.inner.client));
-            let outcome = embedded.install_extension(timed_for_pull(request)).await;
             outcome.map_err(|status| error(&status))?;
             Ok(Installed::new(self.clone(), name))
         })

@@ -323,19 +323,18 @@ impl Channel {
 /// Drives a connection until it ends. Does not keep the channel: a connection ends with the last
 /// of its users.
 async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>, closed: CancellationToken) {
-    tokio::select! {
+    let ended = async {
         // Each call on it gets the error. Streams may go on.
-        _ended = driver => {}
-        () = closed.cancelled() => link.end.bring_about(),
-    }
-    if let Some(channel) = channel.upgrade().map(Channel) {
-        let mut state = channel.state();
-        state.current.take_if(|current| current.link.number == link.number);
-        channel.unanswered(&mut state, &link);
-    }
-    drop(channel);
+        let _ended = driver.await;
+        if let Some(channel) = channel.upgrade().map(Channel) {
+            let mut state = channel.state();
+            state.current.take_if(|current| current.link.number == link.number);
+            channel.unanswered(&mut state, &link);
+        }
+        link.end.reached().await;
+    };
     tokio::select! {
-        () = link.end.reached() => {}
+        () = ended => {}
         () = closed.cancelled() => {
             link.end.bring_about();
             link.end.reached().await;

@@ -128,15 +128,23 @@ struct Pinned {
 
 impl Pinned {
     fn new(given: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in given {
-            roots.add(certificate.clone())?;
-        }
-        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| TlsError::General(error.to_string()))?;
-        Ok(Self { given: given.to_vec(), signed })
+        Ok(Self { given: given.to_vec(), signed: verifier(given)? })
     }
+}
+
+/// Accepts what these certificates have signed.
+///
+/// # Errors
+///
+/// If one of them cannot be a root.
+pub fn verifier(roots: &[CertificateDer<'static>]) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in roots {
+        store.add(certificate.clone())?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+        .build()
+        .map_err(|error| TlsError::General(error.to_string()))
 }
 
 impl ServerCertVerifier for Pinned {

@@ -3,13 +3,10 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gofer_net::tls::{certificates, provider, server_config};
+use gofer_net::tls::{certificates, server_config, verifier};
 use gofer_sdk::{Error, ErrorKind, Result};
-use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier as _;
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
 
@@ -101,10 +98,7 @@ fn accepts(trusted: &str, served: &str, names: &[String], at: SystemTime) -> boo
         let trusted = certificates(trusted).ok()?;
         let served = certificates(served).ok()?;
         let (first, rest) = served.split_first()?;
-        let mut roots = RootCertStore::empty();
-        roots.add(trusted.first()?.clone()).ok()?;
-        let client = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
-        let client = client.build().ok()?;
+        let client = verifier(trusted.get(..1)?).ok()?;
         let at = UnixTime::since_unix_epoch(at.duration_since(UNIX_EPOCH).ok()?);
         names.iter().try_for_each(|name| {
             let name = ServerName::try_from(name.as_str()).ok()?;

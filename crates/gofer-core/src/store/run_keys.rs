@@ -16,13 +16,11 @@ use gofer_net::auth::sha256;
 use gofer_proto::Variable;
 #[cfg(feature = "store")]
 use gofer_proto::initiator::Type;
-
-/// The variable with the key.
-const RUN_KEY: &str = "GOFER_EXTENSION_RUN_KEY";
+use gofer_sdk::internal::{RUN_KEY, SCHEDULED_AT};
 
 /// The variables that an extension's run is identified by: its key, and the time it was scheduled
 /// for.
-pub(super) const IDENTITY: [&str; 2] = [RUN_KEY, "GOFER_EXTENSION_SCHEDULED_AT"];
+pub(super) const IDENTITY: [&str; 2] = [RUN_KEY, SCHEDULED_AT];
 
 /// The digest of an extension, its label and its key: as small for a long key as for a short one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
