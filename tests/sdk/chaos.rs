@@ -2,16 +2,14 @@
 //! embedded core, which does, is in gofer-core's tests of its router.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gofer_proto::StartRunRequest;
-use gofer_sdk::{Gofer, Run};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tonic::Status;
 
+use crate::authors::start_all;
 use crate::support::probe::probe;
 use crate::support::stand_in::{Outcome, StandIn, pipeline};
 
@@ -81,24 +79,7 @@ async fn starts(keys: usize, late: u32, seed: u64) -> (HashMap<String, usize>, H
             }
         }
     });
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut authors = JoinSet::new();
-    for author in 0..128 {
-        let (client, next) = (Arc::clone(&client), Arc::clone(&next));
-        let mut random = random(seed ^ author);
-        authors.spawn(async move {
-            loop {
-                let key = next.fetch_add(1, Ordering::Relaxed);
-                if key >= keys {
-                    return;
-                }
-                start(key, &client, &mut random).await;
-            }
-        });
-    }
-    while let Some(author) = authors.join_next().await {
-        author.unwrap();
-    }
+    start_all(keys, name, &client, seed).await;
     restarts.abort();
     // What is still on its way.
     sleep(Duration::from_secs(60)).await;
@@ -116,22 +97,6 @@ async fn starts(keys: usize, late: u32, seed: u64) -> (HashMap<String, usize>, H
     });
     let arrived_late = std::mem::take(&mut *arrived_late.lock().unwrap());
     (runs, arrived_late)
-}
-
-/// Starts one run; a future that takes long may be dropped, and the start be repeated.
-async fn start(key: usize, client: &Mutex<Gofer>, random: &mut fastrand::Rng) {
-    loop {
-        let gofer = client.lock().unwrap().clone();
-        let run = Run::because("of a test").key(format!("k{key}"));
-        let patience = match random.u32(..10) {
-            0 => Duration::from_millis(random.u64(1..20)),
-            _ => Duration::from_millis(random.u64(5_000..20_000)),
-        };
-        if let Ok(Ok(run)) = timeout(patience, gofer.start_run(name(key), "l", run)).await {
-            assert_eq!(run.key(), Some(&*format!("k{key}")));
-            return;
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,8 @@
     reason = "what fails here fails a test"
 )]
 
+#[path = "../support/authors.rs"]
+mod authors;
 #[path = "../support/mod.rs"]
 mod support;
 

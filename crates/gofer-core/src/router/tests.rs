@@ -1,9 +1,11 @@
 //! Many starts through a proxy that loses requests, responses and connections.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../../../tests/support/authors.rs"]
+mod authors;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gofer_net::auth::{Authorize, Caller, Class, Decision};
@@ -12,11 +14,10 @@ use gofer_net::server::{Handler, Service, serve};
 use gofer_net::tls::{Trust, server_config};
 use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Limits, Listener};
 use gofer_proto::PipelineExtensionSubscription;
+use gofer_sdk::Gofer;
 use gofer_sdk::internal::{ClientOptions, close_client, new_client};
-use gofer_sdk::{Gofer, Run};
 use http::HeaderMap;
 use http::uri::Authority;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -131,22 +132,6 @@ async fn serve_proxy(network: Network, core: Network, clock: Clock) {
     }
 }
 
-/// Starts one run; a future that takes long may be dropped, and the start be repeated.
-async fn start(key: usize, client: &Mutex<Gofer>, random: &mut fastrand::Rng) {
-    loop {
-        let gofer = client.lock().unwrap().clone();
-        let run = Run::because("of a test").key(format!("k{key}"));
-        let patience = match random.u32(..10) {
-            0 => Duration::from_millis(random.u64(1..20)),
-            _ => Duration::from_millis(random.u64(5_000..20_000)),
-        };
-        if let Ok(Ok(run)) = timeout(patience, gofer.start_run(name(key), "l", run)).await {
-            assert_eq!(run.key(), Some(&*format!("k{key}")));
-            return;
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn twenty_thousand_starts_through_a_bad_proxy_are_as_many_runs() {
     let core = Core::in_memory().await.unwrap();
@@ -179,24 +164,7 @@ async fn twenty_thousand_starts_through_a_bad_proxy_are_as_many_runs() {
             }
         }
     });
-    let next = Arc::new(AtomicUsize::new(0));
-    let mut authors = JoinSet::new();
-    for author in 0..128 {
-        let (current, next) = (Arc::clone(&current), Arc::clone(&next));
-        let mut random = fastrand::Rng::with_seed(SEED ^ author);
-        authors.spawn(async move {
-            loop {
-                let key = next.fetch_add(1, Ordering::Relaxed);
-                if key >= STARTS {
-                    return;
-                }
-                start(key, &current, &mut random).await;
-            }
-        });
-    }
-    while let Some(author) = authors.join_next().await {
-        author.unwrap();
-    }
+    authors::start_all(STARTS, name, &current, SEED).await;
     restarts.abort();
     // What is still on its way.
     sleep(Duration::from_secs(60)).await;

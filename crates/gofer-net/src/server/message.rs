@@ -18,7 +18,9 @@ use crate::STREAMS_REQUESTS;
 /// The body of a request with a single message. It fails if it has not arrived in time.
 pub(super) struct Timed {
     body: Incoming,
-    until: Pin<Box<Sleep>>,
+    until: Instant,
+    /// Made when it has to be waited for: the message of most calls is there already.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timed {
@@ -27,8 +29,7 @@ impl Timed {
         if STREAMS_REQUESTS.contains(&request.uri().path()) {
             return request.map(Body::new);
         }
-        request
-            .map(|body| Body::new(Self { body, until: Box::pin(tokio::time::sleep_until(until)) }))
+        request.map(|body| Body::new(Self { body, until, sleep: None }))
     }
 }
 
@@ -45,7 +46,9 @@ impl hyper::body::Body for Timed {
                 frame.map(|frame| frame.map_err(|error| Status::from_error(error.into()))),
             );
         }
-        if self.until.as_mut().poll(task).is_pending() {
+        let until = self.until;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if sleep.as_mut().poll(task).is_pending() {
             return Poll::Pending;
         }
         let late = "the message of the call did not arrive in time; send it with the call";
