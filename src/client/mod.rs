@@ -503,7 +503,7 @@ impl Cancellation for Deadline {
             Some(last) if effect(last) == Effect::None => error(last),
             _ => Error::new(
                 ErrorKind::DeadlineExceeded,
-                "the run was not started in time, or it is not known whether it was",
+                "the deadline passed; the run may or may not have started",
             ),
         }
     }

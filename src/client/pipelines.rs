@@ -166,7 +166,7 @@ impl Turn {
                         tracing::warn!(
                             pipeline = %self.pipeline, run = run.id(),
                             "the run has been pending for 5 minutes since the connection to Gofer \
-                             was lost, and may stay so; no longer waiting for it"
+                             was lost; not waiting for it any longer"
                         );
                         return self.set_settled();
                     }

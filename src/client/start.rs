@@ -212,7 +212,7 @@ impl Gofer {
                 })
             }
         });
-        let lost = || Status::unavailable("the question to Gofer was dropped");
+        let lost = || Status::unavailable("the call to Gofer was dropped");
         let answer = answer.wait_for(Option::is_some).await.map_err(|_| lost())?.clone();
         answer.unwrap_or_else(|| Err(lost()))
     }

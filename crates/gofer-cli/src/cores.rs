@@ -176,7 +176,10 @@ fn lock(path: &Path, patience: Duration) -> io::Result<Option<File>> {
             }
             Err(TryLockError::WouldBlock) => {
                 // Not worth failing for, if standard error is closed.
-                let text = format!("Another process keeps `{}` locked; going on.", path.display());
+                let text = format!(
+                    "`{}` is locked by another process; continuing without the lock.",
+                    path.display()
+                );
                 let _ = note(&text);
                 return Ok(None);
             }

@@ -236,7 +236,7 @@ impl Channel {
     fn unanswered(&self, state: &mut State, link: &Link) {
         // Anything but `NOTHING`, so that it is counted once.
         if link.last_response.swap(NOTHING + 1, Ordering::Relaxed) == NOTHING {
-            self.failed(state, closed("the connection was closed before it was answered"));
+            self.failed(state, closed("the peer closed the connection without a response"));
         }
     }
 

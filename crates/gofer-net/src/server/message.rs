@@ -51,7 +51,7 @@ impl hyper::body::Body for Timed {
         if sleep.as_mut().poll(task).is_pending() {
             return Poll::Pending;
         }
-        let late = "the message of the call did not arrive in time; send it with the call";
+        let late = "the request message did not arrive in time";
         Poll::Ready(Some(Err(Status::deadline_exceeded(late))))
     }
 
