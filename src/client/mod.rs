@@ -12,6 +12,7 @@ mod builder;
 mod pipelines;
 mod run;
 mod start;
+mod start_call;
 mod starts;
 mod status;
 mod store;
@@ -38,8 +39,7 @@ use std::time::Duration;
 
 use gofer_net::tls::Trust;
 use gofer_net::{
-    Backoff, BoxFuture, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Transport,
-    effect,
+    Backoff, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Transport, effect,
 };
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
@@ -490,12 +490,12 @@ fn get_run(pipeline: &PipelineId, id: i64) -> proto::GetRunRequest {
 struct Deadline(Instant);
 
 impl Cancellation for Deadline {
-    fn while_waiting(&self) -> BoxFuture<'_, ()> {
-        Box::pin(tokio::time::sleep_until(self.0))
+    async fn while_waiting(&self) {
+        tokio::time::sleep_until(self.0).await;
     }
 
-    fn while_calling(&self) -> BoxFuture<'_, ()> {
-        self.while_waiting()
+    async fn while_calling(&self) {
+        self.while_waiting().await;
     }
 
     fn error(&self, last: Option<&Status>) -> Error {

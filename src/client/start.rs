@@ -10,20 +10,20 @@
 //! [`pipelines`](super::pipelines).
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use gofer_net::{BoxFuture, Effect, SentOn, effect};
-use gofer_proto::StartRunRequest;
+use gofer_net::{Effect, SentOn, effect};
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use super::pipelines::{Turn, Unsettled};
 use super::run::Key;
+use super::start_call::StartCall;
 use super::{BACKOFF, Gofer, PipelineId, Run, RunInfo, RunState, error, is_permanent};
 use crate::error::{Error, Result};
 
@@ -49,10 +49,10 @@ const PAGE: i64 = 200;
 /// When a start is cancelled.
 pub(crate) trait Cancellation: Send + Sync {
     /// Completes when it is cancelled while no call is in flight.
-    fn while_waiting(&self) -> BoxFuture<'_, ()>;
+    fn while_waiting(&self) -> impl Future<Output = ()> + Send;
 
     /// Completes when it is cancelled while a call is in flight.
-    fn while_calling(&self) -> BoxFuture<'_, ()>;
+    fn while_calling(&self) -> impl Future<Output = ()> + Send;
 
     /// The error to report then. `last` is how the last attempt failed.
     fn error(&self, last: Option<&Status>) -> Error;
@@ -106,15 +106,16 @@ impl Wanted {
 /// A run that is being started.
 struct Start<'a> {
     gofer: &'a Gofer,
-    wanted: Wanted,
-    request: StartRunRequest,
-    /// The author may have used the key before.
-    is_authors_key: bool,
+    pipeline: PipelineId,
+    label: &'a str,
+    key: Key,
+    /// The newest run of the pipeline before the first attempt.
+    newest: Option<i64>,
+    call: StartCall,
     /// Whether the run may exist already.
     may_exist: bool,
-    /// If the last attempt got no response: the connection on which it was sent.
+    /// If the last attempt got no response: the connection on which it was sent, or a later one.
     unanswered: Option<u64>,
-    sent_on: SentOn,
 }
 
 /// Why an attempt failed.
@@ -134,23 +135,16 @@ impl Gofer {
         pipeline: PipelineId,
         run: Run,
         Known { newest, is_repeat }: Known,
-        cancellation: &dyn Cancellation,
+        cancellation: &impl Cancellation,
     ) -> Result<Started> {
-        let (reason, Key { text: key, is_authors }, variables) = run.keyed()?;
-        let request = self.start_request(label, &pipeline, reason, variables);
-        let may_exist = is_authors || is_repeat;
+        let (reason, key, variables) = run.keyed()?;
+        let call = StartCall::new(&self.start_request(label, &pipeline, reason, variables));
+        let may_exist = key.is_authors || is_repeat;
         // It may be older than the newest run that is known now.
         let newest = newest.filter(|_| !may_exist);
-        let wanted = Wanted { pipeline, initiator: self.initiator(label), key, newest };
-        let mut start = Start {
-            gofer: self,
-            wanted,
-            request,
-            is_authors_key: is_authors,
-            may_exist,
-            unanswered: None,
-            sent_on: SentOn::default(),
-        };
+        let gofer = self;
+        let mut start =
+            Start { gofer, pipeline, label, key, newest, call, may_exist, unanswered: None };
         let mut turn = None;
         let mut backoff = BACKOFF;
         let mut last = None;
@@ -170,7 +164,7 @@ impl Gofer {
                 }
                 let since = *refused.get_or_insert_with(|| {
                     tracing::warn!(
-                        pipeline = %start.wanted.pipeline, error = ?error(&status),
+                        pipeline = %start.pipeline, error = ?error(&status),
                         "cannot look up whether a run has been started; trying again"
                     );
                     Instant::now()
@@ -184,7 +178,7 @@ impl Gofer {
             let next = self.inner.transport.channel().next_attempt();
             let until = next.filter(|_| effect == Effect::None).unwrap_or(pause);
             let pause = tokio::time::sleep_until(until);
-            if or(|| cancellation.while_waiting(), pause).await.is_err() {
+            if or(|| cancellation.while_waiting(), pin!(pause)).await.is_err() {
                 return Err(cancellation.error(Some(&status)));
             }
             last = Some(status);
@@ -277,63 +271,75 @@ impl<'a> Start<'a> {
     async fn attempt(
         &mut self,
         turn: &mut Option<Turn>,
-        cancellation: &dyn Cancellation,
+        cancellation: &impl Cancellation,
     ) -> Result<Started, Failure> {
-        let enforces_keys = or(|| cancellation.while_calling(), self.gofer.enforces_keys()).await?;
+        let enforces_keys =
+            or(|| cancellation.while_calling(), pin!(self.gofer.enforces_keys())).await?;
         if !enforces_keys.map_err(Failure::Search)? {
-            return self.attempt_unenforced(turn, cancellation).await;
+            // Boxed: it is larger than all the rest.
+            return Box::pin(self.attempt_unenforced(turn, cancellation)).await;
         }
         // On such a core nothing has to wait for its turn.
         turn.take();
         let _permit = self.permit(cancellation).await?;
-        let run =
-            or(|| cancellation.while_calling(), self.call()).await?.map_err(Failure::Start)?;
-        Ok(self.started(run))
+        let outcome =
+            or(|| cancellation.while_calling(), pin!(self.call.send(self.gofer, None))).await?;
+        outcome.map(|run| self.started(run)).map_err(|status| {
+            self.failed(&status, self.gofer.inner.transport.channel().opened());
+            Failure::Start(status)
+        })
     }
 
     async fn attempt_unenforced(
         &mut self,
         turn: &mut Option<Turn>,
-        cancellation: &dyn Cancellation,
+        cancellation: &impl Cancellation,
     ) -> Result<Started, Failure> {
         let gofer = self.gofer;
         let channel = gofer.inner.transport.channel();
         let turn = if let Some(turn) = turn {
             turn
         } else {
-            let next = gofer.inner.starts.pipelines.turn(&self.wanted.pipeline);
+            let next = pin!(gofer.inner.starts.pipelines.turn(&self.pipeline));
             let next = turn.insert(or(|| cancellation.while_waiting(), next).await?);
-            if let Some(earlier) = next.unsettled_of(&self.wanted) {
+            if let Some(earlier) = next.unsettled_of(&self.wanted()) {
                 // An earlier call for the same run, whose future was dropped.
                 self.may_exist = true;
-                self.wanted.newest = None;
+                self.newest = None;
                 self.unanswered = earlier.unanswered_on();
             } else {
-                or(|| cancellation.while_waiting(), next.settle(gofer)).await?;
+                or(|| cancellation.while_waiting(), pin!(next.settle(gofer))).await?;
             }
             next
         };
         if let Some(connection) = self.unanswered {
             // What was sent has arrived by then, or never will.
-            or(|| cancellation.while_waiting(), channel.replace(connection)).await?;
+            or(|| cancellation.while_waiting(), pin!(channel.replace(connection))).await?;
             self.unanswered = None;
         }
         let permit = self.permit(cancellation).await?;
+        let wanted = self.wanted();
         if self.may_exist {
-            let existing = or(|| cancellation.while_calling(), self.existing()).await?;
+            let existing =
+                or(|| cancellation.while_calling(), pin!(self.existing(&wanted))).await?;
             match existing.map_err(Failure::Search)? {
                 Some(run) => return Ok(self.found(run, turn)),
                 None => self.may_exist = false,
             }
         }
-        turn.set_unsettled(Unsettled::unanswered(self.wanted.clone(), channel.opened()));
-        match or(|| cancellation.while_calling(), self.call_or_find(permit)).await? {
+        turn.set_unsettled(Unsettled::unanswered(wanted.clone(), channel.opened()));
+        let sent_on = SentOn::default();
+        let outcome =
+            or(|| cancellation.while_calling(), pin!(self.call_or_find(&wanted, permit, &sent_on)))
+                .await?;
+        match outcome {
             Ok(Outcome::Answered(run)) => {
                 turn.set_settled();
                 Ok(self.started(run))
             }
             Ok(Outcome::Found(run)) => Ok(self.found(run, turn)),
             Err(status) => {
+                self.failed(&status, sent_on.number());
                 if !self.may_exist {
                     turn.set_settled();
                 }
@@ -342,37 +348,50 @@ impl<'a> Start<'a> {
         }
     }
 
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            pipeline: self.pipeline.clone(),
+            initiator: self.gofer.initiator(self.label),
+            key: self.key.text.clone(),
+            newest: self.newest,
+        }
+    }
+
     async fn permit(
         &self,
-        cancellation: &dyn Cancellation,
+        cancellation: &impl Cancellation,
     ) -> Result<SemaphorePermit<'a>, Failure> {
         let permits = &self.gofer.inner.starts.permits;
         // Never closed.
-        or(|| cancellation.while_waiting(), permits.acquire())
+        or(|| cancellation.while_waiting(), pin!(permits.acquire()))
             .await?
             .map_err(|_| Failure::Cancelled)
     }
 
     /// The run, if this process or another has started it before.
-    async fn existing(&self) -> Result<Option<RunInfo>, Status> {
+    async fn existing(&self, wanted: &Wanted) -> Result<Option<RunInfo>, Status> {
         let starts = &self.gofer.inner.starts;
-        if let Some(id) = starts.seen(&self.wanted) {
-            let pipeline = &self.wanted.pipeline;
-            match self.gofer.raw_run(pipeline, id).await {
-                Ok(run) if run.key() == Some(&self.wanted.key) => return Ok(Some(run)),
+        if let Some(id) = starts.seen(wanted) {
+            match self.gofer.raw_run(&wanted.pipeline, id).await {
+                Ok(run) if run.key() == Some(&wanted.key) => return Ok(Some(run)),
                 Ok(_) => {}
                 // What does not exist has many codes.
                 Err(status) if effect(&status) == Effect::Refused => {}
                 Err(status) => return Err(status),
             }
         }
-        self.gofer.find(&self.wanted).await
+        self.gofer.find(wanted).await
     }
 
     /// Calls Gofer, and looks the run up if there is no response after some time.
-    async fn call_or_find(&mut self, permit: SemaphorePermit<'_>) -> Result<Outcome, Status> {
-        let (gofer, wanted) = (self.gofer, self.wanted.clone());
-        let mut call = pin!(self.call());
+    async fn call_or_find(
+        &self,
+        wanted: &Wanted,
+        permit: SemaphorePermit<'_>,
+        sent_on: &SentOn,
+    ) -> Result<Outcome, Status> {
+        let gofer = self.gofer;
+        let mut call = pin!(self.call.send(gofer, Some(sent_on)));
         let called = Instant::now();
         tokio::select! {
             outcome = &mut call => return outcome.map(Outcome::Answered),
@@ -391,7 +410,7 @@ impl<'a> Start<'a> {
         loop {
             let find = async {
                 tokio::time::sleep_until(look).await;
-                gofer.find(&wanted).await
+                gofer.find(wanted).await
             };
             tokio::select! {
                 outcome = &mut call => return outcome.map(Outcome::Answered),
@@ -405,24 +424,17 @@ impl<'a> Start<'a> {
         }
     }
 
-    /// Calls Gofer once.
-    async fn call(&mut self) -> Result<RunInfo, Status> {
-        let mut request = Request::new(self.request.clone());
-        request.extensions_mut().insert(self.sent_on.clone());
-        let outcome = self.gofer.raw().start_run(request).await;
-        let status = match outcome {
-            Ok(response) => return Ok(RunInfo::new(response.into_inner().run.unwrap_or_default())),
-            Err(status) => status,
-        };
-        match effect(&status) {
+    /// Concludes from a call that failed what became of the run. It was sent on this connection or
+    /// an earlier one.
+    fn failed(&mut self, status: &Status, connection: u64) {
+        match effect(status) {
             Effect::None | Effect::Refused => {}
             Effect::Unavailable => self.may_exist = true,
             Effect::Unknown => {
                 self.may_exist = true;
-                self.unanswered = Some(self.sent_on.number());
+                self.unanswered = Some(connection);
             }
         }
-        Err(status)
     }
 
     fn started(&self, run: RunInfo) -> Started {
@@ -439,15 +451,15 @@ impl<'a> Start<'a> {
         turn.set_settled();
         if run.state() == RunState::Pending {
             let opened = self.gofer.inner.transport.channel().opened();
-            turn.set_unsettled(Unsettled::pending(self.wanted.clone(), opened, run.id()));
+            turn.set_unsettled(Unsettled::pending(self.wanted(), opened, run.id()));
         }
         let at = run.started_at().min(self.gofer.inner.clock.unix_nanos());
         Started { run, at }
     }
 
     fn remember(&self, run: &RunInfo) {
-        if self.is_authors_key {
-            self.gofer.inner.starts.remember(&self.wanted, run.id());
+        if self.key.is_authors {
+            self.gofer.inner.starts.remember(&self.wanted(), run.id());
         }
     }
 }
@@ -464,11 +476,12 @@ pub(super) fn may_pass(status: &Status) -> bool {
 }
 
 /// The future's output, unless it is cancelled first. What is ready at once costs nothing more.
-async fn or<'a, T>(
-    cancelled: impl FnOnce() -> BoxFuture<'a, ()>,
-    future: impl Future<Output = T>,
+///
+/// Pinned by the caller: a future that is moved here would take its place twice.
+async fn or<T, C: Future<Output = ()>>(
+    cancelled: impl FnOnce() -> C,
+    mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Failure> {
-    let mut future = pin!(future);
     if let Poll::Ready(output) = poll_fn(|task| Poll::Ready(future.as_mut().poll(task))).await {
         return Ok(output);
     }

@@ -46,15 +46,13 @@ impl Live {
 struct EndOf<'a>(&'a Live);
 
 impl Cancellation for EndOf<'_> {
-    fn while_waiting(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.cancelled())
+    async fn while_waiting(&self) {
+        self.0.cancelled().await;
     }
 
-    fn while_calling(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.0.cancelled().await;
-            tokio::time::sleep(CANCEL_GRACE).await;
-        })
+    async fn while_calling(&self) {
+        self.0.cancelled().await;
+        tokio::time::sleep(CANCEL_GRACE).await;
     }
 
     fn error(&self, _: Option<&Status>) -> Error {

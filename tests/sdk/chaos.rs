@@ -3,14 +3,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use gofer_proto::StartRunRequest;
-use tokio::time::sleep;
+use gofer_sdk::Run;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use crate::authors::start_all;
-use crate::support::probe::probe;
+use crate::support::probe::{Builder, probe};
 use crate::support::stand_in::{Outcome, StandIn, pipeline};
 
 const PIPELINES: usize = 200;
@@ -44,17 +45,22 @@ fn fault(random: &mut fastrand::Rng, late: u32, arrived_late: impl FnOnce()) -> 
     }
 }
 
-/// Starts a run for each key, as often as it takes. Returns how many runs each key has beyond the
-/// first, and the keys of those whose request arrived late.
-async fn starts(keys: usize, late: u32, seed: u64) -> (HashMap<String, usize>, HashSet<String>) {
-    let names = (0..PIPELINES).map(|n| pipeline(format!("p{n}")));
-    let gofer = Arc::new(StandIn::in_memory(names));
-    let arrived_late = Arc::new(Mutex::new(HashSet::new()));
+/// Those without an effect fail too.
+fn faulty_questions(gofer: &StandIn, seed: u64) {
     for method in ["ListRuns", "GetRun", "EmbeddedCore/GetCapabilities"] {
         let mut random = random(seed);
-        // Without an effect.
         gofer.decide(method, move |_| fault(&mut random, 0, || {}));
     }
+}
+
+/// Starts this many runs. Returns how many runs each key has beyond the first, and the keys of those
+/// whose request arrived late.
+async fn starts(count: usize, late: u32, seed: u64) -> (HashMap<String, usize>, HashSet<String>) {
+    let names = (0..PIPELINES).map(|n| pipeline(format!("p{n}")));
+    let gofer = StandIn::in_memory(names);
+    let arrived_late = Arc::new(Mutex::new(HashSet::new()));
+    let gofer = Arc::new(gofer);
+    faulty_questions(&gofer, seed);
     gofer.decide("StartRun", {
         let (mut random, arrived_late) = (random(seed), Arc::clone(&arrived_late));
         move |call| {
@@ -79,7 +85,7 @@ async fn starts(keys: usize, late: u32, seed: u64) -> (HashMap<String, usize>, H
             }
         }
     });
-    start_all(keys, name, &client, seed).await;
+    let started = start_all(count, name, &client, seed).await;
     restarts.abort();
     // What is still on its way.
     sleep(Duration::from_secs(60)).await;
@@ -88,8 +94,8 @@ async fn starts(keys: usize, late: u32, seed: u64) -> (HashMap<String, usize>, H
         let key = run.variables.iter().find(|it| it.key == "GOFER_EXTENSION_RUN_KEY").unwrap();
         *runs.entry(key.value.clone()).or_insert(0) += 1;
     }
-    for key in 0..keys {
-        assert!(runs.contains_key(&format!("k{key}")), "k{key} has no run (seed {seed})");
+    for key in &started {
+        assert!(runs.contains_key(key), "{key} has no run (seed {seed})");
     }
     runs.retain(|_, count| {
         *count -= 1;
@@ -114,4 +120,78 @@ async fn only_requests_that_arrive_late_make_a_second_run() {
     assert!(late.len() > 50);
     let others: Vec<_> = twice.keys().filter(|key| !late.contains(*key)).collect();
     assert!(others.is_empty(), "{others:?}");
+}
+
+const TICKING: usize = 20;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Starts a run at each tick, and another one now and then; drops some starts, and repeats some of
+/// those.
+fn ticking(seed: u64) -> Builder {
+    probe().serve(move |_, subscription| async move {
+        let mut random = random(seed);
+        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
+        while let Some(tick) = ticks.next().await {
+            for _ in 0..random.u32(1..3) {
+                let patience = match random.u32(..10) {
+                    0 => Duration::from_millis(random.u64(1..20)),
+                    _ => Duration::from_secs(random.u64(5..60)),
+                };
+                let start = subscription.start_run(tick.run("the time has come"));
+                if let Ok(started) = timeout(patience, start).await {
+                    started?;
+                }
+            }
+            if random.u32(..5) == 0 {
+                subscription.start_run(Run::because("of something else")).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_through_faults_are_one_run_each_and_keep_the_grid() {
+    const SEED: u64 = 3;
+    let names = || (0..TICKING).map(|n| format!("p{n}"));
+    let gofer = StandIn::in_memory(names().map(pipeline));
+    faulty_questions(&gofer, SEED);
+    let (mut starts, mut restarts) = (random(SEED), random(SEED));
+    gofer.decide("StartRun", move |_| fault(&mut starts, 0, || {}));
+    for seed in 0..150 {
+        let extension = gofer.start(ticking(seed)).await;
+        for name in names() {
+            extension.client.subscribe(&name, &[("every", "10s")]).await.unwrap();
+        }
+        sleep(Duration::from_millis(restarts.u64(1_000..120_000))).await;
+        extension.kill().await;
+        // Some requests are still on their way.
+        sleep(Duration::from_millis(restarts.u64(..2_000))).await;
+    }
+    let recorded = gofer.recorded();
+    let variable = |run: &gofer_proto::Run, name: &str| {
+        run.variables.iter().find(|it| it.key == name).map(|it| it.value.clone())
+    };
+    let mut all = 0;
+    for name in names() {
+        let mut keys = HashSet::new();
+        let mut scheduled = Vec::new();
+        for run in recorded.runs_of(&*name) {
+            let key = variable(run, "GOFER_EXTENSION_RUN_KEY").unwrap();
+            assert!(keys.insert(key.clone()), "{name} has two runs of {key}");
+            if let Some(at) = variable(run, "GOFER_EXTENSION_SCHEDULED_AT") {
+                let at = humantime::parse_rfc3339(&at).unwrap();
+                scheduled.push(at.duration_since(UNIX_EPOCH).unwrap());
+            }
+        }
+        assert!(scheduled.is_sorted(), "{scheduled:?}");
+        let beside: Vec<_> = scheduled
+            .iter()
+            .filter(|at| (**at - scheduled[0]).as_nanos() % PERIOD.as_nanos() != 0)
+            .collect();
+        assert!(beside.is_empty(), "{name}: {beside:?} are beside the grid of {:?}", scheduled[0]);
+        all += scheduled.len();
+    }
+    println!("{all} ticks of {TICKING} subscriptions");
+    assert!(all > 10_000, "{all}");
 }

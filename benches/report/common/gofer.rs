@@ -98,8 +98,8 @@ impl UnaryService<proto::StartRunRequest> for StartRun {
     fn call(&mut self, request: tonic::Request<proto::StartRunRequest>) -> Self::Future {
         let at = unix_nanos();
         let request = request.into_inner();
-        let initiator = request.initiator.unwrap_or_default();
-        if let Some(due) = due(&initiator.reason) {
+        let reason = request.initiator.as_ref().map_or("", |it| &it.reason);
+        if let Some(due) = due(reason) {
             let pipeline = request.pipeline_id.clone();
             lock(&self.0.arrivals).push(Arrival { pipeline, due, at });
         }
@@ -108,11 +108,18 @@ impl UnaryService<proto::StartRunRequest> for StartRun {
             pipeline: request.pipeline_id,
             id: self.0.runs.fetch_add(1, Ordering::Relaxed) + 1,
             started: at / 1_000_000,
+            initiator: request.initiator,
+            // With what it was asked for, as every Gofer answers.
+            variables: request.variables.into_iter().map(variable).collect(),
             ..proto::Run::default()
         };
         let response = proto::StartRunResponse { run: Some(run) };
         Box::pin(async move { Ok(tonic::Response::new(response)) })
     }
+}
+
+fn variable((key, value): (String, String)) -> proto::Variable {
+    proto::Variable { key, value, source: "EXTENSION".to_owned() }
 }
 
 struct ListRuns(Arc<Seen>);

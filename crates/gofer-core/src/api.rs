@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
+use self::conversations::Conversations;
 use super::allowed::Allowed;
 use super::authorize::{Authenticated, Caller, TokenTable};
 use super::conversations::ResponseStream;
@@ -43,6 +44,7 @@ pub(super) struct Api {
     extensions: Arc<Extensions>,
     tokens: TokenTable,
     allowed: Allowed,
+    conversations: Conversations,
 }
 
 impl Api {
@@ -52,7 +54,7 @@ impl Api {
         tokens: TokenTable,
         allowed: Allowed,
     ) -> Self {
-        Self { store, extensions, tokens, allowed }
+        Self { store, extensions, tokens, allowed, conversations: Conversations::default() }
     }
 
     /// The caller of a request whose message has arrived.

@@ -15,11 +15,14 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::grants::Grant;
-use super::store::{ExtensionKey, KeyHolder, Store, StoredToken, or_default, unknown_token};
+use super::store::{
+    By, ExtensionKey, KeyHolder, Needs, Store, StoredToken, not_subscribed_in, or_default,
+    unknown_token,
+};
 use gofer_net::auth::{self, Authorize, Class, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
-use gofer_proto::token::Kind;
+use gofer_proto::token::Kind as TokenKind;
 
 /// The methods that require no token: to identify the server, and to get the first token.
 const WITHOUT_TOKEN: [&str; 2] = ["/proto.Gofer/GetSystemInfo", "/proto.Gofer/BootstrapToken"];
@@ -48,16 +51,18 @@ impl TokenTable {
     /// method that requires one.
     pub(super) fn caller(&self, Authenticated(digest): Authenticated) -> Result<Caller, Status> {
         match self.store.key_holder(&digest) {
-            Some(KeyHolder::Core) => Ok(Caller::Manager),
+            Some(KeyHolder::Core) => Ok(Caller { by: By::Core, is: Kind::Manager }),
             Some(KeyHolder::Extension(key)) => {
-                Ok(Caller::Extension(ExtensionCaller { store: Arc::clone(&self.store), key }))
+                let by = By::Extension(Arc::clone(&key));
+                let store = Arc::clone(&self.store);
+                Ok(Caller { by, is: Kind::Extension(ExtensionCaller { store, key }) })
             }
             Some(KeyHolder::Installer) => Err(Status::permission_denied(
                 "the key of an installer's conversation gives access to nothing",
             )),
             None => {
                 let token = self.store.token_of(&digest).ok_or_else(unknown_token)?;
-                Caller::with(token, self.store.clock().unix_millis())
+                Caller::with(digest, token, self.store.clock().unix_millis())
             }
         }
     }
@@ -77,8 +82,16 @@ impl TokenWatch {
     }
 
     pub(super) fn check(&mut self) -> Result<(), Status> {
+        self.require(|_| Ok(()))
+    }
+
+    /// Checks that the token is still valid, and its caller for something.
+    pub(super) fn require(
+        &mut self,
+        requirement: impl Fn(&Caller) -> Result<(), Status>,
+    ) -> Result<(), Status> {
         self.changes.mark_unchanged();
-        self.tokens.caller(self.by).map(drop)
+        requirement(&self.tokens.caller(self.by)?)
     }
 
     /// Waits until the token should be checked again.
@@ -109,10 +122,10 @@ impl Authorize for TokenTable {
         let caller = token.map(|by| self.caller(by));
         if let (Some(by), Some(Ok(caller))) = (token, &caller) {
             extensions.insert(by);
-            let class = match caller {
-                Caller::Manager => Class::Manager,
-                Caller::Extension(_) => Class::Extension,
-                Caller::Client(_) => Class::Other,
+            let class = match &caller.is {
+                Kind::Manager => Class::Manager,
+                Kind::Extension(_) => Class::Extension,
+                Kind::Client(_) => Class::Other,
             };
             return Ok(Decision::Granted(auth::Caller { digest: by.0, class }));
         }
@@ -126,7 +139,7 @@ impl Authorize for TokenTable {
 }
 
 /// Part of each request whose token was valid when it began: the token's digest.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Authenticated([u8; 32]);
 
 impl Authenticated {
@@ -141,10 +154,12 @@ impl Authenticated {
 }
 
 /// The caller of a method.
-///
-/// Of an extension, the methods that ask for a [`By`] check its access in the transaction that they
-/// are for.
-pub(super) enum Caller {
+pub(super) struct Caller {
+    by: By,
+    is: Kind,
+}
+
+enum Kind {
     /// Has access to everything.
     Manager,
     /// Has access to the namespaces that the token's patterns match.
@@ -154,61 +169,56 @@ pub(super) enum Caller {
 }
 
 /// An extension that calls with the key it was launched with.
-pub(super) struct ExtensionCaller {
+struct ExtensionCaller {
     store: Arc<Store>,
     key: Arc<ExtensionKey>,
 }
 
-/// The extension whose access is yet to be checked, in the transaction; `None` for other callers.
-type By<'a> = Option<&'a ExtensionKey>;
-
 impl Caller {
-    fn with(stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
+    fn with(digest: [u8; 32], stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
         let token = &stored.token;
-        if token.disabled {
-            return Err(Status::unauthenticated("the token is disabled; enable it or use another"));
-        }
+        stored.check_enabled()?;
         if token.expires != 0 && token.expires <= now {
             return Err(Status::unauthenticated("the token has expired; create a new one"));
         }
-        match token.kind() {
-            Kind::Management => Ok(Self::Manager),
-            Kind::Client => Ok(Self::Client(stored)),
-            Kind::Unknown => Err(Status::unauthenticated("the token has an unknown kind")),
-        }
+        let is = match token.kind() {
+            TokenKind::Management => Kind::Manager,
+            TokenKind::Client => Kind::Client(stored),
+            TokenKind::Unknown => {
+                return Err(Status::unauthenticated("the token has an unknown kind"));
+            }
+        };
+        Ok(Self { by: By::Token(digest), is })
+    }
+
+    /// For changes, which check their caller's access in their own transaction.
+    pub(super) fn by(&self) -> &By {
+        &self.by
     }
 
     /// Whether it may do everything.
     pub(super) fn is_manager(&self) -> bool {
-        match self {
-            Self::Manager => true,
-            Self::Client(_) => false,
-            Self::Extension(it) => it.is_granted(Grant::Everything),
+        match &self.is {
+            Kind::Manager => true,
+            Kind::Client(_) => false,
+            Kind::Extension(it) => it.is_granted(Grant::Everything),
         }
     }
 
     /// For methods that concern the whole server.
     pub(super) fn require_manager(&self) -> Result<(), Status> {
-        match self {
-            _ if self.is_manager() => Ok(()),
-            Self::Extension(it) => Err(it.lacks(Grant::Everything)),
-            _ => Err(Status::permission_denied("this requires a management token")),
-        }
-    }
-
-    /// For reading global secrets.
-    pub(super) fn require_global_secrets(&self) -> Result<(), Status> {
-        match self {
-            Self::Extension(it) => it.require(Grant::GlobalSecrets),
-            Self::Manager | Self::Client(_) => self.require_manager(),
+        match &self.is {
+            Kind::Manager => Ok(()),
+            Kind::Client(token) => token.check_management(),
+            Kind::Extension(it) => it.require(Grant::Everything),
         }
     }
 
     /// For methods that any token may call, but an extension only if it was granted more.
     pub(super) fn require_token(&self) -> Result<(), Status> {
-        match self {
-            Self::Manager | Self::Client(_) => Ok(()),
-            Self::Extension(it) => it.require(Grant::Namespaces),
+        match &self.is {
+            Kind::Manager | Kind::Client(_) => Ok(()),
+            Kind::Extension(it) => it.require(Grant::Namespaces),
         }
     }
 
@@ -223,50 +233,20 @@ impl Caller {
     /// The namespace that a request names, if the caller may read what is in it.
     pub(super) fn authorize_reading<'a>(&self, namespace: &'a str) -> Result<&'a str, Status> {
         let namespace = or_default(namespace);
-        if self.reads(namespace) {
-            return Ok(namespace);
+        match &self.is {
+            _ if self.reads(namespace) => Ok(namespace),
+            Kind::Manager => Ok(namespace),
+            Kind::Client(token) => token.check_access(namespace).map(|()| namespace),
+            Kind::Extension(it) => Err(not_subscribed_in(namespace, &it.key.name)),
         }
-        Err(Status::permission_denied(match self {
-            Self::Manager | Self::Client(_) => {
-                format!("the token gives no access to the namespace `{namespace}`")
-            }
-            Self::Extension(it) => format!(
-                "no pipeline of the namespace `{namespace}` is subscribed to the extension `{}`",
-                it.key.name
-            ),
-        }))
-    }
-
-    /// The namespace of a pipeline that a request names, if the caller has access to runs and
-    /// objects of the pipeline.
-    pub(super) fn authorize_use<'a>(
-        &self,
-        namespace: &'a str,
-    ) -> Result<(&'a str, By<'_>), Status> {
-        match self {
-            Self::Extension(it) => Ok((or_default(namespace), Some(&it.key))),
-            Self::Manager | Self::Client(_) => Ok((self.authorize_namespace(namespace)?, None)),
-        }
-    }
-
-    /// The same for secrets of the pipeline, which an extension must have been granted.
-    pub(super) fn authorize_secrets<'a>(
-        &self,
-        namespace: &'a str,
-        grant: Grant,
-    ) -> Result<(&'a str, By<'_>), Status> {
-        if let Self::Extension(it) = self {
-            it.require(grant)?;
-        }
-        self.authorize_use(namespace)
     }
 
     /// Whether the caller may read what is in a namespace.
     fn reads(&self, namespace: &str) -> bool {
-        match self {
-            Self::Manager => true,
-            Self::Client(token) => token.has_access(namespace),
-            Self::Extension(it) => {
+        match &self.is {
+            Kind::Manager => true,
+            Kind::Client(token) => token.has_access(namespace),
+            Kind::Extension(it) => {
                 self.is_manager() || it.store.is_subscribed_in(&it.key, namespace)
             }
         }
@@ -277,14 +257,14 @@ impl Caller {
     pub(super) fn readable(&self) -> impl Fn(&str) -> bool {
         // Whatever needs the store is asked now.
         let is_manager = self.is_manager();
-        let own = match self {
-            Self::Extension(it) => it.store.namespaces_of(&it.key),
-            Self::Manager | Self::Client(_) => BTreeSet::new(),
+        let own = match &self.is {
+            Kind::Extension(it) => it.store.namespaces_of(&it.key),
+            Kind::Manager | Kind::Client(_) => BTreeSet::new(),
         };
-        move |namespace| match self {
+        move |namespace| match &self.is {
             _ if is_manager => true,
-            Self::Client(token) => token.has_access(namespace),
-            Self::Manager | Self::Extension(_) => own.contains(namespace),
+            Kind::Client(token) => token.has_access(namespace),
+            Kind::Manager | Kind::Extension(_) => own.contains(namespace),
         }
     }
 
@@ -301,26 +281,26 @@ impl Caller {
     }
 
     pub(super) fn sees_extension(&self, name: &str) -> bool {
-        match self {
-            Self::Manager | Self::Client(_) => true,
-            Self::Extension(it) => it.key.name == name || it.is_granted(Grant::Namespaces),
+        match &self.is {
+            Kind::Manager | Kind::Client(_) => true,
+            Kind::Extension(it) => it.key.name == name || it.is_granted(Grant::Namespaces),
         }
     }
 
     /// Whether the caller may see what an extension was granted, and the patterns of the namespaces
     /// that may use it.
     pub(super) fn sees_options(&self, name: &str) -> bool {
-        match self {
-            Self::Extension(it) if it.key.name == name => true,
+        match &self.is {
+            Kind::Extension(it) if it.key.name == name => true,
             _ => self.is_manager(),
         }
     }
 
     /// The reason recorded for runs that this caller cancels.
     pub(super) fn cancellation(&self) -> RunStatusReasonKind {
-        match self {
-            Self::Manager => RunStatusReasonKind::AdminCancelled,
-            Self::Client(_) | Self::Extension(_) => RunStatusReasonKind::UserCancelled,
+        match &self.is {
+            Kind::Manager => RunStatusReasonKind::AdminCancelled,
+            Kind::Client(_) | Kind::Extension(_) => RunStatusReasonKind::UserCancelled,
         }
     }
 
@@ -339,31 +319,24 @@ impl Caller {
         match (details.namespace_id, details.name) {
             (Some(namespace), _) => self.reads(&namespace),
             (None, Some(name)) => self.sees_extension(&name),
-            (None, None) => matches!(self, Self::Client(_)),
+            (None, None) => matches!(self.is, Kind::Client(_)),
         }
     }
 
     /// Whether what the caller may see can change while its token stays the same.
     pub(super) fn may_lose_access(&self) -> bool {
-        matches!(self, Self::Extension(_))
+        matches!(self.is, Kind::Extension(_))
     }
 }
 
 impl ExtensionCaller {
     fn require(&self, grant: Grant) -> Result<(), Status> {
-        if self.is_granted(grant) { Ok(()) } else { Err(self.lacks(grant)) }
+        self.store.authorize(&By::Extension(Arc::clone(&self.key)), Needs::Management(grant))
     }
 
     /// As of now: the grants of an extension that runs can be taken back.
     fn is_granted(&self, grant: Grant) -> bool {
         self.store.is_granted(&self.key, grant)
-    }
-
-    fn lacks(&self, grant: Grant) -> Status {
-        Status::permission_denied(format!(
-            "the extension `{}` was not granted `{grant}`, which this requires",
-            self.key.name
-        ))
     }
 }
 

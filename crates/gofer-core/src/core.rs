@@ -27,6 +27,7 @@ use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::external::External;
 use super::grants::InstallOptions;
+use super::health::Health;
 use super::identity;
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
@@ -61,6 +62,7 @@ pub(super) struct Inner {
     pub(super) extensions: Arc<Extensions>,
     external: Option<External>,
     pub(super) serving: Arc<Serving>,
+    health: Health,
     certificate: String,
     token: String,
     /// Valid in this process only, so it is not stored.
@@ -206,6 +208,7 @@ impl Core {
                 extensions,
                 external,
                 serving,
+                health: Health::new().await,
                 certificate: public.trusted,
                 token,
                 _token_guard: token_guard,
@@ -233,7 +236,7 @@ impl Core {
         let router = |allowed| {
             let (store, extensions) = (Arc::clone(&inner.store), Arc::clone(&inner.extensions));
             let api = Api::new(Arc::clone(&store), extensions, tokens.clone(), allowed);
-            Arc::new(Router::new(api, store))
+            Arc::new(Router::new(api, &inner.health, store))
         };
         let authorize = Arc::new(tokens.clone());
         let configured = Service::new(authorize, router(inner.allowed), Limits::default());
@@ -609,6 +612,7 @@ impl Core {
     }
 
     async fn stop_all(&self) {
+        self.inner.health.stopping().await;
         if let Some(external) = &self.inner.external {
             external.close().await;
         }
@@ -618,6 +622,7 @@ impl Core {
         }
         close_client(&self.inner.client).await;
         self.inner.store.end_streams();
+        self.inner.health.end().await;
         self.close_api().await;
         self.inner.store.close().await;
     }

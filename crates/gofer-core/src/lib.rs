@@ -147,6 +147,7 @@ mod files;
 mod grants;
 mod handle;
 mod handler;
+mod health;
 mod identity;
 mod installed;
 mod launcher;

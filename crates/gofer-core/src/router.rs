@@ -7,9 +7,13 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::HealthService;
 
 use super::api::Api;
+use super::health::Health;
 use super::store::Store;
+use gofer_net::auth::OPEN;
 use gofer_net::server::ResponseFuture;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCoreServer;
 use gofer_proto::server::gofer_server::GoferServer;
@@ -18,13 +22,14 @@ use gofer_proto::server::gofer_server::GoferServer;
 pub(super) struct Router {
     api: GoferServer<Api>,
     embedded: EmbeddedCoreServer<Api>,
+    health: HealthServer<HealthService>,
     store: Arc<Store>,
 }
 
 impl Router {
-    pub(super) fn new(api: Api, store: Arc<Store>) -> Self {
+    pub(super) fn new(api: Api, health: &Health, store: Arc<Store>) -> Self {
         let embedded = EmbeddedCoreServer::new(api.clone());
-        Self { api: GoferServer::new(api), embedded, store }
+        Self { api: GoferServer::new(api), embedded, health: health.service(), store }
     }
 }
 
@@ -43,8 +48,11 @@ impl tower_service::Service<Request<Body>> for Router {
             self.api.call(request)
         } else if path.starts_with("/gofer_sdk.embedded.EmbeddedCore/") {
             self.embedded.call(request)
+        } else if path.starts_with(OPEN) {
+            return self.health.call(request);
         } else {
-            let known = "`proto.Gofer` and `gofer_sdk.embedded.EmbeddedCore`";
+            let known = "`proto.Gofer`, `gofer_sdk.embedded.EmbeddedCore` and \
+                         `grpc.health.v1.Health`";
             let unknown = format!("unknown service; this server offers {known}");
             return Box::pin(async move { Ok(Status::unimplemented(unknown).into_http()) });
         };

@@ -40,7 +40,9 @@ mod subscriptions;
 mod tests;
 mod tokens;
 
-pub(super) use access::{ExtensionKey, KeyGuard, KeyHolder, NewKey, unknown_token};
+pub(super) use access::{
+    By, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in, unknown_token,
+};
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};

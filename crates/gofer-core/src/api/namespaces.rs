@@ -26,7 +26,7 @@ impl Api {
         request: proto::CreateNamespaceRequest,
     ) -> Result<proto::CreateNamespaceResponse, Status> {
         caller.authorize_namespace(&request.id)?;
-        let namespace = self.store.create_namespace(request)?;
+        let namespace = self.store.create_namespace(request, caller.by())?;
         Ok(proto::CreateNamespaceResponse { namespace: Some(namespace) })
     }
 
@@ -45,7 +45,7 @@ impl Api {
         request: proto::UpdateNamespaceRequest,
     ) -> Result<proto::UpdateNamespaceResponse, Status> {
         caller.authorize_namespace(&request.id)?;
-        self.store.update_namespace(request)?;
+        self.store.update_namespace(request, caller.by())?;
         Ok(proto::UpdateNamespaceResponse {})
     }
 
@@ -54,7 +54,8 @@ impl Api {
         caller: &Caller,
         request: proto::DeleteNamespaceRequest,
     ) -> Result<proto::DeleteNamespaceResponse, Status> {
-        self.store.delete_namespace(caller.authorize_namespace(&request.id)?)?;
+        let namespace = caller.authorize_namespace(&request.id)?;
+        self.store.delete_namespace(namespace, caller.by())?;
         Ok(proto::DeleteNamespaceResponse {})
     }
 }

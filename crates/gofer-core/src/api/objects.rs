@@ -7,12 +7,16 @@ use crate::authorize::Caller;
 use crate::store::{Owner, object_limit};
 use gofer_proto as proto;
 
-/// The owner that a request names, if the caller may have access to it.
+/// The owner that a request names.
 macro_rules! owner {
-    ($caller:expr, $request:expr, $run:expr) => {{
-        let (namespace, by) = $caller.authorize_use(&$request.namespace_id)?;
-        Owner { namespace, pipeline: &$request.pipeline_id, run: $run, by }
-    }};
+    ($caller:expr, $request:expr, $run:expr) => {
+        Owner {
+            namespace: &$request.namespace_id,
+            pipeline: &$request.pipeline_id,
+            run: $run,
+            by: $caller.by(),
+        }
+    };
 }
 
 impl Api {

@@ -35,7 +35,8 @@ impl Api {
         request: proto::EnablePipelineRequest,
     ) -> Result<proto::EnablePipelineResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        self.store.set_pipeline_state(namespace, &request.id, PipelineState::Active)?;
+        let state = PipelineState::Active;
+        self.store.set_pipeline_state(namespace, &request.id, state, caller.by())?;
         Ok(proto::EnablePipelineResponse {})
     }
 
@@ -45,7 +46,8 @@ impl Api {
         request: proto::DisablePipelineRequest,
     ) -> Result<proto::DisablePipelineResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        self.store.set_pipeline_state(namespace, &request.id, PipelineState::Disabled)?;
+        let state = PipelineState::Disabled;
+        self.store.set_pipeline_state(namespace, &request.id, state, caller.by())?;
         Ok(proto::DisablePipelineResponse {})
     }
 
@@ -56,8 +58,8 @@ impl Api {
         request: proto::DeletePipelineRequest,
     ) -> Result<proto::DeletePipelineResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        let by = caller.cancellation();
-        let ended = self.store.delete_pipeline(namespace, &request.id, by)?;
+        let reason = caller.cancellation();
+        let ended = self.store.delete_pipeline(namespace, &request.id, reason, caller.by())?;
         let api = self.clone();
         let end = async move {
             let mut outcome = Ok(());
@@ -80,7 +82,7 @@ impl Api {
         let Some(config) = request.pipeline_config else {
             return Err(Status::invalid_argument("`pipeline_config` is missing"));
         };
-        let pipeline = self.store.register_config(namespace, config)?;
+        let pipeline = self.store.register_config(namespace, config, caller.by())?;
         Ok(proto::RegisterPipelineConfigResponse { pipeline: Some(pipeline) })
     }
 
@@ -111,7 +113,8 @@ impl Api {
         request: proto::DeletePipelineConfigRequest,
     ) -> Result<proto::DeletePipelineConfigResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
-        self.store.delete_config(namespace, &request.pipeline_id, request.version)?;
+        let by = caller.by();
+        self.store.delete_config(namespace, &request.pipeline_id, request.version, by)?;
         Ok(proto::DeletePipelineConfigResponse {})
     }
 }

@@ -34,8 +34,7 @@ impl Api {
         caller: &Caller,
         request: proto::StartRunRequest,
     ) -> Result<proto::StartRunResponse, Status> {
-        let (_, by) = caller.authorize_use(&request.namespace_id)?;
-        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request.clone(), by)?) })
+        Ok(proto::StartRunResponse { run: Some(self.store.start_run(request, caller.by())?) })
     }
 
     pub(super) fn retry_run(
@@ -43,8 +42,7 @@ impl Api {
         caller: &Caller,
         request: proto::RetryRunRequest,
     ) -> Result<proto::RetryRunResponse, Status> {
-        let (_, by) = caller.authorize_use(&request.namespace_id)?;
-        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request.clone(), by)?) })
+        Ok(proto::RetryRunResponse { run: Some(self.store.retry_run(request, caller.by())?) })
     }
 
     /// Immediate with or without `force`: the execution gets no grace period.
@@ -53,9 +51,9 @@ impl Api {
         caller: &Caller,
         request: proto::CancelRunRequest,
     ) -> Result<proto::CancelRunResponse, Status> {
-        let (namespace, by) = caller.authorize_use(&request.namespace_id)?;
-        let reason = caller.cancellation();
-        self.store.cancel_run(namespace, &request.pipeline_id, request.run_id, reason, by)?;
+        let proto::CancelRunRequest { namespace_id, pipeline_id, run_id, .. } = request;
+        let (reason, by) = (caller.cancellation(), caller.by());
+        self.store.cancel_run(&namespace_id, &pipeline_id, run_id, reason, by)?;
         Ok(proto::CancelRunResponse {})
     }
 
@@ -64,9 +62,9 @@ impl Api {
         caller: &Caller,
         request: proto::CancelAllRunsRequest,
     ) -> Result<proto::CancelAllRunsResponse, Status> {
-        let (namespace, by) = caller.authorize_use(&request.namespace_id)?;
-        let reason = caller.cancellation();
-        let runs = self.store.cancel_runs(namespace, &request.pipeline_id, reason, by)?;
+        let proto::CancelAllRunsRequest { namespace_id, pipeline_id, .. } = request;
+        let (reason, by) = (caller.cancellation(), caller.by());
+        let runs = self.store.cancel_runs(&namespace_id, &pipeline_id, reason, by)?;
         Ok(proto::CancelAllRunsResponse { runs })
     }
 }

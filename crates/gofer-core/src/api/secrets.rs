@@ -5,16 +5,18 @@ use tonic::Status;
 
 use super::{Api, length};
 use crate::authorize::Caller;
-use crate::grants::Grant;
 use crate::store::Holder;
 use gofer_proto as proto;
 
-/// The pipeline that a request names, if the caller may have access to its secrets.
-macro_rules! holder {
-    ($caller:expr, $request:expr, $grant:expr) => {{
-        let (namespace, by) = $caller.authorize_secrets(&$request.namespace_id, $grant)?;
-        Holder::Pipeline { namespace, pipeline: &$request.pipeline_id, by }
-    }};
+/// The pipeline that a request names.
+macro_rules! pipeline {
+    ($caller:expr, $request:expr) => {
+        Holder::Pipeline {
+            namespace: &$request.namespace_id,
+            pipeline: &$request.pipeline_id,
+            by: $caller.by(),
+        }
+    };
 }
 
 impl Api {
@@ -23,8 +25,7 @@ impl Api {
         caller: &Caller,
         request: proto::GetPipelineSecretRequest,
     ) -> Result<proto::GetPipelineSecretResponse, Status> {
-        let (metadata, secret) =
-            self.store.secret(holder!(caller, request, Grant::ReadSecrets), &request.key)?;
+        let (metadata, secret) = self.store.secret(pipeline!(caller, request), &request.key)?;
         let secret = if request.include_secret { secret } else { String::new() };
         Ok(proto::GetPipelineSecretResponse { metadata: Some(metadata), secret })
     }
@@ -34,7 +35,7 @@ impl Api {
         caller: &Caller,
         request: proto::ListPipelineSecretsRequest,
     ) -> Result<proto::ListPipelineSecretsResponse, Status> {
-        let keys = self.store.secrets(holder!(caller, request, Grant::ReadSecrets))?;
+        let keys = self.store.secrets(pipeline!(caller, request))?;
         Ok(proto::ListPipelineSecretsResponse { keys })
     }
 
@@ -43,8 +44,7 @@ impl Api {
         caller: &Caller,
         request: proto::PutPipelineSecretRequest,
     ) -> Result<proto::PutPipelineSecretResponse, Status> {
-        let (holder, bytes) =
-            (holder!(caller, request, Grant::WriteSecrets), length(request.content.as_bytes()));
+        let (holder, bytes) = (pipeline!(caller, request), length(request.content.as_bytes()));
         let proto::PutPipelineSecretRequest { key, content, force, .. } = request.clone();
         self.store.put_secret(holder, key, content, Vec::new(), force)?;
         Ok(proto::PutPipelineSecretResponse { bytes })
@@ -55,7 +55,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeletePipelineSecretRequest,
     ) -> Result<proto::DeletePipelineSecretResponse, Status> {
-        self.store.delete_secret(holder!(caller, request, Grant::WriteSecrets), &request.key)?;
+        self.store.delete_secret(pipeline!(caller, request), &request.key)?;
         Ok(proto::DeletePipelineSecretResponse {})
     }
 
@@ -64,8 +64,8 @@ impl Api {
         caller: &Caller,
         request: proto::GetGlobalSecretRequest,
     ) -> Result<proto::GetGlobalSecretResponse, Status> {
-        caller.require_global_secrets()?;
-        let (metadata, secret) = self.store.secret(Holder::Global, &request.key)?;
+        let (metadata, secret) =
+            self.store.secret(Holder::Global { by: caller.by() }, &request.key)?;
         let secret = if request.include_secret { secret } else { String::new() };
         Ok(proto::GetGlobalSecretResponse { metadata: Some(metadata), secret })
     }
@@ -75,8 +75,9 @@ impl Api {
         caller: &Caller,
         _: proto::ListGlobalSecretsRequest,
     ) -> Result<proto::ListGlobalSecretsResponse, Status> {
-        caller.require_global_secrets()?;
-        Ok(proto::ListGlobalSecretsResponse { keys: self.store.secrets(Holder::Global)? })
+        Ok(proto::ListGlobalSecretsResponse {
+            keys: self.store.secrets(Holder::Global { by: caller.by() })?,
+        })
     }
 
     pub(super) fn put_global_secret(
@@ -84,10 +85,15 @@ impl Api {
         caller: &Caller,
         request: proto::PutGlobalSecretRequest,
     ) -> Result<proto::PutGlobalSecretResponse, Status> {
-        caller.require_manager()?;
         let proto::PutGlobalSecretRequest { key, content, namespaces, force } = request;
         let bytes = length(content.as_bytes());
-        self.store.put_secret(Holder::Global, key, content, namespaces, force)?;
+        self.store.put_secret(
+            Holder::Global { by: caller.by() },
+            key,
+            content,
+            namespaces,
+            force,
+        )?;
         Ok(proto::PutGlobalSecretResponse { bytes })
     }
 
@@ -96,8 +102,7 @@ impl Api {
         caller: &Caller,
         request: proto::DeleteGlobalSecretRequest,
     ) -> Result<proto::DeleteGlobalSecretResponse, Status> {
-        caller.require_manager()?;
-        self.store.delete_secret(Holder::Global, &request.key)?;
+        self.store.delete_secret(Holder::Global { by: caller.by() }, &request.key)?;
         Ok(proto::DeleteGlobalSecretResponse {})
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! To begin one, the extension is called first, so that nothing it refuses is stored. To end one,
 //! the store is changed first, so that nothing restores it. Each change holds the lock of its
-//! subscription and, once begun, is completed.
+//! subscription and, once begun, is completed. It may have waited for the lock: then the caller may
+//! have lost its access meanwhile.
 
 use gofer_proto as proto;
 use tonic::{Code, Status};
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::{check_name, status_reason};
+use crate::store::{By, Needs, check_name, status_reason};
 use gofer_proto::PipelineExtensionSubscription as Subscription;
 use gofer_proto::extension::ExtensionState;
 use gofer_proto::pipeline_extension_subscription::Status as State;
@@ -44,8 +45,8 @@ impl Api {
             status_reason: Some(status_reason(State::Active, "")),
         };
         check_name("extension's label", &subscription.label)?;
-        let api = self.clone();
-        complete(async move { api.subscribe(subscription).await }).await?;
+        let (api, by) = (self.clone(), caller.by().clone());
+        complete(async move { api.subscribe(subscription, &by).await }).await?;
         Ok(proto::CreatePipelineExtensionSubscriptionResponse {})
     }
 
@@ -82,12 +83,17 @@ impl Api {
         request: proto::EnablePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::EnablePipelineExtensionSubscriptionResponse, Status> {
         let named = named!(caller, request);
-        let api = self.clone();
+        let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
+            api.store.authorize(&by, Needs::Namespace(&named.namespace))?;
             let subscription = api.stored(&named)?;
             api.extensions.subscribe(&subscription).await?;
-            api.set_status(&named, State::Active)
+            let enabled = api.set_status(&named, State::Active, &by);
+            if enabled.is_err() {
+                drop(api.end(&named, "not enabled").await);
+            }
+            enabled
         })
         .await?;
         Ok(proto::EnablePipelineExtensionSubscriptionResponse {})
@@ -99,10 +105,10 @@ impl Api {
         request: proto::DisablePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::DisablePipelineExtensionSubscriptionResponse, Status> {
         let named = named!(caller, request);
-        let api = self.clone();
+        let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
-            api.set_status(&named, State::Disabled)?;
+            api.set_status(&named, State::Disabled, &by)?;
             api.end(&named, "disabled").await
         })
         .await?;
@@ -115,28 +121,33 @@ impl Api {
         request: proto::DeletePipelineExtensionSubscriptionRequest,
     ) -> Result<proto::DeletePipelineExtensionSubscriptionResponse, Status> {
         let named = named!(caller, request);
-        let api = self.clone();
+        let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
-            let Subscription { namespace, pipeline, name, label, .. } = &named;
-            api.store.remove_subscription(namespace, pipeline, name, label)?;
+            api.store.remove_subscription(names(&named), &by)?;
             api.end(&named, "deleted").await
         })
         .await?;
         Ok(proto::DeletePipelineExtensionSubscriptionResponse {})
     }
 
-    async fn subscribe(&self, subscription: Subscription) -> Result<(), Status> {
+    async fn subscribe(&self, subscription: Subscription, by: &By) -> Result<(), Status> {
         let _lock = self.store.lock_subscription(&subscription).await;
+        self.store.authorize(by, Needs::Namespace(&subscription.namespace))?;
         // Before the extension is called, for a better error.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
         let agreed = self.extensions.subscribe(&subscription).await?;
-        let stored = self.store.put_subscription(subscription.clone());
+        let stored = self.store.put_subscription(subscription.clone(), by);
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
-            // The pipeline or the extension was deleted meanwhile. If the extension returns an
-            // error, there is nothing left to do.
-            Err(_) => drop(self.end(&subscription, "not stored").await),
+            // Meanwhile the pipeline or the extension was deleted, or the caller lost its access. If
+            // the extension returns an error, there is nothing left to do.
+            Err(_) => match self.stored(&subscription) {
+                Ok(before) if before.status() == State::Active => {
+                    drop(self.extensions.subscribe(&before).await);
+                }
+                _ => drop(self.end(&subscription, "not stored").await),
+            },
         }
         stored
     }
@@ -187,8 +198,12 @@ impl Api {
         self.store.subscription(&named.namespace, &named.pipeline, &named.name, &named.label)
     }
 
-    fn set_status(&self, named: &Subscription, state: State) -> Result<(), Status> {
-        let Subscription { namespace, pipeline, name, label, .. } = named;
-        self.store.set_subscription_status(namespace, pipeline, name, label, state, "")
+    fn set_status(&self, named: &Subscription, state: State, by: &By) -> Result<(), Status> {
+        self.store.set_subscription_status(names(named), state, "", by)
     }
+}
+
+fn names(subscription: &Subscription) -> [&str; 4] {
+    let Subscription { namespace, pipeline, name, label, .. } = subscription;
+    [namespace, pipeline, name, label]
 }

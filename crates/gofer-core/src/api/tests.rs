@@ -1,20 +1,25 @@
 //! Methods that are called as if the server had not authenticated anyone.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
 use gofer_net::auth::Authorize as _;
 use gofer_proto::embedded::ListExtensionStatesRequest;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
+use gofer_proto::token::Kind;
+use gofer_sdk::{Extension, NoConfig, NoParams, Result, Subscription};
 use tonic::Code;
 
 use super::*;
-use crate::Core;
-use crate::store::NewKey;
+use crate::store::{By, NewKey};
+use crate::{Core, NO_SETTINGS};
 
 async fn api() -> Api {
     let core = Core::in_memory().await.unwrap();
@@ -117,4 +122,131 @@ async fn the_key_of_an_installer_is_for_nothing() {
     {
         assert_eq!(authorize(path).unwrap_err().code(), Code::PermissionDenied);
     }
+}
+
+/// An extension that accepts every subscription.
+struct Any;
+
+impl Extension for Any {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: gofer_sdk::Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<NoParams>) -> Result<()> {
+        subscription.cancelled().await;
+        Ok(())
+    }
+}
+
+fn client_token(store: &Store) -> String {
+    let (kind, all) = (Kind::Client, vec![".*".to_owned()]);
+    let created = store.create_token(kind, all, HashMap::new(), None, &By::Core);
+    created.unwrap().1
+}
+
+#[tokio::test]
+async fn a_change_that_waited_for_its_subscription_is_refused_if_the_token_was_revoked() {
+    let core = Core::in_memory().await.unwrap();
+    let any = core.install::<Any>("any", NO_SETTINGS).await.unwrap();
+    any.subscribe("nightly", "one", NO_SETTINGS).await.unwrap();
+    let (store, extensions) = (Arc::clone(core.store()), Arc::clone(&core.inner.extensions));
+    let tokens = TokenTable::new(Arc::clone(&store));
+    let api = &Api::new(Arc::clone(&store), extensions, tokens, Allowed::default());
+    let stored = || store.subscription("default", "nightly", "any", "one").unwrap();
+    let before = stored();
+
+    /// Begins the change, which waits, and revokes the token.
+    macro_rules! refused {
+        ($method:ident($Request:ident)) => {{
+            let token = client_token(&store);
+            let lock = store.lock_subscription(&before).await;
+            let request = proto::$Request {
+                pipeline_id: "nightly".to_owned(),
+                extension_name: "any".to_owned(),
+                extension_label: "one".to_owned(),
+                ..Default::default()
+            };
+            let mut call = Gofer::$method(api, request_with(api, &token, request));
+            tokio::select! {
+                biased;
+                _ = &mut call => panic!("it must wait"),
+                () = tokio::task::yield_now() => {}
+            }
+            store.delete_token(&token, &By::Core).unwrap();
+            drop(lock);
+            assert_eq!(call.await.unwrap_err().code(), Code::Unauthenticated);
+            assert_eq!(stored(), before);
+        }};
+    }
+    refused!(create_pipeline_extension_subscription(CreatePipelineExtensionSubscriptionRequest));
+    refused!(enable_pipeline_extension_subscription(EnablePipelineExtensionSubscriptionRequest));
+    refused!(disable_pipeline_extension_subscription(DisablePipelineExtensionSubscriptionRequest));
+    refused!(delete_pipeline_extension_subscription(DeletePipelineExtensionSubscriptionRequest));
+    core.stop().await;
+}
+
+/// What it has is what is stored.
+#[tokio::test]
+async fn a_subscription_that_is_replaced_too_late_stays_as_it_was() {
+    /// Gives away its settings, and revokes the token that it is subscribed with.
+    struct Late;
+
+    static CORE: Mutex<Option<(Core, String)>> = Mutex::new(None);
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Params {
+        /// Tells subscriptions apart.
+        what: String,
+    }
+
+    impl Extension for Late {
+        type Config = NoConfig;
+        type Params = Params;
+
+        async fn init(_: NoConfig, _: gofer_sdk::Gofer) -> Result<Self> {
+            Ok(Self)
+        }
+
+        fn validate(&self, params: &Params) -> Result<()> {
+            SEEN.lock().unwrap().push(params.what.clone());
+            if let Some((core, token)) = &*CORE.lock().unwrap()
+                && params.what == "new"
+            {
+                core.store().delete_token(token, &By::Core).unwrap();
+            }
+            Ok(())
+        }
+
+        async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
+            subscription.cancelled().await;
+            Ok(())
+        }
+    }
+
+    let core = Core::in_memory().await.unwrap();
+    let late = core.install::<Late>("late", NO_SETTINGS).await.unwrap();
+    late.subscribe("nightly", "one", [("what", "old")]).await.unwrap();
+    let token = client_token(core.store());
+    *CORE.lock().unwrap() = Some((core.clone(), token.clone()));
+    let (store, extensions) = (Arc::clone(core.store()), Arc::clone(&core.inner.extensions));
+    let api = &Api::new(Arc::clone(&store), extensions, TokenTable::new(store), Allowed::default());
+    let request = proto::CreatePipelineExtensionSubscriptionRequest {
+        pipeline_id: "nightly".to_owned(),
+        extension_name: "late".to_owned(),
+        extension_label: "one".to_owned(),
+        settings: [("what".to_owned(), "new".to_owned())].into(),
+        ..Default::default()
+    };
+    let request = request_with(api, &token, request);
+    let refused = Gofer::create_pipeline_extension_subscription(api, request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(*SEEN.lock().unwrap(), ["old", "new", "old"]);
+    let stored = core.store().subscription("default", "nightly", "late", "one").unwrap();
+    assert_eq!(stored.settings["what"], "old");
+    CORE.lock().unwrap().take();
+    core.stop().await;
 }

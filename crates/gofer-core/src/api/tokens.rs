@@ -66,8 +66,9 @@ impl Api {
             Requested::Client => Kind::Client,
         };
         let valid_for = valid_for(&request.expires)?;
+        let proto::CreateTokenRequest { namespaces, metadata, .. } = request;
         let (details, token) =
-            self.store.create_token(kind, request.namespaces, request.metadata, valid_for)?;
+            self.store.create_token(kind, namespaces, metadata, valid_for, caller.by())?;
         let details = with_digest((sha256(token.as_bytes()), details));
         Ok(proto::CreateTokenResponse { details: Some(details), token })
     }
@@ -98,7 +99,7 @@ impl Api {
         request: proto::EnableTokenRequest,
     ) -> Result<proto::EnableTokenResponse, Status> {
         caller.require_manager()?;
-        self.store.disable_token(&request.token, false)?;
+        self.store.disable_token(&request.token, false, caller.by())?;
         Ok(proto::EnableTokenResponse {})
     }
 
@@ -108,7 +109,7 @@ impl Api {
         request: proto::DisableTokenRequest,
     ) -> Result<proto::DisableTokenResponse, Status> {
         caller.require_manager()?;
-        self.store.disable_token(&request.token, true)?;
+        self.store.disable_token(&request.token, true, caller.by())?;
         Ok(proto::DisableTokenResponse {})
     }
 
@@ -118,7 +119,7 @@ impl Api {
         request: proto::DeleteTokenRequest,
     ) -> Result<proto::DeleteTokenResponse, Status> {
         caller.require_manager()?;
-        self.store.delete_token(&request.token)?;
+        self.store.delete_token(&request.token, caller.by())?;
         Ok(proto::DeleteTokenResponse {})
     }
 }

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use super::*;
 
-fn token(kind: Kind, namespaces: &[&str]) -> proto::Token {
+fn token(kind: TokenKind, namespaces: &[&str]) -> proto::Token {
     proto::Token {
         kind: kind.into(),
         namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
@@ -15,11 +15,11 @@ fn token(kind: Kind, namespaces: &[&str]) -> proto::Token {
 }
 
 fn client(namespaces: &[&str]) -> Caller {
-    with(token(Kind::Client, namespaces), 0).unwrap_or(Caller::Manager)
+    with(token(TokenKind::Client, namespaces), 0).unwrap()
 }
 
 fn with(token: proto::Token, now: i64) -> Result<Caller, Status> {
-    Caller::with(Arc::new(StoredToken::new(token).unwrap()), now)
+    Caller::with([0; 32], Arc::new(StoredToken::new(token).unwrap()), now)
 }
 
 fn event(details: &str) -> proto::Event {
@@ -28,9 +28,9 @@ fn event(details: &str) -> proto::Event {
 
 #[test]
 fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
-    let disabled = proto::Token { disabled: true, ..token(Kind::Management, &[]) };
-    let expired = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
-    let unknown = token(Kind::Unknown, &[".*"]);
+    let disabled = proto::Token { disabled: true, ..token(TokenKind::Management, &[]) };
+    let expired = proto::Token { expires: 1000, ..token(TokenKind::Management, &[]) };
+    let unknown = token(TokenKind::Unknown, &[".*"]);
     for (token, expected) in [(disabled, "disabled"), (expired, "expired"), (unknown, "kind")] {
         let status = with(token, 1000).err().unwrap();
         assert_eq!(status.code(), Code::Unauthenticated);
@@ -40,7 +40,7 @@ fn a_disabled_an_expired_and_an_unknown_kind_of_token_are_refused() {
 
 #[test]
 fn a_token_is_valid_until_it_expires() {
-    let token = proto::Token { expires: 1000, ..token(Kind::Management, &[]) };
+    let token = proto::Token { expires: 1000, ..token(TokenKind::Management, &[]) };
     assert!(with(token.clone(), 999).is_ok());
     assert!(with(token, 1000).is_err());
 }
@@ -59,7 +59,7 @@ fn a_client_has_access_to_what_its_patterns_match_and_to_no_management() {
 
 #[test]
 fn a_management_token_gives_access_to_everything() {
-    let manager = with(token(Kind::Management, &[]), 0).unwrap();
+    let manager = with(token(TokenKind::Management, &[]), 0).unwrap();
     assert_eq!(manager.authorize_namespace("").unwrap(), "default");
     assert_eq!(manager.authorize_namespace("anything").unwrap(), "anything");
     manager.require_manager().unwrap();

@@ -14,6 +14,7 @@ use tonic::Code;
 
 use super::slots::{Lease, Superseded};
 use super::{Extensions, Running};
+use crate::store::By;
 use gofer_net::{Backoff, Effect, effect};
 use gofer_proto as proto;
 
@@ -148,9 +149,8 @@ impl Extensions {
             if !is_transient || attempt == RESTORE_ATTEMPTS {
                 let (state, reason) = (State::Error, refusal.message());
                 // Fails if its pipeline was deleted meanwhile: nothing to mark then.
-                let _ = self
-                    .store
-                    .set_subscription_status(namespace, pipeline, name, label, state, reason);
+                let names = [namespace, pipeline, name, label].map(String::as_str);
+                let _ = self.store.set_subscription_status(names, state, reason, &By::Core);
                 tracing::warn!(
                     extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
                     code = ?refusal.code(), "an extension refused a stored subscription"

@@ -164,7 +164,7 @@ async fn twenty_thousand_starts_through_a_bad_proxy_are_as_many_runs() {
             }
         }
     });
-    authors::start_all(STARTS, name, &current, SEED).await;
+    let started = authors::start_all(STARTS, name, &current, SEED).await;
     restarts.abort();
     // What is still on its way.
     sleep(Duration::from_secs(60)).await;
@@ -175,7 +175,9 @@ async fn twenty_thousand_starts_through_a_bad_proxy_are_as_many_runs() {
             *runs.entry(run.key().unwrap().to_owned()).or_insert(0) += 1;
         }
     }
-    assert_eq!(runs.len(), STARTS);
+    let without: Vec<_> = started.iter().filter(|key| !runs.contains_key(*key)).collect();
+    assert!(without.is_empty(), "{without:?}");
+    // Those of a start that its author gave up too.
     let twice: Vec<_> = runs.into_iter().filter(|(_, count)| *count > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
 }

@@ -30,6 +30,39 @@ pub(crate) struct ExtensionKey {
     digest: [u8; 32],
 }
 
+/// Who makes a change, or reads what is confidential. Its access is checked in the transaction that
+/// does so: it may have been revoked since the call began.
+#[derive(Clone)]
+pub(crate) enum By {
+    /// The core, or who embeds it.
+    Core,
+    /// The owner of the token with this digest.
+    Token([u8; 32]),
+    Extension(Arc<ExtensionKey>),
+}
+
+impl By {
+    pub(super) fn extension(&self) -> Option<&ExtensionKey> {
+        match self {
+            Self::Extension(key) => Some(key),
+            Self::Core | Self::Token(_) => None,
+        }
+    }
+}
+
+/// What a change needs access to.
+#[derive(Clone, Copy)]
+pub(crate) enum Needs<'a> {
+    /// Runs and objects of a pipeline: its namespace and its id.
+    Pipeline(&'a str, &'a str),
+    /// Its secrets, which an extension must have been granted.
+    Secrets(&'a str, &'a str, Grant),
+    /// A namespace, to change its pipelines and subscriptions.
+    Namespace(&'a str),
+    /// A management token; of an extension, this grant.
+    Management(Grant),
+}
+
 /// The keys that are accepted, by their SHA-256.
 #[derive(Default)]
 pub(super) struct Access(HashMap<[u8; 32], Key>);
@@ -49,29 +82,38 @@ impl Key {
 }
 
 impl Access {
-    /// Checks that an extension may use a pipeline. `None` is a caller whose access has already been
-    /// checked.
-    pub(super) fn check(
-        &self,
-        by: Option<&ExtensionKey>,
-        namespace: &str,
-        pipeline: &str,
-    ) -> Result<(), Status> {
-        let Some(by) = by else { return Ok(()) };
-        let namespace = or_default(namespace);
+    fn check(&self, by: &ExtensionKey, needs: Needs<'_>) -> Result<(), Status> {
         let key = self.0.get(&by.digest).ok_or_else(unknown_token)?;
-        let pipelines = key.subscribed.get(namespace);
-        let has_access = Grant::Everything.is_in(&key.grants)
-            || pipelines.is_some_and(|it| {
-                Grant::Namespaces.is_in(&key.grants) || it.contains_key(pipeline)
-            });
-        if has_access {
+        let is_granted = |grant: Grant| grant.is_in(&key.grants);
+        if is_granted(Grant::Everything) {
             return Ok(());
         }
-        Err(Status::permission_denied(format!(
-            "the pipeline `{namespace}/{pipeline}` is not subscribed to the extension `{}`",
-            by.name
-        )))
+        let lacks = |grant: Grant| Err(lacks(&by.name, grant));
+        match needs {
+            Needs::Secrets(_, _, grant) | Needs::Management(grant) if !is_granted(grant) => {
+                lacks(grant)
+            }
+            Needs::Management(_) => Ok(()),
+            Needs::Pipeline(namespace, pipeline) | Needs::Secrets(namespace, pipeline, _) => {
+                let namespace = or_default(namespace);
+                let pipelines = key.subscribed.get(namespace);
+                let in_namespace = is_granted(Grant::Namespaces);
+                if pipelines.is_some_and(|it| in_namespace || it.contains_key(pipeline)) {
+                    return Ok(());
+                }
+                Err(Status::permission_denied(format!(
+                    "the pipeline `{namespace}/{pipeline}` is not subscribed to the extension `{}`",
+                    by.name
+                )))
+            }
+            Needs::Namespace(namespace) => {
+                let namespace = or_default(namespace);
+                if !key.subscribed.contains_key(namespace) {
+                    return Err(not_subscribed_in(namespace, &by.name));
+                }
+                if is_granted(Grant::Namespaces) { Ok(()) } else { lacks(Grant::Namespaces) }
+            }
+        }
     }
 
     /// Takes back from all keys of an extension what its options do not allow.
@@ -96,7 +138,32 @@ impl Access {
     }
 }
 
+impl Tables {
+    /// Checks that a caller has access now.
+    pub(super) fn authorize(&self, by: &By, needs: Needs<'_>) -> Result<(), Status> {
+        match by {
+            By::Core => Ok(()),
+            By::Token(digest) => {
+                let token = self.tokens.get(digest).ok_or_else(unknown_token)?;
+                token.check_enabled()?;
+                match needs {
+                    Needs::Pipeline(namespace, _)
+                    | Needs::Secrets(namespace, _, _)
+                    | Needs::Namespace(namespace) => token.check_access(or_default(namespace)),
+                    Needs::Management(_) => token.check_management(),
+                }
+            }
+            By::Extension(key) => self.access.check(key, needs),
+        }
+    }
+}
+
 impl Store {
+    /// Checks that a caller has access now, as each change does itself.
+    pub(crate) fn authorize(&self, by: &By, needs: Needs<'_>) -> Result<(), Status> {
+        self.tables().authorize(by, needs)
+    }
+
     /// Accepts a new key until the guard is dropped.
     pub(crate) fn accept_key(self: &Arc<Self>, key: &str, of: NewKey) -> KeyGuard {
         let digest = sha256(key.as_bytes());
@@ -215,6 +282,18 @@ impl Drop for AccessGuard<'_> {
             self.key.store.tokens_changed.send_replace(());
         }
     }
+}
+
+fn lacks(extension: &str, grant: Grant) -> Status {
+    Status::permission_denied(format!(
+        "the extension `{extension}` was not granted `{grant}`, which this requires"
+    ))
+}
+
+pub(crate) fn not_subscribed_in(namespace: &str, extension: &str) -> Status {
+    Status::permission_denied(format!(
+        "no pipeline of the namespace `{namespace}` is subscribed to the extension `{extension}`"
+    ))
 }
 
 pub(crate) fn unknown_token() -> Status {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tonic::Status;
 
-use super::{ExtensionKey, check_name};
+use super::{By, check_name};
 use gofer_proto::initiator::Type;
 use gofer_proto::{ExtensionRegistration, Initiator, Variable};
 
@@ -40,11 +40,11 @@ fn check_bytes(what: &str, bytes: usize, most: usize) -> Result<(), Status> {
 /// An extension starts runs in its own name, and nobody else does. Returns its label.
 pub(super) fn check<'a>(
     initiator: &'a Initiator,
-    by: Option<&ExtensionKey>,
+    by: &By,
     installed: &BTreeMap<String, ExtensionRegistration>,
 ) -> Result<Option<&'a str>, Status> {
     let is_extension = initiator.r#type() == Type::Extension;
-    let Some(by) = by else {
+    let Some(by) = by.extension() else {
         if is_extension {
             return Err(Status::permission_denied(
                 "`initiator.type` is EXTENSION, which only an extension may send, with its own key; \

@@ -7,7 +7,9 @@ use serde_json::json;
 use tonic::Status;
 
 use super::pipelines::PipelineTable;
-use super::{DEFAULT, EventKind, Page, Store, Tables, check_name, no_namespace, or_default};
+use super::{
+    By, DEFAULT, EventKind, Needs, Page, Store, Tables, check_name, no_namespace, or_default,
+};
 use gofer_proto as proto;
 
 pub(super) struct NamespaceTable {
@@ -43,11 +45,13 @@ impl Store {
     pub(crate) fn create_namespace(
         &self,
         request: proto::CreateNamespaceRequest,
+        by: &By,
     ) -> Result<proto::Namespace, Status> {
         check_name("namespace's id", &request.id)?;
         let now = self.clock.unix_millis();
         let proto::CreateNamespaceRequest { id, name, description } = request;
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(&id))?;
         let Tables { namespaces, events, journal, .. } = &mut *tables;
         let Entry::Vacant(free) = namespaces.entry(id) else {
             return Err(Status::already_exists("a namespace with this id already exists"));
@@ -84,9 +88,11 @@ impl Store {
     pub(crate) fn update_namespace(
         &self,
         request: proto::UpdateNamespaceRequest,
+        by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(&request.id))?;
         let namespace = &mut tables.namespace_mut(&request.id)?.namespace;
         namespace.name = request.name;
         namespace.description = request.description;
@@ -98,13 +104,14 @@ impl Store {
 
     /// Refused while the namespace has pipelines: deleting a pipeline ends subscriptions, which
     /// should be asked for explicitly.
-    pub(crate) fn delete_namespace(&self, id: &str) -> Result<(), Status> {
+    pub(crate) fn delete_namespace(&self, id: &str, by: &By) -> Result<(), Status> {
         let id = or_default(id);
         if id == DEFAULT {
             return Err(Status::failed_precondition("the namespace `default` cannot be deleted"));
         }
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(id))?;
         let Some(table) = tables.namespaces.get(id) else { return Err(no_namespace(id)) };
         if !table.pipelines.is_empty() {
             return Err(Status::failed_precondition(format!(

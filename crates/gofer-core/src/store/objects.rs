@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tonic::Status;
 
 use super::pipelines::PipelineTable;
-use super::{ExtensionKey, Store, Tables, check_name, or_default};
+use super::{By, Needs, Store, Tables, check_name, or_default};
 use gofer_proto::ObjectStoreKey;
 
 /// Objects kept of one pipeline. One more evicts the oldest.
@@ -18,14 +18,13 @@ const RUN_OBJECTS: usize = 50;
 /// The newest runs of a pipeline keep their objects; those of older ones expire.
 const RUNS_WITH_OBJECTS: i64 = 20;
 
-/// The owner of objects: a run, or without one the pipeline.
+/// The owner of objects, a run or without one the pipeline, and who asks for them.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) pipeline: &'a str,
     pub(crate) run: Option<i64>,
-    /// The extension that asks, whose access is then checked.
-    pub(crate) by: Option<&'a ExtensionKey>,
+    pub(crate) by: &'a By,
 }
 
 /// An object as stored in memory and on disk.
@@ -60,7 +59,7 @@ impl PipelineTable {
 impl Tables {
     /// The pipeline of an owner, and the number its objects are under.
     fn owner(&mut self, owner: Owner<'_>) -> Result<(&mut PipelineTable, i64), Status> {
-        self.access.check(owner.by, owner.namespace, owner.pipeline)?;
+        self.authorize(owner.by, Needs::Pipeline(owner.namespace, owner.pipeline))?;
         let pipeline = self.pipeline_mut(owner.namespace, owner.pipeline)?;
         if let Some(run) = owner.run {
             pipeline.run(run)?;
@@ -93,10 +92,10 @@ impl Store {
         content: Bytes,
         force: bool,
     ) -> Result<Option<String>, Status> {
-        check_name("object's key", &key)?;
         let created = self.clock.unix_millis();
         let mut tables = self.tables();
         let (pipeline, run) = tables.owner(of)?;
+        check_name("object's key", &key)?;
         let is_new = !pipeline.objects.contains_key(&(run, key.clone()));
         if !is_new && !force {
             let why = format!("an object `{key}` already exists; set `force` to replace it");

@@ -179,6 +179,14 @@ impl Store {
         self.tables().options.get(extension).cloned().unwrap_or_default()
     }
 
+    /// Whether one of these namespaces may use an extension.
+    pub(crate) fn may_be_used(&self, extension: &str, readable: impl Fn(&str) -> bool) -> bool {
+        let tables = self.tables();
+        let options = tables.options.get(extension);
+        let allows = |namespace: &str| options.is_none_or(|it| it.allows(namespace));
+        tables.namespaces.keys().any(|namespace| allows(namespace) && readable(namespace))
+    }
+
     /// Takes back what new options do not allow an extension any more, also from its keys. What they
     /// allow in addition is not given yet.
     pub(crate) fn narrow_options(&self, extension: &str, to: &Options) {

@@ -14,7 +14,9 @@ use super::queue::{UnfinishedRuns, dequeue, end_early};
 use super::run_keys::RunKeys;
 use super::runs::Ending;
 use super::secrets::Secrets;
-use super::{EventKind, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default};
+use super::{
+    By, EventKind, Needs, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default,
+};
 use gofer_proto::pipeline_config::PipelineConfigState;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
@@ -63,6 +65,7 @@ impl Store {
         &self,
         namespace: &str,
         config: UserPipelineConfig,
+        by: &By,
     ) -> Result<Pipeline, Status> {
         check_name("pipeline's id", &config.id)?;
         if config.parallelism < 0 {
@@ -71,6 +74,7 @@ impl Store {
         let tasks = tasks(config.tasks)?;
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let namespace = or_default(namespace);
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
@@ -129,10 +133,10 @@ impl Store {
         let id = or_default(namespace).to_owned();
         if self.namespace(&id).is_err() {
             let request = proto::CreateNamespaceRequest { id, ..Default::default() };
-            self.create_namespace(request)?;
+            self.create_namespace(request, &By::Core)?;
         }
         let config = UserPipelineConfig { id: pipeline.to_owned(), ..Default::default() };
-        self.register_config(namespace, config).map(drop)
+        self.register_config(namespace, config, &By::Core).map(drop)
     }
 
     /// A pipeline with one version of its configuration; 0 is the live one.
@@ -165,9 +169,11 @@ impl Store {
         namespace: &str,
         id: &str,
         state: PipelineState,
+        by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let metadata = &mut tables.pipeline_mut(namespace, id)?.metadata;
         if metadata.state() == state {
             return Ok(());
@@ -186,21 +192,23 @@ impl Store {
     }
 
     /// Deletes a pipeline with everything in it. Runs that are not complete are cancelled first,
-    /// for the reason `by`. Returns its subscriptions, which have yet to be ended in their
+    /// for this reason. Returns its subscriptions, which have yet to be ended in their
     /// extensions.
     pub(crate) fn delete_pipeline(
         &self,
         namespace: &str,
         id: &str,
-        by: RunStatusReasonKind,
+        reason: RunStatusReasonKind,
+        by: &By,
     ) -> Result<Vec<proto::PipelineExtensionSubscription>, Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let removed = tables.namespace_mut(namespace)?.pipelines.remove(id);
         let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
         let Tables { events, journal, queue, .. } = &mut *tables;
         dequeue(queue, &removed);
-        end_early(&mut removed, None, now, &Ending::cancelled(by), (events, journal, queue));
+        end_early(&mut removed, None, now, &Ending::cancelled(reason), (events, journal, queue));
         tables.journal.remove_pipeline(&removed.metadata.namespace, id);
         removed.configs.values().for_each(|it| tables.journal.remove_config(it));
         removed.runs.iter().for_each(|it| tables.journal.remove_run(it));
@@ -242,9 +250,11 @@ impl Store {
         namespace: &str,
         pipeline: &str,
         version: i64,
+        by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let config = table.config(version)?;
         let (version, state) = (config.version, config.state());

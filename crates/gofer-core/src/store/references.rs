@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tonic::Status;
 
-use super::{Holder, Owner, Store};
+use super::{By, Holder, Owner, Store};
 use gofer_proto::PipelineExtensionSubscription as Subscription;
 
 /// What a setting may refer to.
@@ -49,14 +49,14 @@ impl Store {
             let value = match reference(setting) {
                 None => setting.clone(),
                 Some((ReferenceKind::PipelineSecret, name)) => {
-                    let of = Holder::Pipeline { namespace, pipeline, by: None };
+                    let of = Holder::Pipeline { namespace, pipeline, by: &By::Core };
                     self.secret(of, name).map_err(|_| missing())?.1
                 }
                 Some((ReferenceKind::GlobalSecret, name)) => {
                     self.global_secret_for(namespace, name).ok_or_else(missing)?
                 }
                 Some((ReferenceKind::PipelineObject, name)) => {
-                    let of = Owner { namespace, pipeline, run: None, by: None };
+                    let of = Owner { namespace, pipeline, run: None, by: &By::Core };
                     let content = self.object(of, name).map_err(|_| missing())?;
                     String::from_utf8(content.into()).map_err(|_| problem("is not UTF-8 text"))?
                 }

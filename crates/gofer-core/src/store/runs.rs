@@ -9,7 +9,7 @@ use super::pipelines::{PipelineTable, variables};
 use super::queue::end_early;
 use super::run_keys::{self, IDENTITY, RunKey};
 use super::{
-    EventKind, EventLog, ExtensionKey, Journal, Page, RUNS_PER_PIPELINE, Store, Tables, initiator,
+    By, EventKind, EventLog, Journal, Needs, Page, RUNS_PER_PIPELINE, Store, Tables, initiator,
     no_namespace, no_pipeline, or_default,
 };
 use gofer_proto::initiator::Type;
@@ -124,11 +124,7 @@ impl Store {
     ///
     /// Returns the run as it was accepted, pending, as Gofer does: callers should not come to rely
     /// on a run being complete when this returns.
-    pub(crate) fn start_run(
-        &self,
-        request: StartRunRequest,
-        by: Option<&ExtensionKey>,
-    ) -> Result<Run, Status> {
+    pub(crate) fn start_run(&self, request: StartRunRequest, by: &By) -> Result<Run, Status> {
         let initiator = request.initiator.unwrap_or_default();
         let source = match initiator.r#type() {
             Type::Extension => "EXTENSION",
@@ -141,18 +137,14 @@ impl Store {
 
     /// A new run with the variables of an earlier one, except those that identify the run of an
     /// extension.
-    pub(crate) fn retry_run(
-        &self,
-        request: RetryRunRequest,
-        by: Option<&ExtensionKey>,
-    ) -> Result<Run, Status> {
+    pub(crate) fn retry_run(&self, request: RetryRunRequest, by: &By) -> Result<Run, Status> {
         let RetryRunRequest { namespace_id, pipeline_id, run_id, initiator } = request;
         let Run { initiator: earlier, mut variables, .. } = {
             let tables = self.tables();
-            tables.access.check(by, &namespace_id, &pipeline_id)?;
+            tables.authorize(by, Needs::Pipeline(&namespace_id, &pipeline_id))?;
             tables.pipeline(&namespace_id, &pipeline_id)?.run(run_id)?.clone()
         };
-        if by.is_some() || earlier.unwrap_or_default().r#type() == Type::Extension {
+        if by.extension().is_some() || earlier.unwrap_or_default().r#type() == Type::Extension {
             variables.retain(|it| !IDENTITY.contains(&&*it.key));
         }
         let initiator = initiator.unwrap_or_default();
@@ -165,16 +157,16 @@ impl Store {
         id: &str,
         initiator: Initiator,
         variables: Vec<Variable>,
-        by: Option<&ExtensionKey>,
+        by: &By,
     ) -> Result<Run, Status> {
         initiator::check_length(&initiator)?;
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Pipeline(namespace, id))?;
         let label = initiator::check(&initiator, by, &tables.registrations)?;
-        tables.access.check(by, namespace, id)?;
         let mut key = None;
-        if let Some((by, label)) = by.zip(label) {
+        if let Some((by, label)) = by.extension().zip(label) {
             run_keys::check(&variables)?;
             key = RunKey::of(&by.name, label, &variables);
         }
@@ -244,7 +236,7 @@ impl Store {
         id: &str,
         run: i64,
         reason: Reason,
-        by: Option<&ExtensionKey>,
+        by: &By,
     ) -> Result<(), Status> {
         if self.cancel_unfinished(namespace, id, Some(run), reason, by)?.is_empty() {
             return Err(Status::failed_precondition(format!(
@@ -261,7 +253,7 @@ impl Store {
         namespace: &str,
         id: &str,
         reason: Reason,
-        by: Option<&ExtensionKey>,
+        by: &By,
     ) -> Result<Vec<i64>, Status> {
         self.cancel_unfinished(namespace, id, None, reason, by)
     }
@@ -272,12 +264,12 @@ impl Store {
         id: &str,
         which: Option<i64>,
         reason: Reason,
-        by: Option<&ExtensionKey>,
+        by: &By,
     ) -> Result<Vec<i64>, Status> {
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
         let mut tables = self.tables();
-        tables.access.check(by, namespace, id)?;
+        tables.authorize(by, Needs::Pipeline(namespace, id))?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
         let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;

@@ -6,20 +6,22 @@ use std::collections::BTreeMap;
 use tonic::Status;
 
 use super::patterns::Patterns;
-use super::{ExtensionKey, Store, Tables, check_name, or_default};
+use super::{By, Needs, Store, Tables, check_name, or_default};
+use crate::grants::Grant;
 use gofer_proto::SecretStoreKey;
 
-/// The owner of secrets.
+/// The owner of secrets, and who asks for them.
 #[derive(Clone, Copy)]
 pub(crate) enum Holder<'a> {
     Pipeline {
         namespace: &'a str,
         pipeline: &'a str,
-        /// The extension that asks, whose access to the pipeline is then checked.
-        by: Option<&'a ExtensionKey>,
+        by: &'a By,
     },
     /// The core. Each secret lists the namespaces that may use it.
-    Global,
+    Global {
+        by: &'a By,
+    },
 }
 
 /// A secret as stored in memory.
@@ -51,13 +53,32 @@ impl Secret {
 pub(super) type Secrets = BTreeMap<String, Secret>;
 
 impl Tables {
-    pub(super) fn secrets(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
+    /// To read them.
+    fn secrets(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
+        self.secrets_if(of, Grant::ReadSecrets, Grant::GlobalSecrets)
+    }
+
+    /// To change them.
+    fn secrets_mut(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
+        self.secrets_if(of, Grant::WriteSecrets, Grant::Everything)
+    }
+
+    /// With what an extension must have been granted for those of a pipeline, and for global ones.
+    fn secrets_if(
+        &mut self,
+        of: Holder<'_>,
+        own: Grant,
+        global: Grant,
+    ) -> Result<&mut Secrets, Status> {
         match of {
             Holder::Pipeline { namespace, pipeline, by } => {
-                self.access.check(by, namespace, pipeline)?;
+                self.authorize(by, Needs::Secrets(namespace, pipeline, own))?;
                 Ok(&mut self.pipeline_mut(namespace, pipeline)?.secrets)
             }
-            Holder::Global => Ok(&mut self.secrets),
+            Holder::Global { by } => {
+                self.authorize(by, Needs::Management(global))?;
+                Ok(&mut self.secrets)
+            }
         }
     }
 }
@@ -86,15 +107,17 @@ impl Store {
         namespaces: Vec<String>,
         force: bool,
     ) -> Result<(), Status> {
+        // Here as well, so that it is refused for want of access and not for anything else.
+        self.tables().secrets_mut(of)?;
         check_name("secret's key", &key)?;
         let patterns = Patterns::new(&namespaces)?;
         let created = self.clock.unix_millis();
         let (namespace, pipeline) = match of {
             Holder::Pipeline { namespace, pipeline, .. } => (or_default(namespace), pipeline),
-            Holder::Global => ("", ""),
+            Holder::Global { .. } => ("", ""),
         };
         let mut tables = self.tables();
-        if tables.secrets(of)?.contains_key(&key) && !force {
+        if tables.secrets_mut(of)?.contains_key(&key) && !force {
             let why = format!("a secret `{key}` already exists; set `force` to replace it");
             return Err(Status::already_exists(why));
         }
@@ -109,13 +132,13 @@ impl Store {
         };
         // First, since it may fail: then nothing has changed.
         tables.journal.put_secret(&secret)?;
-        tables.secrets(of)?.insert(key, secret);
+        tables.secrets_mut(of)?.insert(key, secret);
         Ok(())
     }
 
     pub(crate) fn delete_secret(&self, of: Holder<'_>, key: &str) -> Result<(), Status> {
         let mut tables = self.tables();
-        let removed = tables.secrets(of)?.remove(key).ok_or_else(|| no_secret(key))?;
+        let removed = tables.secrets_mut(of)?.remove(key).ok_or_else(|| no_secret(key))?;
         tables.journal.remove_secret(&removed);
         Ok(())
     }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::registrations::not_installed;
-use super::{EventKind, Store, Tables, or_default};
+use super::{By, EventKind, Needs, Store, Tables, or_default};
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
 use gofer_proto::{
@@ -17,9 +17,14 @@ impl Store {
     ///
     /// Refused if the extension is not registered: it may have been uninstalled meanwhile, and then
     /// keeps no subscriptions.
-    pub(crate) fn put_subscription(&self, subscription: Subscription) -> Result<(), Status> {
+    pub(crate) fn put_subscription(
+        &self,
+        subscription: Subscription,
+        by: &By,
+    ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(&subscription.namespace))?;
         if !tables.registrations.contains_key(&subscription.name) {
             return Err(not_installed(&subscription.name));
         }
@@ -69,13 +74,12 @@ impl Store {
 
     pub(crate) fn remove_subscription(
         &self,
-        namespace: &str,
-        pipeline: &str,
-        extension: &str,
-        label: &str,
+        [namespace, pipeline, extension, label]: [&str; 4],
+        by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
         let removed = table.subscriptions.remove(&key);
@@ -89,14 +93,13 @@ impl Store {
     /// `reason` is a sentence; the kind of the reason follows from the status.
     pub(crate) fn set_subscription_status(
         &self,
-        namespace: &str,
-        pipeline: &str,
-        extension: &str,
-        label: &str,
+        [namespace, pipeline, extension, label]: [&str; 4],
         status: State,
         reason: &str,
+        by: &By,
     ) -> Result<(), Status> {
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
         let subscription = table

@@ -85,22 +85,22 @@ fn refused<T>(outcome: Result<T, Status>, code: Code, problem: &str) {
 async fn the_default_namespace_always_exists() {
     let store = store();
     assert_eq!(store.namespace("").unwrap().id, "default");
-    refused(store.delete_namespace("default"), Code::FailedPrecondition, "`default`");
+    refused(store.delete_namespace("default", &By::Core), Code::FailedPrecondition, "`default`");
 }
 
 #[tokio::test]
 async fn a_namespace_is_created_changed_and_deleted() {
     let store = store();
-    store.create_namespace(namespace("ops")).unwrap();
-    refused(store.create_namespace(namespace("ops")), Code::AlreadyExists, "already");
+    store.create_namespace(namespace("ops"), &By::Core).unwrap();
+    refused(store.create_namespace(namespace("ops"), &By::Core), Code::AlreadyExists, "already");
     let change = proto::UpdateNamespaceRequest {
         id: "ops".to_owned(),
         name: "Operations".to_owned(),
         description: String::new(),
     };
-    store.update_namespace(change).unwrap();
+    store.update_namespace(change, &By::Core).unwrap();
     assert_eq!(store.namespace("ops").unwrap().name, "Operations");
-    store.delete_namespace("ops").unwrap();
+    store.delete_namespace("ops", &By::Core).unwrap();
     refused(store.namespace("ops"), Code::NotFound, "`ops`");
     assert_eq!(kinds(&store)[2..], ["NAMESPACE_CREATED", "NAMESPACE_DELETED"]);
 }
@@ -109,25 +109,33 @@ async fn a_namespace_is_created_changed_and_deleted() {
 async fn a_namespace_with_pipelines_is_not_deleted() {
     let store = store();
     store.ensure_pipeline("ops", "backup").unwrap();
-    refused(store.delete_namespace("ops"), Code::FailedPrecondition, "pipelines");
-    store.delete_pipeline("ops", "backup", Reason::UserCancelled).unwrap();
-    store.delete_namespace("ops").unwrap();
+    refused(store.delete_namespace("ops", &By::Core), Code::FailedPrecondition, "pipelines");
+    store.delete_pipeline("ops", "backup", Reason::UserCancelled, &By::Core).unwrap();
+    store.delete_namespace("ops", &By::Core).unwrap();
 }
 
 #[tokio::test]
 async fn ambiguous_and_unprintable_names_are_refused() {
     let store = store();
     for name in ["", "a/b", "a\nb", &"x".repeat(201)] {
-        refused(store.create_namespace(namespace(name)), Code::InvalidArgument, "namespace's id");
-        refused(store.register_config("", config(name)), Code::InvalidArgument, "pipeline's id");
+        refused(
+            store.create_namespace(namespace(name), &By::Core),
+            Code::InvalidArgument,
+            "namespace's id",
+        );
+        refused(
+            store.register_config("", config(name), &By::Core),
+            Code::InvalidArgument,
+            "pipeline's id",
+        );
     }
-    store.create_namespace(namespace("Ä b.c-d_e")).unwrap();
+    store.create_namespace(namespace("Ä b.c-d_e"), &By::Core).unwrap();
 }
 
 #[tokio::test]
 async fn configurations_count_their_versions_and_the_newest_is_live() {
     let store = store();
-    let second = store.register_config("", config("nightly")).unwrap().config.unwrap();
+    let second = store.register_config("", config("nightly"), &By::Core).unwrap().config.unwrap();
     assert_eq!((second.version, second.state()), (2, PipelineConfigState::Live));
     let first = store.config("", "nightly", 1).unwrap();
     assert_eq!(first.state(), PipelineConfigState::Deprecated);
@@ -140,11 +148,15 @@ async fn configurations_count_their_versions_and_the_newest_is_live() {
 #[tokio::test]
 async fn the_live_configuration_is_not_deleted_and_versions_are_not_given_twice() {
     let store = store();
-    refused(store.delete_config("", "nightly", 1), Code::FailedPrecondition, "version 1");
-    store.register_config("", config("nightly")).unwrap();
-    store.delete_config("", "nightly", 1).unwrap();
+    refused(
+        store.delete_config("", "nightly", 1, &By::Core),
+        Code::FailedPrecondition,
+        "version 1",
+    );
+    store.register_config("", config("nightly"), &By::Core).unwrap();
+    store.delete_config("", "nightly", 1, &By::Core).unwrap();
     refused(store.config("", "nightly", 1), Code::NotFound, "version 1");
-    let third = store.register_config("", config("nightly")).unwrap().config.unwrap();
+    let third = store.register_config("", config("nightly"), &By::Core).unwrap().config.unwrap();
     assert_eq!(third.version, 3);
 }
 
@@ -156,16 +168,20 @@ async fn tasks_are_stored_and_must_fit_together() {
     test.variables.insert("LEVEL".to_owned(), "all".to_owned());
     let mut good = config("ci");
     good.tasks = vec![test.clone(), task("build")];
-    let tasks = store.register_config("", good).unwrap().config.unwrap().tasks;
+    let tasks = store.register_config("", good, &By::Core).unwrap().config.unwrap().tasks;
     assert_eq!(tasks["test"].depends_on["build"], 2);
     assert_eq!(tasks["test"].variables[0].source, "PIPELINE_CONFIG");
 
     let mut lone = config("ci");
     lone.tasks = vec![test];
-    refused(store.register_config("", lone), Code::InvalidArgument, "`build`");
+    refused(store.register_config("", lone, &By::Core), Code::InvalidArgument, "`build`");
     let mut twins = config("ci");
     twins.tasks = vec![task("build"), task("build")];
-    refused(store.register_config("", twins), Code::InvalidArgument, "two tasks `build`");
+    refused(
+        store.register_config("", twins, &By::Core),
+        Code::InvalidArgument,
+        "two tasks `build`",
+    );
     assert_eq!(store.pipeline("", "ci", 0).unwrap().config.unwrap().version, 1);
 }
 
@@ -173,9 +189,9 @@ async fn tasks_are_stored_and_must_fit_together() {
 async fn runs_count_up_from_one_in_each_pipeline() {
     let store = store();
     store.ensure_pipeline("", "other").unwrap();
-    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 1);
-    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 2);
-    assert_eq!(store.start_run(start("other"), None).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), &By::Core).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), &By::Core).unwrap().id, 2);
+    assert_eq!(store.start_run(start("other"), &By::Core).unwrap().id, 1);
 }
 
 #[tokio::test]
@@ -184,7 +200,7 @@ async fn a_run_is_accepted_pending_and_found_complete() {
     let mut request = start("nightly");
     request.variables.insert("B".to_owned(), "2".to_owned());
     request.variables.insert("A".to_owned(), "1".to_owned());
-    let accepted = store.start_run(request, None).unwrap();
+    let accepted = store.start_run(request, &By::Core).unwrap();
     assert_eq!((accepted.state(), accepted.ended), (RunState::Pending, 0));
     let found = store.run("", "nightly", 1).unwrap();
     assert_eq!((found.state(), found.status()), (RunState::Complete, RunStatus::Successful));
@@ -197,7 +213,7 @@ async fn a_run_is_accepted_pending_and_found_complete() {
 #[tokio::test]
 async fn a_run_is_published_with_what_the_contract_lists() {
     let store = store();
-    store.start_run(start("nightly"), None).unwrap();
+    store.start_run(start("nightly"), &By::Core).unwrap();
     let events = store.events_after(2, usize::MAX);
     assert_eq!(events[0].r#type, "RUN_STARTED");
     assert_eq!(
@@ -211,36 +227,40 @@ async fn a_run_is_published_with_what_the_contract_lists() {
 #[tokio::test]
 async fn a_run_that_must_not_start_is_refused() {
     let store = store();
-    refused(store.start_run(start("absent"), None), Code::NotFound, "`default/absent`");
+    refused(store.start_run(start("absent"), &By::Core), Code::NotFound, "`default/absent`");
     let elsewhere = proto::StartRunRequest { namespace_id: "ops".to_owned(), ..start("nightly") };
-    refused(store.start_run(elsewhere, None), Code::NotFound, "namespace `ops`");
+    refused(store.start_run(elsewhere, &By::Core), Code::NotFound, "namespace `ops`");
 
-    store.set_pipeline_state("", "nightly", PipelineState::Disabled).unwrap();
-    refused(store.start_run(start("nightly"), None), Code::FailedPrecondition, "disabled");
-    store.set_pipeline_state("", "nightly", PipelineState::Active).unwrap();
+    store.set_pipeline_state("", "nightly", PipelineState::Disabled, &By::Core).unwrap();
+    refused(store.start_run(start("nightly"), &By::Core), Code::FailedPrecondition, "disabled");
+    store.set_pipeline_state("", "nightly", PipelineState::Active, &By::Core).unwrap();
 
     assert!(store.toggle_ignoring_runs());
     refused(
-        store.start_run(start("nightly"), None),
+        store.start_run(start("nightly"), &By::Core),
         Code::FailedPrecondition,
         "ToggleEventIngress",
     );
     assert!(!store.toggle_ignoring_runs());
-    assert_eq!(store.start_run(start("nightly"), None).unwrap().id, 1);
+    assert_eq!(store.start_run(start("nightly"), &By::Core).unwrap().id, 1);
 }
 
 #[tokio::test]
 async fn a_pipeline_without_a_configuration_does_not_run() {
     let store = store();
     store.tables().pipeline_mut("", "nightly").unwrap().configs.clear();
-    refused(store.start_run(start("nightly"), None), Code::FailedPrecondition, "no configuration");
+    refused(
+        store.start_run(start("nightly"), &By::Core),
+        Code::FailedPrecondition,
+        "no configuration",
+    );
 }
 
 #[tokio::test]
 async fn runs_are_listed_newest_first_by_page() {
     let store = store();
     for _ in 0..250 {
-        store.start_run(start("nightly"), None).unwrap();
+        store.start_run(start("nightly"), &By::Core).unwrap();
     }
     let ids = |offset, limit| {
         let page = Page::new(offset, limit).unwrap();
@@ -258,7 +278,7 @@ async fn runs_are_listed_newest_first_by_page() {
 async fn only_the_newest_runs_of_a_pipeline_are_kept() {
     let store = store();
     for _ in 0..RUNS_PER_PIPELINE + 2 {
-        store.start_run(start("nightly"), None).unwrap();
+        store.start_run(start("nightly"), &By::Core).unwrap();
     }
     assert_eq!(store.runs("", "nightly").len(), RUNS_PER_PIPELINE);
     refused(store.run("", "nightly", 2), Code::NotFound, "run 2");
@@ -275,13 +295,13 @@ async fn a_retried_run_has_the_variables_of_the_first() {
     let store = store();
     let mut request = start("nightly");
     request.variables.insert("COMMIT".to_owned(), "c0ffee".to_owned());
-    store.start_run(request, None).unwrap();
+    store.start_run(request, &By::Core).unwrap();
     let again = proto::RetryRunRequest {
         pipeline_id: "nightly".to_owned(),
         run_id: 1,
         ..Default::default()
     };
-    let again = store.retry_run(again, None).unwrap();
+    let again = store.retry_run(again, &By::Core).unwrap();
     assert_eq!((again.id, &*again.variables[0].value), (2, "c0ffee"));
 }
 
@@ -289,16 +309,16 @@ async fn a_retried_run_has_the_variables_of_the_first() {
 async fn a_watcher_sees_each_run_as_it_is_accepted() {
     let store = store();
     let mut started = store.run_started();
-    store.start_run(start("nightly"), None).unwrap();
+    store.start_run(start("nightly"), &By::Core).unwrap();
     assert_eq!(started.recv().await.unwrap().id, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn records_carry_the_time_of_the_clock() {
     let store = store();
-    let first = store.start_run(start("nightly"), None).unwrap().started;
+    let first = store.start_run(start("nightly"), &By::Core).unwrap().started;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(store.start_run(start("nightly"), None).unwrap().started - first, 3_600_000);
+    assert_eq!(store.start_run(start("nightly"), &By::Core).unwrap().started - first, 3_600_000);
 }
 
 #[tokio::test]
@@ -348,16 +368,16 @@ async fn a_waiter_for_an_event_is_woken() {
 #[tokio::test]
 async fn a_subscription_is_stored_replaced_and_removed() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly")).unwrap();
+    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
     let mut changed = subscription("hourly");
     changed.settings.insert("every".to_owned(), "1h".to_owned());
-    store.put_subscription(changed).unwrap();
-    store.put_subscription(subscription("daily")).unwrap();
+    store.put_subscription(changed, &By::Core).unwrap();
+    store.put_subscription(subscription("daily"), &By::Core).unwrap();
     let stored = store.subscriptions("", "nightly").unwrap();
     assert_eq!(stored.iter().map(|it| &*it.label).collect::<Vec<_>>(), ["daily", "hourly"]);
     assert_eq!(stored[1].settings["every"], "1h");
     assert_eq!(store.subscriptions_of_extension("interval").len(), 2);
-    store.remove_subscription("", "nightly", "interval", "hourly").unwrap();
+    store.remove_subscription(["", "nightly", "interval", "hourly"], &By::Core).unwrap();
     refused(
         store.subscription("", "nightly", "interval", "hourly"),
         Code::NotFound,
@@ -371,20 +391,25 @@ async fn a_subscription_is_stored_replaced_and_removed() {
 #[tokio::test]
 async fn a_subscription_to_something_that_does_not_exist_is_refused() {
     let store = store();
-    let outcome = store.put_subscription(subscription("hourly"));
+    let outcome = store.put_subscription(subscription("hourly"), &By::Core);
     refused(outcome, Code::NotFound, "`interval`");
     let store = with_interval();
-    store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap();
-    let outcome = store.put_subscription(subscription("hourly"));
+    store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap();
+    let outcome = store.put_subscription(subscription("hourly"), &By::Core);
     refused(outcome, Code::NotFound, "`default/nightly`");
 }
 
 #[tokio::test]
 async fn a_status_has_its_reason() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly")).unwrap();
+    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
     store
-        .set_subscription_status("", "nightly", "interval", "hourly", State::Error, "too short")
+        .set_subscription_status(
+            ["", "nightly", "interval", "hourly"],
+            State::Error,
+            "too short",
+            &By::Core,
+        )
         .unwrap();
     let stored = store.subscription("", "nightly", "interval", "hourly").unwrap();
     assert_eq!(stored.status(), State::Error);
@@ -394,12 +419,15 @@ async fn a_status_has_its_reason() {
 #[tokio::test]
 async fn subscriptions_are_removed_with_their_pipeline_or_extension() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly")).unwrap();
-    assert_eq!(store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap().len(), 1);
+    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
+    assert_eq!(
+        store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap().len(),
+        1
+    );
     assert!(store.subscriptions_of_extension("interval").is_empty());
 
     store.ensure_pipeline("", "nightly").unwrap();
-    store.put_subscription(subscription("hourly")).unwrap();
+    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
     store.remove_registration("interval").unwrap();
     assert!(store.subscriptions("", "nightly").unwrap().is_empty());
 }
@@ -426,9 +454,9 @@ async fn a_token_is_kept_only_as_its_digest() {
     assert_eq!((details.kind(), token.len(), details.expires), (Kind::Management, 64, 0));
     assert_eq!(store.token(&token).unwrap().1, details);
     refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
-    store.disable_token(&token, true).unwrap();
+    store.disable_token(&token, true, &By::Core).unwrap();
     assert!(store.token(&token).unwrap().1.disabled);
-    store.delete_token(&token).unwrap();
+    store.delete_token(&token, &By::Core).unwrap();
     refused(store.token(&token), Code::NotFound, "token");
     refused(store.bootstrap_token(), Code::FailedPrecondition, "first token");
 }
@@ -440,18 +468,18 @@ async fn a_token_is_revoked_by_the_first_digits_of_its_digest() {
     let digest = hex::encode(sha256(token.as_bytes()));
     for which in [&digest[..8], &digest[..16], &digest, &digest[..8].to_uppercase()] {
         assert_eq!(hex::encode(store.token(which).unwrap().0), digest, "{which}");
-        store.disable_token(which, true).unwrap();
+        store.disable_token(which, true, &By::Core).unwrap();
         assert!(store.token(&token).unwrap().1.disabled);
-        store.disable_token(which, false).unwrap();
+        store.disable_token(which, false, &By::Core).unwrap();
     }
     refused(store.token(&digest[..7]), Code::InvalidArgument, "at least 8");
     let other = if digest.starts_with('0') { "1" } else { "0" };
     let unknown = format!("{other}{}", &digest[1..9]);
     for which in ["", "not hexadecimal", &unknown, &format!("{digest}0"), &token[..20]] {
         refused(store.token(which), Code::NotFound, "no such token");
-        refused(store.delete_token(which), Code::NotFound, "no such token");
+        refused(store.delete_token(which, &By::Core), Code::NotFound, "no such token");
     }
-    store.delete_token(&digest[..8]).unwrap();
+    store.delete_token(&digest[..8], &By::Core).unwrap();
     refused(store.token(&token), Code::NotFound, "no such token");
 }
 
@@ -469,10 +497,10 @@ async fn an_ambiguous_digest_revokes_nothing() {
         tables.tokens.insert(alike, details);
     }
     let digits = hex::encode(digest);
-    refused(store.disable_token(&digits[..8], true), Code::InvalidArgument, "ambiguous");
-    refused(store.delete_token(&digits[..62]), Code::InvalidArgument, "ambiguous");
+    refused(store.disable_token(&digits[..8], true, &By::Core), Code::InvalidArgument, "ambiguous");
+    refused(store.delete_token(&digits[..62], &By::Core), Code::InvalidArgument, "ambiguous");
     assert!(!store.token(&token).unwrap().1.disabled);
-    store.delete_token(&digits).unwrap();
+    store.delete_token(&digits, &By::Core).unwrap();
     assert_eq!(store.tokens("").len(), 1);
 }
 
@@ -481,7 +509,7 @@ async fn tokens_are_listed_by_the_namespace_that_they_give_access_to() {
     let store = store();
     let client = |patterns: &[&str]| {
         let patterns = patterns.iter().map(|&it| it.to_owned()).collect();
-        store.create_token(Kind::Client, patterns, HashMap::new(), None)
+        store.create_token(Kind::Client, patterns, HashMap::new(), None, &By::Core)
     };
     client(&["ops"]).unwrap();
     client(&["team-.*"]).unwrap();
@@ -492,7 +520,7 @@ async fn tokens_are_listed_by_the_namespace_that_they_give_access_to() {
     refused(client(&[]), Code::InvalidArgument, "`namespaces`");
     refused(client(&["ops", "o[pq"]), Code::InvalidArgument, "`namespaces[1]`");
     refused(client(&[""]), Code::InvalidArgument, "`namespaces[0]` must not be empty");
-    let unknown = store.create_token(Kind::Unknown, Vec::new(), HashMap::new(), None);
+    let unknown = store.create_token(Kind::Unknown, Vec::new(), HashMap::new(), None, &By::Core);
     refused(unknown, Code::InvalidArgument, "`kind`");
 }
 
@@ -574,7 +602,7 @@ async fn changes_of_one_subscription_wait_for_each_other_and_keep_no_locks() {
 #[tokio::test]
 async fn objects_are_put_replaced_listed_and_deleted() {
     let store = store();
-    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
+    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: &By::Core };
     let put = |key: &str, force| store.put_object(of, key.to_owned(), "1".into(), force);
     assert_eq!(put("b", false).unwrap(), None);
     put("a", false).unwrap();
@@ -593,7 +621,7 @@ async fn objects_are_put_replaced_listed_and_deleted() {
 #[tokio::test(start_paused = true)]
 async fn an_object_too_many_evicts_the_oldest_of_the_pipeline() {
     let store = store();
-    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
+    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: &By::Core };
     let limit = usize::try_from(object_limit()).unwrap();
     for n in 0..limit {
         store.put_object(of, format!("z-{}", limit - n), "1".into(), false).unwrap();
@@ -607,9 +635,9 @@ async fn an_object_too_many_evicts_the_oldest_of_the_pipeline() {
 #[tokio::test]
 async fn objects_of_a_run_expire_when_many_have_followed_it() {
     let store = store();
-    let of = |run| Owner { namespace: "", pipeline: "nightly", run: Some(run), by: None };
+    let of = |run| Owner { namespace: "", pipeline: "nightly", run: Some(run), by: &By::Core };
     for run in 1..=25 {
-        store.start_run(start("nightly"), None).unwrap();
+        store.start_run(start("nightly"), &By::Core).unwrap();
         store.put_object(of(run), "log".to_owned(), "1".into(), false).unwrap();
     }
     refused(store.object(of(5), "log"), Code::NotFound, "evicted");
@@ -619,13 +647,13 @@ async fn objects_of_a_run_expire_when_many_have_followed_it() {
 #[tokio::test]
 async fn a_global_secret_is_for_the_namespaces_that_it_names() {
     let store = store();
-    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: None };
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: &By::Core };
     let put = |of, force| {
         let access = vec!["ops-.*".to_owned()];
         store.put_secret(of, "token".to_owned(), "hunter22".to_owned(), access, force)
     };
     put(of, false).unwrap();
-    put(Holder::Global, false).unwrap();
+    put(Holder::Global { by: &By::Core }, false).unwrap();
     refused(put(of, false), Code::AlreadyExists, "`token`");
     put(of, true).unwrap();
     assert_eq!(store.secret(of, "token").unwrap().1, "hunter22");
@@ -638,9 +666,9 @@ async fn a_global_secret_is_for_the_namespaces_that_it_names() {
 #[tokio::test]
 async fn settings_that_refer_to_something_are_resolved() {
     let store = with_interval();
-    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: None };
+    let of = Holder::Pipeline { namespace: "", pipeline: "nightly", by: &By::Core };
     store.put_secret(of, "pace".to_owned(), "5m".to_owned(), vec![], false).unwrap();
-    let owner = Owner { namespace: "", pipeline: "nightly", run: None, by: None };
+    let owner = Owner { namespace: "", pipeline: "nightly", run: None, by: &By::Core };
     store.put_object(owner, "pace".to_owned(), "7m".into(), false).unwrap();
     let resolved = |setting: &str| {
         let mut it = subscription("hourly");

@@ -9,7 +9,8 @@ use tonic::Status;
 
 use super::super::certificates::random_key;
 use super::patterns::Patterns;
-use super::{Store, Tables};
+use super::{By, Needs, Store, Tables};
+use crate::grants::Grant;
 use gofer_net::auth::sha256;
 use gofer_proto::Token;
 use gofer_proto::token::Kind;
@@ -57,6 +58,31 @@ impl StoredToken {
             Kind::Unknown => false,
         }
     }
+
+    pub(crate) fn check_access(&self, namespace: &str) -> Result<(), Status> {
+        if self.has_access(namespace) {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "the token gives no access to the namespace `{namespace}`"
+        )))
+    }
+
+    pub(crate) fn check_management(&self) -> Result<(), Status> {
+        match self.token.kind() {
+            Kind::Management => Ok(()),
+            Kind::Client | Kind::Unknown => {
+                Err(Status::permission_denied("this requires a management token"))
+            }
+        }
+    }
+
+    pub(crate) fn check_enabled(&self) -> Result<(), Status> {
+        if !self.token.disabled {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("the token is disabled; enable it or use another"))
+    }
 }
 
 impl Store {
@@ -68,9 +94,12 @@ impl Store {
         namespaces: Vec<String>,
         metadata: HashMap<String, String>,
         valid_for: Option<Duration>,
+        by: &By,
     ) -> Result<(Token, String), Status> {
         let (details, token) = self.new_token(kind, namespaces, metadata, valid_for)?;
-        self.tables().insert_token(&token, &details);
+        let mut tables = self.tables();
+        tables.authorize(by, Needs::Management(Grant::Everything))?;
+        tables.insert_token(&token, &details);
         Ok((details.token, token))
     }
 
@@ -162,8 +191,9 @@ impl Store {
         self.tables().tokens.get(digest).cloned()
     }
 
-    pub(crate) fn disable_token(&self, which: &str, disabled: bool) -> Result<(), Status> {
+    pub(crate) fn disable_token(&self, which: &str, disabled: bool, by: &By) -> Result<(), Status> {
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Management(Grant::Everything))?;
         let digest = tables.find_token(which)?;
         let Tables { tokens, journal, .. } = &mut *tables;
         let found = Arc::make_mut(tokens.get_mut(&digest).ok_or_else(no_token)?);
@@ -173,8 +203,9 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn delete_token(&self, which: &str) -> Result<(), Status> {
+    pub(crate) fn delete_token(&self, which: &str, by: &By) -> Result<(), Status> {
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Management(Grant::Everything))?;
         let digest = tables.find_token(which)?;
         tables.tokens.remove(&digest).ok_or_else(no_token)?;
         tables.journal.remove_token(&digest);

@@ -10,12 +10,6 @@ use gofer_proto as proto;
 use gofer_proto::create_token_request::Kind;
 use gofer_proto::extension::{ExtensionState, ExtensionStatus};
 use gofer_proto::pipeline_extension_subscription::Status as State;
-use gofer_proto::{
-    run_extension_installer_client_message as installer,
-    run_pipeline_configurator_client_message as configurator,
-    run_pipeline_configurator_extension_message as reply,
-};
-use tonic::codegen::tokio_stream;
 use tonic::{Code, Request, Status, Streaming};
 
 const WITHOUT_TOKEN: [&str; 2] = ["GetSystemInfo", "BootstrapToken"];
@@ -569,47 +563,4 @@ async fn a_follower_does_not_hold_up_a_stop() {
         }
     }
     panic!("must end with an error");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_conversation_begins_with_init_and_goes_on_with_answers() {
-    use configurator::MessageType::{Init, Msg};
-    let (core, _) = with_metronome().await;
-    let talk = async |messages: Vec<configurator::MessageType>| {
-        let messages = messages
-            .into_iter()
-            .map(|it| proto::RunPipelineConfiguratorClientMessage { message_type: Some(it) });
-        let messages = tokio_stream::iter(messages.collect::<Vec<_>>());
-        let mut heard = core.client().api().run_pipeline_configurator(messages).await?.into_inner();
-        let mut settings = Vec::new();
-        while let Some(message) = heard.message().await? {
-            if let Some(reply::MessageType::ParamSetting(it)) = message.message_type {
-                settings.push((it.param, it.value));
-            }
-        }
-        Ok::<_, Status>(settings)
-    };
-    let init = |name: &str| Init(configurator::Init { name: name.to_owned() });
-    let answer = |text: &str| Msg(text.to_owned());
-
-    let settings = talk(vec![init("metronome"), answer("90s"), answer("")]).await.unwrap();
-    assert_eq!(settings[0], ("every".to_owned(), "90s".to_owned()));
-    refused(talk(vec![answer("90s")]).await, Code::InvalidArgument, "`init`");
-    refused(talk(vec![]).await, Code::InvalidArgument, "`init`");
-    let twice = talk(vec![init("metronome"), init("metronome")]).await;
-    refused(twice, Code::InvalidArgument, "`msg`");
-    refused(talk(vec![init("absent")]).await, Code::NotFound, "`absent`");
-    core.stop().await;
-}
-
-#[tokio::test]
-async fn an_installer_requires_a_management_token() {
-    let core = Core::on_loopback().await.unwrap();
-    let token = token(&core, Kind::Client, &[".*"], "").await;
-    let caller = Caller::of(&core).await.with(&token);
-    let init = installer::MessageType::Init(installer::Init::default());
-    let message = proto::RunExtensionInstallerClientMessage { message_type: Some(init) };
-    let outcome = caller.api().run_extension_installer(tokio_stream::iter([message])).await;
-    refused(outcome, Code::PermissionDenied, "management");
-    core.stop().await;
 }

@@ -21,10 +21,12 @@ mod authorization;
 mod bootstrap;
 #[cfg(target_os = "linux")]
 mod connections;
+mod conversations;
 mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
+mod health;
 mod options;
 mod runs;
 mod streaming;

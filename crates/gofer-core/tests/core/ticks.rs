@@ -133,3 +133,42 @@ async fn a_pipeline_that_has_never_run_keeps_the_grid_from_its_subscription() ->
     assert_eq!(scheduled(&core), [0, 3_600_000]);
     Ok(())
 }
+
+/// Outages break connections at any moment, and restarts end calls at any moment.
+#[tokio::test(start_paused = true)]
+async fn ticks_through_outages_and_restarts_are_one_run_each_and_keep_the_grid() -> Result<()> {
+    const PIPELINES: usize = 10;
+    let names = || (0..PIPELINES).map(|n| format!("default/p{n}"));
+    let core = Core::in_memory().await?;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    for name in names() {
+        every.subscribe(&*name, "x", [("every", "2s")]).await?;
+    }
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut millis = |most: u64| Duration::from_millis(random.u64(1..most));
+    for round in 0..400 {
+        core.elapse(millis(15_000)).await;
+        if round % 4 == 0 {
+            every.restart().await?;
+        } else {
+            core.close_api().await;
+            core.elapse(millis(5_000)).await;
+            core.reopen_api().await?;
+        }
+    }
+    let mut all = 0;
+    for name in names() {
+        let runs = core.runs(&*name);
+        let mut scheduled: Vec<_> = runs.iter().map(|run| run.scheduled().unwrap()).collect();
+        scheduled.reverse();
+        // A run is one of a kind, and none is of an earlier tick than the one before it.
+        assert!(scheduled.is_sorted_by(|one, next| one < next), "{name}: {scheduled:?}");
+        let beside = |at: &&std::time::SystemTime| {
+            at.duration_since(scheduled[0]).unwrap().as_nanos() % seconds(2).as_nanos() != 0
+        };
+        assert_eq!(scheduled.iter().find(beside), None, "{name} is beside its grid");
+        all += scheduled.len();
+    }
+    assert!(all > PIPELINES * 500, "{all}");
+    Ok(())
+}

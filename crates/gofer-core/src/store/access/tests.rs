@@ -5,11 +5,16 @@ use std::sync::mpsc;
 
 use tonic::Code;
 
-use super::super::Owner;
+use super::super::{Holder, Owner};
 use super::*;
 use gofer_net::Clock;
+use gofer_proto as proto;
 use gofer_proto::initiator::Type;
-use gofer_proto::{Initiator, StartRunRequest};
+use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_proto::pipeline_metadata::PipelineState;
+use gofer_proto::run_status_reason::RunStatusReasonKind;
+use gofer_proto::token::Kind;
+use gofer_proto::{Initiator, RetryRunRequest, StartRunRequest};
 
 fn store() -> Arc<Store> {
     let store = Store::new(Clock::derived());
@@ -36,7 +41,7 @@ fn subscription(pipeline: &str, label: &str) -> Subscription {
     }
 }
 
-fn start(store: &Store, by: &ExtensionKey) -> Result<i64, Code> {
+fn start(store: &Store, by: &Arc<ExtensionKey>) -> Result<i64, Code> {
     let initiator = Initiator {
         r#type: Type::Extension.into(),
         name: "interval (hourly)".to_owned(),
@@ -47,11 +52,13 @@ fn start(store: &Store, by: &ExtensionKey) -> Result<i64, Code> {
         initiator: Some(initiator),
         ..Default::default()
     };
-    store.start_run(request, Some(by)).map(|run| run.id).map_err(|status| status.code())
+    let by = By::Extension(Arc::clone(by));
+    store.start_run(request, &by).map(|run| run.id).map_err(|status| status.code())
 }
 
-fn object(store: &Store, by: &ExtensionKey, pipeline: &str) -> Result<(), Code> {
-    let of = Owner { namespace: "", pipeline, run: None, by: Some(by) };
+fn object(store: &Store, by: &Arc<ExtensionKey>, pipeline: &str) -> Result<(), Code> {
+    let by = By::Extension(Arc::clone(by));
+    let of = Owner { namespace: "", pipeline, run: None, by: &by };
     let put = store.put_object(of, "cursor".to_owned(), "1".into(), true);
     put.map(drop).map_err(|status| status.code())
 }
@@ -145,4 +152,134 @@ fn no_run_starts_after_the_access_has_ended() {
         assert_eq!(starts.join().unwrap(), newest);
         assert_eq!(store.runs("", "nightly")[0].id, newest);
     }
+}
+
+fn with(id: &str) -> proto::UserPipelineConfig {
+    proto::UserPipelineConfig { id: id.to_owned(), ..Default::default() }
+}
+
+/// Tries everything that a client token is for in `default`, each under its name.
+fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
+    let names = ["default", "nightly", "interval", "hourly"];
+    let (namespace, pipeline) = ("default", "nightly");
+    let start = StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() };
+    let retry =
+        RetryRunRequest { pipeline_id: pipeline.to_owned(), run_id: 1, ..Default::default() };
+    let reason = RunStatusReasonKind::UserCancelled;
+    let owner = Owner { namespace, pipeline, run: None, by };
+    let of_run = Owner { run: Some(1), ..owner };
+    let holder = Holder::Pipeline { namespace, pipeline, by };
+    let key = || "key".to_owned();
+    let put_secret = |force| store.put_secret(holder, key(), "1".to_owned(), Vec::new(), force);
+    let update = proto::UpdateNamespaceRequest {
+        id: namespace.to_owned(),
+        name: namespace.to_owned(),
+        ..Default::default()
+    };
+    vec![
+        ("update the namespace", store.update_namespace(update, by)),
+        ("register a pipeline", store.register_config("", with("new"), by).map(drop)),
+        ("register a configuration", store.register_config("", with(pipeline), by).map(drop)),
+        ("delete a configuration", store.delete_config("", pipeline, 1, by)),
+        ("start a run", store.start_run(start, by).map(drop)),
+        ("retry a run", store.retry_run(retry, by).map(drop)),
+        ("cancel runs", store.cancel_runs("", pipeline, reason, by).map(drop)),
+        ("put an object", store.put_object(owner, key(), "1".into(), true).map(drop)),
+        ("read an object", store.object(owner, "key").map(drop)),
+        ("list objects", store.objects(owner).map(drop)),
+        ("delete an object", store.delete_object(owner, "key")),
+        ("put a run's object", store.put_object(of_run, key(), "1".into(), true).map(drop)),
+        ("put a secret", put_secret(true)),
+        ("read a secret", store.secret(holder, "key").map(drop)),
+        ("list secrets", store.secrets(holder).map(drop)),
+        ("delete a secret", store.delete_secret(holder, "key")),
+        ("subscribe", store.put_subscription(subscription(pipeline, "hourly"), by)),
+        ("mark a subscription", store.set_subscription_status(names, State::Disabled, "", by)),
+        ("unsubscribe", store.remove_subscription(names, by)),
+        ("disable", store.set_pipeline_state("", pipeline, PipelineState::Disabled, by)),
+        ("delete", store.delete_pipeline("", pipeline, reason, by).map(drop)),
+    ]
+}
+
+fn refused_changes(store: &Store, by: &By, code: Code) {
+    let before = store.progress().borrow().last;
+    for (change, outcome) in changes(store, by) {
+        assert_eq!(outcome.err().map(|status| status.code()), Some(code), "{change}");
+    }
+    assert_eq!(store.progress().borrow().last, before, "nothing happened");
+}
+
+fn client_token(store: &Store, namespace: &str) -> (String, By) {
+    let namespaces = vec![namespace.to_owned()];
+    let (_, token) =
+        store.create_token(Kind::Client, namespaces, HashMap::new(), None, &By::Core).unwrap();
+    let by = By::Token(sha256(token.as_bytes()));
+    (token, by)
+}
+
+#[tokio::test]
+async fn each_change_checks_its_caller_in_its_own_transaction() {
+    let store = store();
+    let registration =
+        proto::ExtensionRegistration { name: "interval".to_owned(), ..Default::default() };
+    store.put_registration(registration, Options::default()).unwrap();
+
+    let (token, client) = client_token(&store, "default");
+    store.disable_token(&token, true, &By::Core).unwrap();
+    refused_changes(&store, &client, Code::Unauthenticated);
+    let (_, elsewhere) = client_token(&store, "ops");
+    refused_changes(&store, &elsewhere, Code::PermissionDenied);
+    let (guard, key) = key(&store, &[Grant::Namespaces]);
+    let extension = By::Extension(key);
+    refused_changes(&store, &extension, Code::PermissionDenied);
+    guard.end();
+    refused_changes(&store, &extension, Code::Unauthenticated);
+
+    store.disable_token(&token, false, &By::Core).unwrap();
+    for (change, outcome) in changes(&store, &client) {
+        outcome.unwrap_or_else(|status| panic!("{change}: {status}"));
+    }
+    store.delete_token(&token, &By::Core).unwrap();
+    refused_changes(&store, &client, Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn what_requires_a_management_token_is_checked_with_the_change() {
+    let store = store();
+    let create = |kind, by: &By| {
+        let namespaces = vec![".*".to_owned()];
+        store.create_token(kind, namespaces, HashMap::new(), None, by).map(|(_, token)| token)
+    };
+    let manager = create(Kind::Management, &By::Core).unwrap();
+    let by = By::Token(sha256(manager.as_bytes()));
+    let (client, as_client) = client_token(&store, ".*");
+    let changes = |by: &By| {
+        let global = Holder::Global { by };
+        [
+            create(Kind::Management, by).map(drop),
+            store.disable_token(&client, true, by),
+            store.disable_token(&client, false, by),
+            store.put_secret(global, "key".to_owned(), "1".to_owned(), Vec::new(), true),
+            store.secret(global, "key").map(drop),
+            store.secrets(global).map(drop),
+            store.delete_secret(global, "key"),
+        ]
+    };
+    let codes = |by: &By| changes(by).map(|outcome| outcome.err().map(|status| status.code()));
+    assert_eq!(codes(&by), [None; 7]);
+    assert_eq!(codes(&as_client), [Some(Code::PermissionDenied); 7]);
+    store.delete_token(&manager, &by).unwrap();
+    assert_eq!(codes(&by), [Some(Code::Unauthenticated); 7]);
+    let (_guard, key) = key(&store, &[Grant::GlobalSecrets]);
+    let denied = Some(Code::PermissionDenied);
+    store
+        .put_secret(
+            Holder::Global { by: &By::Core },
+            "key".to_owned(),
+            "1".to_owned(),
+            vec![],
+            true,
+        )
+        .unwrap();
+    assert_eq!(codes(&By::Extension(key)), [denied, denied, denied, denied, None, None, denied]);
 }

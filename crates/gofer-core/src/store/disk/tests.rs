@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use redb::TableDefinition;
 
-use super::super::{Holder, Options, Owner, Page, Store, exposed};
+use super::super::{By, Holder, Options, Owner, Page, Store, exposed};
 use super::*;
 use crate::files::tests::Scratch;
 use gofer_net::Clock;
@@ -73,21 +73,23 @@ async fn everything_is_restored() {
     let (_, bootstrap) = store.bootstrap_token().unwrap();
     let access = vec!["ops".to_owned()];
     let valid = Some(Duration::from_secs(3600));
-    let (_, client) = store.create_token(TokenKind::Client, access, HashMap::new(), valid).unwrap();
-    let (_, gone) =
-        store.create_token(TokenKind::Management, Vec::new(), HashMap::new(), None).unwrap();
-    store.disable_token(&client, true).unwrap();
-    store.delete_token(&gone).unwrap();
+    let (_, client) =
+        store.create_token(TokenKind::Client, access, HashMap::new(), valid, &By::Core).unwrap();
+    let (_, gone) = store
+        .create_token(TokenKind::Management, Vec::new(), HashMap::new(), None, &By::Core)
+        .unwrap();
+    store.disable_token(&client, true, &By::Core).unwrap();
+    store.delete_token(&gone, &By::Core).unwrap();
     for pipeline in ["one", "two", "three"] {
         store.ensure_pipeline("ops", pipeline).unwrap();
         store.ensure_pipeline("", pipeline).unwrap();
     }
     let config = proto::UserPipelineConfig { id: "one".to_owned(), ..Default::default() };
     for _ in 0..3 {
-        store.register_config("", config.clone()).unwrap();
+        store.register_config("", config.clone(), &By::Core).unwrap();
     }
-    store.delete_config("", "one", 2).unwrap();
-    store.set_pipeline_state("ops", "two", PipelineState::Disabled).unwrap();
+    store.delete_config("", "one", 2, &By::Core).unwrap();
+    store.set_pipeline_state("ops", "two", PipelineState::Disabled, &By::Core).unwrap();
     for name in ["interval", "cron"] {
         let registration =
             proto::ExtensionRegistration { name: name.to_owned(), ..Default::default() };
@@ -95,23 +97,35 @@ async fn everything_is_restored() {
     }
     store.remove_registration("cron").unwrap();
     for (pipeline, label) in [("one", "a"), ("one", "b"), ("two", "a"), ("three", "a")] {
-        store.put_subscription(subscription(pipeline, label)).unwrap();
+        store.put_subscription(subscription(pipeline, label), &By::Core).unwrap();
     }
-    store.remove_subscription("", "one", "interval", "b").unwrap();
+    store.remove_subscription(["", "one", "interval", "b"], &By::Core).unwrap();
     store
-        .set_subscription_status("", "two", "interval", "a", State::Error, "it was refused")
+        .set_subscription_status(
+            ["", "two", "interval", "a"],
+            State::Error,
+            "it was refused",
+            &By::Core,
+        )
         .unwrap();
     for _ in 0..5 {
-        store.start_run(start("one"), None).unwrap();
-        store.start_run(start("three"), None).unwrap();
+        store.start_run(start("one"), &By::Core).unwrap();
+        store.start_run(start("three"), &By::Core).unwrap();
     }
     store
-        .delete_pipeline("", "three", proto::run_status_reason::RunStatusReasonKind::UserCancelled)
+        .delete_pipeline(
+            "",
+            "three",
+            proto::run_status_reason::RunStatusReasonKind::UserCancelled,
+            &By::Core,
+        )
         .unwrap();
     store.toggle_ignoring_runs();
-    let (of, global) =
-        (Owner { namespace: "", pipeline: "one", run: None, by: None }, Holder::Global);
-    let holder = Holder::Pipeline { namespace: "", pipeline: "one", by: None };
+    let (of, global) = (
+        Owner { namespace: "", pipeline: "one", run: None, by: &By::Core },
+        Holder::Global { by: &By::Core },
+    );
+    let holder = Holder::Pipeline { namespace: "", pipeline: "one", by: &By::Core };
     for (owner, key) in [(of, "kept"), (of, "gone"), (Owner { run: Some(5), ..of }, "log")] {
         store.put_object(owner, key.to_owned(), "content".into(), false).unwrap();
     }
@@ -133,9 +147,9 @@ async fn everything_is_restored() {
     assert!(store.token(&bootstrap).is_ok() && store.token(&client).unwrap().1.disabled);
     assert!(store.token(&gone).is_err());
     assert!(store.bootstrap_token().is_err(), "the first token is made once");
-    assert!(store.start_run(start("one"), None).is_err(), "no run is started");
+    assert!(store.start_run(start("one"), &By::Core).is_err(), "no run is started");
     store.toggle_ignoring_runs();
-    assert_eq!(store.start_run(start("one"), None).unwrap().id, 6, "numbers go on");
+    assert_eq!(store.start_run(start("one"), &By::Core).unwrap().id, 6, "numbers go on");
 }
 
 #[tokio::test]
@@ -145,7 +159,7 @@ async fn what_is_dropped_from_memory_is_dropped_from_disk() {
     store.ensure_pipeline("", "busy").unwrap();
     let most = i64::try_from(super::super::RUNS_PER_PIPELINE).unwrap();
     for _ in 0..most + 10 {
-        store.start_run(start("busy"), None).unwrap();
+        store.start_run(start("busy"), &By::Core).unwrap();
     }
     store.durable().await.unwrap();
     let before = everything(&store);
@@ -184,7 +198,15 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     let directory = Scratch::new();
     let store = open_store(&directory.path("store.redb"));
     let secret = "correct horse battery staple";
-    store.put_secret(Holder::Global, "it".to_owned(), secret.to_owned(), vec![], false).unwrap();
+    store
+        .put_secret(
+            Holder::Global { by: &By::Core },
+            "it".to_owned(),
+            secret.to_owned(),
+            vec![],
+            false,
+        )
+        .unwrap();
     // So is the configuration of an extension.
     let registration = gofer_proto::ExtensionRegistration {
         name: "it".to_owned(),
@@ -206,7 +228,7 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     let own =
         super::super::seal::key_from_hex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
     let store = Store::open(Clock::system(), &directory.path("store.redb"), Some(own)).unwrap();
-    assert_eq!(store.secret(Holder::Global, "it").unwrap().1, secret);
+    assert_eq!(store.secret(Holder::Global { by: &By::Core }, "it").unwrap().1, secret);
     assert_eq!(store.registration("it"), Some(registration));
     store.close().await;
     std::fs::write(&key, "not a key").unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tonic::Code;
 
-use super::super::RUNS_PER_PIPELINE;
+use super::super::{By, RUNS_PER_PIPELINE};
 use super::*;
 use gofer_net::Clock;
 use gofer_proto::run::RunStatus;
@@ -20,12 +20,14 @@ fn store(most: usize) -> Arc<Store> {
 
 fn pipeline(store: &Store, id: &str, parallelism: i64) {
     let config = UserPipelineConfig { id: id.to_owned(), parallelism, ..Default::default() };
-    store.register_config("", config).unwrap();
+    store.register_config("", config, &By::Core).unwrap();
 }
 
 fn try_start(store: &Store, pipeline: &str) -> Result<Run, tonic::Status> {
-    store
-        .start_run(StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() }, None)
+    store.start_run(
+        StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() },
+        &By::Core,
+    )
 }
 
 fn start(store: &Store, pipeline: &str, count: usize) {
@@ -126,7 +128,7 @@ async fn a_run_that_waits_is_cancelled_and_never_begins() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
     let job = store.next_run().unwrap();
-    store.cancel_run("", "nightly", 2, Reason::UserCancelled, None).unwrap();
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled, &By::Core).unwrap();
     store.end_run(&job, &Ending::success());
     assert_eq!(names(&due(&store)), [("nightly", 3)]);
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, RUNNING]);
@@ -140,7 +142,7 @@ async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
     pipeline(&store, "nightly", 1);
     start(&store, "nightly", 2);
     let job = store.next_run().unwrap();
-    store.cancel_run("", "nightly", 1, Reason::UserCancelled, None).unwrap();
+    store.cancel_run("", "nightly", 1, Reason::UserCancelled, &By::Core).unwrap();
     assert!(job.cancelled.is_cancelled());
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert!(store.next_run().is_none());
@@ -156,11 +158,11 @@ async fn a_complete_or_missing_run_is_not_cancelled() {
     let store = store(10);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
-    let cancel = |run| store.cancel_run("", "nightly", run, Reason::UserCancelled, None);
+    let cancel = |run| store.cancel_run("", "nightly", run, Reason::UserCancelled, &By::Core);
     cancel(1).unwrap();
     assert_eq!(cancel(1).unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(cancel(2).unwrap_err().code(), Code::NotFound);
-    let elsewhere = store.cancel_run("", "absent", 1, Reason::UserCancelled, None);
+    let elsewhere = store.cancel_run("", "absent", 1, Reason::UserCancelled, &By::Core);
     assert_eq!(elsewhere.unwrap_err().code(), Code::NotFound);
 }
 
@@ -171,8 +173,13 @@ async fn cancelling_all_returns_the_runs_that_were_not_complete() {
     start(&store, "nightly", 4);
     let jobs = due(&store);
     store.end_run(&jobs[0], &Ending::success());
-    assert_eq!(store.cancel_runs("", "nightly", Reason::AdminCancelled, None).unwrap(), [2, 3, 4]);
-    assert!(store.cancel_runs("", "nightly", Reason::AdminCancelled, None).unwrap().is_empty());
+    assert_eq!(
+        store.cancel_runs("", "nightly", Reason::AdminCancelled, &By::Core).unwrap(),
+        [2, 3, 4]
+    );
+    assert!(
+        store.cancel_runs("", "nightly", Reason::AdminCancelled, &By::Core).unwrap().is_empty()
+    );
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, CANCELLED, CANCELLED]);
     assert!(store.next_run().is_none());
 }
@@ -183,7 +190,7 @@ async fn runs_of_a_deleted_pipeline_end_and_a_new_one_has_none_of_them() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
     let old = due(&store);
-    store.delete_pipeline("", "nightly", Reason::UserCancelled).unwrap();
+    store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap();
     let kinds: Vec<_> = store.events_after(0, usize::MAX).into_iter().map(|it| it.r#type).collect();
     assert_eq!(kinds[kinds.len() - 4..][..3], ["RUN_COMPLETED"; 3]);
     assert_eq!(kinds.last().unwrap(), "PIPELINE_DELETED");
@@ -210,7 +217,7 @@ async fn a_run_that_is_not_complete_is_kept() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("`default/nightly`"), "{status}");
     // The second run is now complete and is removed; the first, which is older, is kept.
-    store.cancel_run("", "nightly", 2, Reason::UserCancelled, None).unwrap();
+    store.cancel_run("", "nightly", 2, Reason::UserCancelled, &By::Core).unwrap();
     start(&store, "nightly", 1);
     assert_eq!(store.run("", "nightly", 1).unwrap().state(), RunState::Running);
     assert_eq!(store.run("", "nightly", 2).unwrap_err().code(), Code::NotFound);

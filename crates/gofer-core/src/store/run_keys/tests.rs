@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use super::super::{ExtensionKey, KeyGuard, KeyHolder, NewKey, Options, RUNS_PER_PIPELINE, Store};
+use super::super::{
+    By, ExtensionKey, KeyGuard, KeyHolder, NewKey, Options, RUNS_PER_PIPELINE, Store,
+};
 use super::*;
 use crate::grants::Grant;
 use gofer_net::Clock;
@@ -47,9 +49,13 @@ impl Interval {
         Self::of(Store::new(Clock::derived()))
     }
 
+    fn by(&self) -> By {
+        By::Extension(Arc::clone(&self.key))
+    }
+
     fn start(&self, pipeline: &str, label: &str, key: &str) -> Result<i64, Status> {
         let request = request(Type::Extension, pipeline, &format!("interval ({label})"), key);
-        self.store.start_run(request, Some(&self.key)).map(|run| run.id)
+        self.store.start_run(request, &self.by()).map(|run| run.id)
     }
 }
 
@@ -79,7 +85,7 @@ async fn a_repeat_is_answered_with_the_run_that_exists() {
     assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 1);
     assert_eq!(interval.store.runs("", "nightly").len(), 2);
     // Also if no new run could be started any more.
-    interval.store.set_pipeline_state("", "nightly", PipelineState::Disabled).unwrap();
+    interval.store.set_pipeline_state("", "nightly", PipelineState::Disabled, &By::Core).unwrap();
     assert_eq!(interval.start("nightly", "hourly", "b").unwrap(), 2);
     let refused = interval.start("nightly", "hourly", "c").unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -101,7 +107,8 @@ async fn from_anybody_else_it_is_an_ordinary_variable() {
     let interval = Interval::in_memory();
     interval.start("nightly", "hourly", "a").unwrap();
     for (id, of) in [(2, Type::Human), (3, Type::Bot), (4, Type::Unknown), (5, Type::Unknown)] {
-        let run = interval.store.start_run(request(of, "nightly", "interval (hourly)", "a"), None);
+        let run =
+            interval.store.start_run(request(of, "nightly", "interval (hourly)", "a"), &By::Core);
         let run = run.unwrap();
         assert_eq!((run.id, run.variables.len()), (id, 2));
     }
@@ -111,11 +118,11 @@ async fn from_anybody_else_it_is_an_ordinary_variable() {
 #[tokio::test]
 async fn an_extension_starts_runs_in_its_own_name_and_nobody_else_does() {
     let interval = Interval::in_memory();
-    let start = |of, name: &str, by| {
+    let start = |of, name: &str, by: &By| {
         let outcome = interval.store.start_run(request(of, "nightly", name, ""), by);
         outcome.map(drop).map_err(|status| (status.code(), status.message().to_owned()))
     };
-    let own = Some(&*interval.key);
+    let own = &interval.by();
     start(Type::Extension, "interval (hourly)", own).unwrap();
     start(Type::Extension, "interval (a (b))", own).unwrap();
     for (of, name, by) in [
@@ -125,7 +132,7 @@ async fn an_extension_starts_runs_in_its_own_name_and_nobody_else_does() {
         (Type::Extension, "interval2 (hourly)", own),
         (Type::Human, "interval (hourly)", own),
         (Type::Unknown, "", own),
-        (Type::Extension, "interval (hourly)", None),
+        (Type::Extension, "interval (hourly)", &By::Core),
     ] {
         let (code, message) = start(of, name, by).unwrap_err();
         assert_eq!(code, Code::PermissionDenied, "{of:?} {name}");
@@ -139,7 +146,7 @@ async fn an_empty_key_is_refused() {
     let interval = Interval::in_memory();
     let mut empty = request(Type::Extension, "nightly", "interval (hourly)", "");
     empty.variables.insert(RUN_KEY.to_owned(), String::new());
-    let refused = interval.store.start_run(empty, Some(&interval.key)).unwrap_err();
+    let refused = interval.store.start_run(empty, &interval.by()).unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains(RUN_KEY), "{refused}");
 }
@@ -148,7 +155,7 @@ async fn an_empty_key_is_refused() {
 async fn what_a_run_is_started_with_is_bounded() {
     let interval = Interval::in_memory();
     let start = |of: Type, name: String, reason: usize, variables: usize| {
-        let by = (of == Type::Extension).then_some(&*interval.key);
+        let by = &if of == Type::Extension { interval.by() } else { By::Core };
         let mut start = request(of, "nightly", &name, "");
         start.initiator.as_mut().unwrap().reason = "r".repeat(reason);
         // Together with their keys.
@@ -216,25 +223,25 @@ async fn a_retry_is_another_run() {
     let retry = |run_id| {
         let pipeline_id = "nightly".to_owned();
         let request = RetryRunRequest { pipeline_id, run_id, ..Default::default() };
-        interval.store.retry_run(request, None).unwrap()
+        interval.store.retry_run(request, &By::Core).unwrap()
     };
     interval.start("nightly", "hourly", "a").unwrap();
     let again = retry(1);
     assert_eq!((again.id, again.variables.len()), (2, 0));
     // Those of a person stay.
-    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), None).unwrap();
+    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), &By::Core).unwrap();
     assert_eq!(retry(3).variables.len(), 2);
 }
 
 #[tokio::test]
 async fn an_extension_that_retries_a_run_gives_it_no_key() {
     let interval = Interval::in_memory();
-    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), None).unwrap();
+    interval.store.start_run(request(Type::Human, "nightly", "me", "a"), &By::Core).unwrap();
     let StartRunRequest { initiator, .. } =
         request(Type::Extension, "nightly", "interval (hourly)", "");
     let pipeline_id = "nightly".to_owned();
     let retry = RetryRunRequest { pipeline_id, run_id: 1, initiator, ..Default::default() };
-    let run = interval.store.retry_run(retry, Some(&interval.key)).unwrap();
+    let run = interval.store.retry_run(retry, &interval.by()).unwrap();
     assert!(run.variables.is_empty());
     assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), 3);
 }
@@ -254,8 +261,9 @@ fn namesakes(store: &Arc<Store>) -> [(KeyGuard, Arc<ExtensionKey>); 2] {
     })
 }
 
-fn start_as(store: &Store, by: &ExtensionKey, name: &str) -> Result<i64, Code> {
-    let started = store.start_run(request(Type::Extension, "nightly", name, "a"), Some(by));
+fn start_as(store: &Store, by: &Arc<ExtensionKey>, name: &str) -> Result<i64, Code> {
+    let by = By::Extension(Arc::clone(by));
+    let started = store.start_run(request(Type::Extension, "nightly", name, "a"), &by);
     started.map(|run| run.id).map_err(|status| status.code())
 }
 
@@ -303,7 +311,7 @@ async fn a_key_survives_a_restart_of_the_core() {
     let open = || Interval::of(Store::open(Clock::system(), &path, None).unwrap());
     let interval = open();
     interval.start("nightly", "hourly", "a").unwrap();
-    interval.store.start_run(request(Type::Human, "nightly", "me", "b"), None).unwrap();
+    interval.store.start_run(request(Type::Human, "nightly", "me", "b"), &By::Core).unwrap();
     interval.store.close().await;
     drop(interval);
     let interval = open();
