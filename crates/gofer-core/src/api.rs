@@ -57,6 +57,11 @@ impl Api {
         Self { store, extensions, tokens, allowed, conversations: Conversations::default() }
     }
 
+    /// The same for another listener.
+    pub(super) fn with_allowed(&self, allowed: Allowed) -> Self {
+        Self { allowed, ..self.clone() }
+    }
+
     /// The caller of a request whose message has arrived.
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         self.tokens.caller(Authenticated::of(request)?)

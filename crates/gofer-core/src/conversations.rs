@@ -4,37 +4,40 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use super::extensions::{Extensions, Installer};
+use gofer_net::BoxFuture;
 use gofer_proto as proto;
 use gofer_sdk::internal::error;
 
-/// How many messages of an extension are buffered for the caller.
-const BUFFERED: usize = 16;
+/// How many messages of an extension are buffered for the caller. Few: it still gets them once it has
+/// lost its access.
+const BUFFERED: usize = 1;
 
 /// The messages that a method streams.
 pub(super) type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Extensions {
-    /// Launches an extension for one installer conversation and stops it afterwards.
+    /// Launches an extension for one installer conversation. It is stopped afterwards.
     pub(super) async fn installer(
         &self,
         init: proto::run_extension_installer_client_message::Init,
         answers: mpsc::Receiver<String>,
-    ) -> Result<ResponseStream<proto::RunExtensionInstallerExtensionMessage>, Status> {
+    ) -> Result<Replies<proto::ExtensionRunExtensionInstallerExtensionMessage>, Status> {
         let installer = self.launch_installer(init).await?;
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunExtensionInstallerClientMessage { msg });
         match installer.client().run_extension_installer(answers).await {
-            Ok(response) => {
-                let stopping = self.stopping.clone();
-                let messages = response.into_inner();
-                Ok(forward(messages, stopping, Some(installer), installer_message))
-            }
+            Ok(response) => Ok(Replies {
+                messages: response.into_inner(),
+                stopping: self.stopping.clone(),
+                installer: Some(installer),
+            }),
             Err(status) => {
                 installer.stop().await;
                 Err(status)
@@ -47,58 +50,88 @@ impl Extensions {
         &self,
         name: &str,
         answers: mpsc::Receiver<String>,
-    ) -> Result<ResponseStream<proto::RunPipelineConfiguratorExtensionMessage>, Status> {
+    ) -> Result<Replies<proto::ExtensionRunPipelineConfiguratorExtensionMessage>, Status> {
         let answers = ReceiverStream::new(answers)
             .map(|msg| proto::ExtensionRunPipelineConfiguratorClientMessage { msg });
         let response = self.running_client(name)?.run_pipeline_configurator(answers).await?;
         let stopping = self.stopping.clone();
-        Ok(forward(response.into_inner(), stopping, None, configurator_message))
+        Ok(Replies { messages: response.into_inner(), stopping, installer: None })
     }
 }
 
-/// Forwards messages until either side ends the conversation or the core stops, and then stops the
-/// installer.
-fn forward<From, To>(
-    mut messages: Streaming<From>,
+/// What an extension sends in a conversation.
+pub(super) struct Replies<From> {
+    messages: Streaming<From>,
     stopping: CancellationToken,
+    /// Stopped at the end.
     installer: Option<Installer>,
-    convert: fn(From) -> To,
-) -> ResponseStream<To>
-where
-    From: Send + 'static,
-    To: Send + 'static,
-{
-    let (sender, receiver) = mpsc::channel(BUFFERED);
-    tokio::spawn(async move {
-        loop {
-            let message = tokio::select! {
-                message = messages.message() => message,
-                () = sender.closed() => break,
-                () = stopping.cancelled() => break,
-            };
-            let (message, last) = match message {
-                Ok(Some(message)) => (Ok(convert(message)), false),
-                Ok(None) => break,
-                Err(status) => (Err(status), true),
-            };
-            // The caller may have stopped reading.
-            let sent = stopping.run_until_cancelled(sender.send(message)).await;
-            if !matches!(sent, Some(Ok(()))) || last {
-                break;
-            }
-        }
-        // Both streams are closed before the extension is stopped, so that it does not wait for an
-        // answer.
-        drop(messages);
-        drop(sender);
-        if let Some(installer) = installer {
-            installer.stop().await;
-        }
-    });
-    Box::pin(ReceiverStream::new(receiver))
 }
 
-fn installer_message(
+impl<From: Send + 'static> Replies<From> {
+    /// Forwards messages until either side ends the conversation, it has to end, or the core stops;
+    /// and then stops the installer. In a task, so that it ends also if the caller does not read.
+    pub(super) fn forward<To: Send + 'static>(
+        self,
+        mut ended: BoxFuture<'static, Status>,
+        mut convert: impl FnMut(From) -> To + Send + 'static,
+    ) -> ResponseStream<To> {
+        let Self { mut messages, stopping, installer } = self;
+        let (sender, receiver) = mpsc::channel(BUFFERED);
+        tokio::spawn(async move {
+            let mut error = None;
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    status = &mut ended => Err(status),
+                    () = stopping.cancelled() => break,
+                    () = sender.closed() => break,
+                    message = messages.message() => message,
+                };
+                let message = match message {
+                    Ok(Some(message)) => convert(message),
+                    Ok(None) => break,
+                    Err(status) => {
+                        error = Some(status);
+                        break;
+                    }
+                };
+                // The caller may have stopped reading.
+                let sent = tokio::select! {
+                    biased;
+                    sent = sender.send(Ok(message)) => sent.is_ok(),
+                    status = &mut ended => {
+                        error = Some(status);
+                        false
+                    }
+                    () = stopping.cancelled() => false,
+                };
+                if !sent {
+                    break;
+                }
+            }
+            // Both streams are closed before the extension is stopped, so that it does not wait for
+            // an answer.
+            drop((messages, ended));
+            // At once if there is room, and otherwise once the caller reads on or has gone.
+            let unsent = match error.map(|status| sender.try_send(Err(status))) {
+                Some(Err(TrySendError::Full(status))) => Some((sender, status)),
+                _ => {
+                    drop(sender);
+                    None
+                }
+            };
+            if let Some(installer) = installer {
+                installer.stop().await;
+            }
+            if let Some((sender, status)) = unsent {
+                let _ = sender.send(status).await;
+            }
+        });
+        Box::pin(ReceiverStream::new(receiver))
+    }
+}
+
+pub(super) fn installer_message(
     message: proto::ExtensionRunExtensionInstallerExtensionMessage,
 ) -> proto::RunExtensionInstallerExtensionMessage {
     use proto::extension_run_extension_installer_extension_message::MessageType as Sent;
@@ -114,7 +147,7 @@ fn installer_message(
     }
 }
 
-fn configurator_message(
+pub(super) fn configurator_message(
     message: proto::ExtensionRunPipelineConfiguratorExtensionMessage,
 ) -> proto::RunPipelineConfiguratorExtensionMessage {
     use proto::extension_run_pipeline_configurator_extension_message::MessageType as Sent;

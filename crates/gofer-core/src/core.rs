@@ -232,15 +232,13 @@ impl Core {
 
     async fn serve(&self, listener: Option<TcpListener>) -> Result<()> {
         let inner = &self.inner;
-        let tokens = TokenTable::new(Arc::clone(&inner.store));
-        let router = |allowed| {
-            let (store, extensions) = (Arc::clone(&inner.store), Arc::clone(&inner.extensions));
-            let api = Api::new(Arc::clone(&store), extensions, tokens.clone(), allowed);
-            Arc::new(Router::new(api, &inner.health, store))
-        };
-        let authorize = Arc::new(tokens.clone());
-        let configured = Service::new(authorize, router(inner.allowed), Limits::default());
-        let elsewhere = configured.with_handler(router(inner.allowed.elsewhere()));
+        let (store, extensions) = (Arc::clone(&inner.store), Arc::clone(&inner.extensions));
+        let tokens = TokenTable::new(Arc::clone(&store));
+        let api = Api::new(Arc::clone(&store), extensions, tokens.clone(), inner.allowed);
+        let elsewhere = api.with_allowed(inner.allowed.elsewhere());
+        let router = |api| Arc::new(Router::new(api, &inner.health, Arc::clone(&store)));
+        let configured = Service::new(Arc::new(tokens), router(api), Limits::default());
+        let elsewhere = configured.with_handler(router(elsewhere));
         let service = Served { configured, elsewhere };
         Ok(inner.serving.open(service, listener).await?)
     }

@@ -2,8 +2,9 @@
 //!
 //! [`Store`] is plain data with its rules: what may exist, what may run, which events are published
 //! when something changes. An operation happens as a whole or not at all, and its errors name what
-//! is wrong. Access control is up to `authorize`, except that what an extension has access to is
-//! checked here, by the operation itself. Calls to extensions about a subscription are up to `api`.
+//! is wrong. What changes something for a caller, and what reads secrets or objects, checks here that
+//! the caller may; for everything else, `authorize` does. Calls to extensions about a subscription
+//! are up to `api`.
 //!
 //! Everything is read from memory, and also written to the file if there is one (`disk`).
 //!
@@ -110,6 +111,7 @@ pub(super) struct Store {
 }
 
 struct Tables {
+    clock: Clock,
     namespaces: BTreeMap<String, NamespaceTable>,
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
     /// Of the extensions whose options are not the default ones.
@@ -131,7 +133,7 @@ struct Tables {
 impl Store {
     /// A store in memory only.
     pub(super) fn new(clock: Clock) -> Arc<Self> {
-        Self::with(clock, Tables::new(None), None)
+        Self::with(clock, Tables::new(clock, None), None)
     }
 
     /// A store in a file, which is created if there is none. Without a key for its secrets, one is
@@ -145,7 +147,7 @@ impl Store {
     pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
         let seal =
             Arc::new(if let Some(key) = key { Seal::new(&key)? } else { Seal::beside(path)? });
-        let mut tables = Tables::new(Some(Arc::clone(&seal)));
+        let mut tables = Tables::new(clock, Some(Arc::clone(&seal)));
         let progress = tables.events.announcements();
         let disk = Disk::open(path, progress, &seal, |record| {
             tables.restore(record).ok_or_else(|| {
@@ -251,8 +253,9 @@ impl Drop for Locked<'_> {
 }
 
 impl Tables {
-    fn new(seal: Option<Arc<Seal>>) -> Self {
+    fn new(clock: Clock, seal: Option<Arc<Seal>>) -> Self {
         Self {
+            clock,
             namespaces: BTreeMap::new(),
             registrations: BTreeMap::new(),
             options: BTreeMap::new(),

@@ -50,6 +50,12 @@ pub trait Authorize: Send + Sync {
         headers: &HeaderMap,
         extensions: &mut Extensions,
     ) -> Result<Decision, Status>;
+
+    /// Whether the token of a call that is open is still valid. If not, the call no longer keeps its
+    /// connection from being closed.
+    fn is_valid(&self, _caller: &Caller) -> bool {
+        true
+    }
 }
 
 /// The bearer token of a request. The scheme is case-insensitive.

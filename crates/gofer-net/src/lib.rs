@@ -34,6 +34,7 @@ pub mod server;
 mod throttle;
 pub mod tls;
 mod transport;
+mod unvectored;
 
 pub use backoff::Backoff;
 pub use channel::{Channel, NotSent, SentOn};

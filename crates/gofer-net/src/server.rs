@@ -7,7 +7,8 @@
 //! If there are too many connections, unauthenticated ones are closed first, then the longest idle
 //! one of the caller that has the most connections, and never one with an open call. So a peer that
 //! leaks connections loses its own (`callers`), and what unauthenticated peers can take is
-//! bounded (`unauthenticated`). If all connections have open calls, a manager still gets in.
+//! bounded (`unauthenticated`). If all connections have open calls, a manager still gets in. An open
+//! call whose token has been revoked meanwhile does not count.
 //!
 //! A quarter of the places is for newcomers, which are unauthenticated too, but have had no time to
 //! show a token: they are not closed for each other while a known caller has idle connections.
@@ -42,6 +43,7 @@ use tonic::body::Body;
 use crate::admission::Connections;
 use crate::auth::Authorize;
 use crate::throttle::Throttle;
+use crate::unvectored::Unvectored;
 use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
 use callers::Callers;
 use message::Timed;
@@ -100,7 +102,7 @@ pub struct Service {
 
 impl Service {
     pub fn new(authorize: Arc<dyn Authorize>, handler: Arc<dyn Handler>, limits: Limits) -> Self {
-        let callers = Callers::new(limits.connections_per_extension);
+        let callers = Callers::new(Arc::clone(&authorize), limits.connections_per_extension);
         Self { authorize, handler, limits, callers }
     }
 
@@ -203,7 +205,7 @@ async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
         },
         _ = stopping.wait_for(|stopping| *stopping) => return,
     };
-    let stream: BoxStream = Box::new(stream);
+    let stream: BoxStream = Box::new(Unvectored(stream));
     let service = {
         let (context, peer) = (Arc::clone(&context), Arc::clone(&peer));
         service_fn(move |request| respond(Arc::clone(&context), Arc::clone(&peer), request))

@@ -2,21 +2,19 @@
 //! which are forwarded to it. Its messages are forwarded back.
 //!
 //! A conversation ends when its caller loses the access that it required, and when neither side has
-//! sent anything for a while.
+//! sent anything for a while, whether the caller reads or not.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
-use tonic::codegen::tokio_stream::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 
 use super::{Api, ResponseStream};
 use crate::authorize::{Authenticated, Caller, TokenTable, TokenWatch};
+use crate::conversations::{configurator_message, installer_message};
 use crate::store::Store;
 use gofer_net::BoxFuture;
 use gofer_proto::{
@@ -29,11 +27,12 @@ use gofer_proto::{
 /// Longer than anybody needs to look up an answer.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// Of one caller, so that it does not use up those of an extension, which are 64.
-const PER_CALLER: usize = 16;
+/// Of one token: fewer than the 64 that an extension accepts, so that one token cannot use them all
+/// up.
+const PER_TOKEN: usize = 16;
 
 /// What a conversation requires, from its first message to its end.
-type Requirement = Box<dyn Fn(&Caller) -> Result<(), Status> + Send>;
+type Requirement = Box<dyn Fn(&Caller) -> Result<(), Status> + Send + Sync>;
 
 impl Api {
     /// Requires a management token, since it starts an image.
@@ -42,32 +41,42 @@ impl Api {
         by: Authenticated,
         mut messages: Streaming<RunExtensionInstallerClientMessage>,
     ) -> Result<ResponseStream<RunExtensionInstallerExtensionMessage>, Status> {
-        let opened = self.conversations.open(&self.tokens, by)?;
-        opened.caller.require_manager()?;
-        let init = opening(&mut messages).await?;
-        let ending = opened.require(Box::new(Caller::require_manager))?;
+        let mut opened = self.conversations.open(&self.tokens, by)?;
+        opened.require(Box::new(Caller::require_manager))?;
+        let init = opened.init(&mut messages).await?;
         self.allowed.check_image(&init.image)?;
-        let (sender, answers) = mpsc::channel(1);
-        let responses = self.extensions.installer(init, answers).await?;
-        Ok(converse(messages, sender, responses, ending))
+        let Begun { mut ended, answers, sent } = opened.begin(messages);
+        let replies = tokio::select! {
+            status = &mut ended => return Err(status),
+            replies = self.extensions.installer(init, answers) => replies?,
+        };
+        Ok(replies.forward(ended, move |message| {
+            sent.send_replace(Instant::now());
+            installer_message(message)
+        }))
     }
 
-    /// Any token is accepted that gives access to a namespace which may use the extension, but not
-    /// an extension's key.
+    /// Requires access to a namespace that may use the extension; of an extension, the grant
+    /// `namespaces` too.
     pub(super) async fn run_pipeline_configurator(
         &self,
         by: Authenticated,
         mut messages: Streaming<RunPipelineConfiguratorClientMessage>,
     ) -> Result<ResponseStream<RunPipelineConfiguratorExtensionMessage>, Status> {
-        let opened = self.conversations.open(&self.tokens, by)?;
-        opened.caller.require_token()?;
-        let init = opening(&mut messages).await?;
-        let (store, name) = (Arc::clone(&self.store), init.name.clone());
-        let ending =
-            opened.require(Box::new(move |caller| may_configure(&store, caller, &name)))?;
-        let (sender, answers) = mpsc::channel(1);
-        let responses = self.extensions.configurator(&init.name, answers).await?;
-        Ok(converse(messages, sender, responses, ending))
+        let mut opened = self.conversations.open(&self.tokens, by)?;
+        opened.require(Box::new(Caller::require_token))?;
+        let name = opened.init(&mut messages).await?.name;
+        let (store, extension) = (Arc::clone(&self.store), name.clone());
+        opened.require(Box::new(move |caller| may_configure(&store, caller, &extension)))?;
+        let Begun { mut ended, answers, sent } = opened.begin(messages);
+        let replies = tokio::select! {
+            status = &mut ended => return Err(status),
+            replies = self.extensions.configurator(&name, answers) => replies?,
+        };
+        Ok(replies.forward(ended, move |message| {
+            sent.send_replace(Instant::now());
+            configurator_message(message)
+        }))
     }
 }
 
@@ -81,22 +90,26 @@ fn may_configure(store: &Store, caller: &Caller, extension: &str) -> Result<(), 
     )))
 }
 
-/// How many conversations each caller has.
+/// How many conversations each token has.
 #[derive(Clone, Default)]
 pub(super) struct Conversations(Arc<Mutex<HashMap<Authenticated, usize>>>);
 
 impl Conversations {
     fn open(&self, tokens: &TokenTable, by: Authenticated) -> Result<Opened, Status> {
-        let (caller, token) = tokens.watch(by)?;
+        let (_, token) = tokens.watch(by)?;
         let mut open = self.lock();
         let count = open.entry(by).or_default();
-        if *count == PER_CALLER {
+        if *count == PER_TOKEN {
             return Err(Status::resource_exhausted(format!(
-                "there are {PER_CALLER} conversations with this token; end one first"
+                "there are {PER_TOKEN} conversations with this token; end one first"
             )));
         }
         *count += 1;
-        Ok(Opened { caller, token, place: Place { of: self.clone(), by } })
+        drop(open);
+        let (sent, _) = watch::channel(Instant::now());
+        let requirement: Requirement = Box::new(|_| Ok(()));
+        let end = End { token, requirement, sent };
+        Ok(Opened { end, place: Place { of: self.clone(), by } })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Authenticated, usize>> {
@@ -104,7 +117,7 @@ impl Conversations {
     }
 }
 
-/// One of the conversations of a caller.
+/// One of the conversations of a token.
 struct Place {
     of: Conversations,
     by: Authenticated,
@@ -122,60 +135,97 @@ impl Drop for Place {
     }
 }
 
-/// A conversation before its first message.
+/// The caller's side of a conversation.
 struct Opened {
-    caller: Caller,
-    token: TokenWatch,
+    end: End,
     place: Place,
+}
+
+/// What ends a conversation, whatever its two sides do.
+struct End {
+    token: TokenWatch,
+    requirement: Requirement,
+    /// When either side has last sent something.
+    sent: watch::Sender<Instant>,
+}
+
+/// A conversation that the extension is to join.
+struct Begun {
+    /// Resolves when it has to end. The caller's answers are forwarded while this is polled.
+    ended: BoxFuture<'static, Status>,
+    answers: mpsc::Receiver<String>,
+    sent: watch::Sender<Instant>,
 }
 
 impl Opened {
     /// Checks what the conversation requires, now and until it ends.
-    fn require(mut self, requirement: Requirement) -> Result<Ending, Status> {
-        self.token.require(&requirement)?;
-        let Self { mut token, place, .. } = self;
-        let revoked = Box::pin(async move {
-            loop {
-                token.may_have_changed().await;
-                if let Err(status) = token.require(&requirement) {
-                    return status;
-                }
+    fn require(&mut self, requirement: Requirement) -> Result<(), Status> {
+        self.end.token.require(&requirement)?;
+        self.end.requirement = requirement;
+        Ok(())
+    }
+
+    /// Waits for the first message.
+    async fn init<M: Incoming>(&mut self, messages: &mut Streaming<M>) -> Result<M::Init, Status> {
+        let first = tokio::select! {
+            status = self.end.reached() => return Err(status),
+            first = messages.message() => first?,
+        };
+        match first.and_then(Incoming::parse) {
+            Some(Message::Init(init)) => Ok(init),
+            Some(Message::Answer(_)) | None => {
+                Err(Status::invalid_argument("the first message must be `init`"))
+            }
+        }
+    }
+
+    fn begin<M: Incoming>(self, messages: Streaming<M>) -> Begun {
+        let Self { mut end, place } = self;
+        let (sender, answers) = mpsc::channel(1);
+        let sent = end.sent.clone();
+        let ended = Box::pin(async move {
+            let _place = place;
+            let forward = forward(messages, sender, end.sent.clone());
+            tokio::select! {
+                // Nothing is forwarded that was sent after the end.
+                biased;
+                status = end.reached() => status,
+                status = forward => status,
             }
         });
-        Ok(Ending { revoked, idle: Box::pin(tokio::time::sleep(IDLE)), _place: place })
+        Begun { ended, answers, sent }
     }
 }
 
-/// What ends a conversation, apart from its two sides.
-struct Ending {
-    revoked: BoxFuture<'static, Status>,
-    idle: Pin<Box<Sleep>>,
-    _place: Place,
-}
-
-impl Ending {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        if let Poll::Ready(status) = self.revoked.as_mut().poll(context) {
-            return Poll::Ready(status);
+impl End {
+    /// Waits until the caller has lost its access, or nothing has been sent for a while.
+    async fn reached(&mut self) -> Status {
+        loop {
+            let idle_at = *self.sent.borrow() + IDLE;
+            tokio::select! {
+                () = self.token.may_have_changed() => {
+                    if let Err(status) = self.token.require(&self.requirement) {
+                        return status;
+                    }
+                }
+                () = sleep_until(idle_at) => {
+                    if self.sent.borrow().elapsed() >= IDLE {
+                        let minutes = IDLE.as_secs() / 60;
+                        let why = format!("nothing was sent for {minutes} minutes");
+                        return Status::deadline_exceeded(why);
+                    }
+                }
+            }
         }
-        self.idle.as_mut().poll(context).map(|()| {
-            let minutes = IDLE.as_secs() / 60;
-            Status::deadline_exceeded(format!("nothing was sent for {minutes} minutes"))
-        })
-    }
-
-    /// A message was sent.
-    fn postpone(&mut self) {
-        self.idle.as_mut().reset(Instant::now() + IDLE);
     }
 }
 
 /// A message from the caller.
 trait Incoming: Send + 'static {
-    type First;
+    type Init: Send;
 
     /// `None` if it is empty.
-    fn parse(self) -> Option<Message<Self::First>>;
+    fn parse(self) -> Option<Message<Self::Init>>;
 }
 
 enum Message<I> {
@@ -184,9 +234,9 @@ enum Message<I> {
 }
 
 impl Incoming for RunExtensionInstallerClientMessage {
-    type First = installer::Init;
+    type Init = installer::Init;
 
-    fn parse(self) -> Option<Message<Self::First>> {
+    fn parse(self) -> Option<Message<Self::Init>> {
         Some(match self.message_type? {
             installer::MessageType::Init(init) => Message::Init(init),
             installer::MessageType::Msg(text) => Message::Answer(text),
@@ -195,9 +245,9 @@ impl Incoming for RunExtensionInstallerClientMessage {
 }
 
 impl Incoming for RunPipelineConfiguratorClientMessage {
-    type First = configurator::Init;
+    type Init = configurator::Init;
 
-    fn parse(self) -> Option<Message<Self::First>> {
+    fn parse(self) -> Option<Message<Self::Init>> {
         Some(match self.message_type? {
             configurator::MessageType::Init(init) => Message::Init(init),
             configurator::MessageType::Msg(text) => Message::Answer(text),
@@ -205,80 +255,23 @@ impl Incoming for RunPipelineConfiguratorClientMessage {
     }
 }
 
-async fn opening<M: Incoming>(messages: &mut Streaming<M>) -> Result<M::First, Status> {
-    match messages.message().await?.and_then(Incoming::parse) {
-        Some(Message::Init(init)) => Ok(init),
-        Some(Message::Answer(_)) | None => {
-            Err(Status::invalid_argument("the first message must be `init`"))
-        }
-    }
-}
-
-/// Forwards answers until either side ends.
+/// Forwards answers; resolves if the caller sends what is none.
 async fn forward<M: Incoming>(
     mut messages: Streaming<M>,
     answers: mpsc::Sender<String>,
-) -> Result<(), Status> {
+    sent: watch::Sender<Instant>,
+) -> Status {
     // If the stream breaks, the caller has disconnected.
     while let Ok(Some(message)) = messages.message().await {
         let Some(Message::Answer(answer)) = message.parse() else {
-            return Err(Status::invalid_argument("all messages after the first must be `msg`"));
+            return Status::invalid_argument("all messages after the first must be `msg`");
         };
+        sent.send_replace(Instant::now());
         if answers.send(answer).await.is_err() {
             break;
         }
     }
-    Ok(())
-}
-
-/// Both directions in one stream, so that neither outlives the call.
-struct TwoWay<T> {
-    answers: Option<BoxFuture<'static, Result<(), Status>>>,
-    responses: Option<ResponseStream<T>>,
-    ending: Ending,
-}
-
-fn converse<M: Incoming, T: 'static>(
-    messages: Streaming<M>,
-    answers: mpsc::Sender<String>,
-    responses: ResponseStream<T>,
-    ending: Ending,
-) -> ResponseStream<T> {
-    let answers: BoxFuture<'static, _> = Box::pin(forward(messages, answers));
-    Box::pin(TwoWay { answers: Some(answers), responses: Some(responses), ending })
-}
-
-impl<T> TwoWay<T> {
-    /// Ends the call to the extension.
-    fn fail(&mut self, status: Status) -> Poll<Option<Result<T, Status>>> {
-        (self.answers, self.responses) = (None, None);
-        Poll::Ready(Some(Err(status)))
-    }
-}
-
-impl<T> Stream for TwoWay<T> {
-    type Item = Result<T, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.responses.is_none() {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(status) = self.ending.poll(context) {
-            return self.fail(status);
-        }
-        if let Some(answers) = &mut self.answers
-            && let Poll::Ready(outcome) = answers.as_mut().poll(context)
-        {
-            self.answers = None;
-            if let Err(status) = outcome {
-                return self.fail(status);
-            }
-        }
-        let Some(responses) = &mut self.responses else { return Poll::Ready(None) };
-        let next = responses.as_mut().poll_next(context);
-        if next.is_ready() {
-            self.ending.postpone();
-        }
-        next
-    }
+    // The extension sees that there are no more.
+    drop(answers);
+    std::future::pending().await
 }

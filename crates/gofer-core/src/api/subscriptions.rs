@@ -90,7 +90,8 @@ impl Api {
             let subscription = api.stored(&named)?;
             api.extensions.subscribe(&subscription).await?;
             let enabled = api.set_status(&named, State::Active, &by);
-            if enabled.is_err() {
+            // If the caller lost its access meanwhile, everything stays as it was.
+            if enabled.is_err() && subscription.status() != State::Active {
                 drop(api.end(&named, "not enabled").await);
             }
             enabled

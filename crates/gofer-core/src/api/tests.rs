@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::codegen::tokio_stream::StreamExt as _;
 
-use gofer_net::auth::Authorize as _;
+use gofer_net::auth::{Authorize as _, Decision};
 use gofer_proto::embedded::ListExtensionStatesRequest;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::token::Kind;
@@ -188,65 +188,112 @@ async fn a_change_that_waited_for_its_subscription_is_refused_if_the_token_was_r
     core.stop().await;
 }
 
-/// What it has is what is stored.
+/// Revokes a token as soon as it is subscribed with `new`.
+struct Late;
+
+static REVOKE: Mutex<Option<(Core, String)>> = Mutex::new(None);
+/// What it was subscribed with, and `end` for each end.
+static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+#[derive(Deserialize, JsonSchema)]
+struct LateParams {
+    /// Tells subscriptions apart.
+    what: String,
+}
+
+impl Extension for Late {
+    type Config = NoConfig;
+    type Params = LateParams;
+
+    async fn init(_: NoConfig, _: gofer_sdk::Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn validate(&self, LateParams { what }: &LateParams) -> Result<()> {
+        SEEN.lock().unwrap().push(what.clone());
+        if let Some((core, token)) = &*REVOKE.lock().unwrap() {
+            let _ = core.store().delete_token(token, &By::Core);
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, subscription: Subscription<LateParams>) -> Result<()> {
+        subscription.cancelled().await;
+        SEEN.lock().unwrap().push("end".to_owned());
+        Ok(())
+    }
+}
+
+/// What the extension has is what is stored.
 #[tokio::test]
-async fn a_subscription_that_is_replaced_too_late_stays_as_it_was() {
-    /// Gives away its settings, and revokes the token that it is subscribed with.
-    struct Late;
-
-    static CORE: Mutex<Option<(Core, String)>> = Mutex::new(None);
-    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-    #[derive(Deserialize, JsonSchema)]
-    struct Params {
-        /// Tells subscriptions apart.
-        what: String,
-    }
-
-    impl Extension for Late {
-        type Config = NoConfig;
-        type Params = Params;
-
-        async fn init(_: NoConfig, _: gofer_sdk::Gofer) -> Result<Self> {
-            Ok(Self)
-        }
-
-        fn validate(&self, params: &Params) -> Result<()> {
-            SEEN.lock().unwrap().push(params.what.clone());
-            if let Some((core, token)) = &*CORE.lock().unwrap()
-                && params.what == "new"
-            {
-                core.store().delete_token(token, &By::Core).unwrap();
-            }
-            Ok(())
-        }
-
-        async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-            subscription.cancelled().await;
-            Ok(())
-        }
-    }
-
+async fn what_is_changed_too_late_stays_as_it_was() {
     let core = Core::in_memory().await.unwrap();
     let late = core.install::<Late>("late", NO_SETTINGS).await.unwrap();
     late.subscribe("nightly", "one", [("what", "old")]).await.unwrap();
-    let token = client_token(core.store());
-    *CORE.lock().unwrap() = Some((core.clone(), token.clone()));
     let (store, extensions) = (Arc::clone(core.store()), Arc::clone(&core.inner.extensions));
-    let api = &Api::new(Arc::clone(&store), extensions, TokenTable::new(store), Allowed::default());
-    let request = proto::CreatePipelineExtensionSubscriptionRequest {
+    let tokens = TokenTable::new(Arc::clone(&store));
+    let api = &Api::new(Arc::clone(&store), extensions, tokens, Allowed::default());
+    let stored = || store.subscription("default", "nightly", "late", "one").unwrap();
+    let before = stored();
+    let begin = || {
+        let token = client_token(&store);
+        *REVOKE.lock().unwrap() = Some((core.clone(), token.clone()));
+        SEEN.lock().unwrap().clear();
+        token
+    };
+
+    let replace = proto::CreatePipelineExtensionSubscriptionRequest {
         pipeline_id: "nightly".to_owned(),
         extension_name: "late".to_owned(),
         extension_label: "one".to_owned(),
         settings: [("what".to_owned(), "new".to_owned())].into(),
         ..Default::default()
     };
-    let request = request_with(api, &token, request);
-    let refused = Gofer::create_pipeline_extension_subscription(api, request).await.unwrap_err();
+    let replace = request_with(api, &begin(), replace);
+    let refused = Gofer::create_pipeline_extension_subscription(api, replace).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert_eq!(*SEEN.lock().unwrap(), ["old", "new", "old"]);
-    let stored = core.store().subscription("default", "nightly", "late", "one").unwrap();
-    assert_eq!(stored.settings["what"], "old");
-    CORE.lock().unwrap().take();
+    assert_eq!(*SEEN.lock().unwrap(), ["new", "end", "old", "end"]);
+    assert_eq!(stored(), before);
+
+    let enable = || proto::EnablePipelineExtensionSubscriptionRequest {
+        pipeline_id: "nightly".to_owned(),
+        extension_name: "late".to_owned(),
+        extension_label: "one".to_owned(),
+        ..Default::default()
+    };
+    // It is active already.
+    let again = request_with(api, &begin(), enable());
+    let refused = Gofer::enable_pipeline_extension_subscription(api, again).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(*SEEN.lock().unwrap(), ["old"]);
+    assert_eq!(stored(), before);
+
+    let disable = proto::DisablePipelineExtensionSubscriptionRequest {
+        pipeline_id: "nightly".to_owned(),
+        extension_name: "late".to_owned(),
+        extension_label: "one".to_owned(),
+        ..Default::default()
+    };
+    let disable = request_with(api, core.token(), disable);
+    Gofer::disable_pipeline_extension_subscription(api, disable).await.unwrap();
+    let disabled = stored();
+    let enable = request_with(api, &begin(), enable());
+    let refused = Gofer::enable_pipeline_extension_subscription(api, enable).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert_eq!(*SEEN.lock().unwrap(), ["old", "end"]);
+    assert_eq!(stored(), disabled);
+
+    REVOKE.lock().unwrap().take();
     core.stop().await;
+}
+
+#[tokio::test]
+async fn health_checks_have_their_limits_with_a_token_too() {
+    let core = Core::in_memory().await.unwrap();
+    let tokens = TokenTable::new(Arc::clone(core.store()));
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {}", core.token()).try_into().unwrap());
+    let decision =
+        tokens.authorize("/grpc.health.v1.Health/Watch", &headers, &mut http::Extensions::new());
+    assert_eq!(decision.unwrap(), Decision::Open);
 }

@@ -34,8 +34,8 @@ impl Api {
         caller: &Caller,
         _: proto::ToggleEventIngressRequest,
     ) -> Result<proto::ToggleEventIngressResponse, Status> {
-        caller.require_manager()?;
-        Ok(proto::ToggleEventIngressResponse { value: self.store.toggle_ignoring_runs() })
+        let value = self.store.toggle_ignoring_runs(caller.by())?;
+        Ok(proto::ToggleEventIngressResponse { value })
     }
 
     pub(super) fn bootstrap_token(

@@ -145,7 +145,7 @@ impl Tables {
             By::Core => Ok(()),
             By::Token(digest) => {
                 let token = self.tokens.get(digest).ok_or_else(unknown_token)?;
-                token.check_enabled()?;
+                token.check_valid(self.clock.unix_millis())?;
                 match needs {
                     Needs::Pipeline(namespace, _)
                     | Needs::Secrets(namespace, _, _)
@@ -159,7 +159,7 @@ impl Tables {
 }
 
 impl Store {
-    /// Checks that a caller has access now, as each change does itself.
+    /// Checks that a caller has access now, before something that takes a while.
     pub(crate) fn authorize(&self, by: &By, needs: Needs<'_>) -> Result<(), Status> {
         self.tables().authorize(by, needs)
     }

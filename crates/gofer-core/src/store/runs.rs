@@ -12,6 +12,7 @@ use super::{
     By, EventKind, EventLog, Journal, Needs, Page, RUNS_PER_PIPELINE, Store, Tables, initiator,
     no_namespace, no_pipeline, or_default,
 };
+use crate::grants::Grant;
 use gofer_proto::initiator::Type;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::run::{RunState, RunStatus};
@@ -309,12 +310,13 @@ impl Store {
 
     /// Stops runs from being started, or allows them again. Returns whether they are refused from
     /// now on.
-    pub(crate) fn toggle_ignoring_runs(&self) -> bool {
+    pub(crate) fn toggle_ignoring_runs(&self, by: &By) -> Result<bool, Status> {
         let mut tables = self.tables();
+        tables.authorize(by, Needs::Management(Grant::Everything))?;
         let Tables { flags, journal, .. } = &mut *tables;
         flags.ignores_runs = !flags.ignores_runs;
         journal.put_flags(*flags);
-        flags.ignores_runs
+        Ok(flags.ignores_runs)
     }
 }
 

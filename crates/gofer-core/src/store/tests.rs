@@ -235,13 +235,13 @@ async fn a_run_that_must_not_start_is_refused() {
     refused(store.start_run(start("nightly"), &By::Core), Code::FailedPrecondition, "disabled");
     store.set_pipeline_state("", "nightly", PipelineState::Active, &By::Core).unwrap();
 
-    assert!(store.toggle_ignoring_runs());
+    assert!(store.toggle_ignoring_runs(&By::Core).unwrap());
     refused(
         store.start_run(start("nightly"), &By::Core),
         Code::FailedPrecondition,
         "ToggleEventIngress",
     );
-    assert!(!store.toggle_ignoring_runs());
+    assert!(!store.toggle_ignoring_runs(&By::Core).unwrap());
     assert_eq!(store.start_run(start("nightly"), &By::Core).unwrap().id, 1);
 }
 

@@ -77,11 +77,15 @@ impl StoredToken {
         }
     }
 
-    pub(crate) fn check_enabled(&self) -> Result<(), Status> {
-        if !self.token.disabled {
-            return Ok(());
+    pub(crate) fn check_valid(&self, now: i64) -> Result<(), Status> {
+        let Token { disabled, expires, .. } = self.token;
+        if disabled {
+            return Err(Status::unauthenticated("the token is disabled; enable it or use another"));
         }
-        Err(Status::unauthenticated("the token is disabled; enable it or use another"))
+        if expires != 0 && expires <= now {
+            return Err(Status::unauthenticated("the token has expired; create a new one"));
+        }
+        Ok(())
     }
 }
 

@@ -37,6 +37,20 @@ impl Caller {
 
     /// An error if the connection is closed before it can be used.
     pub(crate) async fn connect(core: &Core) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::connect_with(core, &http2::Builder::new(TokioExecutor::new())).await
+    }
+
+    /// One that reads the heads of responses, and none of their messages.
+    pub(crate) async fn unread(core: &Core) -> Self {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.initial_stream_window_size(0);
+        Self::connect_with(core, &http).await.expect("the core accepts a connection")
+    }
+
+    async fn connect_with(
+        core: &Core,
+        http: &http2::Builder<TokioExecutor>,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(core.certificate().as_bytes()).unwrap();
         roots.add(certificate).unwrap();
@@ -50,8 +64,7 @@ impl Caller {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-        let (calls, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let (calls, connection) = http.handshake(TokioIo::new(stream)).await?;
         // Ends with the last clone of the sender, or with the core.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self { calls, authorization: None })

@@ -10,7 +10,8 @@ use gofer_proto::{
     run_pipeline_configurator_client_message as configurator,
     run_pipeline_configurator_extension_message as reply,
 };
-use tokio::sync::mpsc;
+use gofer_sdk::{Dialogue, Extension, Gofer, NoConfig, NoParams, Result, Subscription};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::codegen::tokio_stream;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -206,5 +207,64 @@ async fn a_conversation_ends_if_nothing_is_sent() {
     let answered = Instant::now();
     refused(conversation.end().await, Code::DeadlineExceeded, "15 minutes");
     assert_eq!(answered.elapsed().as_secs() / 60, 15);
+
+    // Also before it has begun.
+    let (_answers, receiver) = mpsc::channel(1);
+    let silent = api.run_pipeline_configurator(ReceiverStream::new(receiver)).await;
+    let silent = match silent {
+        Ok(messages) => messages.into_inner().message().await.map(drop),
+        Err(status) => Err(status),
+    };
+    refused(silent, Code::DeadlineExceeded, "15 minutes");
+    core.stop().await;
+}
+
+/// Records how many of its conversations have ended.
+struct Asking;
+
+static ENDED: Semaphore = Semaphore::const_new(0);
+
+struct Ended;
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        ENDED.add_permits(1);
+    }
+}
+
+impl Extension for Asking {
+    type Config = NoConfig;
+    type Params = NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, _: Subscription<NoParams>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn configure(dialogue: &mut Dialogue) -> Result<()> {
+        let _ended = Ended;
+        loop {
+            dialogue.ask("again").await?;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_ends_with_its_token_also_if_nothing_is_read() {
+    let core = Core::on_loopback().await.unwrap();
+    core.install::<Asking>("asking", NO_SETTINGS).await.unwrap();
+    let token = client_token(&core, &[".*"]).await;
+    let caller = Caller::unread(&core).await.with(&token);
+    let (answers, receiver) = mpsc::channel(1);
+    let init = configurator::Init { name: "asking".to_owned() };
+    let message_type = Some(configurator::MessageType::Init(init));
+    answers.send(Sent { message_type }).await.unwrap();
+    let messages = ReceiverStream::new(receiver);
+    let _unread = caller.api().run_pipeline_configurator(messages).await.unwrap();
+    core.client().api().delete_token(proto::DeleteTokenRequest { token }).await.unwrap();
+    ENDED.acquire().await.unwrap().forget();
     core.stop().await;
 }

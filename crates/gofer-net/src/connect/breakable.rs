@@ -91,6 +91,7 @@ impl AsyncRead for Breakable {
     }
 }
 
+/// One buffer at a time, see [`unvectored`](crate::unvectored).
 impl AsyncWrite for Breakable {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -112,18 +113,5 @@ impl AsyncWrite for Breakable {
         }
         let done = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
         Poll::Ready(done)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.end.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

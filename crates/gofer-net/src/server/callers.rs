@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::Status;
 
 use super::peer::{Close, Peer};
-use crate::auth::{Caller, Class};
+use crate::auth::{Authorize, Caller, Class};
 use crate::throttle::Throttle;
 
 type Digest = [u8; 32];
 
 /// Of all listeners of a server.
 pub(super) struct Callers {
+    authorize: Arc<dyn Authorize>,
     per_extension: usize,
     /// Only those with connections. Locked before the state of a peer, never while it is locked.
     groups: Mutex<HashMap<Digest, Group>>,
@@ -33,14 +34,14 @@ struct Group {
 
 /// The caller that a connection belongs to.
 pub(super) struct Membership {
-    digest: Digest,
+    caller: Caller,
     /// How many connections the caller has.
     count: Arc<AtomicUsize>,
 }
 
 impl Membership {
     pub(super) fn is_of(&self, caller: &Caller) -> bool {
-        self.digest == caller.digest
+        self.caller.digest == caller.digest
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -49,14 +50,20 @@ impl Membership {
 }
 
 impl Callers {
-    pub(super) fn new(per_extension: usize) -> Arc<Self> {
+    pub(super) fn new(authorize: Arc<dyn Authorize>, per_extension: usize) -> Arc<Self> {
         Arc::new(Self {
+            authorize,
             per_extension,
             groups: Mutex::default(),
             next: AtomicU64::default(),
             evicted: Throttle::default(),
             refused: Throttle::default(),
         })
+    }
+
+    /// Whether the caller's token is still valid.
+    pub(super) fn is_valid(&self, of: &Membership) -> bool {
+        self.authorize.is_valid(&of.caller)
     }
 
     /// A number for a new connection.
@@ -87,20 +94,20 @@ impl Callers {
             }
         }
         let count = Arc::clone(&group.count);
-        let joined = peer.set_membership(Membership { digest: caller.digest, count });
+        let joined = peer.set_membership(Membership { caller: *caller, count });
         if joined.is_ok() {
             group.peers.insert(peer.number(), Arc::clone(peer));
         }
         update(&mut groups, &caller.digest);
         if let Some(before) = joined? {
-            remove(&mut groups, &before.digest, peer.number());
+            remove(&mut groups, &before.caller.digest, peer.number());
         }
         Ok(())
     }
 
     /// A connection has ended or is about to.
     pub(super) fn leave(&self, membership: &Membership, number: u64) {
-        remove(&mut self.groups(), &membership.digest, number);
+        remove(&mut self.groups(), &membership.caller.digest, number);
     }
 
     fn refuse(&self, peer: &Peer) -> Status {

@@ -254,8 +254,11 @@ impl Evictable for Peer {
             let is_new = !called && self.opened.elapsed() < NEWCOMER_TIME;
             return Some(if is_new { Rank::Newcomer } else { Rank::Unauthenticated });
         };
+        if state.open_calls > 0 {
+            return (!self.callers.is_valid(membership)).then_some(Rank::Unauthenticated);
+        }
         let of = Reverse(membership.connections());
-        (state.open_calls == 0).then_some(Rank::Idle { of, since: state.idle_since })
+        Some(Rank::Idle { of, since: state.idle_since })
     }
 
     fn is_newcomer(rank: &Rank) -> bool {
@@ -265,7 +268,8 @@ impl Evictable for Peer {
     fn claim(&self) -> bool {
         {
             let mut state = self.state();
-            if state.close.is_none() && state.membership.is_some() && state.open_calls > 0 {
+            let member = state.membership.as_ref().filter(|_| state.close.is_none());
+            if member.is_some_and(|of| state.open_calls > 0 && self.callers.is_valid(of)) {
                 return false;
             }
             state.close = Some(Close::Now);

@@ -33,7 +33,11 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Tokens say which class they have.
-struct Tokens;
+#[derive(Default)]
+struct Tokens {
+    /// The digest of one that is no longer valid.
+    revoked: Mutex<Option<[u8; 32]>>,
+}
 
 impl Authorize for Tokens {
     fn authorize(
@@ -51,6 +55,10 @@ impl Authorize for Tokens {
         };
         let digest = sha256(bearer(headers).unwrap());
         Ok(Decision::Granted(Caller { digest, class }))
+    }
+
+    fn is_valid(&self, caller: &Caller) -> bool {
+        *self.revoked.lock().unwrap() != Some(caller.digest)
     }
 }
 
@@ -98,6 +106,7 @@ struct Server {
     connector: Connector,
     callers: Arc<Callers>,
     release: Arc<Semaphore>,
+    tokens: Arc<Tokens>,
 }
 
 /// No extra places, unless a test adds some.
@@ -115,12 +124,14 @@ impl Server {
         let listener = Listener::Memory(network.listen());
         let release = Arc::new(Semaphore::new(0));
         let calls = Calls { release: Arc::clone(&release) };
-        let service = Service::new(Arc::new(Tokens), Arc::new(calls), limits);
+        let tokens = Arc::new(Tokens::default());
+        let authorize: Arc<dyn Authorize> = Arc::clone(&tokens) as _;
+        let service = Service::new(authorize, Arc::new(calls), limits);
         let callers = Arc::clone(&service.callers);
         tokio::spawn(serve(listener, tls, service, std::future::pending()));
         let name = ServerName::try_from("localhost").unwrap();
         let connector = Connector::new(Dial::Memory(network.clone()), name, trust.clone());
-        Self { network, trust, connector, callers, release }
+        Self { network, trust, connector, callers, release, tokens }
     }
 
     /// A new connection. If it is refused, its calls fail.
@@ -269,6 +280,16 @@ async fn a_connection_with_an_open_call_is_never_closed() {
     settle().await;
     let _another = server.caller("other-d").await;
     assert!(!busy[0].is_open().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_call_whose_token_was_revoked_keeps_no_connection_open() {
+    let server = Server::start(limits(2));
+    let stolen = [server.busy("other stolen").await, server.busy("other stolen").await];
+    assert!(server.connector.connect().await.is_err(), "one with an open call was closed");
+    *server.tokens.revoked.lock().unwrap() = Some(sha256(b"other stolen"));
+    let _another = server.caller("other").await;
+    assert!(!stolen[0].is_open().await && stolen[1].is_open().await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -158,7 +159,7 @@ fn with(id: &str) -> proto::UserPipelineConfig {
     proto::UserPipelineConfig { id: id.to_owned(), ..Default::default() }
 }
 
-/// Tries everything that a client token is for in `default`, each under its name.
+/// Tries what a client token is for, in `default` and with the namespace `spare`.
 fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
     let names = ["default", "nightly", "interval", "hourly"];
     let (namespace, pipeline) = ("default", "nightly");
@@ -176,8 +177,11 @@ fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
         name: namespace.to_owned(),
         ..Default::default()
     };
+    let spare = proto::CreateNamespaceRequest { id: "spare".to_owned(), ..Default::default() };
     vec![
-        ("update the namespace", store.update_namespace(update, by)),
+        ("create a namespace", store.create_namespace(spare, by).map(drop)),
+        ("update a namespace", store.update_namespace(update, by)),
+        ("delete a namespace", store.delete_namespace("spare", by)),
         ("register a pipeline", store.register_config("", with("new"), by).map(drop)),
         ("register a configuration", store.register_config("", with(pipeline), by).map(drop)),
         ("delete a configuration", store.delete_config("", pipeline, 1, by)),
@@ -189,6 +193,9 @@ fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
         ("list objects", store.objects(owner).map(drop)),
         ("delete an object", store.delete_object(owner, "key")),
         ("put a run's object", store.put_object(of_run, key(), "1".into(), true).map(drop)),
+        ("read a run's object", store.object(of_run, "key").map(drop)),
+        ("list a run's objects", store.objects(of_run).map(drop)),
+        ("delete a run's object", store.delete_object(of_run, "key")),
         ("put a secret", put_secret(true)),
         ("read a secret", store.secret(holder, "key").map(drop)),
         ("list secrets", store.secrets(holder).map(drop)),
@@ -209,31 +216,35 @@ fn refused_changes(store: &Store, by: &By, code: Code) {
     assert_eq!(store.progress().borrow().last, before, "nothing happened");
 }
 
-fn client_token(store: &Store, namespace: &str) -> (String, By) {
-    let namespaces = vec![namespace.to_owned()];
+fn client_token(store: &Store, namespaces: &str, valid_for: Option<Duration>) -> (String, By) {
+    let (kind, namespaces) = (Kind::Client, vec![namespaces.to_owned()]);
     let (_, token) =
-        store.create_token(Kind::Client, namespaces, HashMap::new(), None, &By::Core).unwrap();
+        store.create_token(kind, namespaces, HashMap::new(), valid_for, &By::Core).unwrap();
     let by = By::Token(sha256(token.as_bytes()));
     (token, by)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn each_change_checks_its_caller_in_its_own_transaction() {
     let store = store();
     let registration =
         proto::ExtensionRegistration { name: "interval".to_owned(), ..Default::default() };
     store.put_registration(registration, Options::default()).unwrap();
 
-    let (token, client) = client_token(&store, "default");
+    let (token, client) = client_token(&store, "default|spare", None);
     store.disable_token(&token, true, &By::Core).unwrap();
     refused_changes(&store, &client, Code::Unauthenticated);
-    let (_, elsewhere) = client_token(&store, "ops");
+    let (_, elsewhere) = client_token(&store, "ops", None);
     refused_changes(&store, &elsewhere, Code::PermissionDenied);
     let (guard, key) = key(&store, &[Grant::Namespaces]);
     let extension = By::Extension(key);
     refused_changes(&store, &extension, Code::PermissionDenied);
     guard.end();
     refused_changes(&store, &extension, Code::Unauthenticated);
+
+    let (_, short) = client_token(&store, "default|spare", Some(Duration::from_secs(1)));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    refused_changes(&store, &short, Code::Unauthenticated);
 
     store.disable_token(&token, false, &By::Core).unwrap();
     for (change, outcome) in changes(&store, &client) {
@@ -252,7 +263,7 @@ async fn what_requires_a_management_token_is_checked_with_the_change() {
     };
     let manager = create(Kind::Management, &By::Core).unwrap();
     let by = By::Token(sha256(manager.as_bytes()));
-    let (client, as_client) = client_token(&store, ".*");
+    let (client, as_client) = client_token(&store, ".*", None);
     let changes = |by: &By| {
         let global = Holder::Global { by };
         [
@@ -263,13 +274,14 @@ async fn what_requires_a_management_token_is_checked_with_the_change() {
             store.secret(global, "key").map(drop),
             store.secrets(global).map(drop),
             store.delete_secret(global, "key"),
+            store.toggle_ignoring_runs(by).map(drop),
         ]
     };
     let codes = |by: &By| changes(by).map(|outcome| outcome.err().map(|status| status.code()));
-    assert_eq!(codes(&by), [None; 7]);
-    assert_eq!(codes(&as_client), [Some(Code::PermissionDenied); 7]);
+    assert_eq!(codes(&by), [None; 8]);
+    assert_eq!(codes(&as_client), [Some(Code::PermissionDenied); 8]);
     store.delete_token(&manager, &by).unwrap();
-    assert_eq!(codes(&by), [Some(Code::Unauthenticated); 7]);
+    assert_eq!(codes(&by), [Some(Code::Unauthenticated); 8]);
     let (_guard, key) = key(&store, &[Grant::GlobalSecrets]);
     let denied = Some(Code::PermissionDenied);
     store
@@ -281,5 +293,8 @@ async fn what_requires_a_management_token_is_checked_with_the_change() {
             true,
         )
         .unwrap();
-    assert_eq!(codes(&By::Extension(key)), [denied, denied, denied, denied, None, None, denied]);
+    assert_eq!(
+        codes(&By::Extension(key)),
+        [denied, denied, denied, denied, None, None, denied, denied]
+    );
 }

@@ -120,7 +120,7 @@ async fn everything_is_restored() {
             &By::Core,
         )
         .unwrap();
-    store.toggle_ignoring_runs();
+    store.toggle_ignoring_runs(&By::Core).unwrap();
     let (of, global) = (
         Owner { namespace: "", pipeline: "one", run: None, by: &By::Core },
         Holder::Global { by: &By::Core },
@@ -148,7 +148,7 @@ async fn everything_is_restored() {
     assert!(store.token(&gone).is_err());
     assert!(store.bootstrap_token().is_err(), "the first token is made once");
     assert!(store.start_run(start("one"), &By::Core).is_err(), "no run is started");
-    store.toggle_ignoring_runs();
+    store.toggle_ignoring_runs(&By::Core).unwrap();
     assert_eq!(store.start_run(start("one"), &By::Core).unwrap().id, 6, "numbers go on");
 }
 
