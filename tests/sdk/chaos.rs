@@ -192,6 +192,5 @@ async fn ticks_through_faults_are_one_run_each_and_keep_the_grid() {
         assert!(beside.is_empty(), "{name}: {beside:?} are beside the grid of {:?}", scheduled[0]);
         all += scheduled.len();
     }
-    println!("{all} ticks of {TICKING} subscriptions");
     assert!(all > 10_000, "{all}");
 }

@@ -2,6 +2,7 @@
 //! on a paused clock.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Extensions, HeaderMap};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -29,6 +31,8 @@ const HOLD: &str = "/tests/Hold";
 const READ: &str = "/tests/Read";
 /// The same with a stream of messages.
 const CONVERSE: &str = "/proto.Gofer/AttachToTaskRun";
+/// Answered with a message of the size that the start of a run has.
+const SMALL: &str = "/tests/Small";
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -76,6 +80,7 @@ impl Handler for Calls {
                     let read = request.into_body().collect().await;
                     return Ok(read.map_or_else(Status::into_http, |_| Status::ok("").into_http()));
                 }
+                SMALL => return Ok(Response::new(Body::new(Full::new(Bytes::from(vec![0; 300]))))),
                 CHECK => drop(request.into_body().collect().await),
                 WATCH => return Ok(Response::new(Body::new(Endless(Some(Bytes::from("up")))))),
                 _ => {}
@@ -218,6 +223,72 @@ impl Client {
         settle().await;
         !self.driver.is_finished()
     }
+}
+
+/// A stream that keeps what is read from it.
+struct Recorded(BoxStream, Arc<Mutex<Vec<u8>>>);
+
+impl AsyncRead for Recorded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(task, buffer);
+        self.1.lock().unwrap().extend_from_slice(&buffer.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for Recorded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(task, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(task)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(task)
+    }
+}
+
+/// How many TLS records these bytes are.
+fn records(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let [_, _, _, high, low, rest @ ..] = bytes {
+        bytes = &rest[usize::from(u16::from_be_bytes([*high, *low]))..];
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_messages_are_written_together() {
+    let server = Server::start(limits(3));
+    let read = Arc::default();
+    let stream = server.network.connect().await.unwrap();
+    let stream: BoxStream = Box::new(Recorded(stream, Arc::clone(&read)));
+    let client = server.handshake(stream, 65_535).await.unwrap();
+    client.work("other").await;
+    settle().await;
+    read.lock().unwrap().clear();
+    let calls = [(); 10].map(|()| client.begin(SMALL, Some("other")));
+    for call in calls {
+        let body = call.await.unwrap().unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes().len(), 300);
+    }
+    let records = records(&read.lock().unwrap());
+    assert!(records < 5, "ten responses are {records} records");
 }
 
 /// The status at the end of a response.
