@@ -181,13 +181,13 @@ async fn ticks_through_faults_are_one_run_each_and_keep_the_grid() {
             assert!(keys.insert(key.clone()), "{name} has two runs of {key}");
             if let Some(at) = variable(run, "GOFER_EXTENSION_SCHEDULED_AT") {
                 let at = humantime::parse_rfc3339(&at).unwrap();
-                scheduled.push(at.duration_since(UNIX_EPOCH).unwrap());
+                scheduled.push(at.duration_since(UNIX_EPOCH).unwrap().as_nanos());
             }
         }
         assert!(scheduled.is_sorted(), "{scheduled:?}");
         let beside: Vec<_> = scheduled
             .iter()
-            .filter(|at| (**at - scheduled[0]).as_nanos() % PERIOD.as_nanos() != 0)
+            .filter(|at| !(**at - scheduled[0]).is_multiple_of(PERIOD.as_nanos()))
             .collect();
         assert!(beside.is_empty(), "{name}: {beside:?} are beside the grid of {:?}", scheduled[0]);
         all += scheduled.len();

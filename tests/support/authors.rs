@@ -50,7 +50,7 @@ async fn start(
     current: &Mutex<Gofer>,
     random: &mut fastrand::Rng,
 ) -> String {
-    let key = (number % 2 == 0).then(|| format!("k{number}"));
+    let key = number.is_multiple_of(2).then(|| format!("k{number}"));
     loop {
         let gofer = current.lock().unwrap().clone();
         let run = Run::because("of a test");

@@ -113,12 +113,12 @@ impl<From: Send + 'static> Replies<From> {
             // an answer.
             drop((messages, ended));
             // At once if there is room, and otherwise once the caller reads on or has gone.
-            let unsent = match error.map(|status| sender.try_send(Err(status))) {
-                Some(Err(TrySendError::Full(status))) => Some((sender, status)),
-                _ => {
-                    drop(sender);
-                    None
-                }
+            let reported = error.map(|status| sender.try_send(Err(status)));
+            let unsent = if let Some(Err(TrySendError::Full(status))) = reported {
+                Some((sender, status))
+            } else {
+                drop(sender);
+                None
             };
             if let Some(installer) = installer {
                 installer.stop().await;

@@ -164,7 +164,8 @@ async fn ticks_through_outages_and_restarts_are_one_run_each_and_keep_the_grid()
         // A run is one of a kind, and none is of an earlier tick than the one before it.
         assert!(scheduled.is_sorted_by(|one, next| one < next), "{name}: {scheduled:?}");
         let beside = |at: &&std::time::SystemTime| {
-            at.duration_since(scheduled[0]).unwrap().as_nanos() % seconds(2).as_nanos() != 0
+            let since = at.duration_since(scheduled[0]).unwrap().as_nanos();
+            !since.is_multiple_of(seconds(2).as_nanos())
         };
         assert_eq!(scheduled.iter().find(beside), None, "{name} is beside its grid");
         all += scheduled.len();
