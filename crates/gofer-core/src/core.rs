@@ -33,7 +33,7 @@ use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::limits::LONGEST_TIMEOUT;
 use super::router::Router;
-use super::serving::{Served, Serving, Tls};
+use super::serving::{Port, Served, Serving, Tls};
 use super::store::{KeyGuard, NewKey, Options, Store, check_extension_name};
 use gofer_net::memory::Network;
 use gofer_net::server::Service;
@@ -143,12 +143,7 @@ impl Core {
             container_engine,
             allowed,
         } = builder;
-        let listener = match listen {
-            Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-                Error::internal(format!("cannot listen on {address}: {error}"))
-            })?),
-            None => None,
-        };
+        let (listener, port) = Port::listen(listen).await?;
         let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let own = Identity::new().map_err(|status| error(&status))?;
@@ -172,7 +167,7 @@ impl Core {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
-        let serving = Serving::new(network.clone(), address, tls);
+        let serving = Serving::new(network.clone(), address, port, tls);
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
         let token = random_key().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
@@ -622,6 +617,7 @@ impl Core {
         self.inner.store.end_streams();
         self.inner.health.end().await;
         self.close_api().await;
+        self.inner.serving.release_port();
         self.inner.store.close().await;
     }
 

@@ -8,9 +8,9 @@ use std::io;
 #[cfg(feature = "containers")]
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,6 +31,7 @@ pub(super) struct Tls {
 pub(super) struct Serving {
     network: Network,
     address: Option<SocketAddr>,
+    port: Port,
     tls: Tls,
     /// Held while addresses are bound, so that either all of them are open or none.
     listeners: Mutex<Listeners>,
@@ -41,6 +42,41 @@ struct Listeners {
     /// The addresses in addition to the configured one.
     additional: Vec<SocketAddr>,
     current: Option<Open>,
+}
+
+/// Keeps a port from being given to others while nothing listens on it. A socket that is bound and
+/// does not listen does that on Linux; elsewhere nothing does.
+#[derive(Default)]
+pub(super) struct Port(std::sync::Mutex<Option<TcpSocket>>);
+
+impl Port {
+    /// Listens on an address, if there is one. Connections are refused whenever the listener is
+    /// closed.
+    pub(super) async fn listen(
+        address: Option<SocketAddr>,
+    ) -> gofer_sdk::Result<(Option<TcpListener>, Self)> {
+        let Some(address) = address else { return Ok((None, Self::default())) };
+        let (listener, port) = Self::listen_on(address).await.map_err(|error| {
+            gofer_sdk::Error::internal(format!("cannot listen on {address}: {error}"))
+        })?;
+        Ok((Some(listener), port))
+    }
+
+    async fn listen_on(address: SocketAddr) -> io::Result<(TcpListener, Self)> {
+        if cfg!(not(target_os = "linux")) {
+            return Ok((TcpListener::bind(address).await?, Self::default()));
+        }
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As the listener has it, so that both may be bound.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = TcpListener::bind(socket.local_addr()?).await?;
+        Ok((listener, Self(std::sync::Mutex::new(Some(socket)))))
+    }
+
+    fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// What is served on which listeners.
@@ -78,8 +114,14 @@ impl Drop for Open {
 }
 
 impl Serving {
-    pub(super) fn new(network: Network, address: Option<SocketAddr>, tls: Tls) -> Arc<Self> {
-        Arc::new(Self { network, address, tls, listeners: Mutex::default() })
+    /// `port` is that of the address.
+    pub(super) fn new(
+        network: Network,
+        address: Option<SocketAddr>,
+        port: Port,
+        tls: Tls,
+    ) -> Arc<Self> {
+        Arc::new(Self { network, address, port, tls, listeners: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -135,6 +177,11 @@ impl Serving {
     /// Breaks all connections and refuses new ones, until it is opened again.
     pub(super) async fn close(&self) {
         end(&mut self.listeners.lock().await.current).await;
+    }
+
+    /// Gives the port back. The API is not opened any more.
+    pub(super) fn release_port(&self) {
+        self.port.release();
     }
 
     /// Also serves on this address of this machine from now on, and returns it with its port: that

@@ -153,6 +153,22 @@ async fn an_api_that_was_being_closed_can_be_reopened() {
     core.stop().await;
 }
 
+/// Other tests take free ports all the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_port_of_an_api_that_is_closed_is_given_to_nobody_else() {
+    let core = Core::on_loopback().await.unwrap();
+    let address = core.address().unwrap();
+    core.close_api().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "connections are refused");
+    // As a port is chosen: one that is bound to nothing.
+    let bind = || tokio::net::TcpSocket::new_v4().unwrap().bind(address);
+    assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    core.reopen_api().await.unwrap();
+    core.stop().await;
+    bind().unwrap();
+}
+
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn a_core_whose_start_was_dropped_leaves_nothing() {
