@@ -168,9 +168,9 @@ impl Started {
         Connection::open(self.address, []).await
     }
 
-    /// Stops as a signal would.
+    /// Stops as a signal would, also one that comes when the server has stopped already.
     pub fn stop(&mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
+        let _ = self.stop.take().unwrap().send(());
     }
 
     /// Drops the server while it serves.
