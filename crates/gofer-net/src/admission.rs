@@ -47,8 +47,8 @@ pub trait Evictable: Send + Sync + 'static {
     fn rank(&self) -> Option<Self::Rank>;
 
     /// Whether this is the rank of a newcomer, which has had no time to show whose it is. While
-    /// there are few, none is closed for another connection; later it is one at random, so that
-    /// even a flood of them does not close each one.
+    /// there are few, none is closed for another connection; later it is one of the older half, at
+    /// random: each has some time, and even a flood of them does not close each one.
     fn is_newcomer(_rank: &Self::Rank) -> bool {
         false
     }
@@ -232,7 +232,10 @@ impl<S: Evictable> Pool<S> {
         let (new, others): (Vec<_>, Vec<_>) = ranks
             .filter_map(|(at, rank)| Some((rank?, at)))
             .partition(|(rank, _)| S::is_newcomer(rank));
-        let new = (new.len() >= newcomers).then(|| fastrand::choice(new)).flatten();
+        let older = new.len().div_ceil(2);
+        let new = (new.len() >= newcomers)
+            .then(|| fastrand::choice(new.into_iter().take(older)))
+            .flatten();
         others.into_iter().chain(new).min().map(|(_, at)| at)
     }
 

@@ -102,10 +102,25 @@ async fn newcomers_do_not_close_each_other_in_turn() {
         }
         survived += u32::from(is_open(&new).await);
     }
-    // About a third of them.
+    // About a quarter of them.
     assert!((1..100).contains(&survived), "{survived}");
     for busy in &busy {
         assert!(is_open(busy).await);
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_has_time_while_half_as_many_come_as_there_are() {
+    let mut connections = Connections::new(16);
+    for _ in 0..16 {
+        admit(&mut connections, Some(NEW));
+    }
+    for _ in 0..100 {
+        let new = admit(&mut connections, Some(NEW));
+        for _ in 0..8 {
+            assert!(is_open(&new).await);
+            admit(&mut connections, Some(NEW));
+        }
     }
 }
 
