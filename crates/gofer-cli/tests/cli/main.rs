@@ -20,6 +20,7 @@ mod access;
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
+mod upgrade;
 
 use std::os::unix::fs::PermissionsExt as _;
 
