@@ -25,8 +25,9 @@ use crate::client::{RunInfo, error, is_permanent};
 const IN_FLIGHT: usize = 4;
 
 /// The calls begin once no subscription has been made for this long: while Gofer restores its
-/// subscriptions, it does not respond yet.
-const QUIET: Duration = Duration::from_secs(1);
+/// subscriptions, it does not respond yet. There is no tick before the answer, so this is well below
+/// the second that the shortest periods have.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// But not later than this after the first subscription: a constant stream of them must not delay
 /// the calls for ever.

@@ -136,7 +136,7 @@ async fn a_tick_whose_answer_got_lost_starts_one_run() {
         })
         .await;
     client.subscribe("a", &[("every", "2s")]).await.unwrap();
-    // Gofer is asked for the last run a second after Subscribe. Before that, none is known.
+    // Gofer is asked for the last run before the first tick. Before that, none is known.
     gofer.until(|recorded| recorded.lists == 1).await;
     assert_eq!(gofer.recorded().starts, 0);
     probe.until_seen("started 1").await;

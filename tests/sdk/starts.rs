@@ -469,7 +469,7 @@ async fn a_dropped_wait_for_a_tick_loses_none() {
     let gofer = StandIn::in_memory([pipeline("a")]);
     let extension = probe().serve(|probe, subscription| async move {
         let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        // Gofer reports after a second that there was no run.
+        // Gofer reports meanwhile that there was no run.
         sleep(Duration::from_secs(5)).await;
         // The budget of this task is used up, so that whatever can yield does.
         while tokio::task::coop::has_budget_remaining() {

@@ -43,9 +43,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::extensions::Extensions;
 use delivery::Deliveries;
-use gofer_net::Listener;
 use gofer_net::admission::Connections;
 use gofer_net::tls::server_config;
+use gofer_net::{Listener, OwnListener};
 use gofer_sdk::{Error, Result};
 use quota::Quota;
 use state::ConnectionState;
@@ -111,7 +111,7 @@ impl External {
             async move {
                 let stopped = shared.stopping.clone();
                 if stopped.run_until_cancelled(begin.cancelled()).await.is_some() {
-                    accept(Listener::Tcp(listener), Arc::new(shared)).await;
+                    accept(Listener::Own(OwnListener::new(listener)), Arc::new(shared)).await;
                 }
             }
         });

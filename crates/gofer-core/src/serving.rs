@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use gofer_net::Listener;
 use gofer_net::memory::Network;
 use gofer_net::server::{Service, serve};
+use gofer_net::{Listener, OwnListener};
 
 /// The certificates that are used.
 pub(super) struct Tls {
@@ -107,6 +107,11 @@ async fn end(current: &mut Option<Open>) {
     *current = None;
 }
 
+/// The core starts children, and may be opened again, or another core on its address, at any time.
+fn own(listener: TcpListener) -> Listener {
+    Listener::Own(OwnListener::new(listener))
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -156,7 +161,7 @@ impl Serving {
         let mut listeners = vec![Listener::Memory(self.network.listen())];
         for address in &locked.additional {
             match TcpListener::bind(address).await {
-                Ok(listener) => listeners.push(Listener::Tcp(listener)),
+                Ok(listener) => listeners.push(own(listener)),
                 // A container network may be gone by now. Containers that are started from here on
                 // get another address.
                 Err(error) => tracing::warn!(%address, %error, "containers cannot reach the core"),
@@ -165,7 +170,7 @@ impl Serving {
         let mut open = Open { served, stop: CancellationToken::new(), tasks: Vec::new() };
         let Served { configured: service, elsewhere } = open.served.clone();
         if let Some(listener) = configured {
-            self.accept(&mut open, Listener::Tcp(listener), service);
+            self.accept(&mut open, own(listener), service);
         }
         for listener in listeners {
             self.accept(&mut open, listener, elsewhere.clone());
@@ -211,7 +216,7 @@ impl Serving {
         // While the API is closed, the address is only recorded.
         if let Some(open) = &mut listeners.current {
             let service = open.served.elsewhere.clone();
-            self.accept(open, Listener::Tcp(listener), service);
+            self.accept(open, own(listener), service);
         }
         Ok(address)
     }
@@ -220,7 +225,7 @@ impl Serving {
         let stopped = open.stop.clone().cancelled_owned();
         let tls = match &listener {
             Listener::Memory(_) => &self.tls.in_memory,
-            Listener::Tcp(_) => &self.tls.tcp,
+            Listener::Tcp(_) | Listener::Own(_) => &self.tls.tcp,
         };
         let serving = serve(listener, Arc::clone(tls), service, stopped);
         open.tasks.push(tokio::spawn(serving));

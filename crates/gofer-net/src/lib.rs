@@ -45,6 +45,7 @@ pub use limits::Limits;
 pub use transport::{MAX_RESPONSE_BYTES, STREAMING, STREAMS_REQUESTS, Transport};
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -90,14 +91,17 @@ pub fn tune(stream: &TcpStream) {
 
 /// Accepts connections.
 pub enum Listener {
+    /// Others may listen on the same socket, as with socket activation: they go on when this is
+    /// closed.
     Tcp(TcpListener),
+    Own(OwnListener),
     Memory(memory::MemoryListener),
 }
 
 impl Listener {
     pub(crate) async fn accept(&mut self) -> io::Result<BoxStream> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener) | Self::Own(OwnListener(listener)) => {
                 let (stream, _) = listener.accept().await?;
                 tune(&stream);
                 Ok(Box::new(stream))
@@ -106,3 +110,24 @@ impl Listener {
         }
     }
 }
+
+/// A socket on which only this process listens. Closing it frees the address, even if a child
+/// process has a copy of the socket: each has from its fork until it executes its program, however
+/// busy the machine is. (On Linux; elsewhere the address is free when the child has gone on.)
+pub struct OwnListener(TcpListener);
+
+impl OwnListener {
+    pub fn new(listener: TcpListener) -> Self {
+        Self(listener)
+    }
+}
+
+impl Drop for OwnListener {
+    fn drop(&mut self) {
+        // Elsewhere an error: only connections can be shut down.
+        let _ = socket2::SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -16,13 +16,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Status, Streaming};
 
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -76,13 +75,9 @@ impl Caller {
     }
 
     /// Begins a call that stays open until the result is dropped: it follows events.
-    pub(crate) fn begin(&self) -> OpenCall {
+    pub(crate) async fn begin(&self) -> OpenCall {
         let message = proto::ListEventsRequest { follow: true, ..Default::default() };
-        let mut api = self.api();
-        OpenCall(tokio::spawn(async move {
-            let _open = api.list_events(message).await;
-            std::future::pending::<()>().await;
-        }))
+        OpenCall(self.api().list_events(message).await.unwrap().into_inner())
     }
 
     /// The same connection, calling with this token.
@@ -104,14 +99,10 @@ impl Caller {
     }
 }
 
-/// A call that has not been answered.
-pub(crate) struct OpenCall(JoinHandle<()>);
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+/// A call that has not ended.
+pub(crate) struct OpenCall(
+    #[expect(dead_code, reason = "dropped with it")] Streaming<proto::ListEventsResponse>,
+);
 
 impl tower_service::Service<Request<Body>> for Caller {
     type Response = Response<Incoming>;
