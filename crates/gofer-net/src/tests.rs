@@ -21,7 +21,7 @@ async fn the_address_of_a_closed_listener_is_free_although_a_child_has_a_copy() 
 }
 
 #[tokio::test]
-async fn who_shares_a_listener_goes_on_when_it_is_closed() {
+async fn a_shared_listener_stays_open_for_the_others() {
     let (listener, copy) = copied().await;
     let address = listener.local_addr().unwrap();
     drop(Listener::Tcp(listener));
