@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -188,11 +188,15 @@ pub fn bearer(token: &str) -> HeaderValue {
     HeaderValue::try_from(format!("Bearer {token}")).unwrap()
 }
 
+/// What sends requests on a connection. Gone when that has ended: hyper answers a request that is
+/// sent at that very moment when the last of these is gone.
+type Calls = Arc<Mutex<Option<http2::SendRequest<Body>>>>;
+
 /// One HTTP/2 connection over TLS, which sends the same `authorization` headers, none, one or
 /// several, with each call.
 #[derive(Clone)]
 pub struct Connection {
-    calls: http2::SendRequest<Body>,
+    calls: Calls,
     authorization: Arc<[HeaderValue]>,
 }
 
@@ -216,7 +220,12 @@ impl Connection {
         let (calls, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         // Ends with the last clone of the sender, or with the server.
-        tokio::spawn(async move { drop(connection.await) });
+        let calls = Arc::new(Mutex::new(Some(calls)));
+        let last = Arc::downgrade(&calls);
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(last.upgrade().and_then(|calls| calls.lock().unwrap().take()));
+        });
         Self { calls, authorization: authorization.into() }
     }
 
@@ -239,17 +248,17 @@ impl Connection {
 
     /// Whether the server has ended the connection.
     pub fn is_closed(&self) -> bool {
-        self.calls.is_closed()
+        self.calls.lock().unwrap().as_ref().is_none_or(http2::SendRequest::is_closed)
     }
 }
 
 impl tower_service::Service<Request<Body>> for Connection {
     type Response = Response<Incoming>;
-    type Error = hyper::Error;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.calls.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -258,7 +267,13 @@ impl tower_service::Service<Request<Body>> for Connection {
         for value in self.authorization.iter() {
             request.headers_mut().append(AUTHORIZATION, value.clone());
         }
-        Box::pin(self.calls.send_request(request))
+        let sent = self.calls.lock().unwrap().as_mut().map(|calls| calls.send_request(request));
+        Box::pin(async move {
+            match sent {
+                Some(sent) => Ok(sent.await?),
+                None => Err(Status::unavailable("the connection has ended").into()),
+            }
+        })
     }
 }
 

@@ -140,7 +140,11 @@ impl Channel {
                 number.store(link.number, Ordering::Relaxed);
             }
             let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
-            let outcome = sender.try_send_request(request).await;
+            let outcome = sender.try_send_request(request);
+            // A request that is sent at the moment when the connection ends comes back unsent, but
+            // not before the last sender is gone: hyper's queue ends with them.
+            drop(sender);
+            let outcome = outcome.await;
             watch.done();
             match outcome {
                 Ok(response) => {

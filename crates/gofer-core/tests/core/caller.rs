@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use gofer_core::Core;
@@ -23,9 +23,13 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tonic::body::Body;
 use tonic::{Status, Streaming};
 
+/// What sends requests on a connection. Gone when that has ended: hyper answers a request that is
+/// sent at that very moment when the last of these is gone.
+type Calls = Arc<Mutex<Option<http2::SendRequest<Body>>>>;
+
 #[derive(Clone)]
 pub(crate) struct Caller {
-    calls: http2::SendRequest<Body>,
+    calls: Calls,
     authorization: Option<HeaderValue>,
 }
 
@@ -65,13 +69,18 @@ impl Caller {
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
         let (calls, connection) = http.handshake(TokioIo::new(stream)).await?;
         // Ends with the last clone of the sender, or with the core.
-        tokio::spawn(async move { drop(connection.await) });
+        let calls = Arc::new(Mutex::new(Some(calls)));
+        let last = Arc::downgrade(&calls);
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(last.upgrade().and_then(|calls| calls.lock().unwrap().take()));
+        });
         Ok(Self { calls, authorization: None })
     }
 
     /// Whether the core has closed the connection.
     pub(crate) fn is_closed(&self) -> bool {
-        self.calls.is_closed()
+        self.calls.lock().unwrap().as_ref().is_none_or(http2::SendRequest::is_closed)
     }
 
     /// Begins a call that stays open until the result is dropped: it follows events.
@@ -106,11 +115,11 @@ pub(crate) struct OpenCall(
 
 impl tower_service::Service<Request<Body>> for Caller {
     type Response = Response<Incoming>;
-    type Error = hyper::Error;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.calls.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
@@ -119,6 +128,12 @@ impl tower_service::Service<Request<Body>> for Caller {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().append(AUTHORIZATION, authorization.clone());
         }
-        Box::pin(self.calls.send_request(request))
+        let sent = self.calls.lock().unwrap().as_mut().map(|calls| calls.send_request(request));
+        Box::pin(async move {
+            match sent {
+                Some(sent) => Ok(sent.await?),
+                None => Err(Status::unavailable("the connection has ended").into()),
+            }
+        })
     }
 }
