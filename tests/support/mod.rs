@@ -13,6 +13,7 @@
     reason = "what fails here fails a test"
 )]
 
+pub mod connection;
 pub mod conversation;
 pub mod gofer;
 pub mod probe;
@@ -22,9 +23,7 @@ pub mod stand_in;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex};
-use std::task::{Context, Poll};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use gofer_proto::extension_service_client::ExtensionServiceClient;
@@ -34,23 +33,17 @@ use gofer_proto::{
     ExtensionUnsubscribeRequest,
 };
 use gofer_sdk::{Extension, Limits, RunError, Server, SystemConfig};
-use http::header::AUTHORIZATION;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::HeaderValue;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
-use tonic::body::Body;
 use tonic_health::pb::health_client::HealthClient;
+
+pub use connection::Connection;
 
 /// The token that the extension under test is started with.
 pub const TOKEN: &str = "the-token-of-the-tests";
@@ -82,20 +75,6 @@ impl Identity {
 
 /// The certificate of both the extension and Gofer, which each of them trusts.
 pub static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::new);
-
-/// Trusts [`IDENTITY`] and nothing else.
-static TLS: LazyLock<TlsConnector> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(IDENTITY.certificate.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
-});
 
 /// How an extension is started.
 #[derive(Default)]
@@ -188,19 +167,8 @@ pub fn bearer(token: &str) -> HeaderValue {
     HeaderValue::try_from(format!("Bearer {token}")).unwrap()
 }
 
-/// What sends requests on a connection. Gone when that has ended: hyper answers a request that is
-/// sent at that very moment when the last of these is gone.
-type Calls = Arc<Mutex<Option<http2::SendRequest<Body>>>>;
-
-/// One HTTP/2 connection over TLS, which sends the same `authorization` headers, none, one or
-/// several, with each call.
-#[derive(Clone)]
-pub struct Connection {
-    calls: Calls,
-    authorization: Arc<[HeaderValue]>,
-}
-
 impl Connection {
+    /// To an extension or a Gofer with [`IDENTITY`].
     pub async fn open<const N: usize>(
         address: SocketAddr,
         authorization: [HeaderValue; N],
@@ -215,65 +183,13 @@ impl Connection {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         authorization: [HeaderValue; N],
     ) -> Self {
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = within(TLS.connect(name, stream)).await.unwrap();
-        let (calls, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        // Ends with the last clone of the sender, or with the server.
-        let calls = Arc::new(Mutex::new(Some(calls)));
-        let last = Arc::downgrade(&calls);
-        tokio::spawn(async move {
-            drop(connection.await);
-            drop(last.upgrade().and_then(|calls| calls.lock().unwrap().take()));
-        });
-        Self { calls, authorization: authorization.into() }
-    }
-
-    /// The same connection, calling with other headers.
-    pub fn with<const N: usize>(&self, authorization: [HeaderValue; N]) -> Self {
-        Self { authorization: authorization.into(), ..self.clone() }
-    }
-
-    /// Calls a method by its path, with an empty message.
-    pub async fn call(&self, path: &'static str) -> Result<(), Status> {
-        let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        let path = PathAndQuery::from_static(path);
-        let mut grpc = tonic::client::Grpc::new(self.clone());
-        within(grpc.unary(tonic::Request::new(()), path, codec)).await.map(drop)
+        let http = http2::Builder::new(TokioExecutor::new());
+        let opened = Self::handshake(stream, &IDENTITY.certificate, &http);
+        within(opened).await.unwrap().with(authorization)
     }
 
     pub fn health(&self) -> HealthClient<Self> {
         HealthClient::new(self.clone())
-    }
-
-    /// Whether the server has ended the connection.
-    pub fn is_closed(&self) -> bool {
-        self.calls.lock().unwrap().as_ref().is_none_or(http2::SendRequest::is_closed)
-    }
-}
-
-impl tower_service::Service<Request<Body>> for Connection {
-    type Response = Response<Incoming>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        *request.uri_mut() = Uri::try_from(format!("https://localhost{path}")).unwrap();
-        for value in self.authorization.iter() {
-            request.headers_mut().append(AUTHORIZATION, value.clone());
-        }
-        let sent = self.calls.lock().unwrap().as_mut().map(|calls| calls.send_request(request));
-        Box::pin(async move {
-            match sent {
-                Some(sent) => Ok(sent.await?),
-                None => Err(Status::unavailable("the connection has ended").into()),
-            }
-        })
     }
 }
 

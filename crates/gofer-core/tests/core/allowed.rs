@@ -49,7 +49,7 @@ async fn install(caller: &Caller, image: String) -> Result<(), Status> {
 async fn update(caller: &Caller, image: String) -> Result<(), Status> {
     let request =
         UpdateExtensionRequest { name: "metronome".to_owned(), image, ..Default::default() };
-    EmbeddedCoreClient::new(caller.clone()).update_extension(request).await.map(drop)
+    EmbeddedCoreClient::new(caller.0.clone()).update_extension(request).await.map(drop)
 }
 
 async fn converse(caller: &Caller, image: String) -> Result<(), Status> {

@@ -171,7 +171,7 @@ async fn call_with(
     messages: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Result<(), Status> {
     let path = PathAndQuery::try_from(format!("/{service}/{method}")).unwrap();
-    let mut grpc = tonic::client::Grpc::new(caller.clone());
+    let mut grpc = tonic::client::Grpc::new(caller.0.clone());
     let mut answers = grpc.streaming(Request::new(messages), path, Raw).await?.into_inner();
     while let Some(answer) = answers.next().await {
         answer?;

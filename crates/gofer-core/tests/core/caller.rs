@@ -1,37 +1,21 @@
 //! A gRPC client of a core on loopback, with any token or none, that shares no code with the SDK's
 //! client.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
-
 use gofer_core::Core;
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
-use http::header::AUTHORIZATION;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
+use http::HeaderValue;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use tonic::body::Body;
 use tonic::{Status, Streaming};
 
-/// What sends requests on a connection. Gone when that has ended: hyper answers a request that is
-/// sent at that very moment when the last of these is gone.
-type Calls = Arc<Mutex<Option<http2::SendRequest<Body>>>>;
+use crate::connection::Connection;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone)]
-pub(crate) struct Caller {
-    calls: Calls,
-    authorization: Option<HeaderValue>,
-}
+pub(crate) struct Caller(pub(crate) Connection);
 
 impl Caller {
     pub(crate) async fn of(core: &Core) -> Self {
@@ -39,7 +23,7 @@ impl Caller {
     }
 
     /// An error if the connection is closed before it can be used.
-    pub(crate) async fn connect(core: &Core) -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) async fn connect(core: &Core) -> Result<Self, Error> {
         Self::connect_with(core, &http2::Builder::new(TokioExecutor::new())).await
     }
 
@@ -53,34 +37,15 @@ impl Caller {
     async fn connect_with(
         core: &Core,
         http: &http2::Builder<TokioExecutor>,
-    ) -> Result<Self, Box<dyn std::error::Error>> {
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_slice(core.certificate().as_bytes()).unwrap();
-        roots.add(certificate).unwrap();
-        let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+    ) -> Result<Self, Error> {
         let stream = TcpStream::connect(core.address().unwrap()).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost")?;
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-        let (calls, connection) = http.handshake(TokioIo::new(stream)).await?;
-        // Ends with the last clone of the sender, or with the core.
-        let calls = Arc::new(Mutex::new(Some(calls)));
-        let last = Arc::downgrade(&calls);
-        tokio::spawn(async move {
-            drop(connection.await);
-            drop(last.upgrade().and_then(|calls| calls.lock().unwrap().take()));
-        });
-        Ok(Self { calls, authorization: None })
+        Ok(Self(Connection::handshake(stream, core.certificate(), http).await?))
     }
 
     /// Whether the core has closed the connection.
     pub(crate) fn is_closed(&self) -> bool {
-        self.calls.lock().unwrap().as_ref().is_none_or(http2::SendRequest::is_closed)
+        self.0.is_closed()
     }
 
     /// Begins a call that stays open until the result is dropped: it follows events.
@@ -91,20 +56,16 @@ impl Caller {
 
     /// The same connection, calling with this token.
     pub(crate) fn with(&self, token: &str) -> Self {
-        let authorization = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
-        Self { authorization: Some(authorization), ..self.clone() }
+        Self(self.0.with([HeaderValue::try_from(format!("Bearer {token}")).unwrap()]))
     }
 
-    pub(crate) fn api(&self) -> GoferClient<Self> {
-        GoferClient::new(self.clone())
+    pub(crate) fn api(&self) -> GoferClient<Connection> {
+        GoferClient::new(self.0.clone())
     }
 
     /// Calls a method by its name, with an empty message.
     pub(crate) async fn call(&self, method: &str) -> Result<(), Status> {
-        let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        let path = PathAndQuery::try_from(format!("/proto.Gofer/{method}")).unwrap();
-        let mut grpc = tonic::client::Grpc::new(self.clone());
-        grpc.unary(tonic::Request::new(()), path, codec).await.map(drop)
+        self.0.call(&format!("/proto.Gofer/{method}")).await
     }
 }
 
@@ -112,28 +73,3 @@ impl Caller {
 pub(crate) struct OpenCall(
     #[expect(dead_code, reason = "dropped with it")] Streaming<proto::ListEventsResponse>,
 );
-
-impl tower_service::Service<Request<Body>> for Caller {
-    type Response = Response<Incoming>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        *request.uri_mut() = Uri::try_from(format!("https://localhost{path}")).unwrap();
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().append(AUTHORIZATION, authorization.clone());
-        }
-        let sent = self.calls.lock().unwrap().as_mut().map(|calls| calls.send_request(request));
-        Box::pin(async move {
-            match sent {
-                Some(sent) => Ok(sent.await?),
-                None => Err(Status::unavailable("the connection has ended").into()),
-            }
-        })
-    }
-}

@@ -37,7 +37,7 @@ fn of(service: &str) -> Request<HealthCheckRequest> {
 #[tokio::test]
 async fn a_core_is_healthy_until_it_stops() {
     let core = Core::on_loopback().await.unwrap();
-    let mut health = HealthClient::new(Caller::of(&core).await);
+    let mut health = HealthClient::new(Caller::of(&core).await.0);
     for service in ["", "proto.Gofer"] {
         let checked = health.check(of(service)).await.unwrap().into_inner();
         assert_eq!(checked.status, ServingStatus::Serving as i32);

@@ -10,6 +10,8 @@
 )]
 
 mod caller;
+#[path = "../../../../tests/support/connection.rs"]
+mod connection;
 mod files;
 mod metronome;
 mod probe;

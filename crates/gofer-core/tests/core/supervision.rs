@@ -215,7 +215,7 @@ async fn an_extension_that_does_not_come_up_is_retried_and_does_not_delay_others
     let client = core.client().api().create_token(client).await.unwrap().into_inner().token;
     let client = Caller::of(&core).await.with(&client);
     let request = embedded::ListExtensionStatesRequest { name: "broken".to_owned() };
-    let states = EmbeddedCoreClient::new(client).list_extension_states(request).await.unwrap();
+    let states = EmbeddedCoreClient::new(client.0).list_extension_states(request).await.unwrap();
     let [state] = &states.into_inner().extensions[..] else { panic!() };
     assert_eq!(state.reason, "it failed; a management token shows the reason");
     // Meanwhile, calls are refused.
