@@ -28,8 +28,8 @@ pub(crate) use builder::authorization;
 pub use run::{RUN_KEY, SCHEDULED_AT};
 pub(crate) use run::{Scheduled, time};
 pub(crate) use start::{Cancellation, Known, Started};
-pub use status::error;
 pub(crate) use status::is_permanent;
+pub use status::{error, meaning};
 
 use std::collections::HashMap;
 use std::fmt;
@@ -47,7 +47,7 @@ use http::HeaderValue;
 use http::uri::Authority;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::error::{Error, ErrorKind, Result};
 use starts::Starts;
@@ -74,7 +74,8 @@ pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Dura
 /// Every call can fail with [`Unavailable`](crate::ErrorKind::Unavailable) if Gofer cannot be
 /// reached or the connection is lost, [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded) if
 /// no response arrives in time, or with the error that Gofer returns, such as
-/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied).
+/// [`PermissionDenied`](crate::ErrorKind::PermissionDenied). Gofer 0.6.2 says much in words only,
+/// or as the text of an extension's error; the kinds are the same as with an embedded core.
 ///
 /// ```
 /// use gofer_sdk::Run;
@@ -434,6 +435,14 @@ impl Gofer {
         self.inner.transport.channel().abandon();
     }
 
+    /// A full Gofer denies a call without a token the same as one whose token has no access.
+    fn error(&self, status: &Status) -> Error {
+        if status.code() == Code::PermissionDenied && !self.inner.transport.has_token() {
+            return error(&Status::unauthenticated(status.message()));
+        }
+        error(status)
+    }
+
     /// Makes a call, and retries it as far as `repeat` allows, within one deadline for all attempts.
     async fn call<Q, T, F, Fut>(&self, repeat: Repeat, request: Q, attempt: F) -> Result<T>
     where
@@ -465,7 +474,7 @@ impl Gofer {
             };
             let again = next.unwrap_or_else(|| Instant::now() + backoff.pause());
             if !may_repeat || again >= until {
-                return Err(error(&status));
+                return Err(self.error(&status));
             }
             tokio::time::sleep_until(again).await;
             is_repeat = true;

@@ -87,11 +87,11 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     for _ in 0..restarts.min(16) {
         pause = backoff.pause();
     }
-    if error.kind() == ErrorKind::FailedPrecondition
+    if matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::NotFound)
         && let Some(left) = live.until_next_tick()
     {
-        // The pipeline is disabled, for example: an ordinary tick would find out when it no longer
-        // is, so do not wait longer than for that.
+        // The pipeline is disabled or not deployed, for example: an ordinary tick would find out
+        // when that is over, so do not wait longer than for that.
         pause = pause.min(left.max(FIRST_PAUSE));
     }
     let log = catch_panic_in(|| {

@@ -3,12 +3,14 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+use crate::support::stand_in::{Outcome, StandIn, pipeline};
+use crate::support::{IDENTITY, TOKEN};
 use gofer_core::Core;
 use gofer_proto::embedded::ListExtensionStatesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::{BootstrapTokenRequest, GetSystemInfoRequest, ListNamespacesRequest};
-use gofer_sdk::Gofer;
-use tonic::Code;
+use gofer_sdk::{ErrorKind, Gofer, Run};
+use tonic::{Code, Status};
 
 /// Removed with what is in it.
 struct Directory(PathBuf);
@@ -133,4 +135,38 @@ async fn another_service_is_called_over_the_same_connection() {
         Err(status) => assert_eq!(status.code(), Code::Unimplemented, "{status}"),
     }
     core.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_gofer_gives_the_kinds_of_errors_that_are_promised() {
+    let stand_in = StandIn::listening([pipeline("nightly"), pipeline("off").disabled()]);
+    let builder = || {
+        let address = stand_in.address().to_string();
+        Gofer::builder(address).ca_certificate(&IDENTITY.certificate)
+    };
+    let gofer = builder().token(TOKEN).build().unwrap();
+    let objects = gofer.pipeline_objects("nightly");
+    objects.put("cursor", "41").await.unwrap();
+    assert_eq!(objects.put("cursor", "42").await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    for code in [Code::FailedPrecondition, Code::Internal, Code::Unknown] {
+        stand_in.not_found_is(code);
+        assert_eq!(gofer.run("nightly", 7).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(objects.get("other").await.unwrap_err().kind(), ErrorKind::NotFound);
+        let started = gofer.start_run("other", "test", Run::because("of a test")).await;
+        assert_eq!(started.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    let disabled = gofer.start_run("off", "test", Run::because("of a test")).await;
+    assert_eq!(disabled.unwrap_err().kind(), ErrorKind::FailedPrecondition);
+
+    let starts = stand_in.recorded().calls("StartRun");
+    let refusal = "could not start: rpc error: code = Unavailable desc = draining";
+    stand_in.next("StartRun", [Outcome::Refuse(Status::failed_precondition(refusal))]);
+    let refused = gofer.start_run("nightly", "test", Run::because("of a test")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(refused.to_string(), "Gofer: could not start: draining");
+    assert_eq!(stand_in.recorded().calls("StartRun"), starts + 1, "a refusal is final");
+
+    let anonymous = builder().build().unwrap();
+    let refused = anonymous.runs("nightly", 1).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unauthenticated, "{refused}");
 }

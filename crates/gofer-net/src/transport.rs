@@ -71,6 +71,11 @@ impl Transport {
         self.deadline
     }
 
+    /// Whether calls carry a token.
+    pub fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     fn address(&self, request: &mut Request<Body>) {
         let path = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
