@@ -2,10 +2,15 @@
 //! settings. Answers are lines of standard input, so that they can be piped in too. Questions and
 //! messages go to standard error.
 
-use std::io::{self, BufRead as _, Write as _};
+mod end;
+mod interview;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use gofer_proto as proto;
+use gofer_proto::extension::ExtensionStatus;
 use gofer_proto::run_extension_installer_extension_message::MessageType as InstallerMessage;
 use gofer_proto::run_pipeline_configurator_extension_message::MessageType as ConfiguratorMessage;
 use gofer_proto::{
@@ -14,18 +19,25 @@ use gofer_proto::{
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::Streaming;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::failure::Failure;
 use crate::output::{note, visible};
 use crate::progress::Spinner;
-use crate::session::Session;
+use crate::session::{READY_WITHIN, Session};
+use crate::terminal::{Hidden, read_line};
+use end::is_normal;
+pub(crate) use interview::{Interview, ask_until_accepted};
+
+/// How many questions an extension may ask while one is open.
+const MAX_OPEN: usize = 16;
 
 /// The resulting settings, in order.
-type SettingPairs = Vec<(String, String)>;
+pub(crate) type SettingPairs = Vec<(String, String)>;
 
 /// The image whose installer asks, and the credentials for its registry.
+#[derive(Clone)]
 pub(crate) struct Image {
     pub(crate) name: String,
     pub(crate) user: String,
@@ -40,22 +52,36 @@ enum ExtensionMessage {
 }
 
 /// Runs the installer of an image, which asks for the extension's configuration.
-pub(crate) async fn install(session: &Session, image: Image) -> Result<SettingPairs, Failure> {
+pub(crate) async fn install(
+    session: &Session,
+    image: Image,
+    interview: &mut Interview,
+) -> Result<SettingPairs, Failure> {
     use installer::{Init, MessageType};
     let message = |message_type| proto::RunExtensionInstallerClientMessage {
         message_type: Some(message_type),
     };
+    let shown = image.name.clone();
     let Image { name, user, pass } = image;
     let (answers, receiver) = mpsc::channel(1);
     let _ = answers.send(message(MessageType::Init(Init { image: name, user, pass }))).await;
     let spinner = Spinner::new("starting the extension, which asks for its configuration");
-    let stream = session.api().run_extension_installer(ReceiverStream::new(receiver)).await;
+    let mut api = session.api();
+    let opening = first(api.run_extension_installer(ReceiverStream::new(receiver)));
+    let opened = if session.is_full_gofer().await {
+        in_time(&shown, opening).await
+    } else {
+        // It has its own timeout.
+        opening.await.map_err(Failure::from)
+    };
     drop(spinner);
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
-        async move { answers.send(message).await.is_ok() }
+        async move {
+            let _ = answers.send(message).await;
+        }
     };
-    converse(stream?.into_inner(), answer, |message| {
+    converse(opened?, answer, interview, |message| {
         Some(match message.message_type? {
             InstallerMessage::Msg(text) => ExtensionMessage::Message(text),
             InstallerMessage::Query(text) => ExtensionMessage::Query(text),
@@ -65,20 +91,44 @@ pub(crate) async fn install(session: &Session, image: Image) -> Result<SettingPa
     .await
 }
 
+/// What opens a conversation, if that does not take too long: a full Gofer waits for good for an
+/// image that is no extension.
+async fn in_time<T>(
+    image: &str,
+    opening: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Failure> {
+    let Ok(opened) = tokio::time::timeout(READY_WITHIN, opening).await else {
+        let minutes = READY_WITHIN.as_secs() / 60;
+        let why = format!("`{image}` said nothing for {minutes} minutes: is it an extension?");
+        return Err(Failure::unavailable(why).hint(
+            "if Gofer was still pulling it, try again; without -i it is installed without asking",
+        ));
+    };
+    Ok(opened?)
+}
+
 /// Runs the configurator of an installed extension, which asks for parameters.
-pub(crate) async fn subscribe(session: &Session, extension: &str) -> Result<SettingPairs, Failure> {
+pub(crate) async fn subscribe(
+    session: &Session,
+    extension: &str,
+    interview: &mut Interview,
+) -> Result<SettingPairs, Failure> {
     use configurator::{Init, MessageType};
+    check_is_enabled(session, extension).await?;
     let message = |message_type| proto::RunPipelineConfiguratorClientMessage {
         message_type: Some(message_type),
     };
     let (answers, receiver) = mpsc::channel(1);
     let _ = answers.send(message(MessageType::Init(Init { name: extension.to_owned() }))).await;
-    let stream = session.api().run_pipeline_configurator(ReceiverStream::new(receiver)).await?;
+    let mut api = session.api();
+    let opened = first(api.run_pipeline_configurator(ReceiverStream::new(receiver))).await?;
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
-        async move { answers.send(message).await.is_ok() }
+        async move {
+            let _ = answers.send(message).await;
+        }
     };
-    converse(stream.into_inner(), answer, |message| {
+    converse(opened, answer, interview, |message| {
         Some(match message.message_type? {
             ConfiguratorMessage::Msg(text) => ExtensionMessage::Message(text),
             ConfiguratorMessage::Query(text) => ExtensionMessage::Query(text),
@@ -88,45 +138,117 @@ pub(crate) async fn subscribe(session: &Session, extension: &str) -> Result<Sett
     .await
 }
 
+/// A full Gofer would try to talk to it.
+async fn check_is_enabled(session: &Session, extension: &str) -> Result<(), Failure> {
+    let request = proto::GetExtensionRequest { name: extension.to_owned() };
+    let status = match session.api().get_extension(request).await {
+        Ok(answer) => answer.into_inner().extension.unwrap_or_default().status(),
+        Err(status) => {
+            let failure = Failure::from(status);
+            return if failure.code() == Some(Code::NotFound) { Err(failure) } else { Ok(()) };
+        }
+    };
+    if status == ExtensionStatus::Disabled {
+        let why = format!("the extension `{extension}` is disabled, so it cannot ask");
+        return Err(Failure::state(why)
+            .hint(format!("`gofer extension enable {extension}` starts it again")));
+    }
+    Ok(())
+}
+
+/// A conversation that was opened, and the first message of the extension.
+struct Opened<M> {
+    first: Option<M>,
+    /// `None` if it has ended.
+    rest: Option<Streaming<M>>,
+}
+
+/// Waits until the extension says something. A Go server sends nothing before that.
+async fn first<M>(
+    opening: impl Future<Output = Result<Response<Streaming<M>>, Status>>,
+) -> Result<Opened<M>, Status> {
+    let opened = async {
+        let mut messages = opening.await?.into_inner();
+        let first = messages.message().await?;
+        Ok(Opened { first, rest: Some(messages) })
+    };
+    match opened.await {
+        Err(status) if is_normal(&status) => Ok(Opened { first: None, rest: None }),
+        opened => opened,
+    }
+}
+
+impl<M> Opened<M> {
+    /// The next message; `None` at the end.
+    async fn next(&mut self, is_asked: bool) -> Result<Option<M>, Failure> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(messages) = &mut self.rest else { return Ok(None) };
+        match messages.message().await {
+            Err(status) if is_normal(&status) && !is_asked => Ok(None),
+            Err(status) if is_normal(&status) => Err(ended()),
+            Ok(None) if is_asked => Err(ended()),
+            message => Ok(message?),
+        }
+    }
+}
+
+fn ended() -> Failure {
+    Failure::new("the extension ended the conversation without waiting for the answer")
+}
+
 /// Handles messages and answers questions until the extension is done.
 async fn converse<M, Sent>(
-    mut messages: Streaming<M>,
+    mut messages: Opened<M>,
     answer: impl Fn(String) -> Sent,
+    interview: &mut Interview,
     meaning: impl Fn(M) -> Option<ExtensionMessage>,
 ) -> Result<SettingPairs, Failure>
 where
-    Sent: Future<Output = bool>,
+    Sent: Future<Output = ()>,
 {
     let mut settings = Vec::new();
-    let mut input: Option<Input> = None;
+    let mut open: Option<Question> = None;
+    // Questions that the extension asked without waiting for the answer to that one.
+    let mut later = VecDeque::new();
+    interview.begin();
     loop {
-        let message = match &mut input {
-            None => messages.message().await?,
+        let message = match &mut open {
+            None => messages.next(false).await?,
             // The extension may send messages, or end, while a question is open.
-            Some(line) => tokio::select! {
-                message = messages.message() => message?,
-                line = line => {
-                    input = None;
+            Some(question) => tokio::select! {
+                message = messages.next(true) => message?,
+                line = &mut question.line => {
+                    let asked = open.take().map(|it| it.text).unwrap_or_default();
                     match line.map_err(io::Error::other)?? {
-                        // If the stream has ended, the next message reports it.
-                        Some(line) => drop(answer(line).await),
+                        Some(line) => {
+                            interview.answered(asked, &line);
+                            // If the stream has ended, the next message reports it.
+                            answer(line).await;
+                        }
                         None => return Err(unanswered()),
+                    }
+                    if let Some(text) = later.pop_front() {
+                        open = Some(Question::ask(text)?);
                     }
                     continue;
                 }
             },
         };
         match message.map(&meaning) {
-            None if input.is_some() => {
-                return Err(Failure::new("the extension ended the conversation"));
-            }
             None => break,
             Some(Some(ExtensionMessage::Message(text))) => note_each_line(&text)?,
             Some(Some(ExtensionMessage::Query(text))) => {
-                prompt(&text)?;
-                // One line at a time is read, and one question is open.
-                if input.is_none() {
-                    input = Some(tokio::task::spawn_blocking(read_line));
+                if open.is_some() {
+                    later.push_back(text);
+                    if later.len() > MAX_OPEN {
+                        return Err(Failure::new("the extension does not wait for answers"));
+                    }
+                } else if let Some(known) = interview.asked(&text)? {
+                    answer(known).await;
+                } else {
+                    open = Some(Question::ask(text)?);
                 }
             }
             Some(Some(ExtensionMessage::Setting(key, value))) => settings.push((key, value)),
@@ -138,13 +260,20 @@ where
     Ok(settings)
 }
 
-type Input = JoinHandle<io::Result<Option<String>>>;
+/// A question that waits for its answer.
+struct Question {
+    text: String,
+    line: JoinHandle<io::Result<Option<String>>>,
+    /// Until it is answered, also if it never is.
+    _hidden: Option<Hidden>,
+}
 
-/// One line; `None` at the end of the input.
-fn read_line() -> io::Result<Option<String>> {
-    let mut line = String::new();
-    let length = io::stdin().lock().read_line(&mut line)?;
-    Ok((length > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
+impl Question {
+    fn ask(text: String) -> io::Result<Self> {
+        let hidden = if interview::is_secret(&text) { Hidden::new()? } else { None };
+        prompt(&text, hidden.is_some())?;
+        Ok(Self { text, line: tokio::task::spawn_blocking(read_line), _hidden: hidden })
+    }
 }
 
 fn unanswered() -> Failure {
@@ -156,14 +285,15 @@ fn note_each_line(text: &str) -> io::Result<()> {
     text.lines().try_for_each(note)
 }
 
-fn prompt(question: &str) -> io::Result<()> {
+fn prompt(question: &str, is_hidden: bool) -> io::Result<()> {
     let bold = Style::new().bold();
     let green = Style::new().fg_color(Some(AnsiColor::Green.into()));
     let mut out = anstream::stderr().lock();
     for line in question.lines() {
         writeln!(out, "{bold}{}{bold:#}", visible(line))?;
     }
-    write!(out, "{green}>{green:#} ")?;
+    let hidden = if is_hidden { " (not shown)" } else { "" };
+    write!(out, "{green}>{green:#}{hidden} ")?;
     // Without a terminal, no Enter ends the line.
     if !io::IsTerminal::is_terminal(&io::stdin()) {
         writeln!(out)?;
@@ -181,3 +311,19 @@ fn print_settings(settings: &[(String, String)]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The settings from a conversation and those from flags, which win.
+pub(crate) fn merge(
+    answered: SettingPairs,
+    given: &HashMap<String, String>,
+) -> HashMap<String, String> {
+    let mut map: HashMap<_, _> = answered
+        .into_iter()
+        .filter(|(key, _)| !given.keys().any(|it| it.eq_ignore_ascii_case(key)))
+        .collect();
+    map.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
+    map
+}
+
+#[cfg(test)]
+mod tests;

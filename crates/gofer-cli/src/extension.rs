@@ -1,6 +1,7 @@
 //! `gofer extension`: installed extensions and subscriptions to them.
 
 mod change;
+mod full;
 mod show;
 
 use clap::builder::PossibleValuesParser;
@@ -20,11 +21,16 @@ pub(crate) enum ExtensionCommand {
 Example:
   gofer extension install interval registry.example.com/interval:1.0 -c min_interval=1m
   gofer extension install interval exec:target/debug/examples/interval -i
+  gofer extension install github registry.example.com/github:1.0 -c secret=@secret.txt
 
 An image is the name of a container image. An image `exec:<path>` is a program on
 the core's machine, for a core that was started with --allow-programs; a relative
 path is resolved against the core's working directory. A full Gofer supports only
 container images.
+
+A value `@FILE` is read from a file, and `-` from standard input, so that a secret stays
+out of the shell's history; one line break at the end is removed. `@@` stands for an
+`@` at the beginning. With -i, you are asked again for what the extension refuses.
 
 An extension has access to the pipelines that are subscribed to it. Grants allow more:
   read-secrets    read the secrets of these pipelines
@@ -45,7 +51,9 @@ Example:
   gofer extension update interval --memory 1GiB --reset start-timeout
 
 The old instance serves until the new one is ready, and stays if the new one does
-not become ready. Subscriptions are kept, and so is what is not given.")]
+not become ready. Subscriptions are kept, and so is what is not given.
+
+A value `@FILE` is read from a file, and `-` from standard input.")]
     Update(Update),
     /// List the installed extensions and their states.
     #[command(after_help = "Example:\n  gofer extension list")]
@@ -82,7 +90,8 @@ Example:
 
 The label distinguishes the pipeline's subscriptions to this extension. A value can
 refer to secrets and objects: `pipeline_secret{{ key }}`, `global_secret{{ key }}`
-or `pipeline_object{{ key }}`.")]
+or `pipeline_object{{ key }}`. A value `@FILE` is read from a file, and `-` from
+standard input; `@@` stands for an `@` at the beginning.")]
     Sub(Sub),
     /// End a pipeline's subscription to an extension.
     #[command(after_help = "Example:\n  gofer extension unsub interval hourly --pipeline nightly")]

@@ -20,6 +20,8 @@ const ACCESS: u8 = 5;
 const UNAVAILABLE: u8 = 6;
 const UNIMPLEMENTED: u8 = 7;
 const RUN_FAILED: u8 = 8;
+/// As a shell reports the interrupt of a command.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -57,6 +59,20 @@ impl Failure {
         Self::with(UNIMPLEMENTED, message)
     }
 
+    /// Not possible in the state that something is in.
+    pub(crate) fn state(message: impl Into<String>) -> Self {
+        Self::with(STATE, message)
+    }
+
+    /// Something did not respond in time.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::with(UNAVAILABLE, message)
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self::with(INTERRUPTED, "interrupted")
+    }
+
     /// A file could not be read or written.
     pub(crate) fn file(verb: &str, path: &Path, error: &dyn Display) -> Self {
         Self::new(format!("cannot {verb} `{}`: {error}", path.display()))
@@ -74,12 +90,12 @@ impl Failure {
 
     /// What to do next if a call returned this code.
     pub(crate) fn hint_on(self, code: Code, hint: impl Into<String>) -> Self {
-        self.hint_if(|status| status.code() == code, hint)
+        if self.code() == Some(code) { self.hint(hint) } else { self }
     }
 
-    /// What to do next if a call returned such a status.
-    pub(crate) fn hint_if(self, is: impl FnOnce(&Status) -> bool, hint: impl Into<String>) -> Self {
-        if self.status().is_some_and(is) { self.hint(hint) } else { self }
+    /// What to do next if the message is such a one.
+    pub(crate) fn hint_if(self, is: impl FnOnce(&str) -> bool, hint: impl Into<String>) -> Self {
+        if is(self.message()) { self.hint(hint) } else { self }
     }
 
     /// The error in words, for a command that goes on without what failed.
@@ -91,9 +107,10 @@ impl Failure {
         }
     }
 
-    pub(crate) fn status(&self) -> Option<&Status> {
+    /// What kind of error a call returned.
+    pub(crate) fn code(&self) -> Option<Code> {
         match &self.cause {
-            Cause::Call(status) => Some(status),
+            Cause::Call(status) => Some(status.code()),
             Cause::Message { .. } | Cause::BrokenPipe => None,
         }
     }
@@ -160,12 +177,14 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
             let hint = "it may have taken effect: check before you try again";
             (UNAVAILABLE, message, Some(hint))
         }
-        Code::Unauthenticated if !has_token => (
+        // A full Gofer has the second code for both.
+        Code::Unauthenticated | Code::PermissionDenied if !has_token => (
             ACCESS,
             "a token is required, and none is set".to_owned(),
             Some(
                 "set GOFER_TOKEN, or use `gofer config set token -`; a core's first token is kept \
-                 for the user who runs `gofer service start`, where --new-token makes another one",
+                 for the user who runs `gofer service start`, where --new-token makes another one, \
+                 and `gofer token bootstrap` creates that of a full Gofer",
             ),
         ),
         Code::Unauthenticated => (
@@ -189,8 +208,13 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
     }
 }
 
+/// With the code and the message that an embedded core would have sent, whichever Gofer it is.
 impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
+    fn from(mut status: Status) -> Self {
+        let (code, message) = gofer_sdk::internal::meaning(&status);
+        if (code, &*message) != (status.code(), status.message()) {
+            status = Status::new(code, message.into_owned());
+        }
         Self { cause: Cause::Call(Box::new(status)), hint: None }
     }
 }

@@ -13,8 +13,9 @@
 //!   code.
 //! - [`output`] writes tables for people and JSON for programs. Results go to standard output,
 //!   everything else to standard error.
-//! - [`conversation`] answers an extension's questions, [`progress`] is a spinner, [`pairs`] reads
-//!   `KEY=VALUE`, and [`pipeline_file`] a pipeline's configuration.
+//! - [`conversation`] answers an extension's questions, [`terminal`] hides answers that are secret,
+//!   [`progress`] is a spinner, [`pairs`] reads `KEY=VALUE`, and [`pipeline_file`] a pipeline's
+//!   configuration.
 
 #![allow(
     clippy::single_match_else,
@@ -42,6 +43,7 @@ mod service;
 mod session;
 mod settings;
 mod subscription;
+mod terminal;
 mod token;
 
 use std::process::ExitCode;
@@ -67,7 +69,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = runtime.enable_all().build()?;
-    let outcome = runtime.block_on(cli.command.run(&cli.connection));
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = cli.command.run(&cli.connection) => outcome,
+            () = terminal::interrupted() => Err(Failure::interrupted()),
+        }
+    });
     // A thread may still wait for a line of standard input, which is no longer needed.
     runtime.shutdown_background();
     outcome

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use gofer_proto as proto;
+use gofer_proto::pipeline_config::PipelineConfigState;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::{PipelineConfig, PipelineMetadata};
 use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::failure::Failure;
-use crate::output::{Cell, Health, Row, moment, rfc3339, word};
+use crate::output::{Cell, Health, Row, moment, note, rfc3339, word};
 use crate::pairs::pair;
 use crate::session::{Pipeline, Session, with_long_timeout};
 use crate::{pipeline_file, subscription};
@@ -204,9 +205,42 @@ async fn run_create(create: CreatePipeline, session: &Session) -> Result<(), Fai
     })?;
     let made = answer.into_inner().pipeline.unwrap_or_default();
     let config = made.config.unwrap_or_default();
-    let sentence =
-        format!("Registered {}/{}, version {}.", config.namespace, config.pipeline, config.version);
-    Ok(session.out.done(&sentence, &json_of(&made.metadata.unwrap_or_default(), &config))?)
+    let PipelineConfig { namespace, pipeline, version, .. } = &config;
+    let sentence = format!("Registered {namespace}/{pipeline}, version {version}.");
+    session.out.done(&sentence, &json_of(&made.metadata.unwrap_or_default(), &config))?;
+    if config.state() == PipelineConfigState::Unreleased {
+        note(&format!(
+            "It is not live yet: `gofer pipeline deploy {namespace}/{pipeline} {version}` deploys it."
+        ))?;
+    }
+    Ok(())
+}
+
+/// Why runs of a pipeline cannot start.
+pub(crate) enum Obstacle {
+    Disabled,
+    /// None of its versions is live. The newest one.
+    NotDeployed(i64),
+}
+
+/// What keeps runs of a pipeline from starting, if Gofer says so.
+pub(crate) async fn obstacle(session: &Session, pipeline: &Pipeline) -> Option<Obstacle> {
+    let (namespace_id, id) = (pipeline.namespace.clone(), pipeline.id.clone());
+    let request = proto::GetPipelineRequest { namespace_id, id, version: 0 };
+    let answer = session.api().get_pipeline(request).await;
+    let found = answer.ok().and_then(|answer| answer.into_inner().pipeline);
+    if found?.metadata?.state() == PipelineState::Disabled {
+        return Some(Obstacle::Disabled);
+    }
+    let request = proto::ListPipelineConfigsRequest {
+        namespace_id: pipeline.namespace.clone(),
+        pipeline_id: pipeline.id.clone(),
+        ..Default::default()
+    };
+    let configs = session.api().list_pipeline_configs(request).await.ok()?.into_inner().configs;
+    let is_live = configs.iter().any(|it| it.state() == PipelineConfigState::Live);
+    let newest = configs.iter().map(|it| it.version).max().filter(|_| !is_live);
+    newest.map(Obstacle::NotDeployed)
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {

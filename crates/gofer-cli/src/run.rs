@@ -7,12 +7,12 @@ use gofer_proto as proto;
 use gofer_proto::initiator::Type;
 use gofer_proto::run::{RunState, RunStatus};
 use serde_json::{Value, json};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, rfc3339, word};
-use crate::pairs::unique;
-use crate::pipeline::pipeline_not_found;
+use crate::pairs::settings;
+use crate::pipeline::{Obstacle, obstacle, pipeline_not_found};
 use crate::progress::Spinner;
 use crate::session::{Pipeline, Session};
 
@@ -24,7 +24,10 @@ pub(crate) enum RunCommand {
     /// Start a run of a pipeline.
     #[command(after_help = "\
 Example:
-  gofer run start nightly -v BRANCH=main --wait")]
+  gofer run start nightly -v BRANCH=main -v TOKEN=@token.txt --wait
+
+A value `@FILE` is read from a file, and `-` from standard input; `@@` stands for an
+`@` at the beginning.")]
     Start(StartRun),
     /// List the runs of a pipeline, newest first.
     #[command(after_help = "Example:\n  gofer run list nightly --limit 5")]
@@ -53,7 +56,9 @@ Example:
   gofer run cancel nightly --all")]
     Cancel(CancelRun),
     /// Start a new run with the variables of an earlier one.
-    #[command(after_help = "Example:\n  gofer run retry nightly 7")]
+    #[command(
+        after_help = "Example:\n  gofer run retry nightly 7\n\nGofer 0.6.2 refuses all retries."
+    )]
     Retry {
         /// Pipeline, or namespace/pipeline.
         pipeline: String,
@@ -110,7 +115,10 @@ impl RunCommand {
                     run_id: run,
                     initiator: Some(by_hand("retried by hand".to_owned())),
                 };
-                let answer = session.api().retry_run(request).await.map_err(run_not_found)?;
+                let answer = match session.api().retry_run(request).await {
+                    Ok(answer) => answer,
+                    Err(status) => return Err(not_retried(session, status, &pipeline, run).await),
+                };
                 let run = answer.into_inner().run.unwrap_or_default();
                 started(session, &run)
             }
@@ -118,9 +126,21 @@ impl RunCommand {
     }
 }
 
-fn run_not_found(status: tonic::Status) -> Failure {
+fn run_not_found(status: Status) -> Failure {
     Failure::from(status)
         .hint_on(Code::NotFound, "`gofer run list <pipeline>` shows the runs of a pipeline")
+}
+
+/// Gofer 0.6.2 refuses every retry, for want of an initiator.
+async fn not_retried(session: &Session, status: Status, pipeline: &str, run: i64) -> Failure {
+    let failure = run_not_found(status);
+    if failure.code() == Some(Code::FailedPrecondition) && session.is_full_gofer().await {
+        return failure.hint(format!(
+            "a full Gofer (0.6.2) refuses all retries: start a new run with `gofer run start \
+             {pipeline}`; `gofer run get {pipeline} {run}` shows which variables that one had"
+        ));
+    }
+    failure
 }
 
 fn by_hand(reason: String) -> proto::Initiator {
@@ -138,18 +158,13 @@ async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
     let request = proto::StartRunRequest {
         namespace_id: pipeline.namespace.clone(),
         pipeline_id: pipeline.id.clone(),
-        variables: unique(&start.variables, "--variable KEY=VALUE", |a, b| a == b)?,
+        variables: settings(&start.variables, "--variable KEY=VALUE", |a, b| a == b, None)?,
         initiator: Some(by_hand(start.reason)),
     };
-    let answer = session.api().start_run(request).await.map_err(|status| {
-        pipeline_not_found(status)
-            .hint_on(
-                Code::FailedPrecondition,
-                "`gofer pipeline get` shows whether the pipeline is disabled, and `gofer service \
-                 toggle-events` allows runs again",
-            )
-            .hint_on(Code::ResourceExhausted, "`gofer run list` shows which runs have not ended")
-    })?;
+    let answer = match session.api().start_run(request).await {
+        Ok(answer) => answer,
+        Err(status) => return Err(not_started(session, status, &pipeline).await),
+    };
     let mut run = answer.into_inner().run.unwrap_or_default();
     if !start.wait {
         return started(session, &run);
@@ -166,6 +181,25 @@ async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
     }
     let status = word(run.status().as_str_name());
     Err(Failure::run_failed(format!("run {} of {pipeline} did not succeed: {status}", run.id)))
+}
+
+/// Why a run could not be started, and what allows it.
+async fn not_started(session: &Session, status: Status, pipeline: &Pipeline) -> Failure {
+    let failure = pipeline_not_found(status)
+        .hint_on(Code::ResourceExhausted, "`gofer run list` shows which runs have not ended");
+    if failure.code() != Some(Code::FailedPrecondition) {
+        return failure;
+    }
+    failure.hint(match obstacle(session, pipeline).await {
+        Some(Obstacle::Disabled) => format!("`gofer pipeline enable {pipeline}` allows runs again"),
+        Some(Obstacle::NotDeployed(version)) => {
+            format!("`gofer pipeline deploy {pipeline} {version}` makes that version live")
+        }
+        None => "`gofer service toggle-events` allows runs again if Gofer ignores events; `gofer \
+                 pipeline get` shows whether the pipeline is disabled or has to be deployed, with \
+                 `gofer pipeline deploy`"
+            .to_owned(),
+    })
 }
 
 async fn get(session: &Session, pipeline: &Pipeline, id: i64) -> Result<proto::Run, Failure> {

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use console::Term;
 use gofer_proto as proto;
 use gofer_proto::SecretStoreKey;
 use serde_json::{Value, json};
@@ -13,7 +12,9 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Row, moment, rfc3339};
+use crate::pairs::without_line_break;
 use crate::session::{Pipeline, Session};
+use crate::terminal;
 
 #[derive(Subcommand)]
 pub(crate) enum SecretCommand {
@@ -128,24 +129,21 @@ fn already_exists(status: tonic::Status) -> Failure {
     Failure::from(status).hint_on(Code::AlreadyExists, "--force replaces it")
 }
 
-fn read(put: &PutSecret) -> Result<String, Failure> {
+async fn read(put: &PutSecret) -> Result<String, Failure> {
     if let Some(path) = &put.from_file {
         return std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error));
     }
     if io::stdin().is_terminal() {
         write!(io::stderr(), "Secret (not shown): ")?;
-        return Ok(Term::stderr().read_secure_line()?);
+        return Ok(terminal::read_hidden_line().await?.unwrap_or_default());
     }
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
-    let end = text.strip_suffix('\n').map_or(text.len(), str::len);
-    let end = text[..end].strip_suffix('\r').map_or(end, str::len);
-    text.truncate(end);
-    Ok(text)
+    Ok(without_line_break(text))
 }
 
 async fn run_put(put: PutSecret, session: &Session) -> Result<(), Failure> {
-    let content = read(&put)?;
+    let content = read(&put).await?;
     let PutSecret { key, scope, namespaces, force, .. } = put;
     if content.is_empty() {
         return Err(Failure::usage("the secret is empty")

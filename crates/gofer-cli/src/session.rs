@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::Gofer;
 use gofer_sdk::api::Transport;
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::settings::Settings;
+
+/// How long an extension on a full Gofer may take until it is ready or asks its first question: the
+/// pull of an image, mostly. For what is no extension, such a Gofer waits for good.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2 * 60);
 
 /// For calls that start or stop an extension: enough to pull an image of some hundred megabytes
 /// over a slow connection.
@@ -70,6 +75,12 @@ impl Session {
     /// The additional API of an embedded core.
     pub(crate) fn embedded(&self) -> EmbeddedCoreClient<Transport> {
         EmbeddedCoreClient::new(self.gofer.transport())
+    }
+
+    /// Whether this is a full Gofer, which lacks the API that an embedded core has in addition.
+    pub(crate) async fn is_full_gofer(&self) -> bool {
+        let answer = self.embedded().get_capabilities(GetCapabilitiesRequest {}).await;
+        answer.is_err_and(|status| status.code() == Code::Unimplemented)
     }
 
     /// `namespace/pipeline`, or a pipeline in the namespace of the settings.

@@ -9,10 +9,10 @@ use gofer_proto::pipeline_extension_subscription::Status;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::conversation;
+use crate::conversation::{self, ask_until_accepted};
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, word};
-use crate::pairs::{merge, unique};
+use crate::pairs::settings;
 use crate::progress::with_progress;
 use crate::session::{Pipeline, Session, with_long_timeout};
 
@@ -94,7 +94,7 @@ impl SubscriptionCommand {
                 api.enable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
                     .map_err(not_found)?;
-                Ok(session.out.done("Enabled the subscription.", &json!({ "enabled": true }))?)
+                changed(session, true).await
             }
             Self::Disable { pipeline, extension, label } => {
                 let pipeline = session.pipeline(&pipeline);
@@ -104,10 +104,23 @@ impl SubscriptionCommand {
                 api.disable_pipeline_extension_subscription(with_long_timeout(request))
                     .await
                     .map_err(not_found)?;
-                Ok(session.out.done("Disabled the subscription.", &json!({ "enabled": false }))?)
+                changed(session, false).await
             }
         }
     }
+}
+
+/// A full Gofer only marks a subscription; an embedded core tells the extension.
+async fn changed(session: &Session, is_enabled: bool) -> Result<(), Failure> {
+    let word = if is_enabled { "enabled" } else { "disabled" };
+    let sentence = match (is_enabled, session.is_full_gofer().await) {
+        (true, false) => "Enabled the subscription.".to_owned(),
+        (false, false) => "Disabled the subscription.".to_owned(),
+        (_, true) => format!(
+            "Marked the subscription as {word}. The extension may not know before Gofer is restarted."
+        ),
+    };
+    Ok(session.out.done(&sentence, &json!({ "enabled": is_enabled }))?)
 }
 
 fn not_found(status: tonic::Status) -> Failure {
@@ -125,26 +138,33 @@ pub(crate) async fn create(
     parameters: Parameters,
 ) -> Result<(), Failure> {
     let form = "--setting KEY=VALUE";
-    let given = unique(&parameters.settings, form, str::eq_ignore_ascii_case)?;
-    let answered = if parameters.interactive {
-        conversation::subscribe(session, extension).await.map_err(|failure| {
-            failure.hint_on(Code::NotFound, "`gofer extension list` shows the installed extensions")
-        })?
-    } else {
-        Vec::new()
-    };
-    let request = proto::CreatePipelineExtensionSubscriptionRequest {
-        namespace_id: pipeline.namespace.clone(),
-        pipeline_id: pipeline.id.clone(),
-        extension_name: extension.to_owned(),
-        extension_label: label.to_owned(),
-        settings: merge(answered, given),
-    };
-    let call = async {
-        session.api().create_pipeline_extension_subscription(with_long_timeout(request)).await
-    };
-    let doing = format!("subscribing {pipeline} to {extension}");
-    with_progress(session, extension, &doing, call).await.map_err(|status| {
+    let stdin_is = parameters.interactive.then_some("the answers of -i");
+    let given = settings(&parameters.settings, form, str::eq_ignore_ascii_case, stdin_is)?;
+    let outcome = ask_until_accepted(
+        parameters.interactive,
+        &given,
+        async |interview| {
+            conversation::subscribe(session, extension, interview).await.map_err(|failure| {
+                let hint = "`gofer extension list` shows the installed extensions";
+                failure.hint_on(Code::NotFound, hint)
+            })
+        },
+        async |settings| {
+            let request = proto::CreatePipelineExtensionSubscriptionRequest {
+                namespace_id: pipeline.namespace.clone(),
+                pipeline_id: pipeline.id.clone(),
+                extension_name: extension.to_owned(),
+                extension_label: label.to_owned(),
+                settings,
+            };
+            let request = with_long_timeout(request);
+            let mut api = session.api();
+            let call = api.create_pipeline_extension_subscription(request);
+            let doing = format!("subscribing {pipeline} to {extension}");
+            Ok(with_progress(session, extension, &doing, call).await)
+        },
+    );
+    outcome.await?.map_err(|status| {
         Failure::from(status)
             .hint_on(
                 Code::NotFound,

@@ -7,15 +7,17 @@ use gofer_proto as proto;
 use gofer_proto::embedded::{
     ExtensionOptions, InstallExtensionRequest, ListExtensionStatesRequest, UpdateExtensionRequest,
 };
+use gofer_proto::extension::ExtensionState;
 use gofer_sdk::GoDuration;
 use serde_json::json;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
+use super::full;
 use super::{Access, Configuration, Install, Limits, NOT_INSTALLED, RegistryLogin, Update};
-use crate::conversation::{self, Image};
+use crate::conversation::{self, Image, ask_until_accepted};
 use crate::failure::Failure;
-use crate::output::note;
-use crate::pairs::{merge, unique};
+use crate::output::{note, word};
+use crate::pairs;
 use crate::progress::with_progress;
 use crate::session::{Session, with_long_timeout};
 
@@ -23,13 +25,17 @@ use crate::session::{Session, with_long_timeout};
 const ITS_LOG: &str = "the reason is in the extension's log, which an embedded core writes to its \
                        standard error";
 
-fn ended(status: &Status) -> bool {
-    status.message().contains("the extension ended")
+fn ended(message: &str) -> bool {
+    message.contains("the extension ended")
 }
 
 impl Configuration {
-    fn given(&self) -> Result<HashMap<String, String>, Failure> {
-        unique(&self.values, "--set KEY=VALUE", str::eq_ignore_ascii_case)
+    fn given(&self, login: &RegistryLogin) -> Result<HashMap<String, String>, Failure> {
+        let stdin_is = match self {
+            Self { interactive: true, .. } => Some("the answers of -i"),
+            _ => login.registry_password_stdin.then_some("--registry-password-stdin"),
+        };
+        pairs::settings(&self.values, "--set KEY=VALUE", str::eq_ignore_ascii_case, stdin_is)
     }
 }
 
@@ -66,61 +72,66 @@ impl RegistryLogin {
 
 pub(super) async fn install(install: Install, session: &Session) -> Result<(), Failure> {
     let Install { name, image, settings, access, limits, login } = install;
-    let given = settings.given()?;
+    let given = settings.given(&login)?;
     let (user, pass) = login.read()?;
-    let answered = if settings.interactive {
-        let image = Image { name: image.clone(), user: user.clone(), pass: pass.clone() };
-        conversation::install(session, image).await?
-    } else {
-        Vec::new()
-    };
-    let variables = merge(answered, given);
     let options = options(access, &limits);
     let has_options = options != ExtensionOptions::default();
-    let request = InstallExtensionRequest {
-        name: name.clone(),
-        image,
-        user,
-        pass,
-        variables,
-        options: has_options.then_some(options),
+    let asked = Image { name: image, user, pass };
+    let call = async |variables| {
+        let Image { name: image, user, pass } = asked.clone();
+        let options = has_options.then(|| options.clone());
+        let name = name.clone();
+        let request = InstallExtensionRequest { name, image, user, pass, variables, options };
+        install_as(session, request).await
     };
-    let call = async { install_as(session, request).await };
-    let outcome = with_progress(session, &name, &format!("installing {name}"), call).await;
-    if let Err(status) = &outcome
-        && has_options
-        && lacks_additions(session, status).await
-    {
-        return Err(Failure::unimplemented(
-            "this Gofer supports neither --grant and --for nor limits and timeouts",
-        )
-        .hint("without them, an extension of a full Gofer may do everything"));
+    let outcome = ask_until_accepted(
+        settings.interactive,
+        &given,
+        async |interview| conversation::install(session, asked.clone(), interview).await,
+        async |variables| {
+            let doing = format!("installing {name}");
+            let ready = Box::pin(full::until_ready(session, &name, &asked.name, call(variables)));
+            with_progress(session, &name, &doing, ready).await
+        },
+    );
+    if let Err(status) = outcome.await? {
+        let failure = not_installed_now(session, status, &name, has_options).await;
+        let is_about_settings = |it: &str| !settings.interactive && it.contains("configuration `");
+        return Err(failure.hint_if(is_about_settings, "-i lets it ask for that"));
     }
-    outcome.map_err(|status| {
-        Failure::from(status)
-            .hint_on(Code::AlreadyExists, "`gofer extension update` changes an installed extension")
-            .hint_if(ended, ITS_LOG)
-            .hint_if(|it| it.message().contains("configuration `"), "-i lets it ask for that")
-    })?;
     let sentence = format!("Installed {name}.");
     Ok(session.out.done(&sentence, &json!({ "installed": name }))?)
 }
 
+/// Why an extension could not be installed, and what to do on this Gofer.
+async fn not_installed_now(
+    session: &Session,
+    status: Status,
+    name: &str,
+    has_options: bool,
+) -> Failure {
+    if has_options && lacks_additions(session, &status).await {
+        let why = "this Gofer supports neither --grant and --for nor limits and timeouts";
+        return Failure::unimplemented(why)
+            .hint("without them, an extension of a full Gofer may do everything");
+    }
+    let failure = Failure::from(status).hint_if(ended, ITS_LOG);
+    if failure.code() != Some(Code::AlreadyExists) {
+        return failure;
+    }
+    failure.hint(if session.is_full_gofer().await {
+        format!(
+            "`gofer extension uninstall {name}` removes the installed one and its subscriptions"
+        )
+    } else {
+        "`gofer extension update` changes an installed extension".to_owned()
+    })
+}
+
 pub(super) async fn update(update: Update, session: &Session) -> Result<(), Failure> {
     let Update { name, image, settings, remove, access, no_grants, limits, reset, login } = update;
-    let given = settings.given()?;
+    let given = settings.given(&login)?;
     let (user, pass) = login.read()?;
-    let answered = if settings.interactive {
-        let image = match &image {
-            Some(image) => image.clone(),
-            None => installed_image(session, &name).await?,
-        };
-        let image = Image { name: image, user: user.clone(), pass: pass.clone() };
-        conversation::install(session, image).await?
-    } else {
-        Vec::new()
-    };
-    let variables = merge(answered, given);
     let has_login = !user.is_empty();
     let options = Some(options(access, &limits)).filter(|it| *it != ExtensionOptions::default());
     let mut reset_options: Vec<_> = reset.iter().map(|option| name_of(option)).collect();
@@ -128,26 +139,43 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         reset_options.push("grants".to_owned());
     }
     let has_options = options.is_some() || !reset_options.is_empty();
-    if image.is_none() && variables.is_empty() && remove.is_empty() && !has_login && !has_options {
+    let has_settings = settings.interactive || !given.is_empty() || !remove.is_empty();
+    if image.is_none() && !has_settings && !has_login && !has_options {
         return Err(Failure::usage("there is nothing to change").hint(
             "use --image, -c KEY=VALUE, --remove KEY or an option, such as --grant GRANT; \
              `gofer extension update --help` lists them",
         ));
     }
-    let image = image.unwrap_or_default();
+    let asked = Image {
+        name: match &image {
+            None if settings.interactive => installed_image(session, &name).await?,
+            image => image.clone().unwrap_or_default(),
+        },
+        user: user.clone(),
+        pass: pass.clone(),
+    };
     let request = UpdateExtensionRequest {
         name: name.clone(),
-        image,
+        image: image.unwrap_or_default(),
         user,
         pass,
-        variables,
+        variables: HashMap::new(),
         removed: remove,
         options,
         reset_options,
     };
-    let call = async { session.embedded().update_extension(with_long_timeout(request)).await };
-    let outcome = with_progress(session, &name, &format!("updating {name}"), call).await;
-    let refused = match outcome {
+    let outcome = ask_until_accepted(
+        settings.interactive,
+        &given,
+        async |interview| conversation::install(session, asked.clone(), interview).await,
+        async |variables| {
+            let request =
+                with_long_timeout(UpdateExtensionRequest { variables, ..request.clone() });
+            let call = async { session.embedded().update_extension(request).await };
+            Ok(with_progress(session, &name, &format!("updating {name}"), call).await)
+        },
+    );
+    let refused = match outcome.await? {
         Ok(answer) => answer.into_inner().refused,
         Err(status) if lacks_additions(session, &status).await => {
             return Err(Failure::unimplemented("this Gofer does not support updates in place").hint(format!(
@@ -169,18 +197,13 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
 }
 
 /// With options if there are any, which only an embedded core supports.
-async fn install_as(
-    session: &Session,
-    request: InstallExtensionRequest,
-) -> Result<Response<()>, Status> {
+async fn install_as(session: &Session, request: InstallExtensionRequest) -> Result<(), Status> {
     if request.options.is_some() {
-        let answer = session.embedded().install_extension(with_long_timeout(request)).await?;
-        return Ok(answer.map(drop));
+        return session.embedded().install_extension(with_long_timeout(request)).await.map(drop);
     }
     let InstallExtensionRequest { name, image, user, pass, variables, options: _ } = request;
     let request = proto::InstallExtensionRequest { name, image, user, pass, variables };
-    let answer = session.api().install_extension(with_long_timeout(request)).await?;
-    Ok(answer.map(drop))
+    session.api().install_extension(with_long_timeout(request)).await.map(drop)
 }
 
 /// Whether a call failed because this Gofer lacks the API that only an embedded core has.
@@ -211,7 +234,13 @@ pub(super) async fn enable(name: String, session: &Session) -> Result<(), Failur
     with_progress(session, &name, &format!("enabling {name}"), call)
         .await
         .map_err(not_installed)?;
-    Ok(session.out.done(&format!("Enabled {name}."), &json!({ "enabled": name }))?)
+    let state = full::state(session, &name).await;
+    let sentence = if state == Some(ExtensionState::Exited) {
+        format!("Marked {name} as enabled. It is not running, perhaps until Gofer is restarted.")
+    } else {
+        format!("Enabled {name}.")
+    };
+    Ok(session.out.done(&sentence, &json!({ "enabled": name, "state": word_of(state) }))?)
 }
 
 pub(super) async fn disable(name: String, session: &Session) -> Result<(), Failure> {
@@ -220,7 +249,17 @@ pub(super) async fn disable(name: String, session: &Session) -> Result<(), Failu
     with_progress(session, &name, &format!("disabling {name}"), call)
         .await
         .map_err(not_installed)?;
-    Ok(session.out.done(&format!("Disabled {name}."), &json!({ "disabled": name }))?)
+    let state = full::state(session, &name).await;
+    let sentence = if matches!(state, Some(ExtensionState::Running | ExtensionState::Processing)) {
+        format!("Marked {name} as disabled. It is still running, perhaps until Gofer is restarted.")
+    } else {
+        format!("Disabled {name}.")
+    };
+    Ok(session.out.done(&sentence, &json!({ "disabled": name, "state": word_of(state) }))?)
+}
+
+fn word_of(state: Option<ExtensionState>) -> Option<String> {
+    state.map(|state| word(state.as_str_name()))
 }
 
 pub(super) async fn uninstall(name: String, session: &Session) -> Result<(), Failure> {

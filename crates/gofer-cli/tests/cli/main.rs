@@ -17,6 +17,9 @@
 )]
 
 mod access;
+mod full;
+mod full_gofer;
+mod hidden;
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
@@ -145,6 +148,33 @@ fn the_configuration_file_is_private_to_its_owner() {
     let (status, shown) = machine.outcome("gofer service info");
     assert_eq!(status.code(), Some(2));
     assert!(shown.contains("config.toml") && !shown.contains("0123abcd"), "{shown}");
+}
+
+#[test]
+fn a_configuration_that_is_a_symlink_stays_one() {
+    let machine = Machine::new("symlinks");
+    let (status, shown) = machine.outcome(
+        "mkdir -p dotfiles/deep && echo 'namespace = \"a\"' > dotfiles/gofer.toml && \
+         ln -s dotfiles/gofer.toml relative.toml && ln -s \"$PWD/relative.toml\" chain.toml && \
+         ln -s deep/new.toml dotfiles/dangling.toml && ln -s dotfiles/dangling.toml dangling.toml",
+    );
+    assert!(status.success(), "{shown}");
+    for (link, file) in [
+        ("relative.toml", "dotfiles/gofer.toml"),
+        ("chain.toml", "dotfiles/gofer.toml"),
+        ("dangling.toml", "dotfiles/deep/new.toml"),
+    ] {
+        let line = format!("gofer --config {link} config set namespace of-{link}");
+        let (status, shown) = machine.outcome(&line);
+        assert!(status.success(), "{link}: {shown}");
+        let text = std::fs::read_to_string(machine.file(file)).unwrap();
+        assert_eq!(text, format!("namespace = \"of-{link}\"\n"));
+    }
+    for link in ["relative.toml", "chain.toml", "dotfiles/dangling.toml", "dangling.toml"] {
+        assert!(std::fs::symlink_metadata(machine.file(link)).unwrap().is_symlink(), "{link}");
+    }
+    let (_, shown) = machine.outcome("find . -name '*.new'");
+    assert_eq!(shown, "", "nothing temporary is left");
 }
 
 #[test]

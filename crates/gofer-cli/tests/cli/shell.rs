@@ -93,6 +93,11 @@ impl Machine {
         Process::start(self.shell(line), "").ended(line)
     }
 
+    /// The same with this on standard input.
+    pub(crate) fn outcome_with(&self, line: &str, input: &str) -> (ExitStatus, String) {
+        Process::start(self.shell(line), input).ended(line)
+    }
+
     /// Starts a line, to look at its output while it runs.
     pub(crate) fn start(&self, line: &str) -> Process {
         Process::start(self.shell(&format!("exec {line}")), "")
@@ -127,7 +132,7 @@ impl Machine {
     }
 
     /// Without the environment of the test itself, apart from PATH.
-    fn shell(&self, line: &str) -> Command {
+    pub(crate) fn shell(&self, line: &str) -> Command {
         let mut command = Command::new(if ignores_interrupts() { "env" } else { "sh" });
         if ignores_interrupts() {
             command.args(["--default-signal=INT", "sh"]);

@@ -1,0 +1,22 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_never_asks_is_given_up() {
+    let failure = in_time("example.com/nginx", std::future::pending::<Result<(), _>>()).await;
+    let failure = failure.unwrap_err();
+    assert_eq!(
+        failure.message(),
+        "`example.com/nginx` said nothing for 2 minutes: is it an extension?"
+    );
+    let refused = in_time("x", std::future::ready(Err::<(), _>(Status::not_found("no image"))));
+    assert_eq!(refused.await.unwrap_err().code(), Some(Code::NotFound));
+}
+
+#[test]
+fn settings_of_flags_win() {
+    let answered = vec![("Host".to_owned(), "a".to_owned()), ("token".to_owned(), "b".to_owned())];
+    let given = HashMap::from([("host".to_owned(), "c".to_owned())]);
+    let merged = merge(answered, &given);
+    assert_eq!(merged.len(), 2);
+    assert_eq!((&*merged["host"], &*merged["token"]), ("c", "b"));
+}
