@@ -198,6 +198,36 @@ impl Gofer {
         }
     }
 
+    /// The name under which runs are started: of an extension's client, the name under which the
+    /// extension is installed, and so the last part of the path of its webhooks; of another
+    /// program's, what [`GoferBuilder::name`] set.
+    ///
+    /// ```
+    /// use gofer_sdk::{Extension, Gofer, NoConfig, NoParams, Result};
+    ///
+    /// struct Chat {
+    ///     webhook: String,
+    /// }
+    ///
+    /// impl Extension for Chat {
+    ///     type Config = NoConfig;
+    ///     type Params = NoParams;
+    ///
+    ///     async fn init(_: NoConfig, gofer: Gofer) -> Result<Self> {
+    ///         Ok(Self { webhook: format!("https://gofer.example.com/external/{}", gofer.name()) })
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<()> {
+    /// # let core = gofer_core::Core::in_memory().await?;
+    /// # core.install::<Chat>("chat", gofer_core::NO_SETTINGS).await?;
+    /// # assert_eq!(core.client().name(), "gofer-core");
+    /// # Ok(()) }
+    /// ```
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
     /// Gofer's whole API, as generated from the contract, over the same connection, with the same
     /// token and default deadline. It may change in any release; see [`api`](crate::api).
     ///
