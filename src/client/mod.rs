@@ -214,6 +214,7 @@ impl Gofer {
     ///     type Params = NoParams;
     ///
     ///     async fn init(_: NoConfig, gofer: Gofer) -> Result<Self> {
+    /// #       assert_eq!(gofer.name(), "chat");
     ///         Ok(Self { webhook: format!("https://gofer.example.com/external/{}", gofer.name()) })
     ///     }
     /// }

@@ -6,6 +6,7 @@
 mod demo;
 
 const README: &str = include_str!("../../README.md");
+const DOCKERFILE: &str = include_str!("../../examples/Dockerfile");
 
 /// The blocks of a language, in order.
 fn blocks(language: &str) -> Vec<&'static str> {
@@ -16,7 +17,14 @@ fn blocks(language: &str) -> Vec<&'static str> {
 #[test]
 fn the_recipe_for_an_image_is_the_one_that_is_tested() {
     // By the container tests of gofer-core.
-    assert_eq!(blocks("dockerfile"), [include_str!("../../examples/Dockerfile")]);
+    assert_eq!(blocks("dockerfile"), [DOCKERFILE]);
+}
+
+#[test]
+fn the_recipe_for_a_program_that_was_built_outside_is_the_end_of_that_one() {
+    let (_, end) = DOCKERFILE.split_once("FROM scratch\n").unwrap();
+    let end = end.replace("COPY --from=build /source/image/ /", "COPY image/ /");
+    assert_eq!(blocks("text"), [format!("FROM scratch\n{end}")]);
 }
 
 #[test]
