@@ -68,12 +68,12 @@ pub(crate) async fn install(
     let spinner = Spinner::new("starting the extension, which asks for its configuration");
     let mut api = session.api();
     let opening = first(api.run_extension_installer(ReceiverStream::new(receiver)));
-    let opened = if session.is_full_gofer().await {
-        in_time(&shown, opening).await
-    } else {
-        // It has its own timeout.
-        opening.await.map_err(Failure::from)
-    };
+    let opened = in_time(session, opening).await.map_err(|failure| {
+        failure.hint_if(is_silence, format!(
+            "is `{shown}` an extension? If Gofer was still pulling it, try again; without -i it is \
+             installed without asking"
+        ))
+    });
     drop(spinner);
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
@@ -91,20 +91,25 @@ pub(crate) async fn install(
     .await
 }
 
-/// What opens a conversation, if that does not take too long: a full Gofer waits for good for an
-/// image that is no extension.
+/// What opens a conversation. A full Gofer would wait for good for an extension that says nothing;
+/// an embedded core has its own timeouts.
 async fn in_time<T>(
-    image: &str,
+    session: &Session,
     opening: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Failure> {
-    let Ok(opened) = tokio::time::timeout(READY_WITHIN, opening).await else {
-        let minutes = READY_WITHIN.as_secs() / 60;
-        let why = format!("`{image}` said nothing for {minutes} minutes: is it an extension?");
-        return Err(Failure::unavailable(why).hint(
-            "if Gofer was still pulling it, try again; without -i it is installed without asking",
-        ));
-    };
-    Ok(opened?)
+    if session.is_full_gofer().await { limited(opening).await } else { Ok(opening.await?) }
+}
+
+const SILENCE: &str = "the extension said nothing";
+
+fn is_silence(message: &str) -> bool {
+    message.starts_with(SILENCE)
+}
+
+async fn limited<T>(opening: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
+    let minutes = READY_WITHIN.as_secs() / 60;
+    let opened = tokio::time::timeout(READY_WITHIN, opening).await;
+    Ok(opened.map_err(|_| Failure::unavailable(format!("{SILENCE} for {minutes} minutes")))??)
 }
 
 /// Runs the configurator of an installed extension, which asks for parameters.
@@ -121,7 +126,11 @@ pub(crate) async fn subscribe(
     let (answers, receiver) = mpsc::channel(1);
     let _ = answers.send(message(MessageType::Init(Init { name: extension.to_owned() }))).await;
     let mut api = session.api();
-    let opened = first(api.run_pipeline_configurator(ReceiverStream::new(receiver))).await?;
+    let opening = first(api.run_pipeline_configurator(ReceiverStream::new(receiver)));
+    let opened = in_time(session, opening).await.map_err(|failure| {
+        let hint = format!("`gofer extension get {extension}` shows whether it is running");
+        failure.hint_if(is_silence, hint)
+    })?;
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
         async move {
