@@ -7,5 +7,5 @@ pub use crate::client::{
     ClientOptions, RUN_KEY, SCHEDULED_AT, close_client, error, meaning, new_client, pin, run_info,
     transport,
 };
-pub use crate::extension::{Field, Fields, settings_of};
+pub use crate::extension::{Field, Fields, is_secret_question, settings_of};
 pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};

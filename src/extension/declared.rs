@@ -24,6 +24,27 @@ use crate::error::Problem;
 /// check them. The default of a field is documented if its type can also be serialized, so an enum
 /// should derive [`serde::Serialize`] as well.
 ///
+/// # Secrets
+///
+/// A setting that nobody should see when it is typed is marked in its schema, as JSON Schema has it:
+/// `#[schemars(extend("writeOnly" = true))]` or `#[schemars(extend("format" = "password"))]`. The
+/// documentation then calls it secret and does not show its default, and the question of a
+/// conversation ends in "secret)", by which `gofer` hides what is typed.
+///
+/// ```
+/// # use gofer_sdk::Declared;
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// The token for the chat.
+///     #[schemars(extend("writeOnly" = true))]
+///     token: String,
+/// }
+/// # fn declares_settings<T: Declared>() {}
+/// # declares_settings::<Config>();
+/// ```
+///
+/// # Examples
+///
 /// ```
 /// use gofer_sdk::{Declared, GoDuration};
 ///

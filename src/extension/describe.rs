@@ -31,8 +31,10 @@ pub struct Field {
     pub kind: String,
     /// Whether it must be set.
     pub required: bool,
-    /// The value if the setting is absent, as one would type it.
+    /// The value if the setting is absent, as one would type it; never that of a secret.
     pub default: Option<String>,
+    /// Whether its value is a secret, so that the one who types it should not see it.
+    pub secret: bool,
     /// The type, for reading a value without a type of serde.
     pub(crate) shape: Shape,
 }
@@ -166,12 +168,14 @@ fn alternatives(branches: &[Value], fields: &mut Fields) {
 }
 
 fn field(name: &str, schema: &Value, required: bool) -> Field {
+    let secret = kind::is_secret(schema);
     Field {
         name: name.to_owned(),
         description: kind::description(schema),
         kind: kind::words(schema),
         required,
-        default: schema.get("default").and_then(typed),
+        default: schema.get("default").filter(|_| !secret).and_then(typed),
+        secret,
         shape: kind::shape(schema),
     }
 }
@@ -194,11 +198,12 @@ pub(crate) fn markdown(heading: &str, fields: &Fields) -> String {
     for field in fields.iter() {
         let _ = write!(text, "- `{}` ({}, ", field.name, kind_to_show(field));
         let _ = match &field.default {
-            _ if field.required => write!(text, "required)"),
-            None => write!(text, "optional)"),
-            Some(default) if default.is_empty() => write!(text, "default empty)"),
-            Some(default) => write!(text, "default `{default}`)"),
+            _ if field.required => write!(text, "required"),
+            None => write!(text, "optional"),
+            Some(default) if default.is_empty() => write!(text, "default empty"),
+            Some(default) => write!(text, "default `{default}`"),
         };
+        text.push_str(if field.secret { SECRET } else { ")" });
         if !field.description.is_empty() {
             let _ = write!(text, ": {}", fold(&field.description));
         }
@@ -221,12 +226,29 @@ pub(crate) fn prompt(field: &Field) -> String {
     }
     let _ = write!(text, " ({}, ", kind_to_show(field));
     let _ = match &field.default {
-        _ if field.required => write!(text, "required)"),
-        None => write!(text, "optional)"),
-        Some(default) if default.is_empty() => write!(text, "default empty)"),
-        Some(default) => write!(text, "default {default}; leave empty for the default)"),
+        _ if field.required => write!(text, "required"),
+        None => write!(text, "optional"),
+        Some(default) if default.is_empty() => write!(text, "default empty"),
+        Some(default) => write!(text, "default {default}; leave empty for the default"),
     };
+    text.push_str(if field.secret { SECRET } else { ")" });
     text
+}
+
+/// How the parentheses after a secret setting end.
+const SECRET: &str = ", secret)";
+
+/// `question`, marked as one whose answer is a secret.
+pub(crate) fn secret_question(question: &str) -> String {
+    format!("{} (secret)", question.trim_end())
+}
+
+/// Whether the answer to `question` is a secret, as this SDK marks it: the contract has no field for
+/// it.
+#[must_use]
+pub fn is_secret_question(question: &str) -> bool {
+    let question = question.trim_end();
+    question.ends_with(SECRET) || question.ends_with("(secret)")
 }
 
 /// A description in one line.

@@ -1,6 +1,9 @@
 //! The two conversations: with the administrator who installs the extension and with the owner of a
 //! pipeline who subscribes it.
 //!
+//! A standard conversation always ends: it gives up after [`MAX_REFUSED`] refused answers to one
+//! question, and if the answers end before the questions do. It never repeats an answer.
+//!
 //! A [`Dialogue`] uses plain values; `server::conversation` carries them over the wire and drops
 //! the author's future when the caller goes away.
 
@@ -11,7 +14,7 @@ use gofer_net::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::declared::Declared;
-use super::describe::{Field, Fields, prompt};
+use super::describe::{Field, Fields, prompt, secret_question};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Problem, Result};
 
@@ -46,7 +49,7 @@ pub(crate) type Check = Box<dyn Fn(&Settings) -> Result<()> + Send + Sync>;
 ///
 /// async fn install(dialogue: &mut Dialogue) -> Result<()> {
 ///     dialogue.say("The token is made under Settings, Developers.").await?;
-///     let token = dialogue.ask("token: The token for the chat.").await?;
+///     let token = dialogue.ask_secret("token: The token for the chat.").await?;
 ///     dialogue.set("token", token).await
 /// }
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
@@ -97,17 +100,31 @@ impl Dialogue {
     ///
     /// # Errors
     ///
-    /// As for [`say`](Self::say).
+    /// As for [`say`](Self::say), and [`FailedPrecondition`](ErrorKind::FailedPrecondition) if no
+    /// answer will come, because the caller's input has ended. Pass it on with `?`, so that the
+    /// caller learns that the conversation came to nothing.
     pub async fn ask(&mut self, question: impl Into<String>) -> Result<String> {
         self.send(DialogueMessage::Ask(question.into())).await?;
         self.unanswered += 1;
         loop {
-            let answer = self.answers.next().await.ok_or_else(conversation_ended)?;
+            let answer = self.answers.next().await.ok_or_else(no_more_answers)?;
             self.unanswered -= 1;
             if self.unanswered == 0 {
                 return Ok(answer.trim().to_owned());
             }
         }
+    }
+
+    /// Asks a question whose answer is a secret.
+    ///
+    /// As [`ask`](Self::ask), but the question ends in "(secret)", by which a command line knows
+    /// that it should not show what is typed, nor the setting that it becomes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ask`](Self::ask).
+    pub async fn ask_secret(&mut self, question: impl AsRef<str>) -> Result<String> {
+        self.ask(secret_question(question.as_ref())).await
     }
 
     /// Sets one setting: the name and the value to be stored.
@@ -127,15 +144,19 @@ impl Dialogue {
     /// The question is the field's doc comment with its type and default; an empty answer means the
     /// default. For an answer that does not decode, or that
     /// [`validate`](crate::Extension::validate) does not accept, the reason is shown and the
-    /// question asked again.
+    /// question asked again, up to ten times. A question about a
+    /// [secret](Declared#secrets) ends in "secret)", by which a command line knows that it should
+    /// not show the answer.
     ///
     /// If the future is dropped, some of the questions have been asked, and some of the settings
     /// may have been set.
     ///
     /// # Errors
     ///
-    /// As for [`say`](Self::say), and [`InvalidParameter`](ErrorKind::InvalidParameter) if
-    /// `validate` refuses a setting that no question is about.
+    /// As for [`ask`](Self::ask); [`FailedPrecondition`](ErrorKind::FailedPrecondition) once ten
+    /// answers to one question have been refused; and
+    /// [`InvalidParameter`](ErrorKind::InvalidParameter) if `validate` refuses a setting that no
+    /// question is about. Nothing has been set then.
     pub async fn ask_for<T: Declared>(&mut self) -> Result<()> {
         let decode = |settings: &_, declared: &_| T::decode(settings, declared).map(drop);
         self.ask_all(Questions { declared: T::fields(), check: T::check, decode }).await
@@ -149,10 +170,11 @@ impl Dialogue {
         let declared = &questions.declared;
         let mut answers: Vec<Option<String>> = vec![None; declared.len()];
         let mut open: Vec<bool> = vec![true; declared.len()];
+        let mut refused: Vec<usize> = vec![0; declared.len()];
         loop {
             for (n, field) in declared.iter().enumerate() {
                 if open[n] {
-                    answers[n] = self.ask_field(&questions, field).await?;
+                    answers[n] = self.ask_field(&questions, field, &mut refused[n]).await?;
                 }
             }
             let given = || {
@@ -179,11 +201,19 @@ impl Dialogue {
                 // There is no question to ask again.
                 return Err(Error::invalid(ErrorKind::InvalidParameter, problems));
             }
+            for (n, field) in declared.iter().enumerate().filter(|(n, _)| open[*n]) {
+                count_refused(&mut refused[n], field)?;
+            }
         }
     }
 
     /// Asks for one field until its answer decodes; `None` means the default.
-    async fn ask_field(&mut self, questions: &Questions, field: &Field) -> Result<Option<String>> {
+    async fn ask_field(
+        &mut self,
+        questions: &Questions,
+        field: &Field,
+        refused: &mut usize,
+    ) -> Result<Option<String>> {
         loop {
             let answer = self.ask(prompt(field)).await?;
             let refusal = if answer.is_empty() {
@@ -198,6 +228,7 @@ impl Dialogue {
                 }
             };
             self.say(format!("`{}`: {refusal}", field.name)).await?;
+            count_refused(refused, field)?;
         }
     }
 
@@ -227,6 +258,27 @@ struct Questions {
 
 fn conversation_ended() -> Error {
     Error::new(ErrorKind::Cancelled, "the caller ended the conversation")
+}
+
+fn no_more_answers() -> Error {
+    let message = "the answers ended before the last question was answered; nothing was set";
+    Error::new(ErrorKind::FailedPrecondition, message)
+}
+
+/// How many answers to one question are refused before a conversation ends: a person has given up by
+/// then, and a program would go on for good.
+const MAX_REFUSED: usize = 10;
+
+fn count_refused(refused: &mut usize, field: &Field) -> Result<()> {
+    *refused += 1;
+    if *refused < MAX_REFUSED {
+        return Ok(());
+    }
+    let message = format!(
+        "gave up after {MAX_REFUSED} refused answers for `{}`; nothing was set",
+        field.name
+    );
+    Err(Error::new(ErrorKind::FailedPrecondition, message))
 }
 
 fn sentence(problem: &Problem) -> String {

@@ -31,7 +31,7 @@ pub use subscription::Subscription;
 pub use ticks::{Tick, Ticks};
 
 pub(crate) use context::Context;
-pub use describe::{Field, Fields, settings_of};
+pub use describe::{Field, Fields, is_secret_question, settings_of};
 
 pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::markdown;

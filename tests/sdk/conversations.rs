@@ -3,6 +3,7 @@
 
 use crate::support::conversation::{Conversation, Message};
 use crate::support::{Client, Setup, Started, long_grace, within};
+use gofer_sdk::internal::is_secret_question;
 use gofer_sdk::{
     Dialogue, Error, Extension, GoDuration, Gofer, Limits, NoConfig, NoParams, Result,
 };
@@ -178,18 +179,113 @@ async fn after_init_the_configurator_asks_again_for_what_subscribe_would_refuse(
 }
 
 #[tokio::test]
-async fn a_caller_that_stops_answering_ends_the_conversation_cleanly() {
+async fn answers_that_end_before_the_questions_end_the_conversation_with_an_error() {
     let (_started, client) = asking(long_grace()).await;
     for mut talk in [
         Conversation::installer(&client).await.unwrap(),
         Conversation::configurator(&client).await.unwrap(),
     ] {
         talk.query().await;
+        talk.answer("5m").await;
+        talk.query().await;
         talk.stop_answering();
         let (messages, end) = talk.rest().await;
-        end.expect("a clean end");
         assert!(messages.is_empty(), "no setting is returned: {messages:?}");
+        let status = end.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert_eq!(
+            status.message(),
+            "the answers ended before the last question was answered; nothing was set"
+        );
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_never_answers_well_is_given_up_on() {
+    let (_started, client) = asking(long_grace()).await;
+    let mut talk = Conversation::configurator(&client).await.unwrap();
+    // As from a pipe that never ends.
+    for _ in 0..10 {
+        assert_eq!(talk.query().await, EVERY);
+        talk.answer("y").await;
+        assert!(talk.message().await.starts_with("`every`: "));
+    }
+    let (messages, end) = talk.rest().await;
+    assert!(messages.is_empty(), "{messages:?}");
+    let status = end.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(status.message(), "gave up after 10 refused answers for `every`; nothing was set");
+}
+
+#[tokio::test]
+async fn answers_that_are_refused_together_are_given_up_on_too() {
+    let (_started, client) = asking(long_grace()).await;
+    client.init(&[("token", "sesame")]).await.unwrap();
+    let mut talk = Conversation::configurator(&client).await.unwrap();
+    for round in 0..10 {
+        assert_eq!(talk.query().await, EVERY);
+        // It decodes, but `validate` refuses it.
+        talk.answer("1s").await;
+        if round == 0 {
+            assert_eq!(talk.query().await, RETRIES);
+            talk.answer("").await;
+        }
+        assert_eq!(talk.message().await, "`every`: must be at least 1m0s");
+    }
+    let (messages, end) = talk.rest().await;
+    assert!(messages.is_empty(), "{messages:?}");
+    assert_eq!(end.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// What has a secret.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "asked for, not used")]
+struct GuardedConfig {
+    /// The token for the chat.
+    #[schemars(extend("writeOnly" = true))]
+    token: GoDuration,
+}
+
+/// Asks for secrets, of its own and in the standard way.
+struct Guarded;
+
+impl Extension for Guarded {
+    type Config = GuardedConfig;
+    type Params = NoParams;
+
+    async fn init(_: GuardedConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn configure(dialogue: &mut Dialogue) -> Result<()> {
+        let answer = dialogue.ask_secret("What is the token?").await?;
+        dialogue.set("length", answer.len().to_string()).await
+    }
+}
+
+#[tokio::test]
+async fn questions_about_secrets_say_so_and_no_message_repeats_the_answer() {
+    let started = Setup::default().start::<Guarded>();
+    let client = started.client().await;
+    let mut talk = Conversation::installer(&client).await.unwrap();
+    let question = talk.query().await;
+    let expected = "token: The token for the chat. \
+                    (duration, such as `5m` or `1h30m`, required, secret)";
+    assert_eq!(question, expected);
+    assert!(is_secret_question(&question));
+    talk.answer("hunter2").await;
+    let refusal = talk.message().await;
+    assert!(refusal.starts_with("`token`: ") && !refusal.contains("hunter2"), "{refusal}");
+    assert!(!is_secret_question(&refusal));
+
+    let mut talk = Conversation::configurator(&client).await.unwrap();
+    let question = talk.query().await;
+    assert_eq!(question, "What is the token? (secret)");
+    assert!(is_secret_question(&question) && !is_secret_question(EVERY));
+    talk.answer("hunter2").await;
+    let (messages, end) = talk.rest().await;
+    end.unwrap();
+    assert_eq!(messages, [setting("length", "7")]);
 }
 
 #[tokio::test]
@@ -233,7 +329,7 @@ async fn conversations_beyond_the_limit_are_refused_until_one_ends() {
     other.init(&[("token", "sesame")]).await.unwrap();
     first.query().await;
     first.stop_answering();
-    first.rest().await.1.unwrap();
+    first.rest().await.1.unwrap_err();
     open_once_allowed(&other).await.query().await;
     drop(second);
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{Stream, StreamExt};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::extensions::{Extensions, Installer};
 use gofer_net::BoxFuture;
@@ -206,7 +206,18 @@ impl Conversation {
         reply: impl Fn(M) -> Option<Reply>,
     ) -> gofer_sdk::Result<Self> {
         let mut conversation = Self { is_complete: true, ..Self::default() };
-        while let Some(message) = messages.message().await.map_err(|status| error(&status))? {
+        loop {
+            let message = match messages.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                // The extension says that its last question was not answered.
+                Err(status)
+                    if status.code() == Code::FailedPrecondition && !conversation.is_complete =>
+                {
+                    break;
+                }
+                Err(status) => return Err(error(&status)),
+            };
             let reply = reply(message);
             // A question that nothing follows was not answered.
             conversation.is_complete = !matches!(reply, Some(Reply::Question(_)));

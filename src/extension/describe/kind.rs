@@ -104,6 +104,13 @@ pub(super) fn description(schema: &Value) -> String {
     text
 }
 
+/// Whether a schema says that its value is a secret.
+pub(super) fn is_secret(schema: &Value) -> bool {
+    schema.get("writeOnly").is_some_and(|is| *is == true)
+        || schema.get("format").is_some_and(|format| *format == "password")
+        || choices(schema).into_iter().any(is_secret)
+}
+
 /// The type in words that complete "a".
 pub(super) fn words(schema: &Value) -> String {
     if let Some(values) = constants(schema) {

@@ -285,6 +285,35 @@ fn a_field_without_a_comment_is_described_by_its_type() {
 }
 
 #[test]
+fn a_secret_is_called_one_and_its_default_is_not_shown() {
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(default)]
+    struct Secrets {
+        #[schemars(extend("writeOnly" = true))]
+        token: String,
+        #[schemars(extend("format" = "password"))]
+        password: Option<String>,
+        plain: String,
+    }
+    impl Default for Secrets {
+        fn default() -> Self {
+            let hunter2 = || "hunter2".to_owned();
+            Self { token: hunter2(), password: Some(hunter2()), plain: "seen".to_owned() }
+        }
+    }
+    let fields = fields::<Secrets>();
+    let expected = "## Parameters
+
+- `token` (text, optional, secret)
+- `password` (text, optional, secret)
+- `plain` (text, default `seen`)
+";
+    assert_eq!(markdown("Parameters", &fields), expected);
+    assert_eq!(prompt(&fields[0]), "token (text, optional, secret)");
+    assert!(is_secret_question(&prompt(&fields[1])) && !is_secret_question(&prompt(&fields[2])));
+}
+
+#[test]
 fn long_choices_are_cut() {
     let names: Vec<String> = (0..30).map(|n| n.to_string()).collect();
     let text = kind::one_of(names.iter().map(String::as_str));
