@@ -5,9 +5,12 @@
 //! conversation ([`prompt`]), and what `decode` needs and serde does not provide. Building a schema
 //! is slow and its result never changes, so it is done once per type.
 //!
-//! `kind` reads the schema of one property.
+//! `kind` puts the schema of one property in words, `shape` says which texts it accepts, and
+//! `layout` which properties go together.
 
 pub(super) mod kind;
+mod layout;
+mod shape;
 
 use std::fmt::Write as _;
 use std::ops::Deref;
@@ -18,7 +21,8 @@ use serde_json::Value;
 
 use super::declared::Declared;
 
-pub(crate) use kind::{Bounds, Shape};
+pub(crate) use layout::{Part, Property};
+pub(crate) use shape::{Bounds, Kind, Offer, Shape, TEXT, boolean};
 
 /// One setting that a type declares.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +49,8 @@ pub struct Fields {
     list: Vec<Field>,
     /// What other keys hold, if the type accepts any key, such as a map.
     rest: Option<Shape>,
+    /// Which of them go together.
+    layout: Part,
 }
 
 impl Fields {
@@ -55,12 +61,18 @@ impl Fields {
 
     /// The declared setting of that name, without regard to case.
     pub fn named(&self, key: &str) -> Option<&Field> {
-        self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key))
+        let exact = self.list.iter().find(|field| field.name == key);
+        exact.or_else(|| self.list.iter().find(|field| field.name.eq_ignore_ascii_case(key)))
+    }
+
+    /// Which settings go together.
+    pub(crate) fn layout(&self) -> &Part {
+        &self.layout
     }
 
     /// What the value of `key` looks like; text if it is not known.
     pub(crate) fn shape(&self, key: &str) -> &Shape {
-        self.named(key).map(|field| &field.shape).or(self.rest.as_ref()).unwrap_or(&Shape::Text)
+        self.named(key).map(|field| &field.shape).or(self.rest.as_ref()).unwrap_or(&TEXT)
     }
 }
 
@@ -93,6 +105,7 @@ pub(super) fn schema<T: JsonSchema>() -> Schema {
 pub(super) fn fields(schema: &Schema, names: &[&str]) -> Fields {
     let mut fields = Fields::default();
     collect(schema.as_value(), &mut fields);
+    fields.layout = Part::of(schema.as_value());
     fields.list.sort_by_key(|field| {
         names.iter().position(|name| *name == field.name).unwrap_or(names.len())
     });
@@ -118,11 +131,11 @@ fn collect(schema: &Value, fields: &mut Fields) {
     }
     for key in ["additionalProperties", "unevaluatedProperties"] {
         if let Some(rest) = schema.get(key).filter(|rest| **rest != Value::Bool(false)) {
-            fields.rest = Some(kind::shape(rest));
+            fields.rest = Some(Shape::of(rest));
         }
     }
     if let Some(rest) = schema.get("patternProperties").and_then(Value::as_object) {
-        fields.rest = rest.values().next().map(kind::shape);
+        fields.rest = rest.values().next().map(Shape::of);
     }
     for part in kind::branches(schema, "allOf") {
         collect(part, fields);
@@ -150,9 +163,7 @@ fn alternatives(branches: &[Value], fields: &mut Fields) {
         match merged.iter_mut().find(|known| known.name == field.name) {
             Some(known) if known.kind != field.kind => {
                 known.kind = kind::either(&known.kind, &field.kind);
-                if known.shape != field.shape {
-                    known.shape = Shape::Text;
-                }
+                known.shape = known.shape.clone().or(&field.shape, &known.kind);
             }
             Some(_) => {}
             None => {
@@ -176,7 +187,7 @@ fn field(name: &str, schema: &Value, required: bool) -> Field {
         required,
         default: schema.get("default").filter(|_| !secret).and_then(typed),
         secret,
-        shape: kind::shape(schema),
+        shape: Shape::of(schema),
     }
 }
 

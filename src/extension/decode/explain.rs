@@ -4,26 +4,35 @@
 //! is read again, until there is no new failure. An omitted setting counts as given: it is not
 //! reported as missing as well.
 
-use super::fault::{Fault, printable};
+use super::fault::{Fault, Journal, printable, recorded};
+use super::forms::{Form, Given, forms};
+use super::guess::Unused;
 use super::nearest::nearest;
-use super::table::{Known, Table, Trace};
+use super::table::{Guess, Known, Table, Trace};
+use super::value::{Place, Value};
 use super::{MAX_KEY_CHARS, MAX_PROBLEMS, Read};
 use crate::error::Problem;
 use crate::extension::describe::{Field, Fields, kind};
 use crate::extension::settings::Settings;
 
-/// Finds all that is wrong with `settings`, of which something is.
+/// Finds all that is wrong with `settings`, of which something is, if only that some are `unused`.
 pub(super) fn explain(
     read: Read,
     settings: &Settings,
     declared: &Fields,
     known: Known,
+    unused: &[Unused<'_>],
 ) -> Vec<Problem> {
     let mut search = Search::new(read, settings, declared, known);
     let keys = search.omit_bad_keys();
+    let forms = search.against_schema();
     let missing = search.values();
     if let Some(missing) = missing {
         search.missing(missing);
+    }
+    search.missing_of(forms.first());
+    if search.problems.is_empty() && keys.reported.is_empty() {
+        search.unused(unused);
     }
     // What the extension declares comes first: many other keys must not hide it.
     let mut problems = search.problems;
@@ -36,7 +45,7 @@ pub(super) fn explain(
         problems.push(Problem::general(format!("and {more} more")));
     }
     if problems.is_empty() {
-        problems.push(Problem::general("the settings are invalid"));
+        problems.push(Problem::general("these settings do not go together"));
     }
     problems
 }
@@ -55,6 +64,12 @@ struct Search<'a> {
     declared: &'a Fields,
     known: Known,
     entries: Vec<(&'a str, &'a str)>,
+    /// How settings are read whose types do not ask for a type.
+    guess: Guess<'a>,
+    /// Those that the type declares.
+    given: Given<'a>,
+    /// Whether there are such settings.
+    loose: bool,
     /// Which settings further passes omit.
     skip: Vec<bool>,
     /// Keys that the type has and that are omitted nevertheless.
@@ -74,6 +89,9 @@ impl<'a> Search<'a> {
             declared,
             known,
             entries,
+            guess: Guess::default(),
+            given: Given::default(),
+            loose: false,
             skip,
             omitted: Vec::new(),
             problems: Vec::new(),
@@ -109,12 +127,74 @@ impl<'a> Search<'a> {
         BadKeys { reported, unreported }
     }
 
+    /// Checks what the schema can tell, if types do not ask for a type: serde would stop at the
+    /// first of several alternatives. Returns the alternatives, the likeliest first.
+    fn against_schema(&mut self) -> Vec<Form<'a>> {
+        let entries = self.entries.iter().copied().enumerate();
+        let entries = entries.filter(|(index, _)| !self.skip[*index]);
+        self.given = Given::new(entries, self.declared, self.known);
+        let forms = forms(self.declared, &self.given);
+        self.guess.form = forms.first().cloned();
+        let trace = Trace::new();
+        let _ = self.read(&self.skip, &trace);
+        self.loose = trace.loose.get();
+        let Some(form) = forms.first().filter(|_| self.loose) else { return Vec::new() };
+        let mut given: Vec<_> = self.given.texts.iter().map(|(name, it)| (*name, *it)).collect();
+        given.sort_by_key(|(_, (index, _))| *index);
+        for (name, (index, text)) in given {
+            let message = match form.named(name) {
+                Some(property) if property.shape.accepts(text) => continue,
+                // Perhaps by a name that the schema does not have.
+                Some(property) if property.shape.is_choice() && property.shape.only().is_some() => {
+                    continue;
+                }
+                Some(property) => {
+                    let shape = &property.shape;
+                    Value { text, shape, rank: 0, quiet: false, place: Place::Item }.refusal()
+                }
+                None => self.conflict(name, &forms),
+            };
+            self.report(index, name, message);
+        }
+        forms
+    }
+
+    /// Why `name` does not belong to the settings that are given.
+    fn conflict(&self, name: &str, forms: &[Form<'_>]) -> String {
+        for (other, (_, text)) in &self.given.texts {
+            let mut with_both = forms
+                .iter()
+                .filter(|form| form.named(name).is_some())
+                .map(|form| form.named(other));
+            if *other == name
+                || with_both.clone().any(|it| it.is_some_and(|it| it.shape.accepts(text)))
+            {
+                continue;
+            }
+            return match with_both.find_map(|it| it) {
+                Some(_) => format!("is not a setting of this `{other}`"),
+                None => format!("does not go together with `{other}`"),
+            };
+        }
+        "does not go together with the other settings".to_owned()
+    }
+
+    /// Reports what is wrong with the setting at `index`, and omits it from then on.
+    fn report(&mut self, index: usize, name: &'a str, message: String) {
+        self.skip[index] = true;
+        self.omitted.push(name);
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem::new(shown(name), message));
+        }
+    }
+
     /// Reads until there is no new wrong value. Returns the required setting that is missing, if
     /// any.
     fn values(&mut self) -> Option<&'static str> {
         while self.problems.len() < MAX_PROBLEMS {
             let trace = Trace::new();
-            let (index, alias_of, message) = match self.read(&self.skip, &trace) {
+            let (outcome, journal) = recorded(|| self.read(&self.skip, &trace));
+            let (index, alias_of, message) = match outcome {
                 Ok(()) | Err(Fault::Key) => return None,
                 Err(Fault::Missing(name)) => return Some(name),
                 Err(Fault::At { index, message }) => (Some(index), None, message),
@@ -122,9 +202,14 @@ impl<'a> Search<'a> {
                     let message = "given twice, under two of its names; give it once";
                     (Some(trace.index.get()), Some(name), message.to_owned())
                 }
+                Err(Fault::Extra(name)) => {
+                    let name = self.given.texts.get_key_value(name.as_str());
+                    let message = "does not go together with the other settings".to_owned();
+                    (name.map(|(_, (index, _))| *index), None, message)
+                }
                 Err(fault) => {
-                    let message = self.sentence(fault);
-                    (self.culprit(trace.loose.get(), &message), None, message)
+                    let message = said(fault, &journal)?;
+                    (self.culprit(&message), None, message)
                 }
             };
             // Each round omits one more setting, so the rounds end.
@@ -147,33 +232,105 @@ impl<'a> Search<'a> {
     }
 
     fn read(&self, skip: &[bool], trace: &Trace) -> Result<(), Fault> {
-        (self.read)(Table { settings: self.settings, declared: self.declared, skip, trace })
-    }
-
-    fn sentence(&self, fault: Fault) -> String {
-        fault.sentence(self.entries.iter().map(|(_, value)| *value))
+        let Self { settings, declared, .. } = *self;
+        (self.read)(Table { settings, declared, skip, trace, guess: &self.guess })
     }
 
     /// The setting without which a failure that names no setting disappears or changes.
     ///
     /// Serde collects the settings of a flattened struct before it reads any of them, so which one
-    /// failed is lost. `loose` has a bit for each setting that was collected. If there are none,
-    /// the failure is the author's own, about all settings together.
-    fn culprit(&self, loose: u64, message: &str) -> Option<usize> {
+    /// failed is lost. If none was collected, the failure is the author's own, about all settings
+    /// together.
+    fn culprit(&self, message: &str) -> Option<usize> {
         // Each try reads everything again, which is too slow for thousands of them.
-        if self.entries.len() > MAX_TRIED {
+        if !self.loose || self.entries.len() > MAX_TRIED {
             return None;
         }
-        let candidates = (0..self.entries.len().min(u64::BITS as usize))
-            .filter(|index| loose >> index & 1 == 1 && !self.skip[*index]);
-        candidates.into_iter().find(|index| {
+        let name = |index: usize| self.known.name(self.declared, self.entries[index].0);
+        let names_an_alternative = |index: &usize| {
+            let property = self.guess.form.as_ref()?.named(name(*index)?)?;
+            Some(property.shape.is_name())
+        };
+        let mut candidates: Vec<usize> =
+            (0..self.entries.len()).filter(|index| !self.skip[*index]).collect();
+        candidates.sort_by_key(|index| names_an_alternative(index) == Some(true));
+        let is_gone_without = |index: &usize| {
             let mut skip = self.skip.clone();
             skip[*index] = true;
-            match self.read(&skip, &Trace::new()) {
+            let (outcome, journal) = recorded(|| self.read(&skip, &Trace::new()));
+            match outcome {
                 Ok(()) => true,
-                Err(fault) => self.sentence(fault) != message,
+                // Whatever else is wrong, this one is missed first.
+                Err(Fault::Missing(missing)) if name(*index) == Some(missing) => false,
+                Err(fault) => said(fault, &journal).as_deref() != Some(message),
             }
+        };
+        // Settings of one struct are read in order, so those after the failing one are not read.
+        let is_read = |index: &usize| {
+            let guess = Guess { poisoned: name(*index), ..self.guess.clone() };
+            let (trace, skip) = (Trace::new(), self.skip.as_slice());
+            let Self { settings, declared, .. } = *self;
+            let table = Table { settings, declared, skip, trace: &trace, guess: &guess };
+            recorded(|| (self.read)(table)).1.faults.contains(&Fault::Poison)
+        };
+        candidates.iter().copied().find(is_gone_without).or_else(|| {
+            candidates.sort_unstable();
+            candidates.into_iter().rfind(is_read)
         })
+    }
+
+    /// Reports what the alternative that is meant requires.
+    fn missing_of(&mut self, form: Option<&Form<'_>>) {
+        let missing: Vec<_> = form.into_iter().flat_map(|form| form.missing(&self.given)).collect();
+        for name in missing {
+            let known = self.problems.iter().any(|it| it.key.as_deref() == Some(name));
+            if !known && !self.omitted.contains(&name) {
+                self.problems.push(self.is_required(name));
+            }
+        }
+    }
+
+    fn is_required(&self, name: &str) -> Problem {
+        let message = match self.declared.named(name) {
+            Some(field) => required_sentence(field),
+            None => "is required".to_owned(),
+        };
+        Problem::new(name, message)
+    }
+
+    /// Whether `fault` is not made if `name` is omitted.
+    fn is_gone_without(&self, name: &str, fault: &Fault) -> bool {
+        let mut skip = self.skip.clone();
+        if let Some((index, _)) = self.given.texts.get(name) {
+            skip[*index] = true;
+        }
+        !recorded(|| self.read(&skip, &Trace::new())).1.faults.contains(fault)
+    }
+
+    /// Reports settings that a reading did not use, by what made them useless.
+    fn unused(&mut self, unused: &[Unused<'_>]) {
+        for Unused { why, .. } in unused {
+            let problem = match why {
+                Some(Fault::Missing(missing)) => self.is_required(missing),
+                Some(fault) if fault.is_about_a_value() => {
+                    let message = fault.clone().sentence();
+                    let culprit =
+                        unused.iter().rev().find(|it| self.is_gone_without(it.name, fault));
+                    match culprit {
+                        Some(culprit) => Problem::new(culprit.name, message),
+                        None => Problem::general(message),
+                    }
+                }
+                _ => continue,
+            };
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
+        if self.problems.is_empty() {
+            let message = "does not go together with the other settings";
+            self.problems.extend(unused.iter().map(|it| Problem::new(it.name, message)));
+        }
     }
 
     /// Reports `first` and all other required settings that are missing.
@@ -188,11 +345,7 @@ impl<'a> Search<'a> {
         // From serde, which knows the aliases, but not what was omitted.
         let reported = self.problems.iter().any(|problem| problem.key.as_deref() == Some(first));
         if !reported && !self.omitted.iter().any(|key| self.may_be(key, first)) {
-            let message = match self.declared.named(first) {
-                Some(field) => required_sentence(field),
-                None => "is required".to_owned(),
-            };
-            self.problems.push(Problem::new(first, message));
+            self.problems.push(self.is_required(first));
         }
     }
 
@@ -211,6 +364,14 @@ impl<'a> Search<'a> {
         let (Some(a), Some(b)) = (place(key), place(name)) else { return false };
         let between = if a < b { a..b } else { b + 1..a + 1 };
         names[between].iter().all(|name| self.declared.named(name).is_none())
+    }
+}
+
+/// What a failed reading said of a value; nothing if only serde gave up on all alternatives.
+fn said(fault: Fault, journal: &Journal) -> Option<String> {
+    match fault {
+        Fault::Unmatched | Fault::Poison => journal.last_said().map(Fault::sentence),
+        fault => Some(fault.sentence()),
     }
 }
 

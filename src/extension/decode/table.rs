@@ -10,8 +10,9 @@ use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::fault::Fault;
+use super::forms::Form;
 use super::value::{Place, Value};
-use crate::extension::describe::Fields;
+use crate::extension::describe::{Fields, Shape};
 use crate::extension::settings::{Iter, Settings};
 
 /// Which keys the author's type has, as serde passes them.
@@ -43,16 +44,14 @@ pub(super) struct Trace {
     pub(super) known: Cell<Known>,
     /// The setting that was read last.
     pub(super) index: Cell<usize>,
-    /// Which settings were read without asking for a type, as those of a flattened struct are: one
-    /// bit for each of the first 64 settings. A list would be an allocation in every pass, for a
-    /// better message in a rare failure.
-    pub(super) loose: Cell<u64>,
+    /// Whether a setting was read without asking for a type, as those of a flattened struct are.
+    pub(super) loose: Cell<bool>,
 }
 
 impl Trace {
     pub(super) fn new() -> Self {
         // A type that does not ask for fields has none.
-        Self { known: Cell::new(Known::Struct(&[])), index: Cell::new(0), loose: Cell::new(0) }
+        Self { known: Cell::new(Known::Struct(&[])), index: Cell::new(0), loose: Cell::new(false) }
     }
 }
 
@@ -64,6 +63,41 @@ pub(in crate::extension) struct Table<'a> {
     /// Settings to omit, by index; may be shorter than the settings.
     pub(super) skip: &'a [bool],
     pub(super) trace: &'a Trace,
+    pub(super) guess: &'a Guess<'a>,
+}
+
+/// How settings are read whose types do not ask for a type.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Guess<'a> {
+    /// The alternatives that they are read as; all of them at once if there is none.
+    pub(super) form: Option<Form<'a>>,
+    /// For some settings, that the text is taken as the next kind that fits, and how often.
+    pub(super) ranks: Vec<(&'a str, usize)>,
+    /// Names of choices that the schema does not have: aliases.
+    pub(super) spellings: Vec<&'static str>,
+    /// Whether values that may be of several kinds are replaced by samples, with which fewer
+    /// alternatives fail on the way.
+    pub(super) quiet: bool,
+    /// The setting that is replaced by something that no type can read.
+    pub(super) poisoned: Option<&'a str>,
+}
+
+impl<'a> Guess<'a> {
+    fn shape(&self, name: &str) -> Option<&'a Shape> {
+        self.form.as_ref()?.named(name).map(|property| &property.shape)
+    }
+
+    fn rank(&self, name: &str) -> usize {
+        self.ranks.iter().find(|(key, _)| *key == name).map_or(0, |(_, rank)| *rank)
+    }
+
+    /// `text` as the type spells it, if it is the name of a choice.
+    fn spelled(&self, shape: &Shape, text: &'a str) -> &'a str {
+        if !shape.is_choice() {
+            return text;
+        }
+        self.spellings.iter().find(|one| one.eq_ignore_ascii_case(text)).map_or(text, |one| one)
+    }
 }
 
 impl<'a> Table<'a> {
@@ -154,11 +188,17 @@ impl<'a> Pairs<'a> {
                 return Err(Fault::Key);
             }
             self.previous = Some(key);
-            let bit = u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index));
+            let guess = self.table.guess;
+            let shape = guess.shape(name).unwrap_or_else(|| self.table.declared.shape(name));
             self.value = Some(Value {
-                text,
-                shape: self.table.declared.shape(name),
-                place: Place::Setting { loose: &self.table.trace.loose, bit: bit.unwrap_or(0) },
+                text: guess.spelled(shape, text),
+                shape,
+                rank: guess.rank(name),
+                quiet: guess.quiet && guess.shape(name).is_some(),
+                place: Place::Setting {
+                    loose: &self.table.trace.loose,
+                    poisoned: guess.poisoned == Some(name),
+                },
             });
             return Ok(Some(name));
         }
@@ -181,7 +221,19 @@ impl<'de> de::MapAccess<'de> for Pairs<'de> {
         let index = self.table.trace.index.get();
         let value =
             self.value.take().ok_or_else(|| de::Error::custom("a value without its key"))?;
-        seed.deserialize(value)
-            .map_err(|fault| Fault::At { index, message: fault.sentence([value.text]) })
+        let Trace { loose, .. } = self.table.trace;
+        let loose_before = loose.replace(false);
+        let read = seed.deserialize(value);
+        let is_loose = loose.get();
+        loose.set(loose_before || is_loose);
+        if value.is_poisoned() && !is_loose {
+            // Its type asked for what it is, so it was used.
+            return Err(Fault::Poison);
+        }
+        read.map_err(|fault| match fault {
+            Fault::Poison => fault,
+            Fault::Unmatched => Fault::At { index, message: value.refusal() },
+            fault => Fault::At { index, message: fault.sentence() },
+        })
     }
 }

@@ -8,9 +8,9 @@ use std::str::Split;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 
-use super::fault::Fault;
+use super::fault::{Fault, last_said};
 use crate::extension::describe::kind::values;
-use crate::extension::describe::{Bounds, Shape};
+use crate::extension::describe::{Bounds, Kind, Offer, Shape, boolean};
 
 /// A type with named parts, or variants with contents, which a person could not type as one text.
 const NESTED: Fault = Fault::Plain(Cow::Borrowed(NESTED_TYPE));
@@ -23,19 +23,49 @@ pub(super) const NESTED_TYPE: &str = "cannot be set: this extension declares a n
 pub(super) struct Value<'a> {
     pub(super) text: &'a str,
     pub(super) shape: &'a Shape,
+    /// How many of the kinds that the text fits are passed over.
+    pub(super) rank: usize,
+    /// Whether a sample is read instead.
+    pub(super) quiet: bool,
     pub(super) place: Place<'a>,
 }
 
 /// Where a value stands.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'a> {
-    /// It is a setting; its bit in `loose` is set if it is read without asking for a type.
-    Setting { loose: &'a Cell<u64>, bit: u64 },
+    /// It is a setting; `loose` is set if it is read without asking for a type. A poisoned one
+    /// cannot be read as anything.
+    Setting { loose: &'a Cell<bool>, poisoned: bool },
     /// It is an item of a list, and so cannot be a list: both would be separated by commas.
     Item,
 }
 
 impl<'a> Value<'a> {
+    pub(super) fn is_poisoned(self) -> bool {
+        matches!(self.place, Place::Setting { poisoned: true, .. })
+    }
+
+    /// Why the text is not acceptable, if no alternative accepts it.
+    pub(super) fn refusal(self) -> String {
+        if self.shape.accepts(self.text) {
+            // The type has rules of its own.
+            return last_said().map_or_else(|| self.shape.must_be(), Fault::sentence);
+        }
+        if let (Some(Kind::List(shape)), Ok(Items { texts: Some(items), .. })) =
+            (self.shape.only(), self.items())
+        {
+            let mut items = items.map(str::trim).enumerate();
+            if let Some((n, text)) = items.find(|(_, text)| !shape.accepts(text)) {
+                let item = Value { text, shape, rank: 0, quiet: false, place: Place::Item };
+                return format!("value {} of the list: {}", n + 1, item.refusal());
+            }
+        }
+        match self.deserialize_any(de::IgnoredAny) {
+            Ok(_) => self.shape.must_be(),
+            Err(fault) => fault.sentence(),
+        }
+    }
+
     fn items(self) -> Result<Items<'a>, Fault> {
         if matches!(self.place, Place::Item) {
             return Err(NESTED);
@@ -43,21 +73,12 @@ impl<'a> Value<'a> {
         if self.text.bytes().filter(|byte| *byte == b',').count() >= MAX_ITEMS {
             return Err(plain(format!("must have at most {MAX_ITEMS} values")));
         }
-        let shape = match self.shape {
-            Shape::List(shape) => shape,
-            _ => &Shape::Text,
-        };
         let texts = (!self.text.trim().is_empty()).then(|| self.text.split(','));
-        Ok(Items { texts, shape, count: 0 })
+        Ok(Items { texts, shape: self.shape, rank: self.rank, quiet: self.quiet, count: 0 })
     }
 
     fn boolean(self) -> Result<bool, Fault> {
-        // What Go programs accept for a flag, as Gofer's users expect.
-        match self.text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(plain("must be true or false")),
-        }
+        boolean(self.text).ok_or_else(|| plain("must be true or false"))
     }
 
     fn number(self, most: f64) -> Result<f64, Fault> {
@@ -78,17 +99,29 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn bounds(self) -> Bounds {
-        match self.shape {
-            Shape::Whole(bounds) | Shape::Number(bounds) => *bounds,
-            Shape::Text | Shape::Boolean | Shape::List(_) => Bounds::default(),
+    /// Fails with what is wrong with a text that is of no kind that it may be.
+    fn explain<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.shape.only() {
+            Some(Kind::List(_)) => self.deserialize_seq(visitor),
+            Some(Kind::Tuple(shapes)) => self.deserialize_tuple(shapes.len(), visitor),
+            Some(Kind::Boolean) => self.deserialize_bool(visitor),
+            Some(Kind::Number(bounds)) if bounds.single => self.deserialize_f32(visitor),
+            Some(Kind::Number(_)) => self.deserialize_f64(visitor),
+            Some(Kind::Whole(bounds)) => {
+                let (least, most) = bounds.of_type();
+                Err(self.must_be_whole(&least, &most))
+            }
+            _ => Err(plain(self.shape.must_be())),
         }
+    }
+
+    fn bounds(self) -> Bounds {
+        self.shape.bounds()
     }
 
     /// Whether a number is within what the author declared.
     fn admits(self, number: f64) -> bool {
-        let Bounds { least, most } = self.bounds();
-        least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most)
+        self.bounds().admits(number)
     }
 
     /// With the declared bounds, or those of the type.
@@ -131,16 +164,29 @@ impl<'de> Deserializer<'de> for Value<'de> {
 
     /// For types that do not ask for a type: flattened ones, untagged enums.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if let Place::Setting { loose, bit } = self.place {
-            loose.set(loose.get() | bit);
+        if let Place::Setting { loose, poisoned } = self.place {
+            loose.set(true);
+            if poisoned {
+                return visitor.visit_newtype_struct(Poison(POISON_DEPTH));
+            }
         }
-        match self.shape {
-            Shape::Text => visitor.visit_borrowed_str(self.text),
-            Shape::Boolean => self.deserialize_bool(visitor),
-            Shape::Number(_) => self.deserialize_f64(visitor),
-            Shape::Whole(_) if self.text.starts_with('-') => self.deserialize_i64(visitor),
-            Shape::Whole(_) => self.deserialize_u64(visitor),
-            Shape::List(_) => self.deserialize_seq(visitor),
+        if !self.shape.is_settable() {
+            return Err(NESTED);
+        }
+        let sample = self.shape.sample().filter(|_| self.quiet);
+        let offers = self.shape.offers(self.text);
+        let Some(offer) = sample.as_ref().or(offers.get(self.rank)).or(offers.last()) else {
+            return self.explain(visitor);
+        };
+        match *offer {
+            Offer::Text(text) => visitor.visit_borrowed_str(text),
+            Offer::Empty => visitor.visit_unit(),
+            Offer::Boolean(truth) => visitor.visit_bool(truth),
+            Offer::Unsigned(number) => visitor.visit_u64(number),
+            Offer::Signed(number) => visitor.visit_i64(number),
+            Offer::Number(number) => visitor.visit_f64(number),
+            Offer::List(_) => self.deserialize_seq(visitor),
+            Offer::Tuple(shapes) => self.deserialize_tuple(shapes.len(), visitor),
         }
     }
 
@@ -186,7 +232,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_borrowed_str(self.text)
+        visitor.visit_borrowed_str(self.shape.spelled(self.text))
     }
 
     fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -283,14 +329,44 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if let Place::Setting { loose, .. } = self.place {
+            loose.set(true);
+        }
         visitor.visit_unit()
+    }
+}
+
+/// What no type can read, not even as a wrapper of something; serde ignores it where it ignores a
+/// value.
+struct Poison(u8);
+
+/// Types may unwrap as many wrappers.
+const POISON_DEPTH: u8 = 4;
+
+impl<'de> Deserializer<'de> for Poison {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.0 {
+            0 => visitor.visit_unit(),
+            depth => visitor.visit_newtype_struct(Self(depth - 1)),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
     }
 }
 
 /// The items of a list: what stands between commas, without the space around.
 struct Items<'a> {
     texts: Option<Split<'a, char>>,
+    /// Of the whole list.
     shape: &'a Shape,
+    rank: usize,
+    quiet: bool,
     count: usize,
 }
 
@@ -304,12 +380,14 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
         let Some(text) = self.texts.as_mut().and_then(Iterator::next) else { return Ok(None) };
         self.count += 1;
         let text = text.trim();
-        let value = Value { text, shape: self.shape, place: Place::Item };
+        let shape = self.shape.item(self.count - 1);
+        let value = Value { text, shape, rank: self.rank, quiet: self.quiet, place: Place::Item };
         seed.deserialize(value).map(Some).map_err(|fault| {
-            let foreign = matches!(fault, Fault::Foreign(_));
-            let words = format!("value {} of the list: {}", self.count, fault.sentence([text]));
-            // The whole list still has to be masked in the words of another crate.
-            if foreign { Fault::Foreign(words) } else { plain(words) }
+            let sentence = match fault {
+                Fault::Unmatched => value.refusal(),
+                fault => fault.sentence(),
+            };
+            plain(format!("value {} of the list: {sentence}", self.count))
         })
     }
 }

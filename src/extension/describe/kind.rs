@@ -1,8 +1,4 @@
-//! The schema of one property, in words and as a shape.
-//!
-//! The words are for people who type a value: "true or false", not "boolean". The shape is for
-//! `decode`, and has only what is needed to read a text for a type that does not ask serde for a
-//! type.
+//! The schema of one property in words, for people who type a value: "true or false", not "boolean".
 //!
 //! The schemas are expected without references: a remaining one belongs to a type that contains
 //! itself, which no setting can hold.
@@ -11,31 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// How a value has to be read if the type does not ask serde for one, as with `#[serde(flatten)]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Shape {
-    /// Unchanged.
-    Text,
-    Whole(Bounds),
-    Number(Bounds),
-    Boolean,
-    /// Values of one shape, separated by commas.
-    List(Box<Shape>),
-}
-
-/// The smallest and the greatest number that is accepted.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Bounds {
-    pub(crate) least: Option<f64>,
-    pub(crate) most: Option<f64>,
-}
-
-impl Bounds {
-    fn of(schema: &Value) -> Self {
-        let number = |key| schema.get(key).and_then(Value::as_f64);
-        Self { least: number("minimum"), most: number("maximum") }
-    }
-}
+use super::shape::Shape;
 
 /// Where the examples in a kind begin.
 pub(super) const EXAMPLES: &str = ", such as ";
@@ -49,7 +21,7 @@ pub(super) fn branches<'a>(schema: &'a Map<String, Value>, key: &str) -> &'a [Va
 }
 
 /// The alternatives of a schema, except "absent"; empty if it is not a choice.
-fn choices(schema: &Value) -> Vec<&Value> {
+pub(super) fn choices(schema: &Value) -> Vec<&Value> {
     ["oneOf", "anyOf", "allOf"]
         .iter()
         .filter_map(|key| schema.get(key)?.as_array())
@@ -116,7 +88,11 @@ pub(super) fn words(schema: &Value) -> String {
     if let Some(values) = constants(schema) {
         return one_of(values.iter().map(|(value, _)| value.as_str()));
     }
-    let mut choices = choices(schema).into_iter();
+    // What cannot be set is not offered, if something else can.
+    let choices = choices(schema);
+    let settable = |choice: &&Value| Shape::of(choice).is_settable();
+    let any_settable = choices.iter().any(settable);
+    let mut choices = choices.into_iter().filter(|choice| !any_settable || settable(choice));
     if let Some(first) = choices.next() {
         return choices.fold(words(first), |all, next| either(&all, &words(next)));
     }
@@ -126,7 +102,7 @@ pub(super) fn words(schema: &Value) -> String {
         Some("number") => format!("number{}", range(schema)),
         Some("array") => list(schema),
         Some("object") => "nested value".to_owned(),
-        Some("null") => "nothing".to_owned(),
+        Some("null") => "empty".to_owned(),
         None if schema.get("$ref").is_some() => "nested value".to_owned(),
         _ => text(schema).to_owned(),
     }
@@ -211,26 +187,5 @@ pub(super) fn either(one: &str, other: &str) -> String {
         _ if one == other || known(one) => one.to_owned(),
         (None, Some(_)) if one.starts_with("one of ") => format!("{one}, {other}"),
         _ => format!("{one} or {other}"),
-    }
-}
-
-/// How to read the value if the type does not ask serde for a type.
-pub(super) fn shape(schema: &Value) -> Shape {
-    let choices = choices(schema);
-    if let Some((first, others)) = choices.split_first() {
-        let first = shape(first);
-        // If it may be one or the other, the type has to find out.
-        let same = others.iter().all(|other| shape(other) == first);
-        return if same { first } else { Shape::Text };
-    }
-    match type_of(schema) {
-        Some("boolean") => Shape::Boolean,
-        Some("integer") => Shape::Whole(Bounds::of(schema)),
-        Some("number") => Shape::Number(Bounds::of(schema)),
-        Some("array") => {
-            let item = schema.get("items").map_or(Shape::Text, shape);
-            Shape::List(Box::new(item))
-        }
-        _ => Shape::Text,
     }
 }

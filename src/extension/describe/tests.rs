@@ -200,8 +200,8 @@ fn flattened_fields_are_fields_and_a_flattened_map_opens_the_rest() {
     assert!(flat[1].required && !flat.is_open());
     let open = fields::<Open>();
     assert!(open.is_open());
-    assert_eq!(open.shape("FIRST"), &Shape::Text);
-    assert_eq!(open.shape("other"), &Shape::Boolean);
+    assert_eq!(open.shape("FIRST").offers("true"), [Offer::Text("true")]);
+    assert_eq!(open.shape("other").offers("true"), [Offer::Boolean(true)]);
     assert!(markdown("x", &open).ends_with("- Any other key.\n"));
     assert_eq!(markdown("x", &fields::<BTreeMap<String, String>>()), "## x\n\nAny key.\n");
 }
@@ -241,7 +241,8 @@ fn alternatives_are_merged_and_require_what_all_of_them_require() {
     );
     let required: Vec<_> = fields.iter().map(|field| field.required).collect();
     assert_eq!(required, [true, false, true, false]);
-    assert_eq!(fields.shape("n"), &Shape::Text);
+    assert_eq!(fields.shape("n").offers("5"), [Offer::Unsigned(5), Offer::Text("5")]);
+    assert_eq!(fields.shape("n").offers("007"), [Offer::Text("007"), Offer::Unsigned(7)]);
 }
 
 #[test]
