@@ -69,6 +69,9 @@ use crate::extension::Extension;
 /// # }
 /// ```
 ///
+/// A log that cannot be written, or that nobody reads any more, changes nothing else: lines that
+/// would block are kept, up to 256 KiB, then left out and counted.
+///
 /// Blocking work belongs in `tokio::task::spawn_blocking`, and should be short: when `main`
 /// returns, the runtime of `#[tokio::main]` waits for it without a timeout. A program whose
 /// blocking work may take long builds its runtime itself and ends it with
@@ -83,8 +86,10 @@ use crate::extension::Extension;
 /// setting is declared with a type that cannot be set from text.
 pub async fn run<E: Extension>() -> Result<(), RunError> {
     let config = SystemConfig::from_env()?;
-    telemetry::install(config.log_level, &config.name);
-    Server::<E>::new(config).stop_on_signals()?.serve().await
+    let log = telemetry::install(config.log_level, &config.name);
+    let outcome = Server::<E>::new(config).stop_on_signals()?.serve().await;
+    log.finish();
+    outcome
 }
 
 #[cfg(test)]

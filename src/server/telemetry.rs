@@ -5,9 +5,10 @@
 
 use std::fmt;
 
+use gofer_net::log::{LogWriter, is_transport};
 use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{FormatEvent, JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -17,10 +18,21 @@ use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
 use super::system_config::LogLevel;
 
-/// Logs for the rest of the process, unless a subscriber is installed already.
-pub(crate) fn install(level: LogLevel, extension: &str) {
+/// Logs for the rest of the process, unless a subscriber is installed already. A log that cannot
+/// be written, or whose reader is slow, holds up nothing.
+pub(crate) fn install(level: LogLevel, extension: &str) -> LogWriter {
+    let log = LogWriter::stderr(left_out);
+    let lines = log.clone();
     // A subscriber that is already there is the author's, and is kept.
-    let _ = tracing::subscriber::set_global_default(subscriber(level, extension, std::io::stderr));
+    let _ = tracing::subscriber::set_global_default(subscriber(level, extension, move || {
+        lines.clone()
+    }));
+    log
+}
+
+fn left_out(lines: u64) -> String {
+    let message = "lines of the log could not be written and are left out";
+    format!("{}\n", serde_json::json!({ "level": "warn", "message": message, "lines": lines }))
 }
 
 fn subscriber<W>(level: LogLevel, extension: &str, writer: W) -> impl Subscriber + Send + Sync
@@ -30,13 +42,12 @@ where
     let level = filter(level);
     let transport = level.min(LevelFilter::WARN);
     let filter = filter_fn(move |metadata| {
-        *metadata.level() <= if is_transport(metadata) { transport } else { level }
+        *metadata.level() <= if is_transport(metadata.target()) { transport } else { level }
     })
     // Otherwise the whole process would produce events that no line shows.
     .with_max_level_hint(level);
-    // The layer writes each line with one call, so that lines of several threads do not mix. A line
-    // that cannot be written is lost: to report that would be another write to the same place, and
-    // one that panics.
+    // The layer writes each line with one call, so that lines of several threads do not mix. An
+    // error of the writer is not reported, which would be another write to the same place.
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
         .event_format(JsonLines { extension: extension.to_owned() })
@@ -53,13 +64,6 @@ fn filter(level: LogLevel) -> LevelFilter {
         // What ends the process is logged as an error.
         LogLevel::Error | LogLevel::Fatal | LogLevel::Panic => LevelFilter::ERROR,
     }
-}
-
-/// Crates that log each frame and each record at level `debug`, among which an author would not
-/// find what the extension logs.
-fn is_transport(metadata: &Metadata<'_>) -> bool {
-    let of = metadata.target().split("::").next().unwrap_or_default();
-    matches!(of, "h2" | "hyper" | "hyper_util" | "mio" | "rustls" | "tonic" | "tower")
 }
 
 /// One object for each event: its fields, those of the spans it is in (the inner ones win), and the

@@ -47,10 +47,14 @@ mod terminal;
 mod token;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use cli::Cli;
 use failure::Failure;
+
+/// How long the tasks of a core may take to be dropped once it has stopped.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -69,13 +73,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread()
     };
     let runtime = runtime.enable_all().build()?;
+    let is_core = cli.command.is_core();
     let outcome = runtime.block_on(async {
         tokio::select! {
             outcome = cli.command.run(&cli.connection) => outcome,
             () = terminal::interrupted() => Err(Failure::interrupted()),
         }
     });
-    // A thread may still wait for a line of standard input, which is no longer needed.
-    runtime.shutdown_background();
+    if is_core {
+        // What its tasks hold ends with them, such as the processes of extensions.
+        runtime.shutdown_timeout(DROP_TIMEOUT);
+    } else {
+        // A thread may still wait for a line of standard input, which is no longer needed.
+        runtime.shutdown_background();
+    }
     outcome
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
+use gofer_net::log::LogWriter;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -123,6 +124,12 @@ impl Out {
 /// A sentence on standard error, apart from the result.
 pub(crate) fn note(sentence: &str) -> io::Result<()> {
     writeln!(anstream::stderr().lock(), "{}", visible(sentence))
+}
+
+/// As [`note`], from a core: it goes on if nobody reads its log any more.
+pub(crate) fn say(log: &LogWriter, sentence: &str) {
+    // Never fails, and takes a line at a time.
+    let _ = log.clone().write_all(format!("{}\n", visible(sentence)).as_bytes());
 }
 
 /// Columns as wide as their content, two spaces apart, without rules: easy to read and to split.

@@ -90,8 +90,8 @@ impl CoreBuilder {
         self
     }
 
-    /// Sets how much extensions in their own processes log to this process's standard error;
-    /// default [`LogLevel::Warn`].
+    /// Sets how much extensions in their own processes log; default [`LogLevel::Warn`]. What they
+    /// write becomes events of this process's log: see [the crate's documentation](super#logs).
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
         self
@@ -231,9 +231,9 @@ impl CoreBuilder {
     /// and `TZ` of the core. A run fails, and its command is not started, if one of its variables
     /// has one of these five names, begins with `GOFER_` (other than the `GOFER_EXTENSION_…` with
     /// which extensions describe a run), or controls loaders or shells: those that begin with `LD_`,
-    /// `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. The standard input is empty, and the output goes to the core's standard error.
-    /// Cancelling the run kills the program and its process group; if the core itself is killed,
-    /// the program continues.
+    /// `DYLD_` or `BASH_`, and `ENV`, `BASHOPTS`, `SHELLOPTS`, `PS4` and `GCONV_PATH`. The standard input is empty, and the output goes to the [core's
+    /// log](super#logs). Cancelling the run kills the program and its process group; if the core
+    /// itself is killed, the program continues, but nobody reads its output any more.
     ///
     /// Any caller that may start runs chooses the other variables. The command must not execute
     /// their values, nor start an interpreter whose behavior other variables change.

@@ -2,11 +2,14 @@
 //! environment. Its exit code is the outcome.
 
 use std::ffi::OsString;
+use std::io;
 use std::process::{ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::{ChildOutput, Source};
 use super::store::Ending;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_sdk::RunInfo;
@@ -50,15 +53,19 @@ impl RunCommand {
             .envs(run.variables())
             .envs(run_variables(run))
             .stdin(Stdio::null())
-            // The core's own standard output may be read by a program.
-            .stdout(std::io::stderr())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             // In its own process group, to be killed with its children, and so that Ctrl-C only
             // reaches the core.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let mut group = match started {
-            Ok(child) => ProcessGroup(child),
+            Ok(mut child) => {
+                // A program that it leaves behind may go on writing.
+                ChildOutput::follow(&mut child, source(run)).detach();
+                ProcessGroup(child)
+            }
             Err(error) => {
                 let what = format!("the command cannot be started: {error}");
                 return Ending::failure(Reason::SchedulerError, &what);
@@ -111,6 +118,10 @@ fn run_variables(run: &RunInfo) -> [(&'static str, String); 5] {
     ]
 }
 
+fn source(run: &RunInfo) -> Source {
+    Source::Run { pipeline: run.pipeline().to_string(), run: run.id() }
+}
+
 fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
@@ -124,11 +135,31 @@ fn describe(status: ExitStatus) -> String {
 pub(super) struct ProcessGroup(pub(super) Child);
 
 impl ProcessGroup {
+    /// Waits until the leader has ended, and ends what is left of its group with it.
+    ///
+    /// The leader is only waited for after that: until then its ID, and so the group's, is given to
+    /// no other process.
+    pub(super) async fn end(&mut self) -> io::Result<ExitStatus> {
+        let id = self.id();
+        let mut children = signal(SignalKind::child())?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while let Some(id) = id
+            && waitid(WaitId::Pid(id), options)?.is_none()
+        {
+            children.recv().await;
+        }
+        self.kill();
+        self.0.wait().await
+    }
+
+    /// `None` once the leader has been waited for: its ID may have been reused by then.
+    fn id(&self) -> Option<Pid> {
+        self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+    }
+
     /// Kills the group; does nothing if its leader has been waited for.
     pub(super) fn kill(&self) {
-        // `None` once it has been waited for: its ID may have been reused by then.
-        let id = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(id) = id {
+        if let Some(id) = self.id() {
             // Fails if all of them have just ended.
             let _ = kill_process_group(id, Signal::KILL);
         }

@@ -23,6 +23,7 @@ use super::authorize::TokenTable;
 use super::builder::CoreBuilder;
 use super::certificates::{Identity, SERVER_NAME, random_key};
 use super::conversations::{Conversation, Reply};
+use super::essential::EssentialTasks;
 use super::executor::Executor;
 use super::extensions::{Common, Extensions};
 use super::external::External;
@@ -68,6 +69,7 @@ pub(super) struct Inner {
     /// Valid in this process only, so it is not stored.
     _token_guard: KeyGuard,
     pub(super) client: Gofer,
+    essential: EssentialTasks,
     /// Whether a task stops the core, and whether it has.
     stopping: AtomicBool,
     stopped: watch::Sender<bool>,
@@ -167,7 +169,8 @@ impl Core {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
-        let serving = Serving::new(network.clone(), address, port, tls);
+        let essential = EssentialTasks::default();
+        let serving = Serving::new(network.clone(), address, port, tls, essential.clone());
         store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
         let token = random_key().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
@@ -180,9 +183,10 @@ impl Core {
                     .map_or_else(|| SERVER_NAME.to_owned(), |address| address.to_string()),
                 log_level: log_level.name().to_owned(),
                 health_check_period,
+                essential: essential.clone(),
             },
         );
-        let external = External::open(external, &extensions).await?;
+        let external = External::open(external, &extensions, &essential).await?;
         let token_guard = store.accept_key(&token, NewKey::Core);
         let client = new_client(ClientOptions {
             dial: Dial::Memory(network),
@@ -194,8 +198,8 @@ impl Core {
             is_extension: false,
             clock,
         });
-        let executor =
-            run_handler.map(|handler| Executor::start(Arc::clone(&store), handler, run_grace));
+        let executor = run_handler
+            .map(|handler| Executor::start(Arc::clone(&store), handler, run_grace, &essential));
         let core = Self {
             inner: Arc::new(Inner {
                 executor,
@@ -208,6 +212,7 @@ impl Core {
                 token,
                 _token_guard: token_guard,
                 client,
+                essential,
                 stopping: AtomicBool::new(false),
                 stopped: watch::Sender::new(false),
                 allowed,
@@ -577,6 +582,34 @@ impl Core {
     /// If it cannot listen on the address again.
     pub async fn reopen_api(&self) -> Result<()> {
         self.serve(None).await
+    }
+
+    /// Waits until a task of the core's own has panicked that it cannot do without, such as one that
+    /// restarts an extension, and returns what no longer works. Never returns while all goes well.
+    ///
+    /// A service ends then, and is started again. The core itself goes on with what still works,
+    /// and can be [stopped](Self::stop).
+    ///
+    /// If the future is dropped, nothing happens.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// use gofer_core::Core;
+    ///
+    /// let core = Core::in_memory().await?;
+    /// # let signal = std::future::ready(());
+    /// let outcome = tokio::select! {
+    ///     () = signal => Ok(()),
+    ///     error = core.failure() => Err(error),
+    /// };
+    /// core.stop().await;
+    /// outcome
+    /// # }
+    /// ```
+    pub async fn failure(&self) -> Error {
+        let what = self.inner.essential.panicked().await;
+        Error::internal(format!("{what} has panicked; the log has the reason"))
     }
 
     /// Stops the core: external events first, then all extensions, then the runs that are being

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::essential::EssentialTasks;
 use super::handler::RunHandler;
 use super::store::{Ending, Job, Store};
 use super::sync::lock;
@@ -29,9 +30,15 @@ pub(super) struct Executor {
 
 impl Executor {
     /// Starts to execute runs. On a stop, running handlers have `grace` to end.
-    pub(super) fn start(store: Arc<Store>, handler: RunHandler, grace: Duration) -> Self {
+    pub(super) fn start(
+        store: Arc<Store>,
+        handler: RunHandler,
+        grace: Duration,
+        essential: &EssentialTasks,
+    ) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(execute_all(store, handler, stop.clone(), grace));
+        let executing = execute_all(store, handler, stop.clone(), grace);
+        let task = essential.spawn("the execution of runs", executing);
         Self { stop, task: Mutex::new(Some(task)) }
     }
 
@@ -40,7 +47,7 @@ impl Executor {
         self.stop.cancel();
         let task = lock(&self.task).take();
         if let Some(task) = task {
-            // It does not panic, and only `drop` aborts it.
+            // Only `drop` aborts it.
             let _ = task.await;
         }
     }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use super::essential::EssentialTasks;
 use super::handle::ExtensionHandle;
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::limits::ContainerLimits;
@@ -43,6 +44,7 @@ pub(super) struct Common {
     pub(super) log_level: String,
     /// Between two health checks of an extension.
     pub(super) health_check_period: Duration,
+    pub(super) essential: EssentialTasks,
 }
 
 pub(super) struct Extensions {

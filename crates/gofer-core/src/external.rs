@@ -41,6 +41,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::essential::EssentialTasks;
 use super::extensions::Extensions;
 use delivery::Deliveries;
 use gofer_net::admission::Connections;
@@ -87,6 +88,7 @@ impl External {
     pub(super) async fn open(
         options: Options,
         extensions: &Arc<Extensions>,
+        essential: &EssentialTasks,
     ) -> Result<Option<Self>> {
         let Options { address: Some(address), tls, limits } = options else { return Ok(None) };
         let tls = tls.map(|(chain, key)| acceptor(&chain, &key)).transpose()?;
@@ -106,7 +108,7 @@ impl External {
             epoch: Instant::now(),
         };
         let begin = CancellationToken::new();
-        let task = tokio::spawn({
+        let task = essential.spawn("the listener for external events", {
             let begin = begin.clone();
             async move {
                 let stopped = shared.stopping.clone();

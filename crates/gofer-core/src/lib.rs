@@ -96,8 +96,6 @@
 //!   loopback by itself. A core that [listens](CoreBuilder::listen) on another address is reached
 //!   there. If a firewall blocks containers from that port, extensions become ready but start no
 //!   runs.
-//! - Each line that a container writes is a `tracing` event with the target `gofer_core::container`
-//!   and the field `extension`.
 //! - A container cannot gain privileges, and has fewer capabilities than engines grant by default.
 //! - It may use 512 MiB of memory and have 512 processes and threads, unless its [`InstallOptions`]
 //!   say otherwise; an update keeps what they say. One that needs more memory is killed, and its
@@ -111,6 +109,22 @@
 //!   and `gofer-sdk.owner` (the core's process), and is removed when it has ended. If a core is
 //!   killed, its containers are removed by the next core on the same store when that starts, and on
 //!   Linux by any other core when it starts its first container.
+//!
+//! # Logs
+//!
+//! Each line that an extension writes in a process or a container of its own, to standard output or
+//! standard error, is a `tracing` event with the target `gofer_core::output` and the field
+//! `extension`; each line of a [command](CoreBuilder::run_command) has `pipeline` and `run`. A JSON
+//! line, as extensions of gofer-sdk write them, keeps its level; any other is logged as `info`. Lines
+//! are cut to 8 KiB, and one process has at most 1 MiB logged at once and 64 KiB per second after
+//! that; what was left out is counted. An embedder that wants to see them installs a subscriber.
+//!
+//! # Processes
+//!
+//! An extension that is a program leads a process group of its own, which is killed as soon as the
+//! extension has ended, however it ended. After a core was killed, the next one on the same store
+//! kills what it has left running (on Linux): processes with the key of an extension in their
+//! environment, and their process groups.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -139,6 +153,7 @@ mod command;
 mod conversations;
 mod core;
 mod demo;
+mod essential;
 mod executor;
 mod extensions;
 #[cfg_attr(not(feature = "webhooks"), path = "no_external.rs")]
@@ -152,6 +167,7 @@ mod identity;
 mod installed;
 mod launcher;
 mod limits;
+mod output;
 mod router;
 mod serving;
 mod size;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gofer_sdk::Result;
 
+use super::essential::EssentialTasks;
 use super::extensions::Extensions;
 
 #[derive(Clone, Default)]
@@ -13,7 +14,11 @@ pub(super) enum External {}
 
 #[expect(clippy::unused_async, reason = "as with the feature")]
 impl External {
-    pub(super) async fn open(_: Options, _: &Arc<Extensions>) -> Result<Option<Self>> {
+    pub(super) async fn open(
+        _: Options,
+        _: &Arc<Extensions>,
+        _: &EssentialTasks,
+    ) -> Result<Option<Self>> {
         Ok(None)
     }
 

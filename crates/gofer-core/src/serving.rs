@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use super::essential::EssentialTasks;
 use gofer_net::memory::Network;
 use gofer_net::server::{Service, serve};
 use gofer_net::{Listener, OwnListener};
@@ -33,6 +34,7 @@ pub(super) struct Serving {
     address: Option<SocketAddr>,
     port: Port,
     tls: Tls,
+    essential: EssentialTasks,
     /// Held while addresses are bound, so that either all of them are open or none.
     listeners: Mutex<Listeners>,
 }
@@ -125,8 +127,9 @@ impl Serving {
         address: Option<SocketAddr>,
         port: Port,
         tls: Tls,
+        essential: EssentialTasks,
     ) -> Arc<Self> {
-        Arc::new(Self { network, address, port, tls, listeners: Mutex::default() })
+        Arc::new(Self { network, address, port, tls, essential, listeners: Mutex::default() })
     }
 
     #[cfg(test)]
@@ -228,7 +231,7 @@ impl Serving {
             Listener::Tcp(_) | Listener::Own(_) => &self.tls.tcp,
         };
         let serving = serve(listener, Arc::clone(tls), service, stopped);
-        open.tasks.push(tokio::spawn(serving));
+        open.tasks.push(self.essential.spawn("the listener of the API", serving));
     }
 }
 

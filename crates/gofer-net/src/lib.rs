@@ -29,6 +29,7 @@ mod connect;
 pub mod deadline;
 mod effect;
 mod limits;
+pub mod log;
 pub mod memory;
 pub mod server;
 mod throttle;

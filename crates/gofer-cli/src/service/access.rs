@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gofer_core::Core;
+use gofer_net::log::LogWriter;
 use tokio::task::block_in_place;
 
 use super::start::StartCore;
 use crate::cores::{self, StartedCore, StartedCores};
 use crate::failure::Failure;
-use crate::output::note;
+use crate::output::say;
 use crate::settings::{Connection, Settings};
 
 /// Who may do what, apart from tokens.
@@ -52,9 +53,10 @@ impl Access {
         core: &Core,
         address: String,
         connection: &Connection,
+        log: &LogWriter,
     ) -> Self {
         let mut access = Self { in_memory: start.in_memory, ..Self::default() };
-        let keeping = access.keep(start, core, address, connection).await;
+        let keeping = access.keep(start, core, address, connection, log).await;
         access.problem = keeping.err().map(|failure| failure.message().to_owned());
         access
     }
@@ -65,6 +67,7 @@ impl Access {
         core: &Core,
         address: String,
         connection: &Connection,
+        log: &LogWriter,
     ) -> Result<(), Failure> {
         // It exists by now, and has one name whatever it was called.
         let store = (!start.in_memory).then(|| std::fs::canonicalize(&start.store)).transpose()?;
@@ -72,7 +75,7 @@ impl Access {
             let file = cores::file(&configuration);
             let again = || again(&file, store, &address, core.certificate());
             if let Err(failure) = block_in_place(again) {
-                note(&format!("{}; commands may not find this core.", failure.message()))?;
+                say(log, &format!("{}; commands may not find this core.", failure.message()));
             }
         }
         if start.access.allow_bootstrap {
@@ -110,14 +113,16 @@ impl Access {
     }
 
     /// Says so if nobody has a token.
-    pub(super) fn warn(&self) -> Result<(), Failure> {
+    pub(super) fn warn(&self, log: &LogWriter) {
         if let Some(problem) = &self.problem {
-            note(&format!(
-                "The first management token could not be kept: {problem}. Set another configuration \
+            say(
+                log,
+                &format!(
+                    "The first management token could not be kept: {problem}. Set another configuration \
                  file with GOFER_CONFIG, or have a token printed with --new-token."
-            ))?;
+                ),
+            );
         }
-        Ok(())
     }
 
     /// Removes the token of a core in memory, with which it ends.

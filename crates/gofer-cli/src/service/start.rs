@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use anstyle::Style;
 use clap::{Args, ValueEnum};
 use gofer_core::Core;
+use gofer_net::log::{LogWriter, is_transport};
 use gofer_proto as proto;
 use gofer_sdk::LogLevel;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::access::{Access, AccessArgs};
 use crate::failure::Failure;
-use crate::output::{Out, note};
+use crate::output::{Out, say};
 use crate::settings::Connection;
 
 /// The key that secrets are encrypted with. Not a flag: other users of the machine can read those.
@@ -63,6 +66,8 @@ pub(crate) struct StartCore {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Level {
+    /// All that debug shows, and what HTTP/2 and TLS do.
+    Trace,
     Debug,
     Info,
     Warn,
@@ -72,7 +77,7 @@ enum Level {
 impl Level {
     fn of_extensions(self) -> LogLevel {
         match self {
-            Self::Debug => LogLevel::Debug,
+            Self::Trace | Self::Debug => LogLevel::Debug,
             Self::Info => LogLevel::Info,
             Self::Warn => LogLevel::Warn,
             Self::Error => LogLevel::Error,
@@ -81,6 +86,7 @@ impl Level {
 
     fn of_core(self) -> LevelFilter {
         match self {
+            Self::Trace => LevelFilter::TRACE,
             Self::Debug => LevelFilter::DEBUG,
             Self::Info => LevelFilter::INFO,
             Self::Warn => LevelFilter::WARN,
@@ -94,7 +100,7 @@ pub(crate) async fn run(
     connection: &Connection,
     out: Out,
 ) -> Result<(), Failure> {
-    log(start.log_level.of_core());
+    let log = log(start.log_level.of_core());
     // Before anything is started, so that no signal is lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -128,38 +134,74 @@ pub(crate) async fn run(
     }
     let core = builder.start().await?;
     let address = core.address().unwrap_or(start.listen);
-    let access = Access::of(&start, &core, reachable(address), connection).await;
-    announce(&start, &core, address, &access, out)?;
+    let access = Access::of(&start, &core, reachable(address), connection, &log).await;
+    // From here on, only its own failure ends a core, and not that of a reader of its output.
+    announced(announce(&start, &core, address, &access, out));
     if start.access.new_token {
-        new_token(&start, &core, out).await?;
+        announced(new_token(&start, &core, out).await);
     } else {
-        access.warn()?;
+        access.warn(&log);
     }
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    note("Stopping. A second signal stops immediately.")?;
+    let outcome = tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        error = core.failure() => {
+            tracing::error!(%error, "stopping the core, which cannot go on");
+            Err(Failure::new(format!("the core could not go on: {error}")))
+        }
+    };
+    say(&log, "Stopping. A second signal stops immediately.");
     access.forget();
-    tokio::select! {
-        () = core.stop() => note("Stopped."),
-        _ = interrupt.recv() => note("Stopped immediately."),
-        _ = terminate.recv() => note("Stopped immediately."),
-    }?;
-    Ok(())
+    let end = tokio::select! {
+        () = core.stop() => "Stopped.",
+        _ = interrupt.recv() => "Stopped immediately.",
+        _ = terminate.recv() => "Stopped immediately.",
+    };
+    say(&log, end);
+    log.finish();
+    outcome
+}
+
+/// Reports on standard output that fail are only logged.
+fn announced(outcome: Result<(), Failure>) {
+    if let Err(failure) = outcome {
+        tracing::warn!(error = failure.message(), "the core runs, and could not report it");
+    }
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
 }
 
-/// To standard error: standard output is for the core's address.
-fn log(level: LevelFilter) {
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+/// To standard error: standard output is for the core's address. A log that cannot be written holds
+/// up nothing.
+fn log(level: LevelFilter) -> LogWriter {
+    let log = LogWriter::stderr(|lines| {
+        format!("WARN {lines} lines of the log could not be written and are left out\n")
+    });
+    let filter = filter_fn(move |metadata| *metadata.level() <= shown(level, metadata.target()))
+        .with_max_level_hint(level.max(LevelFilter::INFO));
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt::layer()
+        .log_internal_errors(false)
+        .with_writer(move || writer.clone())
+        .with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    // The default hook would wait for the reader of the log.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    log
+}
+
+/// What is shown of a target, at this level of the core.
+fn shown(level: LevelFilter, target: &str) -> LevelFilter {
+    if target == "gofer_core::output" {
+        // Lines without a level are as `info`. Extensions know the level themselves.
+        level.max(LevelFilter::INFO)
+    } else if is_transport(target) && level < LevelFilter::TRACE {
+        level.min(LevelFilter::WARN)
+    } else {
+        level
+    }
 }
 
 /// Prints where the core is, and at its first start where its first token is.

@@ -20,6 +20,7 @@ mod access;
 mod full;
 mod full_gofer;
 mod hidden;
+mod log;
 mod shell;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 const ADDRESS: &str = "127.0.0.1:8080";
 
 /// When a test gives up on a command: far more than any takes on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The program under test.
-const GOFER: &str = env!("CARGO_BIN_EXE_gofer");
+pub(crate) const GOFER: &str = env!("CARGO_BIN_EXE_gofer");
 
 /// The example, which `cargo test` in the workspace's root builds with the tests.
-fn interval() -> PathBuf {
+pub(crate) fn interval() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("examples/interval");
     assert!(path.exists(), "build it first: cargo build -p gofer-sdk --example interval");

@@ -53,10 +53,12 @@ impl Extensions {
         running: Option<&Arc<Running>>,
     ) -> AbortOnDropHandle<()> {
         let (this, running) = (Weak::clone(&self.this), running.map(Arc::clone));
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        let supervision = async move {
             // Superseded, or the core is gone: nothing left to do.
             let _ = supervise(this, lease, running).await;
-        }))
+        };
+        let essential = &self.common.essential;
+        AbortOnDropHandle::new(essential.spawn("the supervision of an extension", supervision))
     }
 
     /// Launches the extension; it takes calls once it is up.

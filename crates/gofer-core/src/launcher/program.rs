@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{LaunchSpec, Launched, Launcher, PROGRAM, Process};
 use crate::command::ProcessGroup;
+use crate::output::{ChildOutput, Source};
 
 /// Launches extensions as child processes.
 pub(crate) struct ChildProcess;
@@ -21,10 +22,13 @@ impl Launcher for ChildProcess {
         let address = free_address().await.map_err(|error| {
             Status::resource_exhausted(format!("no free port on loopback: {error}"))
         })?;
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .env_clear()
             .envs(spec.environment(&address.to_string(), &spec.gofer_host))
             .stdin(Stdio::null())
+            // Whoever started the core may read its standard output.
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             // In its own process group: Ctrl-C must only reach the core, which then stops its
             // extensions in order.
             .process_group(0)
@@ -36,18 +40,23 @@ impl Launcher for ChildProcess {
                      from the directory in which the core was started"
                 ))
             })?;
+        let output = ChildOutput::follow(&mut child, Source::Extension(spec.name.clone()));
         let mut group = ProcessGroup(child);
         let extension = spec.name.clone();
         let process = Process::new(group.0.id(), spec, |kill| async move {
-            let end = kill.run_until_cancelled(group.0.wait()).await;
-            match end {
-                Some(Ok(status)) => format!("the process has ended: {status}"),
+            match kill.run_until_cancelled(group.end()).await {
+                Some(Ok(status)) => {
+                    format!("the process has ended: {status}{}", output.rest().await)
+                }
                 Some(Err(error)) => format!("the process cannot be watched: {error}"),
                 None => {
                     // Including its children: a wrapper's program, for example.
                     group.kill();
                     match group.0.kill().await {
-                        Ok(()) => "the process was killed".to_owned(),
+                        Ok(()) => {
+                            output.rest().await;
+                            "the process was killed".to_owned()
+                        }
                         Err(error) => {
                             tracing::warn!(extension, %error, "a process cannot be killed");
                             format!("the process cannot be killed: {error}")

@@ -245,7 +245,7 @@ struct Written(Arc<Mutex<Vec<String>>>);
 
 impl<S: tracing::Subscriber> Layer<S> for Written {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "gofer_core::container" {
+        if event.metadata().target() == "gofer_core::output" {
             let mut line = Line(String::new());
             event.record(&mut line);
             self.0.lock().unwrap().push(line.0);

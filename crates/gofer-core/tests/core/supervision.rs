@@ -636,3 +636,116 @@ mod orphans {
         within(core.stop()).await;
     }
 }
+
+/// A subscriber that panics when an extension is restarted, as one did that could not write.
+struct PanicsAtRestart;
+
+impl tracing::Subscriber for PanicsAtRestart {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().ends_with("::supervisor")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        assert!(*event.metadata().level() > tracing::Level::WARN, "the subscriber panics");
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_supervisor_that_panics_is_a_failure_of_the_core() {
+    let core = core().await;
+    let extension = install(&core, "metronome", &metronome::program()).await;
+    let _subscriber = tracing::subscriber::set_default(PanicsAtRestart);
+    let mut failure = std::pin::pin!(core.failure());
+    // Not before.
+    assert!(tokio::time::timeout(Duration::ZERO, &mut failure).await.is_err());
+    signal(extension.process_id().unwrap(), "KILL");
+    let failure = within(failure).await;
+    assert!(failure.to_string().contains("the supervision of an extension"), "{failure}");
+    // Whoever asks later is told too.
+    within(core.failure()).await;
+    within(core.stop()).await;
+}
+
+#[tokio::test]
+async fn the_helpers_of_an_extension_end_with_it_however_it_ends() {
+    let core = core().await;
+    let script = Script::directory("helpers");
+    let metronome = metronome::program();
+    script.set(&format!(
+        "sleep 987654 &\necho $! > '{file}.new'\nmv '{file}.new' '{file}'\nexec '{}'",
+        metronome.display(),
+        file = script.pid_file().display(),
+    ));
+    // Each helper is another one.
+    let helper = async || {
+        let helper = script.process().await;
+        std::fs::remove_file(script.pid_file()).unwrap();
+        assert!(is_running(helper));
+        helper
+    };
+    let gone = async |helper, how| {
+        let end = async {
+            while is_running(helper) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(TIMEOUT, end).await.is_ok(), "{how}: its helper is left");
+    };
+    let name = "helpers".to_owned();
+    let mut api = core.client().api();
+    let extension = install(&core, &name, &script.program()).await;
+    let first = helper().await;
+    signal(extension.process_id().unwrap(), "KILL");
+    gone(first, "killed").await;
+    let second = helper().await;
+    within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
+    // It ends by itself, in order.
+    signal(extension.process_id().unwrap(), "TERM");
+    gone(second, "ended by itself").await;
+    let third = helper().await;
+    within(extension.wait_for(|status| status.state == ExtensionState::Running)).await;
+    within(api.disable_extension(proto::DisableExtensionRequest { name: name.clone() }))
+        .await
+        .unwrap();
+    gone(third, "disabled").await;
+    within(api.enable_extension(proto::EnableExtensionRequest { name: name.clone() }))
+        .await
+        .unwrap();
+    let fourth = helper().await;
+    within(extension.update([("min_interval", "200ms")])).await.unwrap();
+    gone(fourth, "updated").await;
+    let fifth = helper().await;
+    within(api.uninstall_extension(proto::UninstallExtensionRequest { name: name.clone() }))
+        .await
+        .unwrap();
+    gone(fifth, "uninstalled").await;
+    install(&core, &name, &script.program()).await;
+    let sixth = helper().await;
+    within(core.stop()).await;
+    gone(sixth, "the core was stopped").await;
+}
+
+#[tokio::test]
+async fn the_reason_of_an_extension_that_ended_includes_its_last_lines() {
+    let core = core().await;
+    let script = Script::directory("last-lines");
+    script.set("echo 'on standard output'\necho 'no such device' >&2\nexit 7");
+    let refused = within(core.install_program("ends", &script.program(), NO_SETTINGS)).await;
+    let refused = refused.unwrap_err().to_string();
+    for part in ["exit status: 7", "on standard output", "no such device"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    within(core.stop()).await;
+}

@@ -2,7 +2,6 @@
 //!
 //! The last lines are kept, to explain why a container ended.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,15 +12,9 @@ use tonic::codegen::tokio_stream::StreamExt as _;
 
 use super::engine::{Engine, EngineError};
 use super::symptom::Symptom;
+use crate::output::{self, OutputLog, Source};
 use crate::sync::lock;
 use gofer_net::Backoff;
-
-/// Longer lines are cut to this many bytes.
-const MAX_LINE: usize = 8 * 1024;
-
-/// How many lines are kept, and how many characters of each.
-const LAST_LINES: usize = 3;
-const LAST_CHARS: usize = 300;
 
 /// Between attempts to follow the log again after the engine became unavailable.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -35,24 +28,20 @@ pub(super) struct LastLines(Arc<Mutex<Last>>);
 
 #[derive(Default)]
 struct Last {
-    lines: VecDeque<String>,
+    lines: output::LastLines,
     /// And how many lines ago it was.
     symptom: Option<(Symptom, usize)>,
 }
 
 impl LastLines {
     pub(super) fn add(&self, line: &str) {
-        let message = message(line).unwrap_or_else(|| line.to_owned());
         let mut last = lock(&self.0);
         last.symptom = match (Symptom::in_line(line), last.symptom) {
             (Some(symptom), _) => Some((symptom, 0)),
             (None, Some((symptom, ago))) if ago < SYMPTOM_LINES => Some((symptom, ago + 1)),
             (None, _) => None,
         };
-        if last.lines.len() == LAST_LINES {
-            last.lines.pop_front();
-        }
-        last.lines.push_back(message.chars().take(LAST_CHARS).collect());
+        last.lines.add(line);
     }
 
     /// What they show of the container's limits.
@@ -62,22 +51,7 @@ impl LastLines {
 
     /// As the end of a sentence; empty if there are no lines.
     pub(super) fn describe(&self) -> String {
-        let last = lock(&self.0);
-        if last.lines.is_empty() {
-            return String::new();
-        }
-        let lines: Vec<&str> = last.lines.iter().map(String::as_str).collect();
-        format!("; its last log lines: {}", lines.join(" / "))
-    }
-}
-
-/// The message of a line that was logged by an extension of the SDK.
-fn message(line: &str) -> Option<String> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    let message = line.get("message")?.as_str()?;
-    match line.get("error").and_then(|error| error.as_str()) {
-        Some(error) => Some(format!("{message}: {error}")),
-        None => Some(message.to_owned()),
+        lock(&self.0).lines.describe()
     }
 }
 
@@ -91,6 +65,11 @@ pub(super) async fn follow(
     ended: &CancellationToken,
 ) {
     let mut lines = Lines::default();
+    let log = OutputLog::new(Source::Extension(extension.to_owned()));
+    let add = |line: &str| {
+        log.line(line);
+        last.add(line);
+    };
     let mut backoff = BACKOFF;
     // From the start, and after an interruption from the last second on. Engines count in seconds,
     // so a line may be logged twice, but none is lost.
@@ -106,10 +85,7 @@ pub(super) async fn follow(
         let is_last = ended.is_cancelled();
         while let Some(Ok(output)) = outputs.next().await {
             since = seconds_now();
-            lines.add(&output, |line| {
-                tracing::info!(target: "gofer_core::container", extension, "{line}");
-                last.add(line);
-            });
+            lines.add(&output, add);
         }
         // The stream ends with the container, or if the engine becomes unavailable.
         if is_last || !is_running(engine, container).await {
@@ -117,10 +93,7 @@ pub(super) async fn follow(
         }
         let _ = tokio::time::timeout(backoff.pause(), ended.cancelled()).await;
     }
-    lines.finish(|line| {
-        tracing::info!(target: "gofer_core::container", extension, "{line}");
-        last.add(line);
-    });
+    lines.finish(add);
 }
 
 /// Assumes so if the engine does not answer.
@@ -139,45 +112,23 @@ fn seconds_now() -> i32 {
 
 /// Splits output into lines, separately for the two streams of a container.
 #[derive(Default)]
-pub(super) struct Lines {
-    out: Vec<u8>,
-    err: Vec<u8>,
+struct Lines {
+    out: output::Lines,
+    err: output::Lines,
 }
 
 impl Lines {
-    pub(super) fn add(&mut self, output: &LogOutput, mut line: impl FnMut(&str)) {
-        let (kept, bytes) = match output {
-            LogOutput::StdErr { message } => (&mut self.err, message),
+    fn add(&mut self, output: &LogOutput, line: impl FnMut(&str)) {
+        match output {
+            LogOutput::StdErr { message } => self.err.add(message, line),
             LogOutput::StdOut { message }
             | LogOutput::StdIn { message }
-            | LogOutput::Console { message } => (&mut self.out, message),
-        };
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
-            };
-            let remaining = MAX_LINE.saturating_sub(kept.len());
-            kept.extend_from_slice(&text[..text.len().min(remaining)]);
-            if ends {
-                flush(kept, &mut line);
-            }
+            | LogOutput::Console { message } => self.out.add(message, line),
         }
     }
 
-    /// Passes on what does not end with a newline.
-    pub(super) fn finish(&mut self, mut line: impl FnMut(&str)) {
-        for kept in [&mut self.out, &mut self.err] {
-            flush(kept, &mut line);
-        }
-    }
-}
-
-/// Replaces control characters, which a terminal might interpret.
-fn flush(kept: &mut Vec<u8>, line: &mut impl FnMut(&str)) {
-    let text = String::from_utf8_lossy(kept).replace(|it: char| it.is_control() && it != '\t', " ");
-    kept.clear();
-    if !text.trim().is_empty() {
-        line(text.trim_end());
+    fn finish(&mut self, mut line: impl FnMut(&str)) {
+        self.out.finish(&mut line);
+        self.err.finish(&mut line);
     }
 }

@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 
-use bollard::container::LogOutput;
 use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect, SystemInfo};
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 
 use super::engine::{CanLimit, EngineKind, addresses};
 use super::image::ImageName;
-use super::logs::{LastLines, Lines};
+use super::logs::LastLines;
 use super::owner::{self, System, owner_has_ended};
 use super::plan::Plan;
 use super::pull::Layers;
@@ -160,29 +159,6 @@ fn only_an_owner_that_has_certainly_ended_counts_as_ended() {
 #[test]
 fn this_process_has_not_ended() {
     assert!(!owner::has_ended(&owner::this().unwrap(), false));
-}
-
-#[test]
-fn the_output_of_a_container_is_split_into_lines_of_bounded_length() {
-    let mut lines = Lines::default();
-    let mut logged = Vec::new();
-    let out = |text: &str| LogOutput::StdOut { message: text.to_owned().into() };
-    let err = |text: &str| LogOutput::StdErr { message: text.to_owned().into() };
-    let long = "x".repeat(100_000);
-    for output in [
-        out("one\r\ntw"),
-        err("other\n"),
-        out("o\n\n"),
-        out(&long),
-        out("\n\u{1b}[2J!\n"),
-        out("end"),
-    ] {
-        lines.add(&output, |line| logged.push(line.to_owned()));
-    }
-    lines.finish(|line| logged.push(line.to_owned()));
-    let shown: Vec<_> = logged.iter().map(|line| &line[..line.len().min(5)]).collect();
-    assert_eq!(shown, ["one", "other", "two", "xxxxx", " [2J!", "end"]);
-    assert!(logged.iter().all(|line| line.len() <= 8192));
 }
 
 #[test]
