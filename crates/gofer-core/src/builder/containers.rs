@@ -8,7 +8,8 @@ impl CoreBuilder {
     /// The address of Docker or Podman: `unix:///path` of its socket, or `tcp://127.0.0.1:port`. It
     /// must be on this machine.
     ///
-    /// By default the core uses `DOCKER_HOST` or, if that is not set, the first of the usual
+    /// By default the core uses `DOCKER_HOST` or, if that is not set, the Docker context that
+    /// `DOCKER_CONTEXT` or Docker's configuration chooses, or else the first of the usual
     /// sockets of Docker and then Podman that answers. It connects when it launches the first
     /// container.
     ///

@@ -4,6 +4,7 @@
 //! process, and it is removed when it has ended. Orphans of a killed core are removed when the
 //! engine is first used. The supervisor restarts a container that has ended, not the engine.
 
+mod context;
 mod engine;
 mod image;
 mod life;

@@ -13,6 +13,8 @@ use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tonic::Status;
 
+use super::context;
+
 /// How long an engine may take to answer a probe. One that hangs must not hold up the search for
 /// another.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,7 +131,8 @@ fn one_line(text: &str) -> String {
 }
 
 impl Engine {
-    /// Finds an engine: at `configured`, or else at `DOCKER_HOST`, or else at the usual sockets.
+    /// Finds an engine: at `configured`, or else where Docker's command line finds it, at
+    /// `DOCKER_HOST` or in the context that is chosen, or else at the usual sockets.
     ///
     /// # Errors
     ///
@@ -137,6 +140,13 @@ impl Engine {
     pub(super) async fn find(configured: Option<&str>) -> Result<Self, Status> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let mut tried = Vec::new();
+        let is_set = configured.is_some() || variable("DOCKER_HOST").is_some();
+        let of_context = if is_set {
+            None
+        } else {
+            context::address(variable).map_err(Status::failed_precondition)?
+        };
+        let configured = configured.or(of_context.as_deref());
         for address in addresses(configured, variable) {
             match probe(&address).await {
                 Ok(engine) => {
