@@ -198,10 +198,7 @@ impl Raw {
             chain.zip(tls_key).and_then(|(chain, key)| match tls::server_config(&chain, &key) {
                 Ok(config) => Some(config),
                 Err(problem) => {
-                    let name = match problem {
-                        tls::PemProblem::Certificate => "TLS_CERT",
-                        tls::PemProblem::Key | tls::PemProblem::Pair => "TLS_KEY",
-                    };
+                    let name = if problem.is_of_key() { "TLS_KEY" } else { "TLS_CERT" };
                     problems.add(name, &problem.to_string());
                     None
                 }

@@ -280,7 +280,8 @@ impl CoreBuilder {
     /// # Errors
     ///
     /// [`InvalidConfiguration`](gofer_sdk::ErrorKind::InvalidConfiguration) if the encryption key
-    /// is malformed, or the certificate and its key do not match;
+    /// is malformed, or the certificate is one that no client would accept: its key is another one,
+    /// it is not valid now, or it is for no name;
     /// [`FailedPrecondition`](gofer_sdk::ErrorKind::FailedPrecondition) if the store's file is in
     /// use, damaged, of a newer version, or not a store, and the file is then unchanged;
     /// [`Internal`](gofer_sdk::ErrorKind::Internal) if the core cannot listen on an address.

@@ -29,13 +29,13 @@ use super::extensions::{Common, Extensions};
 use super::external::External;
 use super::grants::InstallOptions;
 use super::health::Health;
-use super::identity;
+use super::identity::{MadeFiles, PublicIdentity, public_identity};
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::limits::LONGEST_TIMEOUT;
 use super::router::Router;
 use super::serving::{Port, Served, Serving, Tls};
-use super::store::{KeyGuard, NewKey, Options, Store, check_extension_name};
+use super::store::{KeyGuard, NewKey, Options, Store, StoreSetup, check_extension_name};
 use gofer_net::memory::Network;
 use gofer_net::server::Service;
 use gofer_net::tls::{PemProblem, Trust, certificates, server_config};
@@ -155,16 +155,7 @@ impl Core {
             skip_verification: false,
         };
         let network = Network::default();
-        let path = store.path().map(Path::to_owned);
-        let open = move |path: Option<&Path>| -> Result<_> {
-            let store = store.open(clock)?;
-            Ok((store, identity::public_identity(tls, path, address)?))
-        };
-        let (store, public) = match path {
-            // Reads whole files.
-            Some(path) => tokio::task::spawn_blocking(move || open(Some(&path))).await??,
-            None => open(None)?,
-        };
+        let (public, made, store) = open_store(store, tls, clock, address).await?;
         let tls = Tls {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
@@ -226,6 +217,9 @@ impl Core {
         extensions.restore_all(stored);
         if let Some(external) = &core.inner.external {
             external.begin();
+        }
+        if let Some(made) = made {
+            made.keep();
         }
         Ok(core)
     }
@@ -677,6 +671,30 @@ struct Announced<'a>(&'a watch::Sender<bool>);
 impl Drop for Announced<'_> {
     fn drop(&mut self) {
         self.0.send_replace(true);
+    }
+}
+
+/// Opens the store, and makes what the address needs beside it. The files that were made are
+/// removed unless they are kept.
+async fn open_store(
+    store: StoreSetup,
+    tls: Option<(String, String)>,
+    clock: Clock,
+    address: Option<SocketAddr>,
+) -> Result<(PublicIdentity, Option<MadeFiles>, Arc<Store>)> {
+    let path = store.path().map(Path::to_owned);
+    let open = move |path: Option<&Path>| {
+        let mut made = path.map(MadeFiles::beside);
+        let store = store.open(clock)?;
+        if let Some(made) = made.as_mut().filter(|_| store.awaits_first_token()) {
+            made.remove_unless_kept();
+        }
+        Ok((public_identity(tls, path, address)?, made, store))
+    };
+    match path {
+        // Reads whole files.
+        Some(path) => tokio::task::spawn_blocking(move || open(Some(&path))).await?,
+        None => open(None),
     }
 }
 

@@ -9,11 +9,14 @@ mod root;
 #[cfg(feature = "store")]
 mod stored;
 
+use std::io::ErrorKind::NotFound;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::certificates::{Identity, LOOPBACK_NAMES};
-use gofer_net::tls::server_config;
+use super::files::with_suffix;
+use gofer_net::tls::Served;
 use gofer_sdk::{Error, Result};
 
 /// What a core uses on its address.
@@ -39,7 +42,7 @@ pub(super) fn public_identity(
 ) -> Result<PublicIdentity> {
     match (given, store, listen) {
         (Some((certificate, key)), _, _) => {
-            server_config(&certificate, &key)
+            Served::check(&certificate, &key, SystemTime::now())
                 .map_err(|problem| Error::invalid_configuration("tls", problem.to_string()))?;
             Ok(Identity { certificate, key }.into())
         }
@@ -49,6 +52,43 @@ pub(super) fn public_identity(
         (None, _, _) => Identity::for_names(&names(listen))
             .map(PublicIdentity::from)
             .map_err(|status| Error::internal(status.message().to_owned())),
+    }
+}
+
+/// The files of a store that there were not before a start.
+pub(super) struct MadeFiles {
+    missing: Vec<PathBuf>,
+    is_removed: bool,
+}
+
+impl MadeFiles {
+    pub(super) fn beside(store: &Path) -> Self {
+        let all = ["", ".key", ".crt", ".crt.key"].map(|suffix| with_suffix(store, suffix));
+        let is_missing = |path: &PathBuf| {
+            std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == NotFound)
+        };
+        Self { missing: all.into_iter().filter(is_missing).collect(), is_removed: false }
+    }
+
+    /// From now on they are removed when this is dropped. The store must be open, so that no other
+    /// core uses it, and nobody may have a token of it.
+    pub(super) fn remove_unless_kept(&mut self) {
+        self.is_removed = true;
+    }
+
+    pub(super) fn keep(mut self) {
+        self.is_removed = false;
+    }
+}
+
+impl Drop for MadeFiles {
+    fn drop(&mut self) {
+        // Only with a store that is new: without one of its files, an old one would be of no use.
+        let is_new = self.missing.len() == 4;
+        for path in self.missing.iter().filter(|_| self.is_removed && is_new) {
+            // It may not have come that far.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

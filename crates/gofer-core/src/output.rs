@@ -4,6 +4,7 @@
 //! are bounded in length, and a process in how much of its output is logged.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -148,7 +149,7 @@ fn read(line: &str) -> (Level, String) {
     for (name, value) in fields {
         // Each line has these anyway.
         if !matches!(&*name, "level" | "time" | "message" | "extension" | "target") {
-            text.push_str(&format!(" {name}={value}"));
+            let _ = write!(text, " {name}={value}");
         }
     }
     (level, text)

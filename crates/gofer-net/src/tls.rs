@@ -5,19 +5,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 pub fn provider() -> Arc<CryptoProvider> {
@@ -29,7 +31,18 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub enum PemProblem {
     Certificate,
     Key,
+    KeyKind,
     Pair,
+    Expired,
+    NotYetValid,
+    NoName,
+}
+
+impl PemProblem {
+    /// Whether another key would be the remedy.
+    pub fn is_of_key(self) -> bool {
+        matches!(self, Self::Key | Self::KeyKind | Self::Pair)
+    }
 }
 
 impl fmt::Display for PemProblem {
@@ -42,7 +55,20 @@ impl fmt::Display for PemProblem {
                 "no usable private key was found; expected PEM text with a BEGIN PRIVATE KEY block \
                  (PKCS#8, SEC1 or PKCS#1)"
             }
+            Self::KeyKind => {
+                "the private key is of a kind that is not supported: RSA needs 2048 to 4096 bits, \
+                 ECDSA the curve P-256 or P-384; Ed25519 will do"
+            }
             Self::Pair => "the private key does not match the certificate",
+            Self::Expired => "the certificate has expired; renew it",
+            Self::NotYetValid => {
+                "the certificate is not valid yet; check the clock of this machine, or renew it"
+            }
+            Self::NoName => {
+                "the certificate is for no name or address: clients look for them among its \
+                 subject alternative names, and not in its subject (with openssl: `-addext \
+                 subjectAltName=DNS:localhost,IP:127.0.0.1`)"
+            }
         })
     }
 }
@@ -59,12 +85,65 @@ pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemPro
         .map_err(|error| match error {
             TlsError::InconsistentKeys(_) => PemProblem::Pair,
             TlsError::InvalidCertificate(_) => PemProblem::Certificate,
-            _ => PemProblem::Key,
+            _ => PemProblem::KeyKind,
         })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A client needs only one ticket to resume; the default is two.
     config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
+}
+
+/// A certificate that a server is to present, as clients see it.
+pub struct Served(CertificateDer<'static>);
+
+impl Served {
+    /// # Errors
+    ///
+    /// What is wrong with the chain or the key, or why no client would accept the certificate at
+    /// this time, whatever it trusts.
+    pub fn check(chain: &str, key: &str, now: SystemTime) -> Result<Self, PemProblem> {
+        server_config(chain, key)?;
+        let first = certificates(chain)?.swap_remove(0);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let client = verifier(std::slice::from_ref(&first)).map_err(|_| PemProblem::Certificate)?;
+        // The dates are what is checked first.
+        let name = ServerName::try_from("gofer.invalid").map_err(|_| PemProblem::Certificate)?;
+        let now = UnixTime::since_unix_epoch(now);
+        match client.verify_server_cert(&first, &[], &name, &[], now) {
+            Err(TlsError::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => return Err(PemProblem::Expired),
+            Err(TlsError::InvalidCertificate(
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+            )) => return Err(PemProblem::NotYetValid),
+            _ => {}
+        }
+        let served = Self(first);
+        if served.names().is_empty() { Err(PemProblem::NoName) } else { Ok(served) }
+    }
+
+    /// Whether clients accept it for this name or address.
+    pub fn is_for(&self, name: &str) -> bool {
+        ServerName::try_from(name).is_ok_and(|name| verify_name(&self.0, &name).is_ok())
+    }
+
+    /// The names and addresses that it is for.
+    fn names(&self) -> Vec<String> {
+        let Ok(none) = ServerName::try_from("gofer.invalid") else { return Vec::new() };
+        match verify_name(&self.0, &none) {
+            Err(TlsError::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) => presented,
+            // It is for any name.
+            Ok(()) => vec!["*".to_owned()],
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+fn verify_name(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), TlsError> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
 }
 
 /// What a client trusts.
@@ -99,7 +178,11 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     } else if trust.only_extra && !trust.extra.is_empty() {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned::new(&trust.extra)?))
+            .with_custom_certificate_verifier(Arc::new(Explicit {
+                given: trust.extra.clone(),
+                is_pinned: true,
+                signed: verifier(&trust.extra)?,
+            }))
             .with_no_client_auth()
     } else {
         let mut roots = RootCertStore::empty();
@@ -113,23 +196,27 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
         for certificate in &trust.extra {
             roots.add(certificate.clone())?;
         }
-        builder.with_root_certificates(roots).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Explicit {
+                given: trust.extra.clone(),
+                is_pinned: false,
+                signed: verifier_of(roots)?,
+            }))
+            .with_no_client_auth()
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
 
-/// Accepts the given certificates, and those that they have signed for the name.
+/// Accepts what roots have signed, and the given certificates themselves, whoever has signed them
+/// and for whatever else they may be used: what `openssl req -x509` makes is an authority too.
 #[derive(Debug)]
-struct Pinned {
+struct Explicit {
     given: Vec<CertificateDer<'static>>,
+    /// The given ones are accepted for any name and at any time.
+    is_pinned: bool,
     signed: Arc<WebPkiServerVerifier>,
-}
-
-impl Pinned {
-    fn new(given: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
-        Ok(Self { given: given.to_vec(), signed: verifier(given)? })
-    }
 }
 
 /// Accepts what these certificates have signed.
@@ -142,12 +229,16 @@ pub fn verifier(roots: &[CertificateDer<'static>]) -> Result<Arc<WebPkiServerVer
     for certificate in roots {
         store.add(certificate.clone())?;
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+    verifier_of(store)
+}
+
+fn verifier_of(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| TlsError::General(error.to_string()))
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Explicit {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -156,11 +247,23 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
+        use CertificateError::{BadSignature, Other, UnknownIssuer};
         // The handshake proves that the server has its key.
-        if self.given.iter().any(|given| given == end_entity) {
+        let is_given = self.given.iter().any(|given| given == end_entity);
+        if is_given && self.is_pinned {
             return Ok(ServerCertVerified::assertion());
         }
-        self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let (signed, chain) = (&self.signed, intermediates);
+        match signed.verify_server_cert(end_entity, chain, server_name, ocsp_response, now) {
+            // Each of these is found after the dates have been found to be right.
+            Err(TlsError::InvalidCertificate(BadSignature | Other(_) | UnknownIssuer))
+                if is_given =>
+            {
+                verify_name(end_entity, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            outcome => outcome,
+        }
     }
 
     fn verify_tls12_signature(
@@ -224,3 +327,6 @@ impl ServerCertVerifier for NoVerification {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

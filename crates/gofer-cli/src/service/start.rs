@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anstyle::Style;
 use clap::{Args, ValueEnum};
 use gofer_core::Core;
 use gofer_net::log::{LogWriter, is_transport};
+use gofer_net::tls::Served;
 use gofer_proto as proto;
 use gofer_sdk::LogLevel;
 use serde_json::json;
@@ -109,11 +111,14 @@ pub(crate) async fn run(
     if !start.in_memory {
         builder = builder.store(&start.store);
     }
+    let mut served = None;
     if let Some(key) = std::env::var(ENCRYPTION_KEY).ok().filter(|key| !key.is_empty()) {
         builder = builder.encryption_key(key);
     }
     if let (Some(certificate), Some(key)) = (&start.tls_cert, &start.tls_key) {
-        builder = builder.tls(read(certificate)?, read(key)?);
+        let (chain, key) = (read(certificate)?, read(key)?);
+        served = Some(checked(["--tls-cert", "--tls-key"], certificate, &chain, &key)?);
+        builder = builder.tls(chain, key);
     }
     if let Some(address) = start.external_events {
         builder = builder.external_events(address);
@@ -121,7 +126,10 @@ pub(crate) async fn run(
     if let (Some(certificate), Some(key)) =
         (&start.external_events_cert, &start.external_events_key)
     {
-        builder = builder.external_events_tls(read(certificate)?, read(key)?);
+        let (chain, key) = (read(certificate)?, read(key)?);
+        let flags = ["--external-events-cert", "--external-events-key"];
+        checked(flags, certificate, &chain, &key)?;
+        builder = builder.external_events_tls(chain, key);
     }
     if start.access.allow_programs {
         builder = builder.allow_programs();
@@ -132,11 +140,36 @@ pub(crate) async fn run(
     if start.access.allow_bootstrap {
         builder = builder.allow_bootstrap();
     }
-    let core = builder.start().await?;
+    let core = builder.start().await.map_err(|error| {
+        let is_of = |what| error.to_string().starts_with(what);
+        let hint = if is_of("cannot listen for external events") {
+            Some("--external-events sets another address")
+        } else if is_of("cannot listen") {
+            Some("--listen or GOFER_LISTEN sets another address")
+        } else if is_of("configuration `encryption_key`") {
+            Some("GOFER_ENCRYPTION_KEY sets it; without that, a new store has a key in a file")
+        } else {
+            // What is wrong with a store says what to do.
+            None
+        };
+        let failure = Failure::from(error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
     let address = core.address().unwrap_or(start.listen);
-    let access = Access::of(&start, &core, reachable(address), connection, &log).await;
+    let reached = reached_at(address, served.as_ref());
+    if served.as_ref().is_some_and(|served| !served.is_for(host(&reached))) {
+        tracing::warn!(
+            address = reached,
+            "the certificate in --tls-cert is not for this address: clients have to use one that \
+             it is for"
+        );
+    }
+    let access = Access::of(&start, &core, reached.clone(), connection, &log).await;
     // From here on, only its own failure ends a core, and not that of a reader of its output.
-    announced(announce(&start, &core, address, &access, out));
+    announced(announce(&start, &core, (address, &reached), &access, out));
     if start.access.new_token {
         announced(new_token(&start, &core, out).await);
     } else {
@@ -171,6 +204,21 @@ fn announced(outcome: Result<(), Failure>) {
 
 fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
+}
+
+/// A certificate that clients may accept. `flags` set it and its key.
+fn checked(
+    [certificate, of_key]: [&str; 2],
+    path: &Path,
+    chain: &str,
+    key: &str,
+) -> Result<Served, Failure> {
+    Served::check(chain, key, SystemTime::now()).map_err(|problem| {
+        let flag = if problem.is_of_key() { of_key } else { certificate };
+        let path = path.display();
+        Failure::usage(format!("the certificate `{path}` cannot be used: {problem}"))
+            .hint(format!("{flag} sets another file"))
+    })
 }
 
 /// To standard error: standard output is for the core's address. A log that cannot be written holds
@@ -208,7 +256,7 @@ fn shown(level: LevelFilter, target: &str) -> LevelFilter {
 fn announce(
     start: &StartCore,
     core: &Core,
-    address: SocketAddr,
+    (address, reached): (SocketAddr, &str),
     access: &Access,
     out: Out,
 ) -> Result<(), Failure> {
@@ -233,7 +281,7 @@ fn announce(
         format!("{scheme}://{address}/external/<extension>")
     });
     let is_new = core.awaits_first_token();
-    let log_in = format!("gofer --address {} {trust} token bootstrap --save", reachable(address));
+    let log_in = format!("gofer --address {reached} {trust} token bootstrap --save");
     if out.json {
         return Ok(out.document(&json!({
             "address": address.to_string(),
@@ -294,13 +342,22 @@ async fn new_token(start: &StartCore, core: &Core, out: Out) -> Result<(), Failu
     Ok(out.done(&sentence, &json!({ "token": token }))?)
 }
 
-/// An address to connect to: `localhost` if the core listens on all addresses.
-fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() {
+/// An address to connect to: `localhost` if the core listens on all addresses, or on loopback with
+/// a certificate that is for that name alone.
+fn reached_at(address: SocketAddr, served: Option<&Served>) -> String {
+    let ip = address.ip().to_string();
+    let is_named = served.is_some_and(|it| !it.is_for(&ip) && it.is_for("localhost"));
+    if address.ip().is_unspecified() || address.ip().is_loopback() && is_named {
         format!("localhost:{}", address.port())
     } else {
         address.to_string()
     }
+}
+
+/// Of an address with a port.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Quoted for a shell.

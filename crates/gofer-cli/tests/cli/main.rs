@@ -22,6 +22,7 @@ mod full_gofer;
 mod hidden;
 mod log;
 mod shell;
+mod start;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 mod upgrade;

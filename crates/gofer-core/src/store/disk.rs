@@ -82,7 +82,8 @@ impl Disk {
                         ErrorKind::FailedPrecondition,
                         format!(
                             "the secrets in the store `{shown}` were encrypted with another key; \
-                             use that key (`{shown}.key` or `encryption_key`), or restore a backup"
+                             set that key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
+                             `{shown}.key`, or restore a backup of both"
                         ),
                     ));
                 }

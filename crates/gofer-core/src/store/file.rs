@@ -1,11 +1,13 @@
 //! The file of a store: created whole, opened only if it is intact and of a known version, and
 //! written one transaction at a time.
 
-use std::io::ErrorKind::NotFound;
+use std::io::ErrorKind::{InvalidData, NotFound, PermissionDenied, UnexpectedEof};
 use std::path::Path;
 
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend as _, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, StorageBackend as _, StorageError, TableDefinition,
+};
 
 use super::journal::{RecordKind, Write};
 use crate::files::NewFile;
@@ -63,9 +65,29 @@ fn explain(path: &Path, error: DatabaseError) -> Error {
     let shown = path.display();
     refused(match error {
         DatabaseError::DatabaseAlreadyOpen => {
-            format!("the store `{shown}` is in use by another process; stop that process first")
+            format!(
+                "the store `{shown}` is in use by another process; stop that process first, or start \
+                 on another file"
+            )
         }
-        error => format!("the store `{shown}` cannot be opened: {error}"),
+        DatabaseError::UpgradeRequired(version) => format!(
+            "the store `{shown}` has the file format {version} of another version; use the version \
+             that it was made with"
+        ),
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            PermissionDenied => format!(
+                "the store `{shown}` cannot be opened: {error}; start the core as the user that \
+                 the file belongs to"
+            ),
+            InvalidData | UnexpectedEof => format!(
+                "`{shown}` is not a store of a Gofer core, or is damaged ({error}); restore it from \
+                 a backup, or start on another file"
+            ),
+            _ => format!("the store `{shown}` cannot be opened: {error}"),
+        },
+        error => format!(
+            "the store `{shown}` is damaged ({error}); restore it from a backup, with its key"
+        ),
     })
 }
 
@@ -109,9 +131,12 @@ fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
         Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
         Ok(Some(version)) => Err(refused(format!(
             "the store `{shown}` has version {version}, and this program reads versions up to \
-             {VERSION}; upgrade this program"
+             {VERSION}; use a newer version of this program"
         ))),
-        Err(error) => Err(refused(format!("`{shown}` is not a store of a Gofer core: {error}"))),
+        Err(error) => Err(refused(format!(
+            "`{shown}` is not a store of a Gofer core, or is damaged ({error}); restore it from a backup, or \
+             start on another file"
+        ))),
     }
 }
 
