@@ -354,7 +354,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
             Ok(store) => store.close().await,
             Err(error) => {
                 let error = error.to_string();
-                assert!(error.contains("cannot be opened"), "{error}");
+                assert!(error.contains("damaged") && error.contains("backup"), "{error}");
                 assert!(std::fs::read(directory.path("store.redb")).unwrap() == damaged, "{error}");
                 refused += 1;
             }
