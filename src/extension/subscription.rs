@@ -22,7 +22,7 @@ use crate::error::Result;
 ///
 /// async fn once<P: Declared>(subscription: Subscription<P>) -> Result<()> {
 ///     let run = subscription
-///         .start_run(Run::because("the first thing to do").variable("ATTEMPT", "1"))
+///         .start_run(Run::because("the first thing to do").key("once").variable("ATTEMPT", "1"))
 ///         .await?;
 ///     tracing::info!(run = run.id(), pipeline = subscription.pipeline(), "started");
 ///     subscription.cancelled().await;
@@ -31,8 +31,10 @@ use crate::error::Result;
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!(serve: once);
+/// # let (core, docs, _) = documented!(serve: once);
 /// # core.elapse(gofer_core::seconds(1)).await;
+/// # restarts_and_unsubscribes(&core, &docs).await?;
+/// # assert_eq!(core.runs("ops/nightly").len(), 1, "once, although it was restarted");
 /// # assert_eq!(core.runs("ops/nightly")[0].variable("ATTEMPT"), Some("1"));
 /// # Ok(()) }
 /// ```

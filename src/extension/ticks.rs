@@ -33,8 +33,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!(serve: hourly);
+/// # let (core, docs, _) = documented!(serve: hourly);
 /// # core.elapse(gofer_core::minutes(150)).await;
+/// # restarts_and_unsubscribes(&core, &docs).await?;
 /// # assert_eq!(core.runs("ops/nightly").len(), 2);
 /// # Ok(()) }
 /// ```
@@ -62,8 +63,9 @@ pub struct Ticks<P> {
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let (core, ..) = documented!(serve: daily);
+/// # let (core, docs, _) = documented!(serve: daily);
 /// # core.elapse(gofer_core::hours(25)).await;
+/// # restarts_and_unsubscribes(&core, &docs).await?;
 /// # assert!(core.runs("ops/nightly")[0].scheduled().is_some());
 /// # Ok(()) }
 /// ```

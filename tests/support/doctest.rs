@@ -37,3 +37,20 @@ macro_rules! documented {
         }
     };
 }
+
+/// What every `serve` has to do: go on after a restart of the extension, which starts nothing anew,
+/// and end when the subscription does, long before its grace period.
+#[allow(dead_code)]
+async fn restarts_and_unsubscribes(
+    core: &gofer_core::Core,
+    docs: &gofer_core::Installed,
+) -> gofer_sdk::Result<()> {
+    let before = core.runs("ops/nightly").len();
+    docs.restart().await?;
+    core.elapse(gofer_core::seconds(1)).await;
+    assert_eq!(core.runs("ops/nightly").len(), before, "a restart starts nothing");
+    let asked = tokio::time::Instant::now();
+    docs.unsubscribe("ops/nightly", "docs").await?;
+    assert!(asked.elapsed() < std::time::Duration::from_secs(1), "it took the grace period");
+    Ok(())
+}
