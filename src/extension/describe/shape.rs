@@ -351,7 +351,8 @@ fn collect(schema: &Value, kinds: &mut Vec<Kind>) {
     let texts = match (schema.get("const"), schema.get("enum")) {
         (Some(Value::String(only)), _) => Some(vec![only.clone()]),
         (_, Some(Value::Array(all))) => {
-            all.iter().map(|one| one.as_str().map(str::to_owned)).collect()
+            let all = all.iter().filter(|one| !one.is_null());
+            all.map(|one| one.as_str().map(str::to_owned)).collect()
         }
         _ => None,
     };

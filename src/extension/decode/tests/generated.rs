@@ -52,6 +52,7 @@ leaves! {
     Tuples { pair: (u8, String), three: [bool; 3] }
     Truths { truth: bool, any: TruthOrText }
     Wrappers { wrapped: Wrapped, nested: Option<Option<u8>>, maybe: Option<String> }
+    Options { sure: bool, choice: Option<Size>, choices: Option<Vec<Size>>, either: Option<NumberOrSize> }
 }
 
 // The same settings, of other types.
@@ -97,7 +98,8 @@ fn text(schema: &Json, random: &mut Random) -> String {
         return only.to_owned();
     }
     if let Some(all) = schema.get("enum").and_then(Json::as_array) {
-        let one = all[random.below(all.len())].as_str().unwrap();
+        let all: Vec<_> = all.iter().filter_map(Json::as_str).collect();
+        let one = all[random.below(all.len())];
         return if random.below(2) == 0 { one.to_owned() } else { one.to_ascii_lowercase() };
     }
     for key in ["anyOf", "oneOf"] {
@@ -267,7 +269,7 @@ fn what_the_documentation_accepts_arrives_and_nothing_is_lost() {
             Either<Flat<$leaf, One<u8>>, Tagged<One<bool>, One<Size>>>,
         ); )*};
     }
-    each!(Texts, Numbers, Floats, Sizes, Lists, Tuples, Truths, Wrappers);
+    each!(Texts, Numbers, Floats, Sizes, Lists, Tuples, Truths, Wrappers, Options);
     check!(
         Tagged<Numbers, OtherNumbers>,
         Tagged<OtherSizes, Sizes>,
