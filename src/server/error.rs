@@ -60,27 +60,6 @@ impl From<SystemConfigError> for RunError {
     }
 }
 
-/// The most that a status message may take once it is encoded for its header. Peers accept at least
-/// 8 KiB of headers; the rest is for the others.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-
-/// The message, cut to what fits into a header.
-fn message(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut encoded = 0;
-    let end = text.char_indices().find_map(|(at, character)| {
-        // All but printable ASCII is percent-encoded, three bytes for one.
-        let plain = (' '..='~').contains(&character) && character != '%';
-        encoded += if plain { 1 } else { 3 * character.len_utf8() };
-        (encoded > MAX_MESSAGE_BYTES).then_some(at)
-    });
-    if let Some(end) = end {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
 /// What a caller of `method` may see. A failure of the extension itself is logged in full and
 /// reported to the caller as a generic sentence.
 pub(super) fn to_status(method: &'static str, error: &Error) -> Status {
@@ -101,5 +80,5 @@ pub(super) fn to_status(method: &'static str, error: &Error) -> Status {
             return Status::internal("the extension failed; see its log");
         }
     };
-    Status::new(code, message(error))
+    Status::new(code, error.to_string())
 }

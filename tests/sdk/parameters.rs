@@ -1,9 +1,10 @@
 //! The errors for invalid parameters, over a real socket: every problem, with its key and what is
 //! allowed, and never a value.
 
-use crate::support::{Client, Setup, Started, within};
+use crate::support::probe::probe;
+use crate::support::{Client, EVENT, Setup, Started, within};
 use gofer_proto::{ExtensionSubscribeRequest, ExtensionUnsubscribeRequest};
-use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result};
+use gofer_sdk::{Error, ErrorKind, Extension, GoDuration, Gofer, NoConfig, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::{Code, Status};
@@ -196,4 +197,27 @@ async fn ten_thousand_wrong_keys_get_a_short_answer() {
     assert!(status.message().contains("parameter `token`: is required"), "{status}");
     assert!(status.message().len() < 4096, "{}", status.message().len());
     assert!(status.message().contains(" more"), "{status}");
+}
+
+/// Percent-encoded, the message would have twelve times as many bytes as the key has characters.
+#[tokio::test]
+async fn an_error_that_names_a_long_key_reaches_its_caller() {
+    let (_started, client) = picky().await;
+    for key in ["a".repeat(100_000), "🦀".repeat(100_000)] {
+        let status = refused(&client, &[("every", "5m"), ("token", "t"), (&key, "")]).await;
+        assert!(status.message().contains("unknown"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_error_of_the_author_reaches_its_caller() {
+    let failing = probe().event(|_, _| async {
+        let message = "the chat is away: ".to_owned() + &"%".repeat(1_000_000);
+        Err(Error::new(ErrorKind::FailedPrecondition, message))
+    });
+    let (_probe, _started, client) = failing.start(Setup::default()).await;
+    let status = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().starts_with("the chat is away: %"), "{status}");
+    assert!(status.message().ends_with("%…"), "{status}");
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::support::probe::{Builder, probe};
 use crate::support::stand_in::{Outcome, StandIn, pipeline};
-use crate::support::{Connection, Setup, TOKEN, bearer, long_grace, within};
+use crate::support::{Connection, IDENTITY, Setup, TOKEN, bearer, long_grace, within};
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
 use gofer_proto::run::{RunState, RunStatus};
 use gofer_proto::{self as proto, Initiator, Run, initiator};
+use gofer_sdk::{ErrorKind, Gofer};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status};
@@ -475,4 +476,25 @@ async fn earlier_runs_and_another_clock_can_be_set() {
     let runs = caller.page("a", 0, 0).await;
     assert_eq!(runs[0].started - runs[1].started, 7_200_000);
     assert_eq!(runs[1].state(), RunState::Complete);
+}
+
+/// A real Gofer does not bound its messages.
+#[tokio::test]
+async fn a_long_message_of_gofer_arrives_bounded() {
+    let gofer = StandIn::listening([pipeline("nightly")]);
+    let client = Gofer::builder(gofer.address().to_string())
+        .ca_certificate(&IDENTITY.certificate)
+        .token(TOKEN)
+        .build()
+        .unwrap();
+    for text in ["a", "🦀"] {
+        let refused = Status::failed_precondition(format!("no run {}", text.repeat(20_000)));
+        gofer.next("GetRun", [Outcome::Refuse(refused)]);
+        let error = client.run("nightly", 1).await.unwrap_err();
+        let shown = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{shown}");
+        assert!(shown.contains(&format!("no run {text}")) && shown.ends_with('…'), "{shown}");
+        assert!(shown.len() < 5000, "{shown}");
+    }
+    assert_eq!(gofer.recorded().connections, 1);
 }

@@ -22,6 +22,7 @@ use tower_service::Service;
 
 pub(crate) use breakable::End;
 
+use crate::bounded::MAX_RECEIVED_BYTES;
 use crate::tls::{Trust, client_config};
 use crate::{BoxFuture, BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
 
@@ -95,6 +96,7 @@ impl Connector {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_RECEIVED_BYTES)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(false)

@@ -23,6 +23,7 @@
 pub mod admission;
 pub mod auth;
 mod backoff;
+mod bounded;
 mod channel;
 mod clock;
 mod connect;

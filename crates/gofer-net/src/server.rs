@@ -42,6 +42,7 @@ use tonic::body::Body;
 
 use crate::admission::Connections;
 use crate::auth::Authorize;
+use crate::bounded::{Bounded, bounded};
 use crate::throttle::Throttle;
 use crate::unvectored::Unvectored;
 use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
@@ -208,7 +209,7 @@ async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
     let stream: BoxStream = Box::new(Unvectored(stream));
     let service = {
         let (context, peer) = (Arc::clone(&context), Arc::clone(&peer));
-        service_fn(move |request| respond(Arc::clone(&context), Arc::clone(&peer), request))
+        service_fn(move |request| answer(Arc::clone(&context), Arc::clone(&peer), request))
     };
     let mut connection =
         std::pin::pin!(context.http.serve_connection(TokioIo::new(stream), service));
@@ -252,6 +253,15 @@ fn log_end(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended with an error");
     }
+}
+
+/// Whoever answers a call, its response leaves here.
+async fn answer(
+    context: Arc<Context>,
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<Bounded<Body>>, Infallible> {
+    respond(context, peer, request).await.map(bounded)
 }
 
 async fn respond(

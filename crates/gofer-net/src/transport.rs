@@ -10,9 +10,11 @@ use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::bounded::{Bounded, bounded};
 use crate::channel::{Channel, NotSent};
 use crate::{BoxError, BoxFuture};
 
@@ -109,7 +111,7 @@ impl tower_service::Service<Request<Body>> for Transport {
             Some(deadline) => deadline,
             None if streaming => {
                 return Box::pin(async move {
-                    let response = channel.send(request).await.map_err(unavailable)?;
+                    let response = send(&channel, request).await?;
                     Ok(response.map(Body::new))
                 });
             }
@@ -121,7 +123,7 @@ impl tower_service::Service<Request<Body>> for Transport {
         };
         Box::pin(async move {
             let call = async {
-                let response = channel.send(request).await.map_err(unavailable)?;
+                let response = send(&channel, request).await?;
                 if streaming {
                     return Ok(response.map(Body::new));
                 }
@@ -137,6 +139,14 @@ impl tower_service::Service<Request<Body>> for Transport {
             })
         })
     }
+}
+
+/// Sends a request; the response arrives here, whoever made it.
+async fn send(
+    channel: &Channel,
+    request: Request<Body>,
+) -> Result<Response<Bounded<Incoming>>, BoxError> {
+    channel.send(request).await.map(bounded).map_err(unavailable)
 }
 
 /// Reports a request that was not sent as `UNAVAILABLE`.

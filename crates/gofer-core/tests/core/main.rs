@@ -29,6 +29,7 @@ mod dropped;
 mod durable;
 mod events;
 mod health;
+mod long_names;
 mod options;
 mod runs;
 mod streaming;
