@@ -35,13 +35,15 @@ impl Extensions {
         options: &Options,
         progress: &LaunchProgress,
     ) -> Result<Arc<Running>, Status> {
+        // Once for all attempts, which must be equal.
+        let config = self.store.resolved_configuration(registration)?;
         let grants = options.grants.clone();
         let of = NewKey::Extension { name: registration.name.clone(), grants };
         let handle = self.launch(registration, of, options, progress).await?;
         let started = self.clock.unix_millis();
         progress.report("waiting for it to answer");
         let ready = async {
-            let init = proto::ExtensionInitRequest { config: registration.variables.clone() };
+            let init = proto::ExtensionInitRequest { config };
             handle
                 .first_call(init, |mut client, init| async move { client.init(init).await })
                 .await?;

@@ -61,6 +61,7 @@ impl Extensions {
         let after = changed(self.registration(&request.name)?, request)?;
         ContainerLimits::check_image(&options.message, &after.image)?;
         if after.status() != Registered::Enabled {
+            self.store.resolved_configuration(&after)?;
             self.store.replace_registration(after, options)?;
             return Ok(None);
         }
