@@ -15,6 +15,9 @@ use crate::pairs::unique;
 use crate::session::Session;
 use crate::settings::{ConfigFile, Connection};
 
+/// As good as no end, which Gofer does not accept: a hundred years.
+pub(crate) const NO_END: &str = "876000h";
+
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
     /// Create the first token of a new Gofer, a management token. Works only once.
@@ -79,8 +82,8 @@ pub(crate) struct CreateToken {
     /// Namespaces that a client token has access to, as a regular expression; can be repeated.
     #[arg(long = "for", value_name = "PATTERN", required_if_eq("kind", "client"))]
     namespaces: Vec<String>,
-    /// How long it is valid, such as `720h`; by default it does not expire.
-    #[arg(long, value_name = "DURATION", default_value = "", hide_default_value = true)]
+    /// How long it is valid, such as `720h`; by default for a hundred years.
+    #[arg(long, value_name = "DURATION", default_value = NO_END, hide_default_value = true)]
     expires: String,
     /// Note, such as who owns the token; can be repeated.
     #[arg(long = "note", value_name = "KEY=VALUE")]

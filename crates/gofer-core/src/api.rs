@@ -1,9 +1,8 @@
 //! The part of Gofer's API that the embedded core implements.
 //!
-//! `methods!` is the table of all 71 methods. Those that this core does not implement are in its
-//! group `missing`. Each of the others has a function of the same name in one of the modules here
-//! that takes and returns plain messages: it checks what its [`Caller`] may do, and leaves the rest
-//! to the store and the extensions.
+//! `methods!` is the table of all 71 methods. Each has a function of the same name in one of the
+//! modules here that takes and returns plain messages: it checks what its [`Caller`] may do, and
+//! leaves the rest to the store and the extensions.
 
 #![allow(
     clippy::needless_pass_by_value,
@@ -13,6 +12,7 @@
 )]
 
 mod conversations;
+mod deployments;
 mod embedded;
 mod events;
 mod extensions;
@@ -22,6 +22,7 @@ mod pipelines;
 mod runs;
 mod secrets;
 mod subscriptions;
+mod task_runs;
 mod tokens;
 
 use std::future::Future;
@@ -84,17 +85,11 @@ fn length(content: &[u8]) -> i64 {
     i64::try_from(content.len()).unwrap_or(i64::MAX)
 }
 
-fn unimplemented(request: &str) -> Status {
-    let method = request.strip_suffix("Request").unwrap_or(request);
-    Status::unimplemented(format!("the embedded core does not implement {method}"))
-}
-
 macro_rules! methods {
     (
         open { $($open:ident: $OpenRequest:ident => $OpenResponse:ident;)* }
         immediate { $($now:ident: $NowRequest:ident => $NowResponse:ident;)* }
         awaited { $($later:ident: $LaterRequest:ident => $LaterResponse:ident;)* }
-        missing { $($missing:ident: $MissingRequest:ident => $MissingResponse:ident;)* }
         streaming { $($streaming:tt)* }
     ) => {
         #[tonic::async_trait]
@@ -120,13 +115,6 @@ macro_rules! methods {
             ) -> Result<Response<proto::$LaterResponse>, Status> {
                 let caller = self.caller(&request)?;
                 Self::$later(self, &caller, request.into_inner()).await.map(Response::new)
-            })*
-
-            $(async fn $missing(
-                &self,
-                _: Request<proto::$MissingRequest>,
-            ) -> Result<Response<proto::$MissingResponse>, Status> {
-                Err(unimplemented(stringify!($MissingRequest)))
             })*
 
             $($streaming)*
@@ -166,6 +154,9 @@ methods! {
         list_pipeline_configs: ListPipelineConfigsRequest => ListPipelineConfigsResponse;
         get_pipeline_config: GetPipelineConfigRequest => GetPipelineConfigResponse;
         delete_pipeline_config: DeletePipelineConfigRequest => DeletePipelineConfigResponse;
+        deploy_pipeline: DeployPipelineRequest => DeployPipelineResponse;
+        list_deployments: ListDeploymentsRequest => ListDeploymentsResponse;
+        get_deployment: GetDeploymentRequest => GetDeploymentResponse;
 
         get_pipeline_extension_subscription:
             GetPipelineExtensionSubscriptionRequest => GetPipelineExtensionSubscriptionResponse;
@@ -178,6 +169,11 @@ methods! {
         retry_run: RetryRunRequest => RetryRunResponse;
         cancel_run: CancelRunRequest => CancelRunResponse;
         cancel_all_runs: CancelAllRunsRequest => CancelAllRunsResponse;
+        repair_orphan: RepairOrphanRequest => RepairOrphanResponse;
+        get_task_run: GetTaskRunRequest => GetTaskRunResponse;
+        list_task_runs: ListTaskRunsRequest => ListTaskRunsResponse;
+        cancel_task_run: CancelTaskRunRequest => CancelTaskRunResponse;
+        delete_task_run_logs: DeleteTaskRunLogsRequest => DeleteTaskRunLogsResponse;
 
         get_extension: GetExtensionRequest => GetExtensionResponse;
         list_extensions: ListExtensionsRequest => ListExtensionsResponse;
@@ -222,20 +218,6 @@ methods! {
         disable_extension: DisableExtensionRequest => DisableExtensionResponse;
     }
 
-    // Answer UNIMPLEMENTED.
-    missing {
-        repair_orphan: RepairOrphanRequest => RepairOrphanResponse;
-
-        deploy_pipeline: DeployPipelineRequest => DeployPipelineResponse;
-        list_deployments: ListDeploymentsRequest => ListDeploymentsResponse;
-        get_deployment: GetDeploymentRequest => GetDeploymentResponse;
-
-        get_task_run: GetTaskRunRequest => GetTaskRunResponse;
-        list_task_runs: ListTaskRunsRequest => ListTaskRunsResponse;
-        cancel_task_run: CancelTaskRunRequest => CancelTaskRunResponse;
-        delete_task_run_logs: DeleteTaskRunLogsRequest => DeleteTaskRunLogsResponse;
-    }
-
     streaming {
         type ListEventsStream = ResponseStream<proto::ListEventsResponse>;
 
@@ -274,18 +256,20 @@ methods! {
 
         async fn attach_to_task_run(
             &self,
-            _: Request<Streaming<proto::AttachToTaskRunRequest>>,
+            request: Request<Streaming<proto::AttachToTaskRunRequest>>,
         ) -> Result<Response<Self::AttachToTaskRunStream>, Status> {
-            Err(unimplemented("AttachToTaskRun"))
+            let by = Authenticated::of(&request)?;
+            Err(Self::attach_to_task_run(self, by, request.into_inner()).await)
         }
 
         type GetTaskRunLogsStream = ResponseStream<proto::GetTaskRunLogsResponse>;
 
         async fn get_task_run_logs(
             &self,
-            _: Request<proto::GetTaskRunLogsRequest>,
+            request: Request<proto::GetTaskRunLogsRequest>,
         ) -> Result<Response<Self::GetTaskRunLogsStream>, Status> {
-            Err(unimplemented("GetTaskRunLogs"))
+            let caller = self.caller(&request)?;
+            Err(Self::get_task_run_logs(self, &caller, request.into_inner()))
         }
     }
 }

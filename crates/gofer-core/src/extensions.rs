@@ -134,7 +134,7 @@ impl Extensions {
         let running = self.bring_up(&registration, &options, &guard.progress).await?;
         self.store.put_registration(registration.clone(), options)?;
         guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
-        self.publish(EventKind::ExtensionInstalled, &registration.name);
+        self.publish(EventKind::ExtensionInstalled, &registration);
         Ok(())
     }
 
@@ -142,9 +142,9 @@ impl Extensions {
     pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        self.store.remove_registration(name)?;
+        let removed = self.store.remove_registration(name)?;
         guard.finish_removed();
-        self.publish(EventKind::ExtensionUninstalled, name);
+        self.publish(EventKind::ExtensionUninstalled, &removed);
         Ok(())
     }
 
@@ -159,9 +159,9 @@ impl Extensions {
     pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        self.store.set_registration_status(name, Registered::Disabled)?;
+        let disabled = self.store.set_registration_status(name, Registered::Disabled)?;
         guard.finish_stopped();
-        self.publish(EventKind::ExtensionDisabled, name);
+        self.publish(EventKind::ExtensionDisabled, &disabled);
         Ok(())
     }
 
@@ -179,8 +179,8 @@ impl Extensions {
             Ok(running) => {
                 // Before the guard is released, so that a later `disable` wins.
                 if enable && registration.status() != Registered::Enabled {
-                    self.store.set_registration_status(name, Registered::Enabled)?;
-                    self.publish(EventKind::ExtensionEnabled, name);
+                    let enabled = self.store.set_registration_status(name, Registered::Enabled)?;
+                    self.publish(EventKind::ExtensionEnabled, &enabled);
                 }
                 guard.finish_supervised(Some(&running), "", |lease| {
                     self.supervise(lease, Some(&running))
@@ -294,7 +294,7 @@ impl Extensions {
         proto::Extension {
             name: registration.name,
             image: registration.image,
-            url: String::new(),
+            url: running.as_ref().map_or_else(String::new, |running| running.handle.address()),
             started: running.as_ref().map_or(0, |running| running.started),
             state: state.into(),
             status: status.into(),
@@ -409,8 +409,8 @@ impl Extensions {
         self.store.registration(name).ok_or_else(|| not_installed(name))
     }
 
-    fn publish(&self, kind: EventKind, name: &str) {
-        self.store.publish(kind, &serde_json::json!({ "name": name }));
+    fn publish(&self, kind: EventKind, of: &proto::ExtensionRegistration) {
+        self.store.publish(kind, &serde_json::json!({ "name": of.name, "image": of.image }));
     }
 }
 

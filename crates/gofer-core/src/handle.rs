@@ -42,6 +42,7 @@ pub(super) struct ExtensionHandle {
     pub(super) process: Process,
     /// Whether it is reached over the network rather than inside this process.
     remote: bool,
+    address: String,
     /// What it calls the core with.
     pub(super) key: KeyGuard,
     timeouts: Timeouts,
@@ -66,7 +67,11 @@ impl ExtensionHandle {
         key: KeyGuard,
     ) -> Result<Self, Status> {
         let Launched { dial, process } = launched;
-        let remote = !matches!(dial, Dial::Memory(_));
+        let (remote, address) = match &dial {
+            Dial::Memory(_) => (false, "in-process".to_owned()),
+            Dial::Tcp { host, port } if host.contains(':') => (true, format!("[{host}]:{port}")),
+            Dial::Tcp { host, port } => (true, format!("{host}:{port}")),
+        };
         let channel = channel(dial, &spec.identity, clock)?;
         let authorization = HeaderValue::try_from(format!("Bearer {}", spec.key))
             .map_err(|_| Status::internal("the key is not a valid header value"))?;
@@ -82,9 +87,15 @@ impl ExtensionHandle {
             health: HealthClient::new(transport),
             process,
             remote,
+            address,
             key,
             timeouts: spec.timeouts,
         })
+    }
+
+    /// Where the core reaches it, as host and port; `in-process` inside this process.
+    pub(super) fn address(&self) -> String {
+        self.address.clone()
     }
 
     /// Makes the first call, repeating it until the extension listens. The call itself has all of

@@ -50,8 +50,8 @@
 //!
 //! The core executes no tasks. A run succeeds as soon as it is started, unless you provide a
 //! function ([`run_handler`](CoreBuilder::run_handler)) or a command
-//! ([`run_command`](CoreBuilder::run_command)) that executes it. There are no deployments, no task
-//! runs and no `RepairOrphan`; their methods return `UNIMPLEMENTED`.
+//! ([`run_command`](CoreBuilder::run_command)) that executes it. So there are no task runs. A
+//! configuration is live as soon as it is registered, which is shown as a deployment of each version.
 //!
 //! A core keeps the newest 10,000 runs of each pipeline, 50 objects per pipeline and 50 for each of
 //! its newest 20 runs, and the newest 100,000 events. A run that is not complete is always kept.

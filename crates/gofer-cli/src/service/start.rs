@@ -331,6 +331,7 @@ async fn new_token(start: &StartCore, core: &Core, out: Out) -> Result<(), Failu
         None => {
             let request = proto::CreateTokenRequest {
                 kind: proto::create_token_request::Kind::Management.into(),
+                expires: crate::token::NO_END.to_owned(),
                 ..Default::default()
             };
             core.client().api().create_token(request).await?.into_inner().token

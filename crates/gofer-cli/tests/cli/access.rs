@@ -88,7 +88,7 @@ fn a_token_in_the_environment_goes_to_the_core_that_was_started() {
     let mut machine = Machine::new("environment");
     machine.type_block(&format!(
         "{START}{KEPT}\
-         $ gofer token create client --for ops > ops.txt\n\
+         $ gofer token create client --for 'ops.*' > ops.txt\n\
          $ GOFER_TOKEN=$(cat ops.txt) gofer pipeline list --namespace default\n\
          error: the token gives no access to the namespace `default`\nhint: …\n"
     ));
@@ -263,7 +263,11 @@ fn a_certificate_of_an_authority_is_trusted_itself_and_its_authority_is_not() {
 async fn older(store: &Path, is_bootstrapped: bool) -> String {
     let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).allow_bootstrap();
     let core = core.start().await.unwrap();
-    let request = CreateTokenRequest { kind: Kind::Management.into(), ..Default::default() };
+    let request = CreateTokenRequest {
+        kind: Kind::Management.into(),
+        expires: "24h".to_owned(),
+        ..Default::default()
+    };
     let mut token = core.client().api().create_token(request).await.unwrap().into_inner().token;
     if is_bootstrapped {
         let address = core.address().unwrap().to_string();

@@ -220,7 +220,7 @@ async fn programs_get_json() {
             "$ gofer pipeline create nightly\n$ gofer run start nightly\n\
              $ printf x | gofer secret put s -p nightly\n\
              $ printf x | gofer object put o - -p nightly\n\
-             $ gofer token create client --for ops\n",
+             $ gofer token create client --for 'ops.*'\n",
         );
         for (command, least) in [
             ("extension list", 0),

@@ -61,14 +61,14 @@ impl Api {
             )));
         }
         let kind = match request.kind() {
-            Requested::Unknown => Kind::Unknown,
             Requested::Management => Kind::Management,
-            Requested::Client => Kind::Client,
+            // Gofer's own command line sends no kind for a client.
+            Requested::Unknown | Requested::Client => Kind::Client,
         };
         let valid_for = valid_for(&request.expires)?;
         let proto::CreateTokenRequest { namespaces, metadata, .. } = request;
         let (details, token) =
-            self.store.create_token(kind, namespaces, metadata, valid_for, caller.by())?;
+            self.store.create_token(kind, namespaces, metadata, Some(valid_for), caller.by())?;
         let details = with_digest((sha256(token.as_bytes()), details));
         Ok(proto::CreateTokenResponse { details: Some(details), token })
     }
@@ -131,16 +131,12 @@ fn with_digest((digest, mut token): ([u8; 32], proto::Token)) -> proto::Token {
     token
 }
 
-/// How long a token is to be valid; empty means forever.
-fn valid_for(text: &str) -> Result<Option<Duration>, Status> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+/// How long a token is to be valid. Gofer requires it too.
+fn valid_for(text: &str) -> Result<Duration, Status> {
     let time = text.parse::<GoDuration>().ok().filter(|time| time.is_positive());
-    match time.map(Duration::try_from) {
-        Some(Ok(time)) => Ok(Some(time)),
-        _ => Err(Status::invalid_argument(
-            "`expires` must be a duration from now on, such as `720h`, or empty for a token that never expires",
-        )),
-    }
+    time.and_then(|time| Duration::try_from(time).ok()).ok_or_else(|| {
+        Status::invalid_argument(
+            "`expires` must be a duration from now on, such as `720h` or `876000h`",
+        )
+    })
 }

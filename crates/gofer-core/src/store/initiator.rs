@@ -18,6 +18,18 @@ const MAX_NAME_BYTES: usize = 512;
 const MAX_REASON_BYTES: usize = 4096;
 const MAX_VARIABLES_BYTES: usize = 256 * 1024;
 
+/// The initiator of a start, which has a name. Gofer refuses a start without one too; that of an
+/// extension is checked with everything else in it.
+pub(super) fn of_start(initiator: Option<Initiator>, by: &By) -> Result<Initiator, Status> {
+    let initiator = initiator.unwrap_or_default();
+    if initiator.name.is_empty() && by.extension().is_none() {
+        return Err(Status::invalid_argument(
+            "`initiator.name` is required: it says who starts the run",
+        ));
+    }
+    Ok(initiator)
+}
+
 /// Checks the length of the texts in an initiator.
 pub(super) fn check_length(initiator: &Initiator) -> Result<(), Status> {
     check_bytes("`initiator.name` has", initiator.name.len(), MAX_NAME_BYTES)?;

@@ -52,6 +52,11 @@ impl Patterns {
     }
 }
 
+/// Whether a pattern matches itself and nothing else, as most names do.
+pub(super) fn is_name(pattern: &str) -> bool {
+    !pattern.contains(|it: char| r"\.+*?()|[]{}^$".contains(it))
+}
+
 fn check(pattern: &str) -> Result<Regex, String> {
     if pattern.is_empty() {
         return Err("must not be empty".to_owned());

@@ -47,6 +47,11 @@ impl PipelineTable {
         self.configs.values().next_back()
     }
 
+    /// 0 without one.
+    pub(super) fn live_version(&self) -> i64 {
+        self.live().map_or(0, |live| live.version)
+    }
+
     fn config(&self, version: i64) -> Result<&PipelineConfig, Status> {
         let found = if version == 0 { self.live() } else { self.configs.get(&version) };
         found.ok_or_else(|| {
@@ -215,9 +220,10 @@ impl Store {
         removed.subscriptions.values().for_each(|it| tables.journal.remove_subscription(it));
         removed.objects.values().for_each(|it| tables.journal.remove_object(it));
         removed.secrets.values().for_each(|it| tables.journal.remove_secret(it));
+        let version = removed.live_version();
         let subscriptions: Vec<_> = removed.subscriptions.into_values().collect();
         for subscription in &subscriptions {
-            tables.publish_unsubscription(now, subscription);
+            tables.publish_unsubscription(now, subscription, version);
         }
         let details = json!({ "namespace_id": or_default(namespace), "pipeline_id": id });
         tables.events.publish(now, EventKind::PipelineDeleted, &details);

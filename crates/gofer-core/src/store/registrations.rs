@@ -54,30 +54,31 @@ impl Store {
         self.tables().registrations.values().cloned().collect()
     }
 
-    /// Removes a registration, and ends the subscriptions to it.
-    pub(crate) fn remove_registration(&self, name: &str) -> Result<(), Status> {
+    /// Removes a registration, which is returned, and ends the subscriptions to it.
+    pub(crate) fn remove_registration(&self, name: &str) -> Result<ExtensionRegistration, Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.tables();
-        tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
+        let removed = tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
         tables.journal.remove_registration(name);
         tables.set_options(name.to_owned(), Options::default());
         tables.end_subscriptions(now, name);
-        Ok(())
+        Ok(removed)
     }
 
+    /// Returns the registration as it is now.
     pub(crate) fn set_registration_status(
         &self,
         name: &str,
         status: Registered,
-    ) -> Result<(), Status> {
+    ) -> Result<ExtensionRegistration, Status> {
         let mut tables = self.tables();
         let Tables { registrations, journal, .. } = &mut *tables;
         let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
         let mut changed = registration.clone();
         changed.set_status(status);
         journal.put_registration(&changed)?;
-        *registration = changed;
-        Ok(())
+        registration.clone_from(&changed);
+        Ok(changed)
     }
 }
 

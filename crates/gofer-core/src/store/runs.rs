@@ -126,7 +126,8 @@ impl Store {
     /// Returns the run as it was accepted, pending, as Gofer does: callers should not come to rely
     /// on a run being complete when this returns.
     pub(crate) fn start_run(&self, request: StartRunRequest, by: &By) -> Result<Run, Status> {
-        let initiator = request.initiator.unwrap_or_default();
+        self.authorize(by, Needs::Pipeline(&request.namespace_id, &request.pipeline_id))?;
+        let initiator = initiator::of_start(request.initiator, by)?;
         let source = match initiator.r#type() {
             Type::Extension => "EXTENSION",
             Type::Unknown | Type::Bot | Type::Human => "RUN_OPTIONS",

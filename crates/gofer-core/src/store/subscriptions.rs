@@ -28,8 +28,8 @@ impl Store {
         if !tables.registrations.contains_key(&subscription.name) {
             return Err(not_installed(&subscription.name));
         }
-        let details = subscription_details(&subscription);
-        tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
+        let pipeline = tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
+        let details = subscription_details(&subscription, pipeline.live_version());
         tables.journal.put_subscription(&subscription);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
         let key = (subscription.name.clone(), subscription.label.clone());
@@ -85,8 +85,9 @@ impl Store {
         let removed = table.subscriptions.remove(&key);
         let removed =
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
+        let version = table.live_version();
         tables.journal.remove_subscription(&removed);
-        tables.publish_unsubscription(now, &removed);
+        tables.publish_unsubscription(now, &removed, version);
         Ok(())
     }
 
@@ -118,23 +119,30 @@ impl Tables {
     pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) {
         let mut removed = Vec::new();
         for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
+            let version = pipeline.live_version();
             pipeline.subscriptions.retain(|(of, _), subscription| {
                 let keep = of != extension;
                 if !keep {
-                    removed.push(std::mem::take(subscription));
+                    removed.push((std::mem::take(subscription), version));
                 }
                 keep
             });
         }
-        for subscription in &removed {
+        for (subscription, version) in &removed {
             self.journal.remove_subscription(subscription);
-            self.publish_unsubscription(now, subscription);
+            self.publish_unsubscription(now, subscription, *version);
         }
     }
 
-    pub(super) fn publish_unsubscription(&mut self, now: i64, subscription: &Subscription) {
+    /// With the version of its pipeline's live configuration.
+    pub(super) fn publish_unsubscription(
+        &mut self,
+        now: i64,
+        subscription: &Subscription,
+        version: i64,
+    ) {
         let kind = EventKind::PipelineExtensionUnsubscription;
-        self.events.publish(now, kind, &subscription_details(subscription));
+        self.events.publish(now, kind, &subscription_details(subscription, version));
     }
 }
 
@@ -148,11 +156,15 @@ pub(crate) fn status_reason(status: State, description: &str) -> StatusReason {
     StatusReason { reason: kind.into(), description: description.to_owned() }
 }
 
-/// Without the settings, which may be secrets.
-fn subscription_details(subscription: &Subscription) -> serde_json::Value {
+/// Without the settings, which may be secrets. The extension and the label are `name` and `label`, as
+/// in the subscription itself, and also what earlier versions called them.
+fn subscription_details(subscription: &Subscription, version: i64) -> serde_json::Value {
     json!({
         "namespace_id": subscription.namespace,
         "pipeline_id": subscription.pipeline,
+        "version": version,
+        "name": subscription.name,
+        "label": subscription.label,
         "extension_name": subscription.name,
         "extension_label": subscription.label,
     })

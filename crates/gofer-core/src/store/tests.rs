@@ -511,7 +511,7 @@ async fn tokens_are_listed_by_the_namespace_that_they_give_access_to() {
         let patterns = patterns.iter().map(|&it| it.to_owned()).collect();
         store.create_token(Kind::Client, patterns, HashMap::new(), None, &By::Core)
     };
-    client(&["ops"]).unwrap();
+    client(&["default"]).unwrap();
     client(&["team-.*"]).unwrap();
     assert_eq!(store.tokens("team-a").len(), 1);
     store.bootstrap_token().unwrap();

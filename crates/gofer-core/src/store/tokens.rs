@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::super::certificates::random_key;
-use super::patterns::Patterns;
+use super::patterns::{Patterns, is_name};
 use super::{By, Needs, Store, Tables};
 use crate::grants::Grant;
 use gofer_net::auth::sha256;
@@ -103,6 +103,7 @@ impl Store {
         let (details, token) = self.new_token(kind, namespaces, metadata, valid_for)?;
         let mut tables = self.tables();
         tables.authorize(by, Needs::Management(Grant::Everything))?;
+        tables.check_named_namespaces(&details.token.namespaces)?;
         tables.insert_token(&token, &details);
         Ok((details.token, token))
     }
@@ -224,6 +225,18 @@ impl Store {
 }
 
 impl Tables {
+    /// A pattern that is the name of a namespace must be that of one that exists: a name with a typing
+    /// error would give access to nothing. Other patterns may be for namespaces that are yet to be.
+    fn check_named_namespaces(&self, patterns: &[String]) -> Result<(), Status> {
+        let missing = patterns.iter().find(|it| is_name(it) && !self.namespaces.contains_key(*it));
+        match missing {
+            None => Ok(()),
+            Some(id) => Err(Status::not_found(format!(
+                "there is no namespace `{id}`; create it first, or give a pattern such as `{id}.*`"
+            ))),
+        }
+    }
+
     /// The digest of a token that is given itself, or by the first digits of its digest, so that a
     /// token can be revoked without having it.
     fn find_token(&self, which: &str) -> Result<[u8; 32], Status> {

@@ -44,8 +44,11 @@ impl Extension for Climber {
     type Params = NoParams;
 
     async fn init(_: NoConfig, gofer: Gofer) -> Result<Self> {
-        let request =
-            proto::CreateTokenRequest { kind: Kind::Management.into(), ..Default::default() };
+        let request = proto::CreateTokenRequest {
+            kind: Kind::Management.into(),
+            expires: "24h".to_owned(),
+            ..Default::default()
+        };
         let status = gofer.api().create_token(request).await.err();
         let install = proto::InstallExtensionRequest {
             name: "shell".to_owned(),
@@ -218,7 +221,10 @@ async fn events_are_of_the_namespaces_of_the_subscriptions() {
     core.install::<Probe>("another", [("id", "another")]).await.unwrap();
     let mut events = gofer.follow_events().await.unwrap();
     let event = events.next().await.unwrap().unwrap();
-    assert_eq!((&*event.kind, &*event.details), ("EXTENSION_INSTALLED", r#"{"name":"probe"}"#));
+    assert_eq!(
+        (&*event.kind, &*event.details),
+        ("EXTENSION_INSTALLED", r#"{"image":"in-process:core::probe::Probe","name":"probe"}"#)
+    );
     probe.subscribe("nightly", "probe", NO_SETTINGS).await.unwrap();
     let run = |pipeline: &'static str| {
         let run = Run::because("of a test");

@@ -14,20 +14,6 @@ use tonic::{Code, Request, Status, Streaming};
 
 const WITHOUT_TOKEN: [&str; 2] = ["GetSystemInfo", "BootstrapToken"];
 
-/// Methods that this core does not implement.
-const MISSING: [&str; 10] = [
-    "RepairOrphan",
-    "DeployPipeline",
-    "ListDeployments",
-    "GetDeployment",
-    "GetTaskRun",
-    "ListTaskRuns",
-    "CancelTaskRun",
-    "AttachToTaskRun",
-    "GetTaskRunLogs",
-    "DeleteTaskRunLogs",
-];
-
 /// Methods that require a management token.
 const MANAGEMENT: [&str; 16] = [
     "GetGlobalSecret",
@@ -70,7 +56,7 @@ async fn token(core: &Core, kind: Kind, namespaces: &[&str], expires: &str) -> S
     let request = proto::CreateTokenRequest {
         kind: kind.into(),
         namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
-        expires: expires.to_owned(),
+        expires: if expires.is_empty() { "24h" } else { expires }.to_owned(),
         ..Default::default()
     };
     core.client().api().create_token(request).await.unwrap().into_inner().token
@@ -89,6 +75,7 @@ fn start(namespace: &str, pipeline: &str) -> proto::StartRunRequest {
     proto::StartRunRequest {
         namespace_id: namespace.to_owned(),
         pipeline_id: pipeline.to_owned(),
+        initiator: Some(proto::Initiator { name: "test".to_owned(), ..Default::default() }),
         ..Default::default()
     }
 }
@@ -150,17 +137,12 @@ async fn without_a_valid_token_only_two_methods_respond() {
 }
 
 #[tokio::test]
-async fn errors_name_the_methods_that_are_missing_and_all_others_are_implemented() {
+async fn every_method_is_implemented() {
     let core = Core::on_loopback().await.unwrap();
     let caller = Caller::of(&core).await.with(core.token());
     for method in methods() {
-        let outcome = caller.call(method).await;
-        if MISSING.contains(&method) {
-            refused(outcome, Code::Unimplemented, &format!("implement {method}"));
-        } else {
-            let answered = outcome.err().map_or(Code::Ok, |status| status.code());
-            assert_ne!(answered, Code::Unimplemented, "{method}");
-        }
+        let answered = caller.call(method).await.err().map_or(Code::Ok, |status| status.code());
+        assert_ne!(answered, Code::Unimplemented, "{method}");
     }
     core.stop().await;
 }
@@ -189,6 +171,7 @@ async fn a_manager_revokes_a_token_by_the_digits_that_are_listed() {
     let request = proto::CreateTokenRequest {
         kind: Kind::Management.into(),
         metadata: HashMap::from([("gofer-sdk.sha256".to_owned(), digits)]),
+        expires: "24h".to_owned(),
         ..Default::default()
     };
     let outcome = api.create_token(request).await.map(drop);

@@ -183,7 +183,7 @@ async fn token(core: &Core, kind: TokenKind, namespaces: &[&str], expires: &str)
     let request = proto::CreateTokenRequest {
         kind: kind.into(),
         namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
-        expires: expires.to_owned(),
+        expires: if expires.is_empty() { "24h" } else { expires }.to_owned(),
         ..Default::default()
     };
     core.client().api().create_token(request).await.unwrap().into_inner().token
@@ -217,6 +217,7 @@ async fn fill(core: &Core, namespace: &str, pipeline: &str) {
     let start = proto::StartRunRequest {
         namespace_id: namespace_id.clone(),
         pipeline_id: pipeline_id.clone(),
+        initiator: Some(proto::Initiator { name: "thing".to_owned(), ..Default::default() }),
         ..Default::default()
     };
     api.start_run(start).await.unwrap();
@@ -331,9 +332,8 @@ const INTRODUCTION: &str = "\
 # Who may call what
 
 Every method of the core's API, and what becomes of a call by each caller: `yes` if it is allowed, \
-`denied` if it is answered with `PERMISSION_DENIED`, `unauthenticated` with `UNAUTHENTICATED`. \
-`unimplemented` are the methods of Gofer that this core does not have. A test makes all of these \
-calls and compares the outcomes with this page.
+`denied` if it is answered with `PERMISSION_DENIED`, `unauthenticated` with `UNAUTHENTICATED`. A \
+test makes all of these calls and compares the outcomes with this page.
 
 An extension calls with the key it was launched with. It has access to the pipelines that are \
 subscribed to it (*its pipeline*), and reads what is in their namespaces (*another of the \

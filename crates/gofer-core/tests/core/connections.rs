@@ -65,7 +65,12 @@ async fn token(core: &Core, kind: Kind) -> String {
         Kind::Client => vec![".*".to_owned()],
         _ => Vec::new(),
     };
-    let request = proto::CreateTokenRequest { kind: kind.into(), namespaces, ..Default::default() };
+    let request = proto::CreateTokenRequest {
+        kind: kind.into(),
+        namespaces,
+        expires: "24h".to_owned(),
+        ..Default::default()
+    };
     core.client().api().create_token(request).await.unwrap().into_inner().token
 }
 

@@ -28,6 +28,7 @@ async fn client_token(core: &Core, namespaces: &[&str]) -> String {
     let request = proto::CreateTokenRequest {
         kind: Kind::Client.into(),
         namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
+        expires: "24h".to_owned(),
         ..Default::default()
     };
     core.client().api().create_token(request).await.unwrap().into_inner().token

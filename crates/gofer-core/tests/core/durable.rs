@@ -95,6 +95,7 @@ async fn load(core: Core, n: usize) {
             2 => {
                 let request = proto::CreateTokenRequest {
                     kind: proto::token::Kind::Management.into(),
+                    expires: "24h".to_owned(),
                     ..Default::default()
                 };
                 let token = api.create_token(request).await.unwrap().into_inner().token;
@@ -111,6 +112,10 @@ async fn load(core: Core, n: usize) {
                 let request = proto::StartRunRequest {
                     pipeline_id: pipeline.clone(),
                     variables: HashMap::from([("NAME".to_owned(), name.clone())]),
+                    initiator: Some(proto::Initiator {
+                        name: "durable".to_owned(),
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 };
                 let run = api.start_run(request).await.unwrap().into_inner().run.unwrap();

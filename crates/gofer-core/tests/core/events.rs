@@ -196,7 +196,7 @@ async fn token(core: &Core, expires: &str) -> String {
     let request = proto::CreateTokenRequest {
         kind: Kind::Client.into(),
         namespaces: vec!["default".to_owned()],
-        expires: expires.to_owned(),
+        expires: if expires.is_empty() { "24h" } else { expires }.to_owned(),
         ..Default::default()
     };
     core.client().api().create_token(request).await.unwrap().into_inner().token

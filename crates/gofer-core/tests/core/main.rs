@@ -31,6 +31,7 @@ mod events;
 mod health;
 mod long_names;
 mod options;
+mod real_command_line;
 mod references;
 mod runs;
 mod streaming;

@@ -210,6 +210,7 @@ async fn an_extension_that_does_not_come_up_is_retried_and_does_not_delay_others
     let client = proto::CreateTokenRequest {
         kind: proto::create_token_request::Kind::Client.into(),
         namespaces: vec![".*".to_owned()],
+        expires: "24h".to_owned(),
         ..Default::default()
     };
     let client = core.client().api().create_token(client).await.unwrap().into_inner().token;

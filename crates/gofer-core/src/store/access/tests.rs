@@ -163,7 +163,11 @@ fn with(id: &str) -> proto::UserPipelineConfig {
 fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
     let names = ["default", "nightly", "interval", "hourly"];
     let (namespace, pipeline) = ("default", "nightly");
-    let start = StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() };
+    let start = StartRunRequest {
+        pipeline_id: pipeline.to_owned(),
+        initiator: Some(Initiator { name: "test".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
     let retry =
         RetryRunRequest { pipeline_id: pipeline.to_owned(), run_id: 1, ..Default::default() };
     let reason = RunStatusReasonKind::UserCancelled;
@@ -234,7 +238,7 @@ async fn each_change_checks_its_caller_in_its_own_transaction() {
     let (token, client) = client_token(&store, "default|spare", None);
     store.disable_token(&token, true, &By::Core).unwrap();
     refused_changes(&store, &client, Code::Unauthenticated);
-    let (_, elsewhere) = client_token(&store, "ops", None);
+    let (_, elsewhere) = client_token(&store, "ops.*", None);
     refused_changes(&store, &elsewhere, Code::PermissionDenied);
     let (guard, key) = key(&store, &[Grant::Namespaces]);
     let extension = By::Extension(key);

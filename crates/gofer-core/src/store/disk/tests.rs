@@ -27,7 +27,11 @@ fn refusal(path: &Path) -> String {
 }
 
 fn start(pipeline: &str) -> proto::StartRunRequest {
-    proto::StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() }
+    proto::StartRunRequest {
+        pipeline_id: pipeline.to_owned(),
+        initiator: Some(proto::Initiator { name: "test".to_owned(), ..Default::default() }),
+        ..Default::default()
+    }
 }
 
 fn subscription(pipeline: &str, label: &str) -> proto::PipelineExtensionSubscription {
@@ -71,7 +75,7 @@ async fn everything_is_restored() {
     let directory = Scratch::new();
     let store = open_store(&directory.path("store.redb"));
     let (_, bootstrap) = store.bootstrap_token().unwrap();
-    let access = vec!["ops".to_owned()];
+    let access = vec!["ops.*".to_owned()];
     let valid = Some(Duration::from_secs(3600));
     let (_, client) =
         store.create_token(TokenKind::Client, access, HashMap::new(), valid, &By::Core).unwrap();

@@ -10,7 +10,7 @@ use super::*;
 use gofer_net::Clock;
 use gofer_proto::run::RunStatus;
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
-use gofer_proto::{StartRunRequest, UserPipelineConfig};
+use gofer_proto::{Initiator, StartRunRequest, UserPipelineConfig};
 
 fn store(most: usize) -> Arc<Store> {
     let store = Store::new(Clock::derived());
@@ -24,10 +24,12 @@ fn pipeline(store: &Store, id: &str, parallelism: i64) {
 }
 
 fn try_start(store: &Store, pipeline: &str) -> Result<Run, tonic::Status> {
-    store.start_run(
-        StartRunRequest { pipeline_id: pipeline.to_owned(), ..Default::default() },
-        &By::Core,
-    )
+    let request = StartRunRequest {
+        pipeline_id: pipeline.to_owned(),
+        initiator: Some(Initiator { name: "test".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    store.start_run(request, &By::Core)
 }
 
 fn start(store: &Store, pipeline: &str, count: usize) {
