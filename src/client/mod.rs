@@ -16,6 +16,7 @@ mod start_call;
 mod starts;
 mod status;
 mod store;
+mod stored;
 mod types;
 
 pub use address::{GoferAddress, InvalidAddress};

@@ -21,6 +21,7 @@ mod registry;
 mod router;
 mod service;
 mod signals;
+mod stored;
 mod supervisor;
 mod system_config;
 mod tasks;

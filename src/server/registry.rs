@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::catch_panic::{catch_panic_in, drop_caught};
 use super::erased::{Instance, Prepared};
 use super::listing::{Listing, Snapshot};
+use super::stored;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Key, Live, Settings, log_panic};
@@ -315,8 +316,16 @@ impl Registry {
                             Ok(())
                         }
                         Some(current) => {
-                            self.stop(current).await;
-                            self.set_current(&key, Some(prepared))
+                            match stored::check_change(current, &prepared.live.settings).await {
+                                Ok(()) => {
+                                    self.stop(current).await;
+                                    self.set_current(&key, Some(prepared))
+                                }
+                                Err(refusal) => {
+                                    drop_caught(PARAMETERS, prepared);
+                                    Err(refusal)
+                                }
+                            }
                         }
                         None => self.set_current(&key, Some(prepared)),
                     };

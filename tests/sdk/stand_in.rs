@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::probe::{Builder, probe};
-use crate::support::stand_in::{Outcome, StandIn, pipeline};
+use crate::support::stand_in::{Outcome, Running, StandIn, pipeline};
 use crate::support::{Connection, IDENTITY, Setup, TOKEN, bearer, long_grace, within};
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
@@ -497,4 +497,50 @@ async fn a_long_message_of_gofer_arrives_bounded() {
         assert!(shown.len() < 5000, "{shown}");
     }
     assert_eq!(gofer.recorded().connections, 1);
+}
+
+/// Gofer tells the extension first, and then refuses what it has stored already.
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_what_gofer_has_stored() {
+    let gofer = StandIn::in_memory([pipeline("nightly"), pipeline("new")]);
+    let extension = probe().serve(|probe, subscription| async move {
+        let value = &subscription.params().value;
+        probe.record(format!("begin {value}"));
+        subscription.cancelled().await;
+        probe.record("end");
+        Ok(())
+    });
+    let Running { probe, client, .. } = &gofer.start(extension).await;
+    client.subscribe("nightly", &[("value", "one")]).await.unwrap();
+    probe.until_seen("begin one").await;
+    gofer.store_subscription("nightly", &[("VALUE", "global_secret{{ one }}")]);
+    // What is stored is not compared with a reference, which may have been either.
+    client.subscribe("nightly", &[("value", "two")]).await.unwrap();
+    probe.until_seen("begin two").await;
+
+    client.subscribe("new", &[("value", "one")]).await.unwrap();
+    gofer.store_subscription("new", &[("value", "one")]);
+    for _ in 0..2 {
+        let refused = client.subscribe("new", &[("value", "three")]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+        assert!(refused.message().contains("delete that subscription first"), "{refused}");
+    }
+    assert_eq!(probe.seen().count("begin one"), 2);
+    assert!(!probe.seen().has("begin three"));
+    // Nothing is asked about what does not change.
+    let asked = gofer.recorded().calls("GetPipelineExtensionSubscription");
+    client.subscribe("new", &[("value", "one")]).await.unwrap();
+    assert_eq!(gofer.recorded().calls("GetPipelineExtensionSubscription"), asked);
+    client.unsubscribe("new").await.unwrap();
+    client.subscribe("new", &[("value", "three")]).await.unwrap();
+    probe.until_seen("begin three").await;
+    // If Gofer is silent or gone, the change is accepted.
+    gofer.next("GetPipelineExtensionSubscription", [Outcome::Swallow]);
+    let begun = Instant::now();
+    client.subscribe("new", &[("value", "four")]).await.unwrap();
+    assert!(begun.elapsed() <= Duration::from_secs(3), "{:?}", begun.elapsed());
+    gofer.stop_listening().await;
+    gofer.disconnect();
+    client.subscribe("new", &[("value", "five")]).await.unwrap();
+    probe.until_seen("begin five").await;
 }

@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex};
 use gofer_net::memory::{MemoryListener, Network};
 use gofer_net::{BoxStream, Clock};
 use gofer_proto::run::{RunState, RunStatus};
-use gofer_proto::{Initiator, Run, Variable};
+use gofer_proto::{self as proto, Initiator, Run, Variable};
 use gofer_sdk::PipelineId;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -53,8 +53,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::IDENTITY;
 use super::serving::{Port, acceptor};
+use super::{IDENTITY, NAME};
 use script::Scripts;
 use state::{Runs, Stored};
 
@@ -172,6 +172,21 @@ impl StandIn {
     pub fn set(&self, pipeline: Pipeline) {
         let now = self.shared.now();
         self.shared.recorded.send_modify(|recorded| recorded.set_pipeline(pipeline, now));
+    }
+
+    /// Stores a subscription of a pipeline to the extension of the tests, under the label `l`.
+    pub fn store_subscription(&self, pipeline: impl Into<PipelineId>, settings: &[(&str, &str)]) {
+        let id = pipeline.into();
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let stored = proto::PipelineExtensionSubscription {
+            namespace: id.namespace().to_owned(),
+            pipeline: id.pipeline().to_owned(),
+            name: NAME.to_owned(),
+            label: "l".to_owned(),
+            settings: settings.collect(),
+            ..Default::default()
+        };
+        self.shared.recorded.send_modify(|recorded| recorded.subscriptions.push(stored));
     }
 
     /// Enables a pipeline.

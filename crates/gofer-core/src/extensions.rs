@@ -3,6 +3,7 @@
 //! The [`launcher`](super::launcher) starts what they run in, the store keeps their registrations,
 //! [`supervisor`] restarts them, and [`slots`] has their status and decides who may change one.
 
+mod held;
 mod launch;
 mod slots;
 mod supervisor;
@@ -30,8 +31,10 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
+use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
 use slots::{SlotGuard, Slots};
+use supervisor::Restored;
 
 /// How long all processes may take to end once every extension was stopped, including those that
 /// were still being brought up.
@@ -69,6 +72,7 @@ struct Running {
     handle: ExtensionHandle,
     documentation: String,
     started: i64,
+    held: Held,
     /// False during an update, until the extension that it replaces has stopped and so ended its
     /// subscriptions.
     owns_subscriptions: watch::Sender<bool>,
@@ -78,6 +82,30 @@ impl Running {
     async fn subscriptions_owned(&self) {
         // Never closed: `self` has the sender.
         let _ = self.owns_subscriptions.subscribe().wait_for(|owned| *owned).await;
+    }
+
+    /// Ends a subscription in the extension, whatever it holds.
+    async fn unsubscribe(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+    ) -> Result<(), Status> {
+        let request = proto::ExtensionUnsubscribeRequest {
+            namespace_id: subscription.namespace.clone(),
+            pipeline_id: subscription.pipeline.clone(),
+            pipeline_extension_label: subscription.label.clone(),
+        };
+        match self.handle.client.clone().unsubscribe(request).await {
+            Ok(_) => {
+                self.held.remove(subscription);
+                Ok(())
+            }
+            Err(status) => {
+                if effect(&status) == Effect::Unknown {
+                    self.held.set_unknown(subscription);
+                }
+                Err(status)
+            }
+        }
     }
 }
 
@@ -328,6 +356,9 @@ impl Extensions {
         }
     }
 
+    /// Subscribes a pipeline, unless the extension holds just this subscription already. If it holds
+    /// it with other settings, that is ended first.
+    ///
     /// The extension has access to the pipeline from before it is called; if it refuses, no longer
     /// than before.
     async fn subscribe_to(
@@ -339,16 +370,57 @@ impl Extensions {
         options.check_namespace(&subscription.name, &subscription.namespace)?;
         let access = running.handle.key.begin_access(subscription);
         let config = self.store.resolved(subscription)?;
+        let digest = digest(&config);
+        match running.held.compare(subscription, digest) {
+            Holds::Nothing => {}
+            Holds::These => {
+                access.keep();
+                return Ok(());
+            }
+            Holds::Others => running.unsubscribe(subscription).await?,
+        }
         let request = proto::ExtensionSubscribeRequest {
             namespace_id: subscription.namespace.clone(),
             pipeline_id: subscription.pipeline.clone(),
             pipeline_extension_label: subscription.label.clone(),
             config,
         };
-        running.handle.client.clone().subscribe(request).await?;
+        running.held.set_unknown(subscription);
+        if let Err(status) = running.handle.client.clone().subscribe(request).await {
+            if effect(&status) != Effect::Unknown {
+                running.held.remove(subscription);
+            }
+            return Err(status);
+        }
+        running.held.set(subscription, digest);
         access.keep();
         *lock(&self.subscribed) = Instant::now();
         Ok(())
+    }
+
+    /// After a change that was refused: makes an extension hold again what is stored, `before`, or
+    /// nothing. The lock of the subscription is held. Returns why it does not, which is then stored.
+    pub(super) async fn put_back(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+        before: Option<&proto::PipelineExtensionSubscription>,
+    ) -> Result<(), String> {
+        // One that is not running is given what is stored when it comes up.
+        let Ok(running) = self.slots.running(&subscription.name) else { return Ok(()) };
+        running.subscriptions_owned().await;
+        match before {
+            Some(before) => match self.restore_stored(&running, before).await {
+                Restored::Done => Ok(()),
+                Restored::Refused(why) => Err(why),
+            },
+            None => {
+                if !running.held.holds_nothing(subscription) {
+                    // If it fails, nobody can tell what the extension holds. It has no access.
+                    let _ = running.unsubscribe(subscription).await;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// When an extension last accepted a subscription, and its timers were started.
@@ -359,25 +431,11 @@ impl Extensions {
     /// Ends a subscription; returns once it has ended.
     pub(super) async fn unsubscribe(
         &self,
-        namespace: &str,
-        pipeline: &str,
-        extension: &str,
-        label: &str,
+        subscription: &proto::PipelineExtensionSubscription,
     ) -> Result<(), Status> {
-        let running = self.slots.running(extension)?;
+        let running = self.slots.running(&subscription.name)?;
         running.subscriptions_owned().await;
-        let answer = running
-            .handle
-            .client
-            .clone()
-            .unsubscribe(proto::ExtensionUnsubscribeRequest {
-                namespace_id: namespace.to_owned(),
-                pipeline_id: pipeline.to_owned(),
-                pipeline_extension_label: label.to_owned(),
-            })
-            .await;
-        named(extension, answer)?;
-        Ok(())
+        named(&subscription.name, running.unsubscribe(subscription).await)
     }
 
     /// Passes a raw HTTP request to an extension.

@@ -176,6 +176,21 @@ pub(super) fn cancel_run(
     if exists { Ok(proto::CancelRunResponse {}) } else { Err(shared.not_found("run")) }
 }
 
+pub(super) fn get_subscription(
+    shared: &Shared,
+    request: &proto::GetPipelineExtensionSubscriptionRequest,
+) -> Answer<proto::GetPipelineExtensionSubscriptionResponse> {
+    let id = id_of(&request.namespace_id, &request.pipeline_id);
+    let recorded = shared.recorded.borrow();
+    let found = recorded.subscriptions.iter().find(|it| {
+        id_of(&it.namespace, &it.pipeline) == id
+            && it.name == request.extension_name
+            && it.label == request.extension_label
+    });
+    let subscription = Some(found.ok_or_else(|| shared.not_found("subscription"))?.clone());
+    Ok(proto::GetPipelineExtensionSubscriptionResponse { subscription })
+}
+
 pub(super) fn get_event(
     shared: &Shared,
     request: &proto::GetEventRequest,

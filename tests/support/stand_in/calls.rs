@@ -150,6 +150,7 @@ impl Connection {
             "GetRun" => answer!(api::get_run),
             "ListRuns" => answer!(api::list_runs),
             "CancelRun" => answer!(api::cancel_run),
+            "GetPipelineExtensionSubscription" => answer!(api::get_subscription),
             "GetEvent" => answer!(api::get_event),
             "PutPipelineObject" => answer!(api::put_pipeline_object),
             "GetPipelineObject" => answer!(api::get_pipeline_object),

@@ -98,6 +98,7 @@ pub struct Recorded {
     pub open_connections: usize,
     pub(super) calls: BTreeMap<String, Calls>,
     pub(super) pipelines: BTreeMap<PipelineId, Stored>,
+    pub(super) subscriptions: Vec<proto::PipelineExtensionSubscription>,
 }
 
 #[derive(Default)]

@@ -137,20 +137,32 @@ impl Api {
         self.store.authorize(by, Needs::Namespace(&subscription.namespace))?;
         // Before the extension is called, for a better error.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
-        let agreed = self.extensions.subscribe(&subscription).await?;
+        let before = self.active(&subscription);
+        let agreed = match self.extensions.subscribe(&subscription).await {
+            Ok(agreed) => agreed,
+            Err(refusal) => {
+                let put_back = self.extensions.put_back(&subscription, before.as_ref()).await;
+                return Err(also_lost(refusal, put_back));
+            }
+        };
         let stored = self.store.put_subscription(subscription.clone(), by);
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
             // Meanwhile the pipeline or the extension was deleted, or the caller lost its access. If
             // the extension returns an error, there is nothing left to do.
-            Err(_) => match self.stored(&subscription) {
-                Ok(before) if before.status() == State::Active => {
-                    drop(self.extensions.subscribe(&before).await);
+            Err(_) => match self.active(&subscription) {
+                Some(before) => {
+                    drop(self.extensions.put_back(&subscription, Some(&before)).await);
                 }
-                _ => drop(self.end(&subscription, "not stored").await),
+                None => drop(self.end(&subscription, "not stored").await),
             },
         }
         stored
+    }
+
+    /// The subscription of these names that is stored and active.
+    fn active(&self, named: &Subscription) -> Option<Subscription> {
+        self.stored(named).ok().filter(|before| before.status() == State::Active)
     }
 
     /// Ends a subscription of a pipeline that was deleted, unless it exists again.
@@ -175,7 +187,7 @@ impl Api {
         if !self.extensions.get(name).is_ok_and(runs) {
             return Ok(());
         }
-        self.extensions.unsubscribe(namespace, pipeline, name, label).await.map_err(|status| {
+        self.extensions.unsubscribe(subscription).await.map_err(|status| {
             tracing::warn!(
                 extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
                 code = ?status.code(), "an extension did not end a subscription"
@@ -201,6 +213,17 @@ impl Api {
 
     fn set_status(&self, named: &Subscription, state: State, by: &By) -> Result<(), Status> {
         self.store.set_subscription_status(names(named), state, "", by)
+    }
+}
+
+/// The refusal of a change, and what became of the subscription that was to be changed.
+fn also_lost(refusal: Status, put_back: Result<(), String>) -> Status {
+    match put_back {
+        Ok(()) => refusal,
+        Err(why) => Status::new(
+            refusal.code(),
+            format!("{}; the subscription as it was is refused now, too: {why}", refusal.message()),
+        ),
     }
 }
 

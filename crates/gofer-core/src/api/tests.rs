@@ -252,7 +252,7 @@ async fn what_is_changed_too_late_stays_as_it_was() {
     let replace = request_with(api, &begin(), replace);
     let refused = Gofer::create_pipeline_extension_subscription(api, replace).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    assert_eq!(*SEEN.lock().unwrap(), ["new", "end", "old", "end"]);
+    assert_eq!(*SEEN.lock().unwrap(), ["end", "new", "end", "old"]);
     assert_eq!(stored(), before);
 
     let enable = proto::EnablePipelineExtensionSubscriptionRequest {

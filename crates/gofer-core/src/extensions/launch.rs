@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{Extensions, Running};
+use super::{Extensions, Held, Running};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
 use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
@@ -54,6 +54,7 @@ impl Extensions {
                 handle,
                 documentation: info.documentation,
                 started,
+                held: Held::default(),
                 owns_subscriptions: watch::Sender::new(true),
             })),
             Err(status) => {

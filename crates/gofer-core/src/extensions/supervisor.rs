@@ -17,6 +17,7 @@ use super::{Extensions, Running};
 use crate::store::By;
 use gofer_net::{Backoff, Effect, effect};
 use gofer_proto as proto;
+use gofer_proto::pipeline_extension_subscription::Status as State;
 
 /// Between an extension's end and its next launch. The first pause is short: most failures are
 /// transient.
@@ -37,11 +38,11 @@ const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duratio
 const RESTORE_ATTEMPTS: u32 = 10;
 
 /// The outcome for a stored subscription.
-enum Restored {
+pub(super) enum Restored {
     /// Active, or not to be restored.
     Done,
-    /// Marked as refused.
-    Refused,
+    /// Marked as refused, for this reason.
+    Refused(String),
 }
 
 impl Extensions {
@@ -104,7 +105,7 @@ impl Extensions {
         }
         let mut refused = 0;
         while let Some(outcome) = restores.join_next().await {
-            refused += usize::from(matches!(outcome, Ok(Restored::Refused)));
+            refused += usize::from(matches!(outcome, Ok(Restored::Refused(_))));
         }
         refused
     }
@@ -116,20 +117,29 @@ impl Extensions {
         running: &Arc<Running>,
         stored: &proto::PipelineExtensionSubscription,
     ) -> Restored {
-        use proto::pipeline_extension_subscription::Status as State;
         let _lock = self.store.lock_subscription(stored).await;
         let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
-        let Ok(current) = self.store.subscription(namespace, pipeline, name, label) else {
-            return Restored::Done;
-        };
-        if current.status() != State::Active {
-            return Restored::Done;
+        match self.store.subscription(namespace, pipeline, name, label) {
+            Ok(current) if current.status() == State::Active => {
+                self.restore_stored(running, &current).await
+            }
+            _ => Restored::Done,
         }
+    }
+
+    /// Makes the extension hold a stored, active subscription, or marks that as refused. The lock of
+    /// the subscription is held.
+    pub(super) async fn restore_stored(
+        &self,
+        running: &Arc<Running>,
+        current: &proto::PipelineExtensionSubscription,
+    ) -> Restored {
+        let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = current;
         let mut backoff = RESTORE_BACKOFF;
         // Also between attempts: the response to one that succeeded may have been lost.
-        let access = running.handle.key.begin_access(&current);
+        let access = running.handle.key.begin_access(current);
         for attempt in 1.. {
-            let Err(refusal) = self.subscribe_to(running, &current).await else {
+            let Err(refusal) = self.subscribe_to(running, current).await else {
                 access.keep();
                 break;
             };
@@ -157,7 +167,9 @@ impl Extensions {
                     extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
                     code = ?refusal.code(), "an extension refused a stored subscription"
                 );
-                return Restored::Refused;
+                drop(access);
+                self.store.end_access(current);
+                return Restored::Refused(reason.to_owned());
             }
             tokio::time::sleep(backoff.pause()).await;
         }

@@ -28,6 +28,7 @@ mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
+mod foreign;
 mod health;
 mod long_names;
 mod options;
