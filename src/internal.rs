@@ -8,4 +8,6 @@ pub use crate::client::{
     transport,
 };
 pub use crate::extension::{Field, Fields, is_secret_question, settings_of};
-pub use crate::server::{PREFIX, Signals, misdeclared, panic_message, serve_embedded};
+pub use crate::server::{
+    PREFIX, SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, Signals, misdeclared, panic_message, serve_embedded,
+};

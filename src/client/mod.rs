@@ -452,6 +452,11 @@ impl Gofer {
         self.inner.clock.unix_nanos()
     }
 
+    /// Whether [`now`](Self::now) may pass otherwise than [`monotonic`](Self::monotonic).
+    pub(crate) fn clock_may_be_set(&self) -> bool {
+        self.inner.clock.may_be_set()
+    }
+
     /// When the next attempt to connect may be made; `None` if it may be made now.
     pub(crate) fn next_attempt(&self) -> Option<Instant> {
         self.inner.transport.channel().next_attempt()

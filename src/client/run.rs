@@ -103,6 +103,13 @@ impl Run {
         self.scheduled.map(|scheduled| scheduled.at)
     }
 
+    /// The same run, for a time that a run has been scheduled for before; `None` if it is not known
+    /// by its time.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let scheduled = self.scheduled.filter(|it| self.key.is_none() && !it.again)?;
+        Some(Self { scheduled: Some(Scheduled { again: true, ..scheduled }), ..self.clone() })
+    }
+
     /// The reason and variables of a run that no extension starts.
     pub(crate) fn unkeyed(self) -> Result<(String, HashMap<String, String>)> {
         if self.key.is_some() {

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -44,14 +44,6 @@ impl LastTick {
     const UNKNOWN: i64 = i64::MIN;
     const NEVER: i64 = i64::MIN + 1;
 
-    fn packed(self) -> i64 {
-        match self {
-            Self::Unknown => Self::UNKNOWN,
-            Self::Never => Self::NEVER,
-            Self::At(at) => at,
-        }
-    }
-
     fn unpacked(number: i64) -> Self {
         match number {
             Self::UNKNOWN => Self::Unknown,
@@ -59,6 +51,15 @@ impl LastTick {
             at => Self::At(at),
         }
     }
+}
+
+/// When a subscription was made, according to Gofer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Beginning {
+    /// The newest run of the pipeline then; 0 if there was none.
+    pub(crate) after_run: i64,
+    /// How long ago.
+    pub(crate) age: Duration,
 }
 
 /// What Gofer reports of a label's runs.
@@ -79,6 +80,18 @@ pub(crate) struct Failure {
     pub(crate) waiting: bool,
     /// When it failed, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
     pub(crate) at: i64,
+    pub(crate) warning: Warning,
+}
+
+/// The last warning about a failure.
+#[derive(Clone, Copy)]
+pub(crate) struct Warning {
+    /// A hash of the error.
+    pub(crate) error: u64,
+    /// When, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
+    pub(crate) at: i64,
+    /// Whether a run has been started since.
+    pub(crate) is_over: bool,
 }
 
 /// The parts that change under a lock, which is held for a few instructions, never across an await.
@@ -105,19 +118,26 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     covered: AtomicI64,
     /// The newest run of the pipeline that is known; negative if none is.
     newest_run: AtomicI64,
-    /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds; 0 before the
-    /// first `Ticks`.
+    /// See [`Live::is_earlier`]: the newest such run; negative if none is known.
+    earlier_runs: AtomicI64,
+    /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds: when the
+    /// subscription was made or, if that is not known, the first `Ticks`. 0 if there is none yet.
     origin: AtomicI64,
     /// The latest time that a run was asked for, in Unix nanoseconds.
     tried: AtomicI64,
-    /// When the tick is due after the last one that was returned, in Unix nanoseconds.
+    /// When the tick is due after the last one that the `serve` that runs has got, in Unix
+    /// nanoseconds; 0 if it has got none.
     next_tick: AtomicI64,
+    /// Counts what a task that waits for the next tick has to know of.
+    changes: AtomicU32,
     cancelled: AtomicBool,
     /// Whether `serve` runs, to which what is spawned belongs. Changed while the activity is
     /// locked; here, since it needs no room here.
     serving: AtomicBool,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
+    /// Whether Gofer has refused the last start of a run.
+    refused: AtomicBool,
     pub(crate) params: P,
 }
 
@@ -132,12 +152,15 @@ impl<P> Live<P> {
             scheduled: AtomicI64::new(LastTick::UNKNOWN),
             covered: AtomicI64::new(i64::MIN),
             newest_run: AtomicI64::new(-1),
+            earlier_runs: AtomicI64::new(-1),
             origin: AtomicI64::new(0),
             tried: AtomicI64::new(i64::MIN),
             next_tick: AtomicI64::new(0),
+            changes: AtomicU32::new(0),
             cancelled: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             params,
         }
     }
@@ -184,6 +207,9 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn set_serving(&self, serving: bool) {
         let _activity = self.activity();
         self.serving.store(serving, Ordering::Relaxed);
+        if serving {
+            self.next_tick.store(0, Ordering::Release);
+        }
     }
 
     /// Spawns what ends with the subscription, or drops it if no `serve` runs that it belongs to.
@@ -233,12 +259,20 @@ impl<P: ?Sized> Live<P> {
         !self.asked.swap(true, Ordering::AcqRel)
     }
 
-    /// Completes once it is cancelled, or the last tick is no longer `last`.
-    pub(crate) fn changed_since(&self, last: LastTick) -> impl Future<Output = ()> {
-        let seen = last.packed();
-        Signal::wait(self, move |live| {
-            live.is_cancelled() || live.scheduled.load(Ordering::Acquire) != seen
-        })
+    /// How many changes there have been, to be read before what may have changed.
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Completes once it is cancelled, or there have been more changes than those.
+    pub(crate) fn changed_since(&self, changes: u32) -> impl Future<Output = ()> {
+        Signal::wait(self, move |live| live.is_cancelled() || live.changes() != changes)
+    }
+
+    /// Wakes what waits for the next tick: when that is due has changed.
+    pub(crate) fn reschedule(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify();
     }
 
     pub(crate) fn last_run(&self) -> LastRun {
@@ -253,10 +287,30 @@ impl<P: ?Sized> Live<P> {
         (id >= 0).then_some(id)
     }
 
+    /// Records that Gofer refused to start a run.
+    pub(crate) fn run_refused(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
+    /// Whether Gofer refused to start the last run that was asked for.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
     /// Records a run that this process started.
     pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64) {
+        self.refused.store(false, Ordering::Release);
+        if let Some(failure) = &mut self.activity().failure
+            && !std::mem::replace(&mut failure.warning.is_over, true)
+        {
+            let restarts = failure.restarts.saturating_add(1);
+            tracing::info!(subscription = %self.key, restarts, "the subscription starts runs again");
+        }
         self.newest_run.fetch_max(id, Ordering::AcqRel);
-        self.covered.fetch_max(at, Ordering::AcqRel);
+        let now = self.context.gofer.now();
+        let later = |covered: i64| Some(if covered > now { at } else { covered.max(at) });
+        // Never fails, since there always is a new value.
+        let _ = self.covered.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
         if let Some(scheduled) = scheduled {
             self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
         }
@@ -266,18 +320,44 @@ impl<P: ?Sized> Live<P> {
     /// meantime is newer, and stays.
     pub(crate) fn resume(&self, Report { newest, last }: Report) {
         let (scheduled, covered) = last.unwrap_or((LastTick::NEVER, i64::MIN));
-        // Gofer's clock may be ahead.
-        let covered = covered.min(self.context.gofer.now());
         self.newest_run.fetch_max(newest, Ordering::AcqRel);
-        self.covered.fetch_max(covered, Ordering::AcqRel);
+        self.earlier_runs.fetch_max(newest, Ordering::AcqRel);
+        // If Gofer's clock is ahead, it is not known when the run started.
+        if covered <= self.context.gofer.now() {
+            self.covered.fetch_max(covered, Ordering::AcqRel);
+        }
         self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
-        self.changed.notify();
+        self.reschedule();
     }
 
-    /// Counts ticks from the first `Ticks`, since Gofer could not be asked.
+    /// Counts ticks from the first `Ticks`: Gofer could not be asked, or need not be.
     pub(crate) fn resume_from_now(&self) {
         self.scheduled.fetch_max(LastTick::NEVER, Ordering::AcqRel);
-        self.changed.notify();
+        self.reschedule();
+    }
+
+    /// Records when it was made, before it is started.
+    pub(crate) fn set_beginning(&self, Beginning { after_run, age }: Beginning) {
+        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        // Zero stands for none.
+        let origin = self.context.gofer.now().saturating_sub(age).max(1);
+        self.origin.store(origin, Ordering::Release);
+        self.earlier_runs.store(after_run, Ordering::Release);
+    }
+
+    /// Whether it is known when it was made.
+    pub(crate) fn has_beginning(&self) -> bool {
+        self.earlier_runs.load(Ordering::Acquire) >= 0
+    }
+
+    /// Whether there has been no run that its ticks are resumed from.
+    pub(crate) fn is_new(&self) -> bool {
+        self.last_run().scheduled == LastTick::Never
+    }
+
+    /// Whether a run was started before the subscription was made, or before its ticks were resumed.
+    pub(crate) fn is_earlier(&self, run: i64) -> bool {
+        run <= self.earlier_runs.load(Ordering::Acquire)
     }
 
     /// Where the grid starts: `now`, unless it has one.
@@ -296,8 +376,8 @@ impl<P: ?Sized> Live<P> {
         self.next_tick.store(at, Ordering::Release);
     }
 
-    /// How long it is until the tick after the last one that was returned; `None` if there was
-    /// none.
+    /// How long it is until the tick after the last one that the `serve` that ran has got; `None`
+    /// if it has got none.
     pub(crate) fn until_next_tick(&self) -> Option<Duration> {
         let at = self.next_tick.load(Ordering::Acquire);
         let left = at.saturating_sub(self.context.gofer.now());

@@ -37,7 +37,7 @@ pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::markdown;
 pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use key::Key;
-pub(crate) use live::{Failure, Live, drop_panic, log_panic};
+pub(crate) use live::{Beginning, Failure, Live, Warning, drop_panic, log_panic};
 pub(crate) use settings::Settings;
 
 use std::borrow::Cow;
@@ -171,7 +171,7 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// An error, or a panic, is logged, shown in the extension's documentation, and reported by the
     /// health service `subscriptions`. `serve` is called again after a delay that grows from 1 s to
-    /// 5 min.
+    /// 5 min; if it has got a tick, at its next one at the latest, but not within 1 s.
     fn serve(
         &self,
         subscription: Subscription<Self::Params>,

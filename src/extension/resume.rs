@@ -272,7 +272,10 @@ async fn ask(live: &Live) -> Result<Report, Status> {
         let runs = gofer.runs_page(namespace, pipeline, offset, limit).await?;
         let newest = *newest.get_or_insert_with(|| runs.first().map_or(0, RunInfo::id));
         let len = i64::try_from(runs.len()).unwrap_or(limit);
-        let own = runs.into_iter().filter(|run| run.is_by_extension(&initiator));
+        let is_earlier = |run: &RunInfo| live.is_earlier(run.id());
+        let is_last = len < limit || runs.last().is_some_and(is_earlier);
+        let own =
+            runs.into_iter().filter(|run| run.is_by_extension(&initiator) && !is_earlier(run));
         for run in own {
             let started = *started.get_or_insert_with(|| run.started_at());
             // A run that was not started for a tick says nothing of the grid.
@@ -280,7 +283,7 @@ async fn ask(live: &Live) -> Result<Report, Status> {
                 return Ok(Report { newest, last: Some((scheduled, started)) });
             }
         }
-        if len < limit {
+        if is_last {
             break;
         }
         offset += len;

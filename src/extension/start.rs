@@ -30,14 +30,26 @@ impl Live {
         // After its future was dropped, or `serve` has failed.
         let is_repeat = scheduled.is_some_and(|at| self.is_tried(at));
         let known = Known { newest: self.newest_run(), is_repeat };
-        match gofer.start_once(label, pipeline, run, known, &EndOf(self)).await {
+        let again = run.again().filter(|_| !is_repeat);
+        let mut outcome = gofer.start_once(label, pipeline.clone(), run, known, &EndOf(self)).await;
+        if let Ok(started) = &outcome
+            && let Some(again) = again
+            && self.is_earlier(started.run.id())
+        {
+            // By a clock that was ahead, a run was scheduled for the same time before.
+            outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
+        }
+        match outcome {
             Ok(Started { run, at }) => {
                 self.run_started(run.id(), scheduled, at);
                 Ok(run)
             }
             // Gofer refuses what it is asked for a pipeline that is no longer subscribed.
             Err(_) if self.is_cancelled() => Err(ended()),
-            Err(error) => Err(error),
+            Err(error) => {
+                self.run_refused();
+                Err(error)
+            }
         }
     }
 }

@@ -137,7 +137,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         live.start_run(run).await
     }
 
-    /// Ticks once every `period`, the first time one period from now. There is no tick before Gofer
+    /// Ticks once every `period`, the first time one period after the subscription was made (on a full
+    /// Gofer, one period from now). There is no tick before Gofer
     /// has said, or has failed to say for ten minutes, what the label's last run was scheduled for:
     /// it might not be on the grid.
     ///

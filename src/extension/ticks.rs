@@ -6,7 +6,8 @@
 //! scheduled for.
 //!
 //! All times here are Unix nanoseconds, eight bytes each, because every live interval subscription
-//! holds some of them. They are read from the wall clock, which may be set.
+//! holds some of them. They are read from the wall clock, which may be set: a task that waits for
+//! the next tick is woken then, by `server::clock_watch`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -145,6 +146,8 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 if live.is_cancelled() {
                     return None;
                 }
+                // First, so that none that follows is missed.
+                let changes = live.changes();
                 let last = live.last_run();
                 let now = self.subscription.gofer().now();
                 let due = match self.grid.poll(last, now) {
@@ -155,7 +158,7 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                     Err(due) => due,
                 };
                 let wait = Duration::from_nanos(due.abs_diff(now));
-                let _either = tokio::time::timeout(wait, live.changed_since(last.scheduled)).await;
+                let _either = tokio::time::timeout(wait, live.changed_since(changes)).await;
             }
         }
     }

@@ -10,6 +10,7 @@ use gofer_net::{BoxFuture, Clock, Dial, Listener};
 use tokio::net::TcpListener;
 
 use super::auth::SharedToken;
+use super::clock_watch::watch_clock;
 use super::erased::Definition;
 use super::error::RunError;
 use super::health;
@@ -87,7 +88,7 @@ impl ServerInner {
             tracing::warn!("Gofer's certificate is not verified: {PREFIX}SKIP_TLS_VERIFY is set");
         }
         let gofer = gofer(&config, trust, clock, dial);
-        let lifecycle = Lifecycle::new(definition, gofer, limits.stop_grace());
+        let lifecycle = Lifecycle::new(definition, gofer.clone(), limits.stop_grace());
         // However this future ends, nothing that it started outlives it.
         let _abandon_on_drop = AbandonOnDrop(Arc::clone(&lifecycle));
         let (health, follow) = health::service(&lifecycle).await;
@@ -100,7 +101,11 @@ impl ServerInner {
             tracing::info!(%address, "listening");
         }
         let stopped = async {
-            tokio::join!(follow, until_stopped(&lifecycle, stop));
+            let stopped = async { tokio::join!(follow, until_stopped(&lifecycle, stop)) };
+            tokio::select! {
+                _ = stopped => {}
+                () = watch_clock(&gofer, &lifecycle.registry) => {}
+            }
         };
         let serving = gofer_net::server::serve(
             listener,

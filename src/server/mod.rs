@@ -8,6 +8,7 @@
 mod auth;
 mod builder;
 mod catch_panic;
+mod clock_watch;
 mod conversation;
 mod erased;
 mod error;
@@ -34,6 +35,7 @@ pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 pub use catch_panic::panic_message;
 pub use erased::misdeclared;
+pub use service::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE};
 pub use signals::Signals;
 pub use system_config::PREFIX;
 

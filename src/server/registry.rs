@@ -10,7 +10,7 @@
 //! until the queue is empty. So an idle subscription costs a pointer and a hash here, and no
 //! channel.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use super::listing::{Listing, Snapshot};
 use super::stored;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Context, Key, Live, Settings, log_panic};
+use crate::extension::{Beginning, Context, Key, Live, Settings, log_panic};
 
 /// Changes of one key that may wait behind one that is under way: more than any sensible caller has
 /// in flight for one key.
@@ -52,7 +52,34 @@ pub(crate) struct Registry {
 struct Subscriptions {
     entries: HashTable<Slot>,
     listing: Listing,
+    ended: Ended,
     closed: bool,
+}
+
+/// Hashes of the keys that were unsubscribed in this process.
+#[derive(Default)]
+struct Ended(HashSet<u64>);
+
+impl Ended {
+    /// More are forgotten, a megabyte of them.
+    const MOST: usize = 1 << 16;
+
+    fn add(&mut self, hash: u64) {
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert(hash);
+    }
+
+    /// Starts a subscription. One that was unsubscribed in this process is a new one: what runs were
+    /// started before does not matter to it. If Gofer says when it was made, Gofer knows better: it
+    /// may have unsubscribed it to subscribe it with other parameters.
+    fn start(&mut self, hash: u64, prepared: Prepared) -> Arc<Live> {
+        if self.0.remove(&hash) && !prepared.live.has_beginning() {
+            prepared.live.resume_from_now();
+        }
+        prepared.start()
+    }
 }
 
 /// The hash is stored with the entry, so that a growing table need not read and hash a million keys
@@ -128,17 +155,24 @@ impl Registry {
             context,
             stop_grace,
             hasher: RandomState::new(),
-            state: Mutex::new(Subscriptions { entries, listing, closed: false }),
+            state: Mutex::new(Subscriptions {
+                entries,
+                listing,
+                ended: Ended::default(),
+                closed: false,
+            }),
             workers: Tasks::default(),
         })
     }
 
-    /// Starts a subscription, confirms an equal one, or replaces another.
+    /// Starts a subscription, confirms an equal one, or replaces another. `beginning` is when
+    /// it was made, if Gofer says so.
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
         instance: Arc<dyn Instance>,
         key: Key,
         settings: Settings,
+        beginning: Option<Beginning>,
     ) -> Result<()> {
         if self.is_live(&key, &settings) {
             return Ok(());
@@ -146,6 +180,9 @@ impl Registry {
         let context = Arc::clone(&self.context);
         // The author's code: outside the lock, and its panics are caught.
         let prepared = catch_panic_in(|| instance.prepare(key, settings, context))?;
+        if let Some(beginning) = beginning {
+            prepared.live.set_beginning(beginning);
+        }
         let Some(outcome) = self.accept(prepared)? else { return Ok(()) };
         outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
@@ -165,6 +202,12 @@ impl Registry {
             outcome
         };
         outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
+    }
+
+    /// Has every subscription compute anew when its next tick is due.
+    pub(crate) fn reschedule(&self) {
+        let state = self.state();
+        state.entries.iter().filter_map(Slot::current).for_each(|live| live.reschedule());
     }
 
     /// What Info lists.
@@ -250,7 +293,7 @@ impl Registry {
         prepared: Prepared,
     ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
         let mut state = self.state();
-        let Subscriptions { entries, listing, closed } = &mut *state;
+        let Subscriptions { entries, listing, ended, closed } = &mut *state;
         if *closed {
             return Err(Error::shutting_down());
         }
@@ -260,7 +303,7 @@ impl Registry {
         match place {
             Place::Vacant(vacant) => {
                 listing.add(key);
-                vacant.insert(Slot { hash, entry: Entry::Live(prepared.start()) });
+                vacant.insert(Slot { hash, entry: Entry::Live(ended.start(hash, prepared)) });
                 Ok(None)
             }
             Place::Occupied(mut occupied) => {
@@ -361,7 +404,7 @@ impl Registry {
 
     /// Starts what comes next, unless everything is shutting down.
     fn set_current(&self, key: &Key, next: Option<Prepared>) -> Result<()> {
-        let Subscriptions { entries, listing, .. } = &mut *self.state();
+        let Subscriptions { entries, listing, ended, .. } = &mut *self.state();
         let hash = self.hasher.hash_one(key);
         let slot = entries.find_mut(hash, |slot| slot.is(hash, key));
         let Some(Slot { entry: Entry::Changing(changing), .. }) = slot else {
@@ -369,10 +412,17 @@ impl Registry {
         };
         match (&changing.current, &next) {
             (None, Some(_)) => listing.add(key),
-            (Some(_), None) => listing.invalidate(),
+            (Some(_), None) => {
+                listing.invalidate();
+                ended.add(hash);
+            }
+            // With other parameters, it is as new as it was.
+            (Some(current), Some(next)) if current.is_new() && !next.live.has_beginning() => {
+                next.live.resume_from_now();
+            }
             _ => {}
         }
-        changing.current = next.map(Prepared::start);
+        changing.current = next.map(|next| ended.start(hash, next));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! else. Beyond this, only `conversation`, `info` and `router` use generated types.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -12,7 +13,7 @@ use super::error::to_status;
 use super::info::Info;
 use super::lifecycle::Lifecycle;
 use crate::error::Error;
-use crate::extension::{Check, ExternalEvent, Key, Settings};
+use crate::extension::{Beginning, Check, ExternalEvent, Key, Settings};
 use gofer_proto::server::extension_service_server::ExtensionService;
 use gofer_proto::{
     ExtensionExternalEventRequest, ExtensionExternalEventResponse, ExtensionInfoRequest,
@@ -23,6 +24,13 @@ use gofer_proto::{
     ExtensionShutdownResponse, ExtensionSubscribeRequest, ExtensionSubscribeResponse,
     ExtensionUnsubscribeRequest, ExtensionUnsubscribeResponse,
 };
+
+/// A header of Subscribe, by which an embedded core says when the subscription was made, also when
+/// it restores it: the number of the pipeline's newest run then, or 0.
+pub const SUBSCRIBED_AFTER: &str = "gofer-subscribed-after-run";
+
+/// The same, in milliseconds since then.
+pub const SUBSCRIPTION_AGE: &str = "gofer-subscription-age";
 
 pub(crate) struct Service {
     name: String,
@@ -54,6 +62,12 @@ fn respond<T>(method: &'static str, outcome: Result<T, Error>) -> Result<Respons
     outcome.map(Response::new).map_err(|error| to_status(method, &error))
 }
 
+fn beginning<T>(request: &Request<T>) -> Option<Beginning> {
+    let number = |header| request.metadata().get(header)?.to_str().ok()?.parse::<u64>().ok();
+    let after_run = i64::try_from(number(SUBSCRIBED_AFTER)?).ok()?;
+    Some(Beginning { after_run, age: Duration::from_millis(number(SUBSCRIPTION_AGE)?) })
+}
+
 #[async_trait]
 impl ExtensionService for Service {
     type RunExtensionInstallerStream =
@@ -82,6 +96,7 @@ impl ExtensionService for Service {
         &self,
         request: Request<ExtensionSubscribeRequest>,
     ) -> Result<Response<ExtensionSubscribeResponse>, Status> {
+        let beginning = beginning(&request);
         let request = request.into_inner();
         let outcome = async {
             let instance = self.lifecycle.instance()?;
@@ -91,7 +106,7 @@ impl ExtensionService for Service {
                 &request.pipeline_extension_label,
             )?;
             let settings = Settings::new(request.config);
-            self.lifecycle.registry.subscribe(instance, key, settings).await
+            self.lifecycle.registry.subscribe(instance, key, settings, beginning).await
         };
         // All of it, because parameters may panic when they are dropped.
         respond("Subscribe", catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}))

@@ -1,6 +1,7 @@
 //! Runs the author's `serve` for one subscription, and restarts it after a delay if it fails.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,17 @@ use tokio::sync::watch;
 use super::catch_panic::{catch_panic, catch_panic_in};
 use super::erased::Initialized;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Extension, Failure, Live, Subscription};
+use crate::extension::{Extension, Failure, Live, Subscription, Warning};
 use gofer_net::{Backoff, BoxFuture};
 
 /// The first pause is short, since most failures are transient; the longest is about as long as an
 /// operator waits in front of a dashboard.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// The longest pause if Gofer refused to start a run and there are no ticks. That is over when
+/// someone enables the pipeline, for example, and they expect the next run soon.
+const MAX_PAUSE_IF_REFUSED: Duration = Duration::from_secs(30);
 
 /// A `serve` that ran this long has recovered: the next failure counts as the first.
 const RECOVERED: i64 = 10 * 60 * 1_000_000_000;
@@ -79,32 +84,24 @@ fn again<'a>(
 /// Records the failure, ends what `serve` spawned, and waits.
 async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     // Formatting an error runs the author's code, or another crate's.
-    let reason = catch_panic_in(|| Ok(reason(&error)))
-        .unwrap_or_else(|_| "an error that panics when it is formatted".to_owned());
-    let restarts = record(live, reason);
-    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-    let mut pause = backoff.pause();
-    for _ in 0..restarts.min(16) {
-        pause = backoff.pause();
-    }
-    if matches!(error.kind(), ErrorKind::FailedPrecondition | ErrorKind::NotFound)
-        && let Some(left) = live.until_next_tick()
-    {
-        // The pipeline is disabled or not deployed, for example: an ordinary tick would find out
-        // when that is over, so do not wait longer than for that.
-        pause = pause.min(left.max(FIRST_PAUSE));
-    }
-    let log = catch_panic_in(|| {
-        tracing::warn!(
-            subscription = %live.key, ?error, restarts,
-            restart_in_seconds = pause.as_secs_f64(),
-            "the subscription failed and will be restarted"
-        );
-        Ok(())
+    let texts = catch_panic_in(|| Ok((reason(&error), format!("{error:?}"))));
+    let (reason, error) = texts.unwrap_or_else(|_| {
+        let unknown = "an error that panics when it is formatted";
+        (unknown.to_owned(), unknown.to_owned())
     });
-    if log.is_err() {
-        let subscription = &live.key;
-        tracing::warn!(%subscription, restarts, "the subscription failed; its error cannot be formatted");
+    let Recorded { restarts, pause, is_news } = record(live, reason, &error);
+    let subscription = &live.key;
+    let restart_in_seconds = pause.as_secs_f64();
+    if is_news {
+        tracing::warn!(
+            %subscription, error, restarts, restart_in_seconds,
+            "the subscription failed and will be restarted; the same error is not logged again"
+        );
+    } else {
+        tracing::debug!(
+            %subscription, error, restarts, restart_in_seconds,
+            "the subscription failed again and will be restarted"
+        );
     }
     let _counted = CountedAsFailing::new(failing);
     let pause = async {
@@ -122,16 +119,57 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     }
 }
 
-/// Returns how often it has been restarted before.
-fn record(live: &Live, message: String) -> u32 {
+struct Recorded {
+    /// How often it has been restarted before.
+    restarts: u32,
+    /// How long to wait before it is restarted.
+    pause: Duration,
+    /// Whether the log should say so.
+    is_news: bool,
+}
+
+/// `error` is all that is known of it, for the log.
+fn record(live: &Live, message: String, error: &str) -> Recorded {
     let now = live.context.gofer.monotonic();
     let mut activity = live.activity();
-    let restarts = match &activity.failure {
-        Some(last) if now - last.at < RECOVERED => last.restarts.saturating_add(1),
-        _ => 0,
+    let last = activity.failure.take().filter(|last| now - last.at < RECOVERED);
+    let restarts = last.as_ref().map_or(0, |last| last.restarts.saturating_add(1));
+    let growing = growing_pause(restarts, MAX_PAUSE);
+    let warning = Warning { error: hash(error), at: now, is_over: false };
+    // However short the pauses are, there are no more warnings than if they were growing.
+    let earlier = last.map(|last| last.warning).filter(|last| {
+        let is_known = last.error == warning.error && !last.is_over;
+        is_known || now - last.at < nanos(growing)
+    });
+    let is_news = earlier.is_none();
+    let warning = earlier.unwrap_or(warning);
+    activity.failure =
+        Some(Box::new(Failure { message, restarts, waiting: true, at: now, warning }));
+    let pause = match live.until_next_tick() {
+        // An ordinary tick would do the same again: there is no reason to wait longer than for that.
+        Some(left) => growing.min(left.max(FIRST_PAUSE)),
+        None if live.is_refused() => growing_pause(restarts, MAX_PAUSE_IF_REFUSED),
+        None => growing,
     };
-    activity.failure = Some(Box::new(Failure { message, restarts, waiting: true, at: now }));
-    restarts
+    Recorded { restarts, pause, is_news }
+}
+
+fn growing_pause(restarts: u32, most: Duration) -> Duration {
+    let mut backoff = Backoff::new(FIRST_PAUSE, most);
+    for _ in 0..restarts.min(16) {
+        backoff.pause();
+    }
+    backoff.pause()
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// What Info shows of a failure.

@@ -242,7 +242,7 @@ async fn an_unsubscribe_that_passed_its_check_before_a_shutdown_does_not_report_
     lifecycle.init(no_settings()).await.unwrap();
     let instance = lifecycle.instance().unwrap();
     let key = || Key::new("", "a", "l").unwrap();
-    lifecycle.registry.subscribe(instance, key(), no_settings()).await.unwrap();
+    lifecycle.registry.subscribe(instance, key(), no_settings(), None).await.unwrap();
     poll_once(lifecycle.shutdown());
     tokio::task::yield_now().await;
     // The subscription still has its grace period.

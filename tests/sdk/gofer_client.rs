@@ -149,6 +149,23 @@ async fn an_overdue_interval_fires_once_when_gofer_has_reported_its_last_run() {
     assert_eq!(gofer.recorded().runs.len(), 3);
 }
 
+/// Gofer does not say when a subscription was made, so the process has to know.
+#[tokio::test]
+async fn a_subscription_made_anew_does_not_go_on_from_runs_of_the_one_before() {
+    let gofer = Gofer::listening(|_, _| Behavior::Answer);
+    add_an_old_run(&gofer);
+    let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
+    client.subscribe("b", &[("every", "1h")]).await.unwrap();
+    client.unsubscribe("b").await.unwrap();
+    client.subscribe("a", &[("every", "1h")]).await.unwrap();
+    gofer.until(|recorded| recorded.starts == 1).await;
+    client.unsubscribe("a").await.unwrap();
+    let lists = gofer.recorded().lists;
+    client.subscribe("a", &[("every", "1ms")]).await.unwrap();
+    gofer.until(|recorded| recorded.starts >= 3).await;
+    assert_eq!(gofer.recorded().lists, lists, "what was before is not asked for");
+}
+
 #[tokio::test]
 async fn a_failed_query_for_the_last_run_is_retried() {
     let gofer = Gofer::listening(|_, _| Behavior::Answer);

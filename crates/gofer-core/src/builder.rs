@@ -17,6 +17,7 @@ use super::command::RunCommand;
 use super::core::Core;
 use super::handler::RunHandler;
 use super::{external, store};
+use gofer_net::Clock;
 use gofer_sdk::{LogLevel, Result, RunInfo};
 
 /// An extension that hangs is noticed within half a minute, at next to no cost.
@@ -48,6 +49,8 @@ pub struct CoreBuilder {
     /// Where the container engine is, if that was set.
     pub(super) container_engine: Option<String>,
     pub(super) allowed: Allowed,
+    /// The core's clock, and that of extensions in its process, if a test sets them.
+    pub(super) clocks: Option<(Clock, Clock)>,
 }
 
 /// Leaves out keys.
@@ -79,7 +82,17 @@ impl CoreBuilder {
             external: external::Options::default(),
             container_engine: None,
             allowed: Allowed::default(),
+            clocks: None,
         }
+    }
+
+    /// The core's clock, and that of extensions in its process.
+    ///
+    /// **Internal.** For tests in which clocks are set.
+    #[doc(hidden)]
+    pub fn clocks(mut self, core: Clock, extensions: Clock) -> Self {
+        self.clocks = Some((core, extensions));
+        self
     }
 
     /// Sets the address to listen on; port 0 chooses a free one. Extensions in their own processes

@@ -144,9 +144,13 @@ impl Core {
             external,
             container_engine,
             allowed,
+            clocks,
         } = builder;
         let (listener, port) = Port::listen(listen).await?;
-        let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
+        let (clock, extensions_clock) = clocks.unwrap_or_else(|| {
+            let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
+            (clock, clock)
+        });
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let own = Identity::new().map_err(|status| error(&status))?;
         let trust = Trust {
@@ -167,7 +171,7 @@ impl Core {
         let extensions = Extensions::new(
             Arc::clone(&store),
             clock,
-            InProcess::new(network.clone(), trust.clone(), clock),
+            InProcess::new(network.clone(), trust.clone(), extensions_clock),
             Containers::new(container_engine, Arc::downgrade(&serving)),
             Common {
                 gofer_host: address

@@ -24,13 +24,14 @@ use super::handle::ExtensionHandle;
 use super::launcher::{Containers, InProcess, check_image, end_orphans};
 use super::limits::ContainerLimits;
 use super::state::{ExtensionState, ExtensionStatus};
-use super::store::{EventKind, Options, Store, not_installed};
+use super::store::{Beginning, EventKind, Options, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
+use gofer_sdk::internal::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE};
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
 use slots::{SlotGuard, Slots};
@@ -379,12 +380,19 @@ impl Extensions {
             }
             Holds::Others => running.unsubscribe(subscription).await?,
         }
-        let request = proto::ExtensionSubscribeRequest {
+        let mut request = tonic::Request::new(proto::ExtensionSubscribeRequest {
             namespace_id: subscription.namespace.clone(),
             pipeline_id: subscription.pipeline.clone(),
             pipeline_extension_label: subscription.label.clone(),
             config,
-        };
+        });
+        if let Some(Beginning { after_run, at }) = self.store.beginning(subscription) {
+            // If the clock was ahead then, it is not known; and one tick too many is better than none
+            // for as long as it was ahead.
+            let age = self.clock.unix_millis().abs_diff(at);
+            request.metadata_mut().insert(SUBSCRIBED_AFTER, after_run.into());
+            request.metadata_mut().insert(SUBSCRIPTION_AGE, age.into());
+        }
         running.held.set_unknown(subscription);
         if let Err(status) = running.handle.client.clone().subscribe(request).await {
             if effect(&status) != Effect::Unknown {

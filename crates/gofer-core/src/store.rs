@@ -53,7 +53,7 @@ pub(super) use registrations::not_installed;
 pub(super) use runs::Ending;
 pub(super) use secrets::Holder;
 pub(super) use setup::StoreSetup;
-pub(super) use subscriptions::status_reason;
+pub(super) use subscriptions::{Beginning, status_reason};
 pub(super) use tokens::StoredToken;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -293,9 +293,11 @@ impl Tables {
                 pipeline.last_run = it.id;
                 pipeline.runs.push_back(it);
             }
-            Record::Subscription(it) => {
+            Record::Subscription(it, beginning) => {
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
-                pipeline.subscriptions.insert((it.name.clone(), it.label.clone()), it);
+                let key = (it.name.clone(), it.label.clone());
+                pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
+                pipeline.subscriptions.insert(key, it);
             }
             Record::Registration(it) => {
                 self.registrations.insert(it.name.clone(), it);

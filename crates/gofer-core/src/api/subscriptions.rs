@@ -137,6 +137,8 @@ impl Api {
         self.store.authorize(by, Needs::Namespace(&subscription.namespace))?;
         // Before the extension is called, for a better error.
         self.store.pipeline(&subscription.namespace, &subscription.pipeline, 0)?;
+        // What it starts at once is a run of this subscription.
+        let beginning = self.store.beginning(&subscription);
         let before = self.active(&subscription);
         let agreed = match self.extensions.subscribe(&subscription).await {
             Ok(agreed) => agreed,
@@ -145,7 +147,7 @@ impl Api {
                 return Err(also_lost(refusal, put_back));
             }
         };
-        let stored = self.store.put_subscription(subscription.clone(), by);
+        let stored = self.store.put_subscription(subscription.clone(), beginning, by);
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
             // Meanwhile the pipeline or the extension was deleted, or the caller lost its access. If

@@ -1,6 +1,10 @@
 //! What a token gives access to.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use gofer_net::Clock;
 use gofer_proto as proto;
 use tonic::Code;
 
@@ -72,4 +76,20 @@ fn a_client_sees_the_events_of_its_namespaces_and_of_none() {
     assert!(client.can_see(&event(r#"{"name":"interval"}"#)));
     assert!(!client.can_see(&event(r#"{"namespace_id":"default"}"#)));
     assert!(!client.can_see(&event("")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_call_notices_within_a_minute_that_its_token_expired_by_a_clock_that_was_set() {
+    static AHEAD: AtomicI64 = AtomicI64::new(0);
+    let store = Store::new(Clock::set_by(&AHEAD));
+    let hour = Some(Duration::from_secs(3600));
+    let (_, token) = store
+        .create_token(TokenKind::Management, Vec::new(), HashMap::new(), hour, &By::Core)
+        .unwrap();
+    let tokens = TokenTable::new(store);
+    let (_, mut watch) = tokens.watch(Authenticated(sha256(token.as_bytes()))).unwrap();
+    watch.check().unwrap();
+    AHEAD.store(2 * 3600 * 1_000_000_000, Ordering::Relaxed);
+    tokio::time::timeout(LOOK_AT_CLOCK, watch.may_have_changed()).await.unwrap();
+    assert_eq!(watch.check().unwrap_err().code(), Code::Unauthenticated);
 }

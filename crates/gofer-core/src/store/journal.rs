@@ -17,6 +17,7 @@ use super::file::VERSION;
 use super::objects::Object;
 use super::seal::Seal;
 use super::secrets::Secret;
+use super::subscriptions::Beginning;
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 
@@ -147,9 +148,17 @@ impl Journal {
         self.write(RecordKind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
     }
 
-    pub(super) fn put_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
+    pub(super) fn put_subscription(
+        &mut self,
+        it: &proto::PipelineExtensionSubscription,
+        beginning: Option<Beginning>,
+    ) {
         let names = [&*it.namespace, &it.pipeline, &it.name, &it.label];
-        self.put(RecordKind::Subscription, &names, None, it);
+        if self.kept {
+            let mut record = it.encode_to_vec();
+            record.extend(StoredBeside { beginning }.encode_to_vec());
+            self.write(RecordKind::Subscription, &names, None, Some(record));
+        }
     }
 
     pub(super) fn remove_subscription(&mut self, it: &proto::PipelineExtensionSubscription) {
@@ -261,6 +270,14 @@ struct StoredOptions {
     name: String,
     #[prost(message, optional, tag = "2")]
     options: Option<ExtensionOptions>,
+}
+
+/// What the record of a subscription holds besides the API's message, whose fields have other
+/// numbers: programs that read only that skip it.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct StoredBeside {
+    #[prost(message, optional, tag = "1001")]
+    beginning: Option<Beginning>,
 }
 
 /// A secret as stored on disk.

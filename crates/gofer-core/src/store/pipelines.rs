@@ -14,6 +14,7 @@ use super::queue::{UnfinishedRuns, dequeue, end_early};
 use super::run_keys::RunKeys;
 use super::runs::Ending;
 use super::secrets::Secrets;
+use super::subscriptions::Beginning;
 use super::{
     By, EventKind, Needs, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default,
 };
@@ -33,6 +34,8 @@ pub(super) struct PipelineTable {
     pub(super) run_keys: RunKeys,
     /// By extension and label.
     pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
+    /// By the same. None of those that an earlier version stored.
+    pub(super) beginnings: BTreeMap<(String, String), Beginning>,
     pub(super) objects: Objects,
     pub(super) secrets: Secrets,
 }

@@ -12,14 +12,27 @@ use gofer_proto::{
     PipelineExtensionSubscriptionStatusReason as StatusReason,
 };
 
+/// When a subscription was made. It stays the same if its settings change.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Beginning {
+    /// The pipeline's newest run then; 0 if there was none.
+    #[prost(int64, tag = "1")]
+    pub(crate) after_run: i64,
+    /// In Unix milliseconds.
+    #[prost(int64, tag = "2")]
+    pub(crate) at: i64,
+}
+
 impl Store {
-    /// Stores a subscription, replacing one with the same names.
+    /// Stores a subscription, replacing one with the same names. `beginning` is what
+    /// [`beginning`](Self::beginning) returned before the extension was called.
     ///
     /// Refused if the extension is not registered: it may have been uninstalled meanwhile, and then
     /// keeps no subscriptions.
     pub(crate) fn put_subscription(
         &self,
         subscription: Subscription,
+        beginning: Option<Beginning>,
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
@@ -30,9 +43,10 @@ impl Store {
         }
         let pipeline = tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
         let details = subscription_details(&subscription, pipeline.live_version());
-        tables.journal.put_subscription(&subscription);
+        tables.journal.put_subscription(&subscription, beginning);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
         let key = (subscription.name.clone(), subscription.label.clone());
+        pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
         pipeline.subscriptions.insert(key, subscription);
         tables.events.publish(now, EventKind::PipelineExtensionSubscription, &details);
         Ok(())
@@ -50,6 +64,20 @@ impl Store {
         let key = (extension.to_owned(), label.to_owned());
         let found = table.subscriptions.get(&key).cloned();
         found.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))
+    }
+
+    /// When a subscription was made, which is now if it is not stored; `None` if an earlier version
+    /// stored it.
+    pub(crate) fn beginning(&self, subscription: &Subscription) -> Option<Beginning> {
+        let at = self.clock.unix_millis();
+        let tables = self.tables();
+        let table = tables.pipeline(&subscription.namespace, &subscription.pipeline).ok()?;
+        let key = (subscription.name.clone(), subscription.label.clone());
+        if table.subscriptions.contains_key(&key) {
+            table.beginnings.get(&key).copied()
+        } else {
+            Some(Beginning { after_run: table.last_run, at })
+        }
     }
 
     /// By extension and label.
@@ -83,6 +111,7 @@ impl Store {
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
         let removed = table.subscriptions.remove(&key);
+        table.beginnings.remove(&key);
         let removed =
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         let version = table.live_version();
@@ -110,7 +139,8 @@ impl Store {
         subscription.set_status(status);
         subscription.status_reason = Some(status_reason(status, reason));
         let changed = subscription.clone();
-        tables.journal.put_subscription(&changed);
+        let beginning = table.beginnings.get(&key).copied();
+        tables.journal.put_subscription(&changed, beginning);
         Ok(())
     }
 }
@@ -120,6 +150,7 @@ impl Tables {
         let mut removed = Vec::new();
         for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
             let version = pipeline.live_version();
+            pipeline.beginnings.retain(|(of, _), _| of != extension);
             pipeline.subscriptions.retain(|(of, _), subscription| {
                 let keep = of != extension;
                 if !keep {

@@ -368,11 +368,11 @@ async fn a_waiter_for_an_event_is_woken() {
 #[tokio::test]
 async fn a_subscription_is_stored_replaced_and_removed() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
+    store.put_subscription(subscription("hourly"), None, &By::Core).unwrap();
     let mut changed = subscription("hourly");
     changed.settings.insert("every".to_owned(), "1h".to_owned());
-    store.put_subscription(changed, &By::Core).unwrap();
-    store.put_subscription(subscription("daily"), &By::Core).unwrap();
+    store.put_subscription(changed, None, &By::Core).unwrap();
+    store.put_subscription(subscription("daily"), None, &By::Core).unwrap();
     let stored = store.subscriptions("", "nightly").unwrap();
     assert_eq!(stored.iter().map(|it| &*it.label).collect::<Vec<_>>(), ["daily", "hourly"]);
     assert_eq!(stored[1].settings["every"], "1h");
@@ -391,18 +391,18 @@ async fn a_subscription_is_stored_replaced_and_removed() {
 #[tokio::test]
 async fn a_subscription_to_something_that_does_not_exist_is_refused() {
     let store = store();
-    let outcome = store.put_subscription(subscription("hourly"), &By::Core);
+    let outcome = store.put_subscription(subscription("hourly"), None, &By::Core);
     refused(outcome, Code::NotFound, "`interval`");
     let store = with_interval();
     store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap();
-    let outcome = store.put_subscription(subscription("hourly"), &By::Core);
+    let outcome = store.put_subscription(subscription("hourly"), None, &By::Core);
     refused(outcome, Code::NotFound, "`default/nightly`");
 }
 
 #[tokio::test]
 async fn a_status_has_its_reason() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
+    store.put_subscription(subscription("hourly"), None, &By::Core).unwrap();
     store
         .set_subscription_status(
             ["", "nightly", "interval", "hourly"],
@@ -419,7 +419,7 @@ async fn a_status_has_its_reason() {
 #[tokio::test]
 async fn subscriptions_are_removed_with_their_pipeline_or_extension() {
     let store = with_interval();
-    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
+    store.put_subscription(subscription("hourly"), None, &By::Core).unwrap();
     assert_eq!(
         store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap().len(),
         1
@@ -427,7 +427,7 @@ async fn subscriptions_are_removed_with_their_pipeline_or_extension() {
     assert!(store.subscriptions_of_extension("interval").is_empty());
 
     store.ensure_pipeline("", "nightly").unwrap();
-    store.put_subscription(subscription("hourly"), &By::Core).unwrap();
+    store.put_subscription(subscription("hourly"), None, &By::Core).unwrap();
     store.remove_registration("interval").unwrap();
     assert!(store.subscriptions("", "nightly").unwrap().is_empty());
 }

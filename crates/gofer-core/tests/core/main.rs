@@ -21,6 +21,7 @@ mod allowed;
 mod api;
 mod authorization;
 mod bootstrap;
+mod clocks;
 #[cfg(target_os = "linux")]
 mod connections;
 mod conversations;
@@ -34,7 +35,9 @@ mod long_names;
 mod options;
 mod real_command_line;
 mod references;
+mod refusals;
 mod runs;
 mod streaming;
+mod subscribed_anew;
 mod supervision;
 mod ticks;

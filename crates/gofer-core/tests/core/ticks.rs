@@ -8,14 +8,14 @@ use gofer_proto as proto;
 use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
-struct Params {
+pub(crate) struct Params {
     every: GoDuration,
     /// What the author does before the run is started takes this long.
     #[serde(default)]
     work: GoDuration,
 }
 
-struct Every;
+pub(crate) struct Every;
 
 impl Extension for Every {
     type Config = NoConfig;
@@ -36,7 +36,7 @@ impl Extension for Every {
 }
 
 /// When the runs started, in seconds since the first one, oldest first.
-fn starts(core: &Core) -> Vec<u64> {
+pub(crate) fn starts(core: &Core) -> Vec<u64> {
     let runs = core.runs("default/nightly");
     let at = |run: &gofer_sdk::RunInfo| run.started().duration_since(UNIX_EPOCH).unwrap();
     let mut all: Vec<Duration> = runs.iter().map(at).collect();
@@ -45,14 +45,14 @@ fn starts(core: &Core) -> Vec<u64> {
 }
 
 /// The times that the runs were scheduled for, in milliseconds since the first one, oldest first.
-fn scheduled(core: &Core) -> Vec<u128> {
+pub(crate) fn scheduled(core: &Core) -> Vec<u128> {
     let runs = core.runs("default/nightly");
     let mut all: Vec<_> = runs.iter().filter_map(gofer_sdk::RunInfo::scheduled).collect();
     all.sort_unstable();
     all.iter().map(|at| at.duration_since(all[0]).unwrap().as_millis()).collect()
 }
 
-async fn enable(core: &Core, enable: bool) {
+pub(crate) async fn enable(core: &Core, enable: bool) {
     let (namespace_id, id) = ("default".to_owned(), "nightly".to_owned());
     let mut api = core.client().api();
     if enable {

@@ -204,7 +204,7 @@ fn changes(store: &Store, by: &By) -> Vec<(&'static str, Result<(), Status>)> {
         ("read a secret", store.secret(holder, "key").map(drop)),
         ("list secrets", store.secrets(holder).map(drop)),
         ("delete a secret", store.delete_secret(holder, "key")),
-        ("subscribe", store.put_subscription(subscription(pipeline, "hourly"), by)),
+        ("subscribe", store.put_subscription(subscription(pipeline, "hourly"), None, by)),
         ("mark a subscription", store.set_subscription_status(names, State::Disabled, "", by)),
         ("unsubscribe", store.remove_subscription(names, by)),
         ("disable", store.set_pipeline_state("", pipeline, PipelineState::Disabled, by)),

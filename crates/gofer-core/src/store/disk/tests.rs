@@ -71,6 +71,32 @@ fn everything(store: &Store) -> String {
 }
 
 #[tokio::test]
+async fn when_a_subscription_was_made_survives_changes_of_it_and_a_restart() {
+    let directory = Scratch::new();
+    let path = directory.path("gofer.redb");
+    let store = open_store(&path);
+    store.ensure_pipeline("", "one").unwrap();
+    let registration =
+        proto::ExtensionRegistration { name: "interval".to_owned(), ..Default::default() };
+    store.put_registration(registration, Options::default()).unwrap();
+    store.start_run(start("one"), &By::Core).unwrap();
+    let made = subscription("one", "a");
+    let beginning = store.beginning(&made);
+    assert_eq!(beginning.unwrap().after_run, 1);
+    store.put_subscription(made.clone(), beginning, &By::Core).unwrap();
+    store.start_run(start("one"), &By::Core).unwrap();
+    let names = ["", "one", "interval", "a"];
+    store.set_subscription_status(names, State::Disabled, "", &By::Core).unwrap();
+    store.close().await;
+    drop(store);
+    let store = open_store(&path);
+    assert_eq!(store.beginning(&made), beginning);
+    store.remove_subscription(names, &By::Core).unwrap();
+    assert_eq!(store.beginning(&made).unwrap().after_run, 2, "the next one is another");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn everything_is_restored() {
     let directory = Scratch::new();
     let store = open_store(&directory.path("store.redb"));
@@ -101,7 +127,7 @@ async fn everything_is_restored() {
     }
     store.remove_registration("cron").unwrap();
     for (pipeline, label) in [("one", "a"), ("one", "b"), ("two", "a"), ("three", "a")] {
-        store.put_subscription(subscription(pipeline, label), &By::Core).unwrap();
+        store.put_subscription(subscription(pipeline, label), None, &By::Core).unwrap();
     }
     store.remove_subscription(["", "one", "interval", "b"], &By::Core).unwrap();
     store

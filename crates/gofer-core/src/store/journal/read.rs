@@ -4,11 +4,12 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use prost::Message;
 
-use super::{Flags, RecordKind, SealedSecret, StoredOptions};
+use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredOptions};
 use crate::store::objects::Object;
 use crate::store::patterns::Patterns;
 use crate::store::seal::Seal;
 use crate::store::secrets::Secret;
+use crate::store::subscriptions::Beginning;
 
 impl RecordKind {
     fn of(byte: u8) -> Option<Self> {
@@ -41,7 +42,7 @@ pub(in crate::store) enum Record {
     Pipeline(proto::PipelineMetadata),
     Config(proto::PipelineConfig),
     Run(proto::Run),
-    Subscription(proto::PipelineExtensionSubscription),
+    Subscription(proto::PipelineExtensionSubscription, Option<Beginning>),
     Registration(proto::ExtensionRegistration),
     Token([u8; 32], proto::Token),
     Event(proto::Event),
@@ -67,7 +68,10 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
         RecordKind::Pipeline => Record::Pipeline(Message::decode(value).ok()?),
         RecordKind::Config => Record::Config(Message::decode(value).ok()?),
         RecordKind::Run => Record::Run(Message::decode(value).ok()?),
-        RecordKind::Subscription => Record::Subscription(Message::decode(value).ok()?),
+        RecordKind::Subscription => Record::Subscription(
+            Message::decode(value).ok()?,
+            StoredBeside::decode(value).ok()?.beginning,
+        ),
         RecordKind::Registration => {
             let registration = seal.open(key, value)?;
             Record::Registration(Message::decode(&*registration).ok()?)
