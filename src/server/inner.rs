@@ -19,7 +19,7 @@ use super::limits::Limits;
 use super::router::Router;
 use super::service::Service;
 use super::signals::Signals;
-use super::system_config::{PREFIX, SystemConfig};
+use super::system_config::{LogLevel, PREFIX, SystemConfig};
 use crate::client::{ClientOptions, Gofer, new_client};
 
 pub(crate) struct ServerInner {
@@ -86,6 +86,10 @@ impl ServerInner {
         };
         if config.skip_tls_verify && !config.gofer_host.is_loopback() {
             tracing::warn!("Gofer's certificate is not verified: {PREFIX}SKIP_TLS_VERIFY is set");
+        }
+        if config.has_unknown_log_level {
+            let names = LogLevel::names();
+            tracing::warn!("{PREFIX}LOG_LEVEL is none of {names}; logging at level info");
         }
         let gofer = gofer(&config, trust, clock, dial);
         let lifecycle = Lifecycle::new(definition, gofer.clone(), limits.stop_grace());

@@ -21,6 +21,8 @@ const DEFAULT_GOFER_HOST: &str = "localhost:8080";
 /// How much is logged, on Gofer's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum LogLevel {
+    /// Every detail.
+    Trace,
     /// Details for debugging.
     Debug,
     /// Normal operation.
@@ -34,22 +36,31 @@ pub enum LogLevel {
     Fatal,
     /// The same as [`Fatal`](Self::Fatal); Gofer's scale has both.
     Panic,
+    /// Nothing.
+    Disabled,
 }
 
 impl LogLevel {
-    const NAMES: [(&str, Self); 6] = [
+    const NAMES: [(&str, Self); 8] = [
+        ("trace", Self::Trace),
         ("debug", Self::Debug),
         ("info", Self::Info),
         ("warn", Self::Warn),
         ("error", Self::Error),
         ("fatal", Self::Fatal),
         ("panic", Self::Panic),
+        ("disabled", Self::Disabled),
     ];
 
     /// The level as Gofer spells it.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, level)| *level == self).map_or("info", |(name, _)| name)
+    }
+
+    /// All of them, for a sentence.
+    pub(super) fn names() -> String {
+        Self::NAMES.map(|(name, _)| name).join(", ")
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -102,6 +113,8 @@ pub struct SystemConfig {
     pub(crate) name: String,
     pub(crate) tls: std::sync::Arc<tokio_rustls::rustls::ServerConfig>,
     pub(crate) log_level: LogLevel,
+    /// A level was set that is none.
+    pub(crate) has_unknown_log_level: bool,
     pub(crate) host: String,
     pub(crate) gofer_host: GoferAddress,
     pub(crate) skip_tls_verify: bool,
@@ -163,7 +176,8 @@ impl SystemConfig {
         &self.name
     }
 
-    /// How much to log; default info.
+    /// How much to log; default info, also if a level is set that is none, about which the server
+    /// warns when it starts.
     pub fn log_level(&self) -> LogLevel {
         self.log_level
     }
@@ -203,14 +217,11 @@ impl Raw {
                     None
                 }
             });
-        let log_level = match self.log_level.as_deref() {
-            None | Some("") => Some(LogLevel::default()),
-            Some(text) => problems.unless(
-                LogLevel::parse(text),
-                "LOG_LEVEL",
-                "must be debug, info, warn, error, fatal or panic",
-            ),
-        };
+        // No reason not to start: other versions of Gofer may know other levels.
+        let log_level = self.log_level.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let known = log_level.map(LogLevel::parse);
+        let has_unknown_log_level = known == Some(None);
+        let log_level = known.flatten().unwrap_or_default();
         let host = self.host.filter(|host| !host.is_empty());
         let host = host.unwrap_or_else(|| DEFAULT_HOST.to_owned());
         let host = problems.unless(
@@ -242,7 +253,8 @@ impl Raw {
                 authorization,
                 name: name?,
                 tls: tls?,
-                log_level: log_level?,
+                log_level,
+                has_unknown_log_level,
                 host: host?,
                 gofer_host: gofer_host?,
                 skip_tls_verify: skip_tls_verify?,

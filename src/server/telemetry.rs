@@ -58,11 +58,13 @@ where
 
 fn filter(level: LogLevel) -> LevelFilter {
     match level {
+        LogLevel::Trace => LevelFilter::TRACE,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         // What ends the process is logged as an error.
         LogLevel::Error | LogLevel::Fatal | LogLevel::Panic => LevelFilter::ERROR,
+        LogLevel::Disabled => LevelFilter::OFF,
     }
 }
 
@@ -117,7 +119,8 @@ fn name(level: Level) -> &'static str {
         Level::ERROR => "error",
         Level::WARN => "warn",
         Level::INFO => "info",
-        _ => "debug",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
     }
 }
 

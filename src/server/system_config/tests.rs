@@ -58,6 +58,32 @@ fn all_that_is_given_is_read() {
 }
 
 #[test]
+fn a_level_is_known_by_each_of_gofers_names_in_any_case() {
+    for (text, level) in [
+        ("trace", LogLevel::Trace),
+        ("Debug", LogLevel::Debug),
+        ("INFO", LogLevel::Info),
+        ("fatal", LogLevel::Fatal),
+        ("pAnIc", LogLevel::Panic),
+        ("DISABLED", LogLevel::Disabled),
+        (" warn\n", LogLevel::Warn),
+        ("", LogLevel::Info),
+    ] {
+        let config = SystemConfig::from_vars(environment(&[("LOG_LEVEL", Some(text))])).unwrap();
+        assert_eq!((config.log_level(), config.has_unknown_log_level), (level, false), "{text}");
+    }
+}
+
+#[test]
+fn a_level_that_is_none_is_info_and_no_reason_not_to_start() {
+    for text in ["loud", "warning", "7", "hunter2"] {
+        let config = SystemConfig::from_vars(environment(&[("LOG_LEVEL", Some(text))])).unwrap();
+        assert_eq!((config.log_level(), config.has_unknown_log_level), (LogLevel::Info, true));
+        assert!(!format!("{config:?}").contains(text), "{text}");
+    }
+}
+
+#[test]
 fn everything_that_is_missing_is_reported_at_once_by_its_full_name() {
     let problems = SystemConfig::from_vars([("PATH", "/bin")]).unwrap_err().problems().to_vec();
     assert_eq!(
@@ -77,17 +103,13 @@ fn everything_that_is_wrong_is_reported_at_once() {
         ("KEY", Some(" ")),
         ("NAME", None),
         ("TLS_CERT", Some("/etc/certificate.pem")),
-        ("LOG_LEVEL", Some("loud")),
         ("HOST", Some("everywhere")),
         ("GOFER_HOST", Some("https://gofer")),
         ("SKIP_TLS_VERIFY", Some("perhaps")),
     ]);
     let names: Vec<_> =
         problems.iter().map(|problem| problem[PREFIX.len()..].split(':').next().unwrap()).collect();
-    assert_eq!(
-        names,
-        ["KEY", "NAME", "TLS_CERT", "LOG_LEVEL", "HOST", "GOFER_HOST", "SKIP_TLS_VERIFY"]
-    );
+    assert_eq!(names, ["KEY", "NAME", "TLS_CERT", "HOST", "GOFER_HOST", "SKIP_TLS_VERIFY"]);
 }
 
 #[test]

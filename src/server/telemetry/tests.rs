@@ -79,8 +79,19 @@ fn levels_beyond_error_still_show_errors() {
 }
 
 #[test]
+fn trace_shows_everything_and_disabled_nothing() {
+    let log = || {
+        tracing::trace!("a detail");
+        tracing::error!("a failure");
+    };
+    let lines = logged(LogLevel::Trace, log);
+    assert_eq!((&lines[0]["level"], &lines[1]["level"]), (&"trace".into(), &"error".into()));
+    assert!(logged(LogLevel::Disabled, log).is_empty());
+}
+
+#[test]
 fn the_global_level_is_what_is_logged_at_most() {
-    for level in [LogLevel::Debug, LogLevel::Info, LogLevel::Error] {
+    for level in [LogLevel::Trace, LogLevel::Info, LogLevel::Error, LogLevel::Disabled] {
         let subscriber = subscriber(level, "interval", io::sink);
         assert_eq!(subscriber.max_level_hint(), Some(filter(level)));
     }
