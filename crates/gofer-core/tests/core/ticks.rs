@@ -173,3 +173,39 @@ async fn ticks_through_outages_and_restarts_are_one_run_each_and_keep_the_grid()
     assert!(all > PIPELINES * 500, "{all}");
     Ok(())
 }
+
+/// The core answers a start at once and queues its run; what is due meanwhile is kept in order.
+#[tokio::test(start_paused = true)]
+async fn runs_that_take_longer_than_their_period_go_on_at_the_rate_of_the_pipeline() {
+    let handler = |_| async {
+        tokio::time::sleep(seconds(40)).await;
+        Ok(())
+    };
+    let core = Core::builder().run_handler(handler).start().await.unwrap();
+    let config = proto::UserPipelineConfig {
+        id: "nightly".to_owned(),
+        parallelism: 2,
+        ..proto::UserPipelineConfig::default()
+    };
+    let request = proto::RegisterPipelineConfigRequest {
+        pipeline_config: Some(config),
+        ..proto::RegisterPipelineConfigRequest::default()
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+    let every = core.install::<Every>("every", NO_SETTINGS).await.unwrap();
+    every.subscribe("default/nightly", "l", [("every", "5s")]).await.unwrap();
+    let complete = || {
+        let runs = core.runs("default/nightly");
+        runs.iter().filter(|run| run.state() == gofer_sdk::RunState::Complete).count()
+    };
+    let mut before = 0;
+    for minute in 1..=60 {
+        core.elapse(minutes(1)).await;
+        let now = complete();
+        assert!(now > before || minute == 1, "none has ended in minute {minute}");
+        before = now;
+    }
+    // Two at a time, each 40 s.
+    assert!((175..=180).contains(&before), "{before} runs have ended");
+    core.stop().await;
+}
