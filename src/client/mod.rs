@@ -40,12 +40,14 @@ use std::time::Duration;
 
 use gofer_net::tls::Trust;
 use gofer_net::{
-    Backoff, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Transport, effect,
+    Backoff, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Outage, Outages,
+    Transport, effect, is_lost,
 };
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
 use http::HeaderValue;
 use http::uri::Authority;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{Code, Request, Response, Status};
@@ -66,9 +68,14 @@ pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Dura
 /// Cheap to clone; all clones share one connection, which is opened at the first call and again
 /// after it was lost. Every call has a deadline of 10 s, attempts and pauses included; of a stream
 /// of events, it is for opening it. Within the deadline a call is retried if Gofer has certainly not
-/// processed it, and one that only reads also if the response is `UNAVAILABLE`. While Gofer cannot
-/// be reached, the calls of all clones share one attempt to connect at a time, with a growing,
-/// jittered pause of at most 2 s between them; meanwhile calls fail with the last reason.
+/// processed it, and one that only reads also if the response is `UNAVAILABLE` or its connection is
+/// lost. While Gofer cannot be reached, the calls of all clones share one attempt to connect at a
+/// time, with a growing, jittered pause of at most 2 s between them; meanwhile calls fail with the
+/// last reason.
+///
+/// When calls begin to fail, since Gofer cannot be reached, does not answer or refuses the token, one
+/// warning with the reason is logged, and one line when they work again. Those of an extension are
+/// also shown by [Info and health](crate::guide::authors#when-gofer-cannot-be-reached).
 ///
 /// # Errors
 ///
@@ -102,12 +109,13 @@ struct Inner {
     is_extension: bool,
     clock: Clock,
     starts: Starts,
+    outages: Arc<Outages>,
 }
 
 /// Whether a call that Gofer may have processed is retried.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
-    /// If the response is `UNAVAILABLE`: the call only reads.
+    /// If the response is `UNAVAILABLE` or lost: the call only reads.
     Read,
     /// Never.
     Write,
@@ -187,7 +195,9 @@ impl Gofer {
         let ClientOptions { dial, authority, server_name, trust, authorization, .. } = options;
         let (name, is_extension, clock) = (options.name, options.is_extension, options.clock);
         let channel = Channel::new(Connector::new(dial, server_name, trust), clock, BACKOFF);
-        let transport = Transport::new(channel, authorization, authority, DEADLINE);
+        let outages = Arc::new(Outages::new(authority.to_string(), clock));
+        let transport = Transport::new(channel, authorization, authority, DEADLINE)
+            .with_outages(Arc::clone(&outages));
         Self {
             inner: Arc::new(Inner {
                 transport,
@@ -195,6 +205,7 @@ impl Gofer {
                 is_extension,
                 clock,
                 starts: Starts::default(),
+                outages,
             }),
         }
     }
@@ -233,8 +244,9 @@ impl Gofer {
     /// Gofer's whole API, as generated from the contract, over the same connection, with the same
     /// token and default deadline. It may change in any release; see [`api`](crate::api).
     ///
-    /// Nothing is retried; a call that could not be sent, because there is no connection, fails
-    /// with `UNAVAILABLE`. To use another deadline, set it on the request:
+    /// Only a call that Gofer, or a proxy, says it has not processed is sent again. One that could
+    /// not be sent, because there is no connection, fails with `UNAVAILABLE`. To use another
+    /// deadline, set it on the request:
     ///
     /// ```
     /// use gofer_sdk::api::{GetSystemInfoRequest, tonic};
@@ -462,6 +474,21 @@ impl Gofer {
         self.inner.transport.channel().next_attempt()
     }
 
+    /// The outage of Gofer that there is now.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.inner.outages.current()
+    }
+
+    /// Whether there is an outage of Gofer, which is logged once for all that it concerns.
+    pub(crate) fn has_outage(&self) -> bool {
+        self.inner.outages.is_current()
+    }
+
+    /// The outage of Gofer that there is now, and each change.
+    pub(crate) fn watch_outages(&self) -> watch::Receiver<Option<Outage>> {
+        self.inner.outages.watch()
+    }
+
     /// Ends the connection and every task of the client. Calls fail from now on.
     pub(crate) async fn close(&self) {
         self.inner.transport.channel().close().await;
@@ -507,7 +534,8 @@ impl Gofer {
                 // All that wait for the connection share the next attempt.
                 Effect::None => (true, self.next_attempt()),
                 Effect::Unavailable => (repeat == Repeat::Read, None),
-                Effect::Refused | Effect::Unknown => (false, None),
+                Effect::Unknown => (repeat == Repeat::Read && is_lost(&status), None),
+                Effect::Refused => (false, None),
             };
             let again = next.unwrap_or_else(|| Instant::now() + backoff.pause());
             if !may_repeat || again >= until {

@@ -24,6 +24,9 @@ const POLL: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(1
 /// stay pending for good.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5 * 60);
 
+/// Starts of a pipeline that wait for longer than this are logged.
+const LOGGED_AFTER: Duration = Duration::from_secs(60);
+
 /// The pipelines with a start that is waiting, under way or unsettled.
 #[derive(Clone, Default)]
 pub(super) struct Pipelines(Arc<Mutex<Table>>);
@@ -38,14 +41,25 @@ struct Table {
     hasher: RandomState,
 }
 
-/// First come, first served. Holds the last start, if it is unsettled.
-type Queue = Arc<tokio::sync::Mutex<Option<Unsettled>>>;
+/// First come, first served.
+type Queue = Arc<tokio::sync::Mutex<State>>;
+
+/// What is known of a pipeline.
+#[derive(Default)]
+struct State {
+    /// The last start, if it is unsettled.
+    unsettled: Option<Unsettled>,
+    /// Since when runs have to wait before they start, as at the limit of the pipeline.
+    waiting: Option<Instant>,
+    /// Whether that was logged.
+    is_logged: bool,
+}
 
 /// The right to start a run of a pipeline, until it is dropped.
 pub(super) struct Turn {
     pipelines: Pipelines,
     pipeline: PipelineId,
-    unsettled: OwnedMutexGuard<Option<Unsettled>>,
+    state: OwnedMutexGuard<State>,
 }
 
 /// A start of which it is not known whether its run is pending, or whose run is.
@@ -103,7 +117,7 @@ impl Pipelines {
             Arc::clone(table.queues.entry(pipeline.clone()).or_default())
         };
         let (pipelines, pipeline) = (self.clone(), pipeline.clone());
-        Turn { pipelines, pipeline, unsettled: queue.lock_owned().await }
+        Turn { pipelines, pipeline, state: queue.lock_owned().await }
     }
 }
 
@@ -118,7 +132,7 @@ impl Table {
             // Besides the table's reference there are those of who waits, or has its turn.
             let is_used = Arc::strong_count(queue) > 1;
             let is_needed = |start: &Unsettled| start.since.elapsed() < FORGOTTEN_AFTER;
-            is_used || queue.try_lock().is_ok_and(|start| start.as_ref().is_some_and(is_needed))
+            is_used || queue.try_lock().is_ok_and(|it| it.unsettled.as_ref().is_some_and(is_needed))
         });
         // Twice what is left: one sweep for as many additions.
         self.sweep_at = 2 * self.queues.len();
@@ -134,35 +148,59 @@ impl Table {
 impl Turn {
     /// If the start is given up now, the next one finds out what became of it.
     pub(super) fn set_unsettled(&mut self, start: Unsettled) {
-        *self.unsettled = Some(start);
+        self.state.unsettled = Some(start);
     }
 
     pub(super) fn set_settled(&mut self) {
-        *self.unsettled = None;
+        self.state.unsettled = None;
+    }
+
+    /// A run is pending, and has to wait before it starts.
+    pub(super) fn waits_for(&mut self, run: i64) {
+        let since = *self.state.waiting.get_or_insert_with(Instant::now);
+        if !self.state.is_logged && since.elapsed() >= LOGGED_AFTER {
+            self.state.is_logged = true;
+            tracing::warn!(
+                pipeline = %self.pipeline, run,
+                "the runs of the pipeline wait for its limit of parallel runs; no other is started \
+                 while one is pending"
+            );
+        }
+    }
+
+    /// A run has started without waiting.
+    pub(super) fn set_free(&mut self) {
+        let since = self.state.waiting.take();
+        if let Some(since) = since.filter(|_| std::mem::take(&mut self.state.is_logged)) {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!(pipeline = %self.pipeline, seconds, "the runs of the pipeline wait no longer");
+        }
     }
 
     /// The last start, if it is unsettled and was for this run.
     pub(super) fn unsettled_of(&self, wanted: &Wanted) -> Option<&Unsettled> {
-        self.unsettled.as_ref().filter(|start| start.wanted.is(wanted))
+        self.state.unsettled.as_ref().filter(|start| start.wanted.is(wanted))
     }
 
     /// Waits until the run of the last start is no longer pending, also if that start was in an
     /// earlier process.
     pub(super) async fn settle(&mut self, gofer: &Gofer) {
         let mut poll = POLL;
-        if self.unsettled.is_none() && !lock(&self.pipelines.0).searched(&self.pipeline) {
+        if self.state.unsettled.is_none() && !lock(&self.pipelines.0).searched(&self.pipeline) {
             // If this fails, so does what follows.
             if let Ok(Some(run)) = gofer.pending_run(&self.pipeline).await {
                 let wanted = Wanted::none(self.pipeline.clone());
                 self.set_unsettled(Unsettled::pending(wanted, 0, run));
             }
         }
-        while let Some(start) = &mut *self.unsettled {
+        while let Some(start) = &mut self.state.unsettled {
             match start.find(gofer).await {
                 Ok(Some(run)) if run.state() == RunState::Pending => {
                     start.run = Some(run.id());
                     let was_lost = gofer.inner.transport.channel().opened() > start.connection;
-                    if was_lost && start.is_given_up() {
+                    let is_given_up = was_lost && start.is_given_up();
+                    self.waits_for(run.id());
+                    if is_given_up {
                         tracing::warn!(
                             pipeline = %self.pipeline, run = run.id(),
                             "the run has been pending for 5 minutes since the connection to Gofer \
@@ -187,7 +225,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if self.unsettled.is_some() {
+        if self.state.unsettled.is_some() || self.state.is_logged {
             return;
         }
         let queues = &mut lock(&self.pipelines.0).queues;

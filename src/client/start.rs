@@ -38,6 +38,9 @@ const IN_FLIGHT_FOR: Duration = Duration::from_millis(100);
 /// the first attempt.
 const HORIZON: i64 = 1000;
 
+/// A start that is repeated for longer than this is logged.
+const LOGGED_AFTER: Duration = Duration::from_secs(10);
+
 /// A search that has been refused for this long is given up.
 const SEARCH_FOR: Duration = Duration::from_secs(10 * 60);
 
@@ -148,11 +151,15 @@ impl Gofer {
         let mut turn = None;
         let mut backoff = BACKOFF;
         let mut last = None;
+        let mut repeats = Repeats::default();
         // Since when a search is refused.
         let mut refused = None;
         loop {
             let (status, is_search) = match start.attempt(&mut turn, cancellation).await {
-                Ok(started) => return Ok(started),
+                Ok(started) => {
+                    repeats.are_over(&start.pipeline);
+                    return Ok(started);
+                }
                 Err(Failure::Cancelled) => return Err(cancellation.error(last.as_ref())),
                 Err(Failure::Search(status)) => (status, true),
                 Err(Failure::Start(status)) => (status, false),
@@ -162,17 +169,11 @@ impl Gofer {
                 if !is_search || !may_pass(&status) {
                     return Err(error(&status));
                 }
-                let since = *refused.get_or_insert_with(|| {
-                    tracing::warn!(
-                        pipeline = %start.pipeline, error = ?error(&status),
-                        "cannot look up whether a run has been started; trying again"
-                    );
-                    Instant::now()
-                });
-                if since.elapsed() >= SEARCH_FOR {
+                if refused.get_or_insert_with(Instant::now).elapsed() >= SEARCH_FOR {
                     return Err(error(&status));
                 }
             }
+            repeats.failed(self, &start.pipeline, &status);
             let pause = Instant::now() + backoff.pause();
             // All that wait for the connection try again together, and share the attempt.
             let next = self.inner.transport.channel().next_attempt();
@@ -189,8 +190,7 @@ impl Gofer {
     /// connection.
     async fn enforces_keys(&self) -> Result<bool, Status> {
         let starts = &self.inner.starts;
-        let channel = self.inner.transport.channel();
-        let number = channel.connected().await.map_err(gofer_net::NotSent::into_status)?;
+        let number = self.inner.transport.connected().await?;
         if let Some(enforced) = starts.enforces_keys(number) {
             return Ok(enforced);
         }
@@ -335,6 +335,7 @@ impl<'a> Start<'a> {
         match outcome {
             Ok(Outcome::Answered(run)) => {
                 turn.set_settled();
+                turn.set_free();
                 Ok(self.started(run))
             }
             Ok(Outcome::Found(run)) => Ok(self.found(run, turn)),
@@ -452,6 +453,7 @@ impl<'a> Start<'a> {
         if run.state() == RunState::Pending {
             let opened = self.gofer.inner.transport.channel().opened();
             turn.set_unsettled(Unsettled::pending(self.wanted(), opened, run.id()));
+            turn.waits_for(run.id());
         }
         let at = run.started_at().min(self.gofer.inner.clock.unix_nanos());
         Started { run, at }
@@ -460,6 +462,32 @@ impl<'a> Start<'a> {
     fn remember(&self, run: &RunInfo) {
         if self.key.is_authors {
             self.gofer.inner.starts.remember(&self.wanted(), run.id());
+        }
+    }
+}
+
+/// Logs once that a start is repeated for a while, and once that it is over.
+#[derive(Default)]
+struct Repeats {
+    since: Option<Instant>,
+    is_logged: bool,
+}
+
+impl Repeats {
+    fn failed(&mut self, gofer: &Gofer, pipeline: &PipelineId, status: &Status) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        // An outage is logged once for all.
+        if self.is_logged || since.elapsed() < LOGGED_AFTER || gofer.has_outage() {
+            return;
+        }
+        self.is_logged = true;
+        tracing::warn!(%pipeline, error = ?error(status), "a run cannot be started yet; trying again");
+    }
+
+    fn are_over(&self, pipeline: &PipelineId) {
+        if let Some(since) = self.since.filter(|_| self.is_logged) {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!(%pipeline, seconds, "the run that could not be started has been started");
         }
     }
 }

@@ -1,17 +1,25 @@
 //! What all subscriptions of an extension share: the client to Gofer, and the queue of subscriptions
 //! whose last run Gofer is to be asked for.
 
+use gofer_net::Throttle;
+
 use super::resume;
 use crate::client::Gofer;
+
+/// Failures of subscriptions that are logged in a minute.
+const FAILURES: u32 = 60;
 
 pub(crate) struct Context {
     pub(crate) gofer: Gofer,
     pub(super) resumes: resume::Queue,
+    /// Failures of subscriptions, as they are logged.
+    pub(crate) failures: Throttle,
 }
 
 impl Context {
     pub(crate) fn new(gofer: Gofer) -> Self {
-        Self { gofer, resumes: resume::Queue::default() }
+        let failures = Throttle::lines(FAILURES);
+        Self { gofer, resumes: resume::Queue::default(), failures }
     }
 
     /// Ends every task and the connection to Gofer. Calls fail from now on.

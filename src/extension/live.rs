@@ -80,7 +80,8 @@ pub(crate) struct Failure {
     pub(crate) waiting: bool,
     /// When it failed, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
     pub(crate) at: i64,
-    pub(crate) warning: Warning,
+    /// `None` if there was none, as during an outage of Gofer.
+    pub(crate) warning: Option<Warning>,
 }
 
 /// The last warning about a failure.
@@ -301,7 +302,8 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64) {
         self.refused.store(false, Ordering::Release);
         if let Some(failure) = &mut self.activity().failure
-            && !std::mem::replace(&mut failure.warning.is_over, true)
+            && let Some(warning) = &mut failure.warning
+            && !std::mem::replace(&mut warning.is_over, true)
         {
             let restarts = failure.restarts.saturating_add(1);
             tracing::info!(subscription = %self.key, restarts, "the subscription starts runs again");

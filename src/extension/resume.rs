@@ -42,6 +42,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_s
 /// A question that has failed for this long is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10 * 60);
 
+/// A question that fails for longer than this is logged.
+const LOGGED_AFTER: Duration = Duration::from_secs(10);
+
 /// How many runs of the pipeline are searched: a few first, since the last run of an interval's
 /// pipeline is mostly its own, then whole pages.
 const PAGES: [u16; 6] = [4, 200, 200, 200, 200, 200];
@@ -65,6 +68,8 @@ struct QueueState {
     /// At this length, those whose subscription has ended are removed.
     sweep_at: usize,
     workers: usize,
+    /// Whether it was logged that questions fail.
+    is_logged: bool,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -77,6 +82,8 @@ struct Question {
 
 struct Retry {
     backoff: Backoff,
+    /// When it first failed.
+    failing: Instant,
     /// When Gofer first answered with an error.
     since: Option<Instant>,
 }
@@ -159,6 +166,9 @@ impl Queue {
         }
         state.workers -= 1;
         state.first = None;
+        if state.workers == 0 && std::mem::take(&mut state.is_logged) {
+            tracing::info!("the last runs of all subscriptions have been looked up");
+        }
         // The queue is long after a start only.
         state.waiting.shrink_to_fit();
         Next::End
@@ -169,10 +179,21 @@ impl Queue {
         self.state().waiting.push_front(question);
     }
 
-    /// Asks again later.
-    fn retry(&self, mut question: Question) {
-        let at = Instant::now() + question.retry().backoff.pause();
+    /// Asks again later. That questions fail is logged once, until all have been answered.
+    fn retry(&self, live: &Live, mut question: Question, status: &Status) {
+        let now = Instant::now();
+        let retry = question.retry();
+        let at = now + retry.backoff.pause();
+        // An outage is logged once for all.
+        let is_long = now - retry.failing >= LOGGED_AFTER && !live.context.gofer.has_outage();
         let mut state = self.state();
+        if is_long && !state.is_logged {
+            state.is_logged = true;
+            tracing::warn!(
+                subscription = %live.key, error = ?error(status),
+                "cannot look up the last run yet, without which there are no ticks; trying again"
+            );
+        }
         state.failures += 1;
         let key = (at, state.failures);
         state.failed.insert(key, question);
@@ -181,7 +202,9 @@ impl Queue {
 
 impl Question {
     fn retry(&mut self) -> &mut Retry {
-        self.retry.get_or_insert_with(|| Box::new(Retry { backoff: RETRY, since: None }))
+        self.retry.get_or_insert_with(|| {
+            Box::new(Retry { backoff: RETRY, failing: Instant::now(), since: None })
+        })
     }
 
     /// Counts an error; true if there have been errors for too long.
@@ -244,20 +267,28 @@ async fn work(context: &Context) {
                 tokio::time::sleep_until(next).await;
             }
             // From Gofer or a proxy, and no error of this question.
-            Effect::Unavailable => queue.retry(question),
+            Effect::Unavailable => queue.retry(&live, question, &status),
             Effect::Unknown | Effect::Refused => {
                 if is_permanent(&status) || question.is_given_up() {
-                    tracing::warn!(
-                        subscription = %live.key, error = ?error(&status),
-                        "cannot look up the last run; counting ticks from now"
-                    );
-                    live.resume_from_now();
+                    give_up(&live, &status);
                 } else {
-                    queue.retry(question);
+                    queue.retry(&live, question, &status);
                 }
             }
         }
     }
+}
+
+fn give_up(live: &Live, status: &Status) {
+    let error = error(status);
+    let subscription = &live.key;
+    if live.context.gofer.has_outage() {
+        // Logged once for all.
+        tracing::debug!(%subscription, ?error, "cannot look up the last run; counting ticks from now");
+    } else {
+        tracing::warn!(%subscription, ?error, "cannot look up the last run; counting ticks from now");
+    }
+    live.resume_from_now();
 }
 
 async fn ask(live: &Live) -> Result<Report, Status> {

@@ -6,9 +6,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use gofer_net::Throttle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::Stream;
@@ -108,6 +110,7 @@ pub(crate) fn start_conversation<A, M, F, Fut>(
     check: Option<Check>,
     permit: OwnedSemaphorePermit,
     tasks: &Tasks,
+    failures: Arc<Throttle>,
     draining: CancellationToken,
     converse: F,
 ) -> ResponseStream<M>
@@ -132,7 +135,7 @@ where
             // The caller ended it; for a conversation that is a clean end.
             Err(error) if error.kind() == ErrorKind::Cancelled => {}
             Err(error) => {
-                let _ = fail.send(to_status(A::METHOD, &error)).await;
+                let _ = fail.send(to_status(A::METHOD, &error, &failures)).await;
             }
         }
     });

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use gofer_net::Throttle;
 use tonic::{Code, Status};
 
 use super::system_config::SystemConfigError;
@@ -62,7 +63,7 @@ impl From<SystemConfigError> for RunError {
 
 /// What a caller of `method` may see. A failure of the extension itself is logged in full and
 /// reported to the caller as a generic sentence.
-pub(super) fn to_status(method: &'static str, error: &Error) -> Status {
+pub(super) fn to_status(method: &'static str, error: &Error, failures: &Throttle) -> Status {
     let code = match error.kind() {
         ErrorKind::InvalidParameter | ErrorKind::InvalidConfiguration => Code::InvalidArgument,
         ErrorKind::Unavailable => Code::Unavailable,
@@ -76,7 +77,10 @@ pub(super) fn to_status(method: &'static str, error: &Error) -> Status {
         ErrorKind::Unauthenticated => Code::Unauthenticated,
         ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorKind::Internal => {
-            tracing::error!(method, ?error, "a call failed");
+            // Webhooks come from outside.
+            if let Some(failures) = failures.record() {
+                tracing::error!(method, ?error, failures, "a call failed");
+            }
             return Status::internal("the extension failed; see its log");
         }
     };

@@ -1,8 +1,9 @@
 //! `grpc.health.v1`, following the lifecycle.
 //!
-//! There are three names: the empty one and `proto.ExtensionService` are SERVING from a successful
+//! There are four names: the empty one and `proto.ExtensionService` are SERVING from a successful
 //! Init until the drain begins; `subscriptions` is SERVING in that time while no subscription is
-//! waiting to be restarted.
+//! waiting to be restarted; and `gofer` is SERVING unless calls to Gofer fail. No other name depends
+//! on that: what restarts an extension that is not SERVING would do so for an outage of Gofer.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -13,6 +14,7 @@ use super::lifecycle::{Lifecycle, Phase};
 const NAMES: [&str; 2] = ["", "proto.ExtensionService"];
 const MAX_REQUEST_BYTES: usize = 1024;
 const SUBSCRIPTIONS: &str = "subscriptions";
+const GOFER: &str = "gofer";
 
 /// The service, and the future that keeps it up to date until the extension has stopped.
 pub(crate) async fn service(
@@ -24,17 +26,24 @@ pub(crate) async fn service(
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut phase = lifecycle.phase();
     let mut failing = lifecycle.failing();
-    report(&reporter, Phase::Uninitialized, 0).await;
+    let mut outages = lifecycle.outages();
+    let start = State { phase: Phase::Uninitialized, failing: 0, has_outage: false };
+    report(&reporter, &start).await;
     let follow = async move {
         loop {
-            let (now, waiting) = (*phase.borrow_and_update(), *failing.borrow_and_update());
-            report(&reporter, now, waiting).await;
-            if now == Phase::Stopped {
+            let now = State {
+                phase: *phase.borrow_and_update(),
+                failing: *failing.borrow_and_update(),
+                has_outage: outages.borrow_and_update().is_some(),
+            };
+            report(&reporter, &now).await;
+            if now.phase == Phase::Stopped {
                 return;
             }
             let gone = tokio::select! {
                 changed = phase.changed() => changed.is_err(),
                 changed = failing.changed() => changed.is_err(),
+                changed = outages.changed() => changed.is_err(),
             };
             if gone {
                 return;
@@ -44,13 +53,22 @@ pub(crate) async fn service(
     (service, follow)
 }
 
-async fn report(reporter: &HealthReporter, phase: Phase, failing: usize) {
+/// What the health follows.
+struct State {
+    phase: Phase,
+    /// Subscriptions that wait to be restarted.
+    failing: usize,
+    has_outage: bool,
+}
+
+async fn report(reporter: &HealthReporter, state: &State) {
     let status = |serving| {
         if serving { ServingStatus::Serving } else { ServingStatus::NotServing }
     };
-    let ready = phase == Phase::Ready;
+    let ready = state.phase == Phase::Ready;
     for name in NAMES {
         reporter.set_service_status(name, status(ready)).await;
     }
-    reporter.set_service_status(SUBSCRIPTIONS, status(ready && failing == 0)).await;
+    reporter.set_service_status(SUBSCRIPTIONS, status(ready && state.failing == 0)).await;
+    reporter.set_service_status(GOFER, status(!state.has_outage)).await;
 }

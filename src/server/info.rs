@@ -1,4 +1,5 @@
-//! Info: what the extension is, its subscriptions, and which of them are failing.
+//! Info: what the extension is, its subscriptions, which of them are failing, and whether Gofer's
+//! API answers.
 //!
 //! Separate from `service` and its generated types because the list of subscriptions is kept as it
 //! goes over the wire (see `listing`), and tonic's codec would need a `String` for each of them.
@@ -6,6 +7,7 @@
 use std::fmt::Write as _;
 
 use bytes::BufMut;
+use gofer_net::Outage;
 use prost::Message as _;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
@@ -23,10 +25,18 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// The author's documentation, the declared settings, and the subscriptions that are failing at
-    /// the moment.
+    /// The author's documentation, the declared settings, an outage of Gofer's API, and the
+    /// subscriptions that are failing at the moment.
     pub(super) fn of(name: &str, lifecycle: &Lifecycle) -> Self {
         let mut documentation = lifecycle.definition.documentation().to_owned();
+        if let Some(Outage { began, reason, .. }) = lifecycle.outage() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                documentation,
+                "\n## Calls to Gofer fail\n\nSince {}: {reason}",
+                humantime::format_rfc3339_seconds(began),
+            );
+        }
         if *lifecycle.failing().borrow() > 0 {
             documentation.push_str("\n## Failing subscriptions\n\n");
             for line in lifecycle.registry.failing() {

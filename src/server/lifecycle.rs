@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gofer_net::Outage;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,16 @@ impl Lifecycle {
     /// How many subscriptions are waiting to be restarted.
     pub(crate) fn failing(&self) -> watch::Receiver<usize> {
         self.failing.subscribe()
+    }
+
+    /// The outage of Gofer's API that there is now.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.context.gofer.outage()
+    }
+
+    /// The outage of Gofer's API that there is now, and each change.
+    pub(crate) fn outages(&self) -> watch::Receiver<Option<Outage>> {
+        self.context.gofer.watch_outages()
     }
 
     pub(crate) fn draining(&self) -> &CancellationToken {

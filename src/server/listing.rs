@@ -20,8 +20,9 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The documentation's part of it; the rest is for the list.
 const MAX_DOCUMENTATION_BYTES: usize = 1024 * 1024;
 
-/// Reserved for the name, the tags, the sentences about what was cut, and the failing
-/// subscriptions: twenty lines with a key of at most 4 KiB and a reason of at most 2 KiB.
+/// Reserved for the name, the tags, the sentences about what was cut, an outage of Gofer with a
+/// reason of at most 2 KiB, and the failing subscriptions: twenty lines with a key of at most 4 KiB
+/// and a reason of at most 2 KiB.
 const OVERHEAD_BYTES: usize = 192 * 1024;
 
 /// Cuts the documentation to its part of Info, and says so in it.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gofer_net::Throttle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -32,6 +33,9 @@ pub const SUBSCRIBED_AFTER: &str = "gofer-subscribed-after-run";
 /// The same, in milliseconds since then.
 pub const SUBSCRIPTION_AGE: &str = "gofer-subscription-age";
 
+/// Failures of calls that are logged in a minute.
+const FAILURES: u32 = 60;
+
 pub(crate) struct Service {
     name: String,
     lifecycle: Arc<Lifecycle>,
@@ -39,12 +43,23 @@ pub(crate) struct Service {
     /// neither can use up the other's.
     installers: Arc<Semaphore>,
     configurators: Arc<Semaphore>,
+    /// Of calls, as they are logged.
+    failures: Arc<Throttle>,
 }
 
 impl Service {
     pub(crate) fn new(name: String, lifecycle: Arc<Lifecycle>, conversations: usize) -> Self {
         let limit = || Arc::new(Semaphore::new(conversations));
-        Self { name, lifecycle, installers: limit(), configurators: limit() }
+        let failures = Arc::new(Throttle::lines(FAILURES));
+        Self { name, lifecycle, installers: limit(), configurators: limit(), failures }
+    }
+
+    fn respond<T>(
+        &self,
+        method: &'static str,
+        outcome: Result<T, Error>,
+    ) -> Result<Response<T>, Status> {
+        outcome.map(Response::new).map_err(|error| to_status(method, &error, &self.failures))
     }
 
     pub(super) fn info(&self) -> Info {
@@ -56,10 +71,6 @@ fn permit(limit: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
     Arc::clone(limit).try_acquire_owned().map_err(|_| {
         Status::resource_exhausted("too many conversations are under way; try again later")
     })
-}
-
-fn respond<T>(method: &'static str, outcome: Result<T, Error>) -> Result<Response<T>, Status> {
-    outcome.map(Response::new).map_err(|error| to_status(method, &error))
 }
 
 fn beginning<T>(request: &Request<T>) -> Option<Beginning> {
@@ -81,7 +92,7 @@ impl ExtensionService for Service {
     ) -> Result<Response<ExtensionInitResponse>, Status> {
         let config = Settings::new(request.into_inner().config);
         let outcome = self.lifecycle.init(config).await.map(|()| ExtensionInitResponse {});
-        outcome.map(Response::new).map_err(|error| to_status("Init", &error))
+        outcome.map(Response::new).map_err(|error| to_status("Init", &error, &self.failures))
     }
 
     async fn info(
@@ -109,7 +120,10 @@ impl ExtensionService for Service {
             self.lifecycle.registry.subscribe(instance, key, settings, beginning).await
         };
         // All of it, because parameters may panic when they are dropped.
-        respond("Subscribe", catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}))
+        self.respond(
+            "Subscribe",
+            catch_panic(outcome).await.map(|()| ExtensionSubscribeResponse {}),
+        )
     }
 
     async fn unsubscribe(
@@ -126,7 +140,7 @@ impl ExtensionService for Service {
             )?;
             self.lifecycle.registry.unsubscribe(key).await
         };
-        respond("Unsubscribe", outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
+        self.respond("Unsubscribe", outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
     }
 
     async fn shutdown(
@@ -147,7 +161,7 @@ impl ExtensionService for Service {
             let event = ExternalEvent::new(payload)?;
             catch_panic(instance.external_event(event)).await
         };
-        respond("ExternalEvent", outcome.await.map(|()| ExtensionExternalEventResponse {}))
+        self.respond("ExternalEvent", outcome.await.map(|()| ExtensionExternalEventResponse {}))
     }
 
     async fn run_extension_installer(
@@ -160,6 +174,7 @@ impl ExtensionService for Service {
             None,
             permit(&self.installers)?,
             self.lifecycle.tasks(),
+            Arc::clone(&self.failures),
             self.lifecycle.draining().clone(),
             |mut dialogue| async move { catch_panic(definition.install(&mut dialogue)).await },
         )))
@@ -179,6 +194,7 @@ impl ExtensionService for Service {
             check,
             permit(&self.configurators)?,
             self.lifecycle.tasks(),
+            Arc::clone(&self.failures),
             self.lifecycle.draining().clone(),
             |mut dialogue| async move { catch_panic(definition.configure(&mut dialogue)).await },
         )))

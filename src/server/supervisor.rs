@@ -83,13 +83,14 @@ fn again<'a>(
 
 /// Records the failure, ends what `serve` spawned, and waits.
 async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
+    let kind = error.kind();
     // Formatting an error runs the author's code, or another crate's.
     let texts = catch_panic_in(|| Ok((reason(&error), format!("{error:?}"))));
     let (reason, error) = texts.unwrap_or_else(|_| {
         let unknown = "an error that panics when it is formatted";
         (unknown.to_owned(), unknown.to_owned())
     });
-    let Recorded { restarts, pause, is_news } = record(live, reason, &error);
+    let Recorded { restarts, pause, is_news } = record(live, reason, kind, &error);
     let subscription = &live.key;
     let restart_in_seconds = pause.as_secs_f64();
     if is_news {
@@ -129,20 +130,22 @@ struct Recorded {
 }
 
 /// `error` is all that is known of it, for the log.
-fn record(live: &Live, message: String, error: &str) -> Recorded {
+fn record(live: &Live, message: String, kind: ErrorKind, error: &str) -> Recorded {
     let now = live.context.gofer.monotonic();
+    // Logged once for all.
+    let is_outage = is_of_outages(kind) && live.context.gofer.has_outage();
     let mut activity = live.activity();
     let last = activity.failure.take().filter(|last| now - last.at < RECOVERED);
     let restarts = last.as_ref().map_or(0, |last| last.restarts.saturating_add(1));
     let growing = growing_pause(restarts, MAX_PAUSE);
-    let warning = Warning { error: hash(error), at: now, is_over: false };
-    // However short the pauses are, there are no more warnings than if they were growing.
-    let earlier = last.map(|last| last.warning).filter(|last| {
-        let is_known = last.error == warning.error && !last.is_over;
-        is_known || now - last.at < nanos(growing)
+    let error = hash(error);
+    let last = last.and_then(|last| last.warning);
+    let is_known = last.is_some_and(|last| {
+        // However short the pauses are, there are no more warnings than if they were growing.
+        last.error == error && !last.is_over || now - last.at < nanos(growing)
     });
-    let is_news = earlier.is_none();
-    let warning = earlier.unwrap_or(warning);
+    let is_news = !is_known && !is_outage && live.context.failures.record().is_some();
+    let warning = if is_news { Some(Warning { error, at: now, is_over: false }) } else { last };
     activity.failure =
         Some(Box::new(Failure { message, restarts, waiting: true, at: now, warning }));
     let pause = match live.until_next_tick() {
@@ -152,6 +155,18 @@ fn record(live: &Live, message: String, error: &str) -> Recorded {
         None => growing,
     };
     Recorded { restarts, pause, is_news }
+}
+
+/// The kinds of errors that calls fail with during an outage of Gofer.
+fn is_of_outages(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unavailable
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::Unauthenticated
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ResourceExhausted
+    )
 }
 
 fn growing_pause(restarts: u32, most: Duration) -> Duration {

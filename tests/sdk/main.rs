@@ -24,6 +24,7 @@ mod in_memory;
 mod lifecycle;
 mod lost_answers;
 mod misbehaving_author;
+mod outages;
 mod own_client;
 mod parameters;
 mod stand_in;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use gofer_net::Clock;
 use gofer_net::memory::Network;
 use gofer_net::tls::Trust;
-use gofer_proto::{ListRunsRequest, Run as WireRun};
+use gofer_proto::{
+    GetSystemInfoRequest, ListRunsRequest, PutPipelineObjectRequest, Run as WireRun,
+};
 use gofer_sdk::internal::serve_embedded;
 use gofer_sdk::{ErrorKind, Run};
 use tokio::time::{Instant, sleep, timeout};
@@ -597,4 +599,120 @@ async fn two_hundred_starts_that_wait_share_their_attempts_to_connect() {
     let attempts = attempts.load(Ordering::Relaxed);
     assert!((3..20).contains(&attempts), "{attempts} connections in five seconds");
     client.unsubscribe("p7").await.unwrap();
+}
+
+/// As one program makes them, with several under way at a time.
+async fn calls<Fut>(call: impl Fn(usize) -> Fut) -> usize
+where
+    Fut: Future<Output = bool> + Send + 'static,
+{
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..8 {
+        let calls: Vec<_> = (0..100).map(|n| call(caller * 100 + n)).collect();
+        callers.spawn(async move {
+            let mut failed = 0;
+            for call in calls {
+                failed += usize::from(!call.await);
+            }
+            failed
+        });
+    }
+    callers.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_fails_because_its_connection_carries_only_twenty() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    let extension = gofer.start(probe()).await;
+    gofer.limit_requests(20);
+    let client = extension.probe.gofer();
+    let start = |n: usize| {
+        let client = client.clone();
+        async move { client.start_run("a", "l", Run::because(format!("{n}"))).await.is_ok() }
+    };
+    assert_eq!(calls(start).await, 0, "of 800 starts");
+    assert_eq!(gofer.recorded().runs_of("a").count(), 800);
+    let write = |n: usize| {
+        let client = client.clone();
+        async move { client.pipeline_objects("a").put(&n.to_string(), "v").await.is_ok() }
+    };
+    assert_eq!(calls(write).await, 0, "of 800 writes");
+    assert_eq!(gofer.recorded().calls("PutPipelineObject"), 800);
+    let read = |_| {
+        let client = client.clone();
+        async move { client.runs("a", 1).await.is_ok() }
+    };
+    assert_eq!(calls(read).await, 0, "of 800 reads");
+    let raw = |_| {
+        let mut api = client.api();
+        async move { api.get_system_info(GetSystemInfoRequest {}).await.is_ok() }
+    };
+    assert_eq!(calls(raw).await, 0, "of 800 calls of the raw API");
+    assert!(gofer.recorded().connections > 4 * 800 / 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixty_four_slow_calls_at_once_find_connections_of_twenty() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    let extension = gofer.start(probe()).await;
+    gofer.limit_requests(20);
+    gofer.decide("PutPipelineObject", |_| Outcome::ActAndHold);
+    let client = extension.probe.gofer();
+    let mut writes = tokio::task::JoinSet::new();
+    for n in 0..64 {
+        let mut api = client.api();
+        writes.spawn(async move {
+            let key = format!("{n}");
+            let (namespace_id, pipeline_id) = ("default".to_owned(), "a".to_owned());
+            let request = PutPipelineObjectRequest {
+                namespace_id,
+                pipeline_id,
+                key,
+                content: vec![7].into(),
+                force: false,
+            };
+            api.put_pipeline_object(request).await.map(drop)
+        });
+    }
+    gofer.until(|recorded| recorded.calls("PutPipelineObject") == 64).await;
+    gofer.release();
+    for written in writes.join_all().await {
+        written.unwrap();
+    }
+    assert_eq!(gofer.recorded().calls("PutPipelineObject"), 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_whose_connection_is_lost_is_repeated_and_a_write_is_not() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    let extension = gofer.start(probe()).await;
+    let client = extension.probe.gofer();
+    client.pipeline_objects("a").put("k", "v").await.unwrap();
+    gofer.next("GetPipelineObject", [Outcome::Disconnect, Outcome::ActAndDisconnect]);
+    assert_eq!(client.pipeline_objects("a").get("k").await.unwrap(), "v");
+    gofer.next("PutPipelineObject", [Outcome::Disconnect]);
+    let lost = client.pipeline_objects("a").put("other", "v").await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Unavailable);
+    assert_eq!(gofer.recorded().calls("PutPipelineObject"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_that_come_faster_than_runs_end_never_add_a_second_pending_run() {
+    let nightly = pipeline("a").parallelism(2).runs_take(Duration::from_secs(40));
+    let gofer = StandIn::in_memory([nightly]);
+    let extension = gofer.start(interval()).await;
+    extension.client.subscribe("a", &[("every", "5s")]).await.unwrap();
+    let mut before = 0;
+    for minute in 1..=60 {
+        sleep(MINUTE).await;
+        let recorded = gofer.recorded();
+        let runs = recorded.runs_of("a").count();
+        assert!(recorded.pending("a") <= 1, "{} in minute {minute}", recorded.pending("a"));
+        assert!(runs > before, "none in minute {minute}");
+        before = runs;
+    }
+    // A pending run counts: one runs while one waits. So there is one each 40 s, and a little, for
+    // the time until it is noticed that a run is no longer pending.
+    assert_eq!(gofer.recorded().most_pending("a"), 1);
+    assert!((75..=92).contains(&before), "{before} runs");
 }

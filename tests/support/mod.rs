@@ -16,7 +16,9 @@
 pub mod connection;
 pub mod conversation;
 pub mod gofer;
+pub mod log;
 pub mod probe;
+pub mod requests;
 pub mod serving;
 pub mod stand_in;
 

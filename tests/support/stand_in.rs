@@ -37,7 +37,7 @@ pub use extension::Running;
 pub use state::{Pipeline, Recorded, pipeline};
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gofer_net::memory::{MemoryListener, Network};
@@ -82,6 +82,8 @@ struct Shared {
     release: Semaphore,
     replays_held: watch::Sender<bool>,
     lets_retries_through: AtomicBool,
+    /// How many requests a connection may carry; 0 for any number.
+    requests: AtomicUsize,
     not_found: Mutex<Code>,
     /// Ends the connections.
     connections: Mutex<CancellationToken>,
@@ -121,6 +123,7 @@ impl StandIn {
             release: Semaphore::new(0),
             replays_held: watch::Sender::new(false),
             lets_retries_through: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
             not_found: Mutex::new(Code::FailedPrecondition),
             connections: Mutex::default(),
             waiting: Mutex::default(),
@@ -273,6 +276,12 @@ impl StandIn {
 
     pub fn resume_replays(&self) {
         self.shared.replays_held.send_replace(false);
+    }
+
+    /// New connections carry this number of requests, as through nginx: then it says which was the
+    /// last that is processed, and closes them.
+    pub fn limit_requests(&self, requests: usize) {
+        self.shared.requests.store(requests, Ordering::SeqCst);
     }
 
     /// Ends all connections, also during calls.

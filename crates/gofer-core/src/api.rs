@@ -36,6 +36,7 @@ use super::authorize::{Authenticated, Caller, TokenTable};
 use super::conversations::ResponseStream;
 use super::extensions::Extensions;
 use super::store::Store;
+use gofer_net::Throttle;
 use gofer_proto as proto;
 use gofer_proto::server::gofer_server::Gofer;
 
@@ -46,6 +47,8 @@ pub(super) struct Api {
     tokens: TokenTable,
     allowed: Allowed,
     conversations: Conversations,
+    /// Subscriptions that their extensions did not end, as they are logged.
+    unended: Arc<Throttle>,
 }
 
 impl Api {
@@ -55,7 +58,8 @@ impl Api {
         tokens: TokenTable,
         allowed: Allowed,
     ) -> Self {
-        Self { store, extensions, tokens, allowed, conversations: Conversations::default() }
+        let (conversations, unended) = (Conversations::default(), Arc::default());
+        Self { store, extensions, tokens, allowed, conversations, unended }
     }
 
     /// The same for another listener.

@@ -416,6 +416,371 @@ impl Extensions {
         // One that is not running is given what is stored when it comes up.
         let Ok(running) = self.slots.running(&subscription.name) else { return Ok(()) };
         running.subscriptions_owned().await;
+        if let Some(before) = before {
+            return match self.restore_stored(&running, before).await {
+                Restored::Done => Ok(()),
+                Restored::Refused(why) => Err(why),
+            };
+        }
+        if !running.held.holds_nothing(subscription) {
+            // If it fails, nobody can tell what the extension holds. It has no access.
+            let _ = running.unsubscribe(subscription).await;
+        }
+        Ok(())
+    }
+
+    /// When an extension last accepted a subscription.
+    subscribed: Mutex<Instant>,
+}
+
+/// An extension that has answered Init and Info.
+struct Running {
+    handle: ExtensionHandle,
+    documentation: String,
+    started: i64,
+    held: Held,
+    /// False during an update, until the extension that it replaces has stopped and so ended its
+    /// subscriptions.
+    owns_subscriptions: watch::Sender<bool>,
+}
+
+impl Running {
+    async fn subscriptions_owned(&self) {
+        // Never closed: `self` has the sender.
+        let _ = self.owns_subscriptions.subscribe().wait_for(|owned| *owned).await;
+    }
+
+    /// Ends a subscription in the extension, whatever it holds.
+    async fn unsubscribe(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+    ) -> Result<(), Status> {
+        let request = proto::ExtensionUnsubscribeRequest {
+            namespace_id: subscription.namespace.clone(),
+            pipeline_id: subscription.pipeline.clone(),
+            pipeline_extension_label: subscription.label.clone(),
+        };
+        match self.handle.client.clone().unsubscribe(request).await {
+            Ok(_) => {
+                self.held.remove(subscription);
+                Ok(())
+            }
+            Err(status) => {
+                if effect(&status) == Effect::Unknown {
+                    self.held.set_unknown(subscription);
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// A stored extension that is not launched yet.
+pub(super) struct Stored<'a> {
+    guard: SlotGuard<'a>,
+    registration: proto::ExtensionRegistration,
+}
+
+impl Extensions {
+    pub(super) fn new(
+        store: Arc<Store>,
+        clock: Clock,
+        in_process: InProcess,
+        containers: Containers,
+        common: Common,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            store,
+            clock,
+            in_process,
+            containers,
+            common,
+            slots: Slots::new(clock),
+            processes: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            subscribed: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Launches an extension under a free name, and stores it once it is running.
+    pub(super) async fn install(
+        &self,
+        request: proto::InstallExtensionRequest,
+        options: Options,
+    ) -> Result<(), Status> {
+        let proto::InstallExtensionRequest { name, image, user, pass, variables } = request;
+        if name.is_empty() || image.is_empty() {
+            return Err(Status::invalid_argument("`name` and `image` must not be empty"));
+        }
+        check_image(&image)?;
+        ContainerLimits::check_image(&options.message, &image)?;
+        let guard = self.slots.reserve(&name)?;
+        let registration = proto::ExtensionRegistration {
+            name,
+            image,
+            user,
+            pass,
+            variables,
+            created: self.clock.unix_millis(),
+            status: Registered::Enabled.into(),
+        };
+        let running = self.bring_up(&registration, &options, &guard.progress).await?;
+        self.store.put_registration(registration.clone(), options)?;
+        guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
+        self.publish(EventKind::ExtensionInstalled, &registration);
+        Ok(())
+    }
+
+    /// Stops an extension and removes it and its subscriptions.
+    pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
+        let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
+        guard.stop().await;
+        let removed = self.store.remove_registration(name)?;
+        guard.finish_removed();
+        self.publish(EventKind::ExtensionUninstalled, &removed);
+        Ok(())
+    }
+
+    pub(super) async fn enable(&self, name: &str) -> Result<(), Status> {
+        let runs = self.status(name).is_some_and(|status| status.state == ExtensionState::Running);
+        if runs && self.registration(name)?.status() == Registered::Enabled {
+            return Ok(());
+        }
+        self.relaunch(name, true).await
+    }
+
+    pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
+        let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
+        guard.stop().await;
+        let disabled = self.store.set_registration_status(name, Registered::Disabled)?;
+        guard.finish_stopped();
+        self.publish(EventKind::ExtensionDisabled, &disabled);
+        Ok(())
+    }
+
+    /// Stops an extension, launches it anew and restores its subscriptions.
+    pub(super) async fn restart(&self, name: &str) -> Result<(), Status> {
+        self.relaunch(name, false).await
+    }
+
+    async fn relaunch(&self, name: &str, enable: bool) -> Result<(), Status> {
+        let guard = self.slots.acquire(name, ExtensionState::Starting)?;
+        // Looked up only now that nothing else can change it.
+        let (registration, options) = (self.registration(name)?, self.store.options(name));
+        guard.stop().await;
+        match self.bring_up(&registration, &options, &guard.progress).await {
+            Ok(running) => {
+                // Before the guard is released, so that a later `disable` wins.
+                if enable && registration.status() != Registered::Enabled {
+                    let enabled = self.store.set_registration_status(name, Registered::Enabled)?;
+                    self.publish(EventKind::ExtensionEnabled, &enabled);
+                }
+                guard.finish_supervised(Some(&running), "", |lease| {
+                    self.supervise(lease, Some(&running))
+                });
+                self.restore_subscriptions(name, &running).await;
+                Ok(())
+            }
+            Err(status) => {
+                if registration.status() == Registered::Enabled {
+                    // The supervisor keeps trying.
+                    let problem = status.message();
+                    guard.finish_supervised(None, problem, |lease| self.supervise(lease, None));
+                } else {
+                    guard.finish_stopped();
+                }
+                Err(status)
+            }
+        }
+    }
+
+    /// Ends the orphans of an earlier core that was killed: its processes and containers.
+    pub(super) async fn end_orphans(&self) {
+        let launches = self.store.launches();
+        if launches.is_empty() {
+            return;
+        }
+        end_orphans(launches.clone()).await;
+        for digest in &launches {
+            self.store.end_launch(digest);
+        }
+        let Some(this) = self.this.upgrade() else { return };
+        // In the background: the engine may be slow, or there may be none.
+        self.processes.spawn(async move { this.containers.remove_orphans(launches).await });
+    }
+
+    /// Reserves the names of all stored extensions, before any caller can use them.
+    pub(super) fn reserve_stored(&self) -> Vec<Stored<'_>> {
+        let registrations = self.store.registrations().into_iter();
+        registrations
+            .map(|it| Stored { guard: self.slots.reserve_stored(&it.name), registration: it })
+            .collect()
+    }
+
+    /// Launches the enabled ones concurrently in the background, and restores their subscriptions.
+    /// One that does not come up does not delay the others.
+    pub(super) fn restore_all(&self, stored: Vec<Stored<'_>>) {
+        for Stored { guard, registration } in stored {
+            if registration.status() == Registered::Enabled {
+                guard.finish_supervised(None, "", |lease| self.supervise(lease, None));
+            } else {
+                guard.finish_stopped();
+            }
+        }
+    }
+
+    /// Stops all extensions concurrently, including those that are being brought up.
+    pub(super) async fn stop_all(&self) {
+        self.containers.close();
+        self.stopping.cancel();
+        let mut stops = JoinSet::new();
+        for running in self.slots.close() {
+            stops.spawn(async move { running.handle.stop().await });
+        }
+        while stops.join_next().await.is_some() {}
+        self.processes.close();
+        if tokio::time::timeout(END_TIMEOUT, self.processes.wait()).await.is_err() {
+            tracing::warn!("an extension's process or container has not ended");
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<proto::Extension, Status> {
+        self.registration(name).map(|it| self.describe(it))
+    }
+
+    pub(super) fn list(&self) -> Vec<proto::Extension> {
+        self.store.registrations().into_iter().map(|it| self.describe(it)).collect()
+    }
+
+    pub(super) fn status(&self, name: &str) -> Option<ExtensionStatus> {
+        self.slots.status(name)
+    }
+
+    /// Of all extensions, sorted by name.
+    pub(super) fn statuses(&self) -> Vec<(String, ExtensionStatus)> {
+        self.slots.statuses()
+    }
+
+    /// Notified at each change of any extension's status.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.slots.changes()
+    }
+
+    /// The ID of the process that an extension runs in, if it has its own.
+    pub(super) fn process_id(&self, name: &str) -> Option<u32> {
+        self.slots.running(name).ok()?.handle.process.id()
+    }
+
+    fn describe(&self, registration: proto::ExtensionRegistration) -> proto::Extension {
+        use proto::extension::{ExtensionState as State, ExtensionStatus as ProtoStatus};
+        let status = match registration.status() {
+            Registered::Enabled => ProtoStatus::Enabled,
+            Registered::Disabled => ProtoStatus::Disabled,
+            Registered::UnknownStatus => ProtoStatus::UnknownStatus,
+        };
+        let state = match self.status(&registration.name).map(|status| status.state) {
+            Some(ExtensionState::Running | ExtensionState::Updating) => State::Running,
+            Some(ExtensionState::Stopped) | None => State::Exited,
+            Some(_) => State::Processing,
+        };
+        let running = self.slots.running(&registration.name).ok();
+        proto::Extension {
+            name: registration.name,
+            image: registration.image,
+            url: running.as_ref().map_or_else(String::new, |running| running.handle.address()),
+            started: running.as_ref().map_or(0, |running| running.started),
+            state: state.into(),
+            status: status.into(),
+            documentation: running
+                .map_or_else(String::new, |running| running.documentation.clone()),
+        }
+    }
+
+    /// Subscribes a pipeline; an error of the extension is returned unchanged.
+    pub(super) async fn subscribe(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+    ) -> Result<Accepted, Status> {
+        let running = self.slots.running(&subscription.name)?;
+        running.subscriptions_owned().await;
+        named(&subscription.name, self.subscribe_to(&running, subscription).await)?;
+        Ok(Accepted(running))
+    }
+
+    /// Makes sure that a subscription that has just been stored is active: the extension that
+    /// accepted it may have been replaced, and its successor been given the stored subscriptions
+    /// before this one was stored.
+    pub(super) async fn confirm(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+        Accepted(running): Accepted,
+    ) {
+        if !self.slots.is_current(&subscription.name, &running) {
+            // If this fails, it is restored when the extension comes up.
+            let _ = self.subscribe(subscription).await;
+        }
+    }
+
+    /// Subscribes a pipeline, unless the extension holds just this subscription already. If it holds
+    /// it with other settings, that is ended first.
+    ///
+    /// The extension has access to the pipeline from before it is called; if it refuses, no longer
+    /// than before.
+    async fn subscribe_to(
+        &self,
+        running: &Running,
+        subscription: &proto::PipelineExtensionSubscription,
+    ) -> Result<(), Status> {
+        let options = self.store.options(&subscription.name);
+        options.check_namespace(&subscription.name, &subscription.namespace)?;
+        let access = running.handle.key.begin_access(subscription);
+        let config = self.store.resolved(subscription)?;
+        let digest = digest(&config);
+        match running.held.compare(subscription, digest) {
+            Holds::Nothing => {}
+            Holds::These => {
+                access.keep();
+                return Ok(());
+            }
+            Holds::Others => running.unsubscribe(subscription).await?,
+        }
+        let mut request = tonic::Request::new(proto::ExtensionSubscribeRequest {
+            namespace_id: subscription.namespace.clone(),
+            pipeline_id: subscription.pipeline.clone(),
+            pipeline_extension_label: subscription.label.clone(),
+            config,
+        });
+        if let Some(Beginning { after_run, at }) = self.store.beginning(subscription) {
+            // If the clock was ahead then, it is not known; and one tick too many is better than none
+            // for as long as it was ahead.
+            let age = self.clock.unix_millis().abs_diff(at);
+            request.metadata_mut().insert(SUBSCRIBED_AFTER, after_run.into());
+            request.metadata_mut().insert(SUBSCRIPTION_AGE, age.into());
+        }
+        running.held.set_unknown(subscription);
+        if let Err(status) = running.handle.client.clone().subscribe(request).await {
+            if effect(&status) != Effect::Unknown {
+                running.held.remove(subscription);
+            }
+            return Err(status);
+        }
+        running.held.set(subscription, digest);
+        access.keep();
+        *lock(&self.subscribed) = Instant::now();
+        Ok(())
+    }
+
+    /// After a change that was refused: makes an extension hold again what is stored, `before`, or
+    /// nothing. The lock of the subscription is held. Returns why it does not, which is then stored.
+    pub(super) async fn put_back(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+        before: Option<&proto::PipelineExtensionSubscription>,
+    ) -> Result<(), String> {
+        // One that is not running is given what is stored when it comes up.
+        let Ok(running) = self.slots.running(&subscription.name) else { return Ok(()) };
+        running.subscriptions_owned().await;
         match before {
             Some(before) => match self.restore_stored(&running, before).await {
                 Restored::Done => Ok(()),

@@ -1,20 +1,22 @@
 //! An HTTP/2 connection to one server, opened when it is first needed and reopened when it is lost.
 //!
 //! Beyond what hyper's connection does, a request that was certainly not sent is reported as
-//! [`NotSent`], so even one that isn't idempotent may be retried; and a connection on which nothing
-//! arrives until a deadline passes is dropped, so that calls don't hang on a dead connection once
-//! the network has recovered.
+//! [`NotSent`], so even one that isn't idempotent may be retried; one that the peer says it did not
+//! process is sent again; and a connection on which nothing arrives until a deadline passes is
+//! dropped, so that calls don't hang on a dead connection once the network has recovered.
 //!
 //! All calls share one backoff: after a failure to connect, they fail with its reason until the
 //! next attempt is due. A connection that ends before anything was received counts as a failure
 //! too, so that a peer that accepts connections and closes them isn't flooded with new ones.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{fmt, io};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,9 +29,18 @@ use crate::BoxError;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::connect::{Connector, Driver, End, Sender};
+use crate::effect::is_unprocessed;
 
 /// How long the calls of a connection that is [replaced](Channel::replace) may go on.
 const REPLACED_GRACE: Duration = Duration::from_secs(10);
+
+/// How often a request is sent that the peer each time says it did not process. A proxy that lets a
+/// connection carry a number of requests leaves out all that are on their way beyond it, so with
+/// many calls one may be left out several times.
+const ATTEMPTS: u32 = 10;
+
+/// This many of the attempts follow each other at once; then the backoff is between them.
+const AT_ONCE: u32 = 3;
 
 /// No response has arrived yet.
 const NOTHING: i64 = i64::MIN;
@@ -44,9 +55,19 @@ impl fmt::Display for NotSent {
     }
 }
 
-impl std::error::Error for NotSent {}
+impl std::error::Error for NotSent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // It is part of the message itself.
+        self.0.source()
+    }
+}
 
 impl NotSent {
+    #[cfg(test)]
+    pub(crate) fn because(reason: io::Error) -> Self {
+        Self(Arc::new(reason))
+    }
+
     /// `UNAVAILABLE`, with the reason as its source, so that callers see that retrying is safe.
     pub fn into_status(self) -> Status {
         let mut status = Status::unavailable(self.to_string());
@@ -110,6 +131,8 @@ struct Link {
     number: u64,
     /// When the last response arrived, in nanoseconds of the clock, or [`NOTHING`].
     last_response: AtomicI64,
+    /// Calls that wait for their response.
+    waiting: AtomicUsize,
     end: Arc<End>,
 }
 
@@ -129,6 +152,29 @@ impl Channel {
         }))
     }
 
+    /// Sends a request, again if the peer says that it did not process it, and waits for the head of
+    /// its response.
+    pub async fn send_whole(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, BoxError> {
+        let mut backoff = self.0.backoff.clone();
+        let mut attempt = 1;
+        loop {
+            let copy = request.clone().map(|body| Body::new(Full::new(body)));
+            match self.send(copy).await {
+                Err(error) if attempt < ATTEMPTS && is_unprocessed(&*error) => {
+                    tracing::debug!(attempt, error = &*error, "a call was not processed");
+                }
+                outcome => return outcome,
+            }
+            if attempt >= AT_ONCE {
+                tokio::time::sleep(backoff.pause()).await;
+            }
+            attempt += 1;
+        }
+    }
+
     /// Sends one request and waits for the head of its response.
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         // A connection may close before it is used. The request then comes back unsent, and is sent
@@ -139,7 +185,7 @@ impl Channel {
             if let Some(SentOn(number)) = request.extensions().get() {
                 number.store(link.number, Ordering::Relaxed);
             }
-            let watch = Watch { channel: self, started: self.0.clock.monotonic(), done: false };
+            let watch = Watch::new(self, &link);
             let outcome = sender.try_send_request(request);
             // A request that is sent at the moment when the connection ends comes back unsent, but
             // not before the last sender is gone: hyper's queue ends with them.
@@ -205,6 +251,11 @@ impl Channel {
         }
     }
 
+    /// Whether it was closed from this side.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
+    }
+
     /// Makes the connection and its tasks end, without waiting for it.
     pub fn abandon(&self) {
         self.0.closed.cancel();
@@ -231,12 +282,15 @@ impl Channel {
 
     fn forget_closed(&self) {
         let mut state = self.state();
-        if let Some(current) = state.current.take_if(|current| current.sender.is_closed()) {
+        if let Some(current) = state.current.take_if(|current| current.sender.is_closed())
+            && current.link.waiting.load(Ordering::Relaxed) == 0
+        {
             self.unanswered(&mut state, &current.link);
         }
     }
 
-    /// Counts a connection that ended before anything was received as a failure.
+    /// Counts a connection that ended before anything was received as a failure. Not while calls
+    /// wait for their responses: the peer may take no others, and answer these.
     fn unanswered(&self, state: &mut State, link: &Link) {
         // Anything but `NOTHING`, so that it is counted once.
         if link.last_response.swap(NOTHING + 1, Ordering::Relaxed) == NOTHING {
@@ -293,6 +347,8 @@ impl Channel {
     }
 
     async fn connect(&self) -> Outcome {
+        let to = self.0.connector.to();
+        tracing::trace!(%to, "connecting");
         let outcome = tokio::select! {
             outcome = self.0.connector.connect() => outcome,
             () = self.0.closed.cancelled() => {
@@ -303,9 +359,11 @@ impl Channel {
         match outcome {
             Ok((sender, driver, end)) => {
                 state.opened += 1;
+                tracing::debug!(%to, connection = state.opened, "connected");
                 let link = Arc::new(Link {
                     number: state.opened,
                     last_response: AtomicI64::new(NOTHING),
+                    waiting: AtomicUsize::new(0),
                     end,
                 });
                 state.open.retain(|link| !link.end.is_reached());
@@ -316,6 +374,7 @@ impl Channel {
                 Ok(())
             }
             Err(error) => {
+                tracing::debug!(%to, error = &error as &dyn std::error::Error, "cannot connect");
                 let why = NotSent(Arc::new(error));
                 self.failed(&mut state, why.clone());
                 Err(why)
@@ -329,13 +388,19 @@ impl Channel {
 async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>, closed: CancellationToken) {
     let ended = async {
         // Each call on it gets the error. Streams may go on.
-        let _ended = driver.await;
+        let ended = driver.await;
         if let Some(channel) = channel.upgrade().map(Channel) {
+            tracing::trace!(connection = link.number, ?ended, "a connection takes no more calls");
             let mut state = channel.state();
             state.current.take_if(|current| current.link.number == link.number);
-            channel.unanswered(&mut state, &link);
+            if link.waiting.load(Ordering::Relaxed) == 0 {
+                channel.unanswered(&mut state, &link);
+            }
         }
         link.end.reached().await;
+        if let Some(channel) = channel.upgrade().map(Channel) {
+            channel.unanswered(&mut channel.state(), &link);
+        }
     };
     tokio::select! {
         () = ended => {}
@@ -364,6 +429,7 @@ fn closed(why: &'static str) -> NotSent {
 /// began, the connection is dropped: other calls on it keep waiting, but new calls open a new one.
 struct Watch<'a> {
     channel: &'a Channel,
+    link: &'a Link,
     started: i64,
     done: bool,
 }
@@ -371,7 +437,12 @@ struct Watch<'a> {
 /// A call that is given up sooner says nothing about its connection. In nanoseconds.
 const STALE_AFTER: i64 = 1_000_000_000;
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    fn new(channel: &'a Channel, link: &'a Link) -> Self {
+        link.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { channel, link, started: channel.0.clock.monotonic(), done: false }
+    }
+
     fn done(mut self) {
         self.done = true;
     }
@@ -379,6 +450,7 @@ impl Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
+        self.link.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.done || self.channel.0.clock.monotonic() - self.started < STALE_AFTER {
             return;
         }

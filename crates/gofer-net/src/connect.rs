@@ -2,6 +2,7 @@
 
 mod breakable;
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -51,6 +52,17 @@ pub enum Dial {
     Memory(crate::memory::Network),
 }
 
+/// Where to, for the log.
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Memory(_) => f.write_str("this process"),
+        }
+    }
+}
+
 impl From<SocketAddr> for Dial {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp { host: address.ip().to_string(), port: address.port() }
@@ -73,6 +85,11 @@ pub struct Connector {
 impl Connector {
     pub fn new(dial: Dial, name: ServerName<'static>, trust: Trust) -> Self {
         Self { dial, name, trust, tls: OnceCell::new() }
+    }
+
+    /// Where it connects to, for the log.
+    pub(crate) fn to(&self) -> &Dial {
+        &self.dial
     }
 
     /// A new connection, the future that drives it, and the end of its stream.
@@ -125,8 +142,7 @@ impl Connector {
 /// Opens a TCP connection. The addresses of one family are tried one after the other, each with an
 /// equal part of the time; the two families race.
 async fn dial_tcp(host: &str, port: u16) -> io::Result<BoxStream> {
-    let authority =
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authority = Dial::Tcp { host: host.to_owned(), port }.to_string();
     let uri = Uri::builder().scheme("http").authority(authority).path_and_query("/");
     let mut http = HttpConnector::new_with_resolver(Resolver);
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));

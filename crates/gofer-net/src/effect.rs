@@ -27,7 +27,7 @@ impl Effect {
 }
 
 pub fn effect(status: &Status) -> Effect {
-    if not_sent(status).is_some() || sources(status).any(is_unprocessed) {
+    if not_sent(status).is_some() || std::error::Error::source(status).is_some_and(is_unprocessed) {
         return Effect::None;
     }
     // A status with a source was created on this side, from a transport error.
@@ -44,13 +44,22 @@ pub fn not_sent(status: &Status) -> Option<&NotSent> {
     sources(status).find_map(|source| source.downcast_ref())
 }
 
+/// Whether a call failed because its connection ended. A response that is too long, for example,
+/// would be so again.
+pub fn is_lost(status: &Status) -> bool {
+    sources(status).any(|error| error.is::<hyper::Error>() || error.is::<h2::Error>())
+}
+
 /// Whether the peer has reported that it has not processed a stream, and will not: it refused it,
 /// or it said at the end of the connection (GOAWAY) which was the last that it has processed.
-fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<h2::Error>().is_some_and(|error| {
-        error.is_remote()
-            && (error.is_go_away()
-                || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+pub(crate) fn is_unprocessed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut errors = std::iter::successors(Some(error), |error| error.source());
+    errors.any(|error| {
+        error.downcast_ref::<h2::Error>().is_some_and(|error| {
+            error.is_remote()
+                && (error.is_go_away()
+                    || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        })
     })
 }
 

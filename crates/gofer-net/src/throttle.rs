@@ -1,33 +1,53 @@
-//! Limits how often a warning is logged: peers can cause some of them at will.
+//! Limits how often something is logged: peers can cause some of it at will.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Each kind of warning is logged at most this often.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+/// The limit is of lines in this time.
+const PERIOD: Duration = Duration::from_secs(60);
 
-/// For one kind of warning.
-#[derive(Default)]
-pub(crate) struct Throttle(Mutex<Counts>);
+/// For one kind of line; by default one in a minute.
+#[derive(Debug)]
+pub struct Throttle {
+    lines: u32,
+    counts: Mutex<Counts>,
+}
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
-    logged: Option<Instant>,
+    /// When the current minute began.
+    began: Option<Instant>,
+    /// Lines in it.
+    lines: u32,
     since: u64,
 }
 
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::lines(1)
+    }
+}
+
 impl Throttle {
-    /// Counts one occurrence. If it is time to log, returns the number of occurrences since the
-    /// last time.
-    pub(crate) fn record(&self) -> Option<u64> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// So many lines in a minute, for what differs from line to line.
+    pub fn lines(lines: u32) -> Self {
+        Self { lines, counts: Mutex::default() }
+    }
+
+    /// Counts one occurrence. If it may be logged, returns the number of occurrences since the last
+    /// that was, with this one.
+    pub fn record(&self) -> Option<u64> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.since += 1;
-        if counts.logged.is_some_and(|logged| logged.elapsed() < WARN_EVERY) {
+        if counts.began.is_none_or(|began| began.elapsed() >= PERIOD) {
+            (counts.began, counts.lines) = (Some(Instant::now()), 0);
+        }
+        if counts.lines >= self.lines {
             return None;
         }
-        counts.logged = Some(Instant::now());
+        counts.lines += 1;
         Some(std::mem::take(&mut counts.since))
     }
 }

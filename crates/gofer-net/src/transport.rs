@@ -1,8 +1,9 @@
-//! Adds the token, the origin and a deadline to each call to Gofer.
+//! Adds the token, the origin and a deadline to each call to Gofer, and tells its outcome.
 //!
 //! A [`tower_service::Service`] between the generated clients and the [`Channel`], so that all 71
 //! methods behave the same, including those that the SDK does not wrap.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::bounded::{Bounded, bounded};
+use crate::bounded::bounded;
 use crate::channel::{Channel, NotSent};
+use crate::outage::Outages;
 use crate::{BoxError, BoxFuture};
 
 /// The largest response of a call that is not a stream. The common default of gRPC implementations
@@ -53,6 +54,7 @@ pub struct Transport {
     authorization: Option<HeaderValue>,
     authority: Authority,
     deadline: Duration,
+    outages: Option<Arc<Outages>>,
 }
 
 impl Transport {
@@ -62,11 +64,36 @@ impl Transport {
         authority: Authority,
         deadline: Duration,
     ) -> Self {
-        Self { channel, authorization, authority, deadline }
+        Self { channel, authorization, authority, deadline, outages: None }
+    }
+
+    /// The outcome of each call is told.
+    #[must_use]
+    pub fn with_outages(self, outages: Arc<Outages>) -> Self {
+        Self { outages: Some(outages), ..self }
+    }
+
+    /// The outages of the server, if they are watched.
+    pub fn outages(&self) -> Option<&Arc<Outages>> {
+        self.outages.as_ref()
     }
 
     pub fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// The number of the connection that calls use now, see [`Channel::connected`].
+    pub async fn connected(&self) -> Result<u64, Status> {
+        let call = self.outages.as_ref().map(Outages::call);
+        let outcome = self.channel.connected().await;
+        match (call, &outcome) {
+            (Some(call), Err(why)) if !self.channel.is_closed() => {
+                call.unanswered(&why.clone().into());
+            }
+            (Some(call), _) => call.ignore(),
+            (None, _) => {}
+        }
+        outcome.map_err(NotSent::into_status)
     }
 
     pub fn deadline(&self) -> Duration {
@@ -104,49 +131,60 @@ impl tower_service::Service<Request<Body>> for Transport {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         self.address(&mut request);
-        let channel = self.channel.clone();
-        let streaming = STREAMING.contains(&request.uri().path());
+        let path = request.uri().path();
+        let (streaming, streams_request) =
+            (STREAMING.contains(&path), STREAMS_REQUESTS.contains(&path));
         let requested = request.headers().get(GRPC_TIMEOUT).and_then(crate::deadline::parse);
-        let deadline = match requested {
-            Some(deadline) => deadline,
-            None if streaming => {
-                return Box::pin(async move {
-                    let response = send(&channel, request).await?;
-                    Ok(response.map(Body::new))
-                });
-            }
-            None => {
+        let deadline = requested.or_else(|| {
+            (!streaming).then(|| {
                 let value = crate::deadline::format(self.deadline);
                 request.headers_mut().insert(GRPC_TIMEOUT, value);
                 self.deadline
-            }
-        };
+            })
+        });
+        let channel = self.channel.clone();
+        let call = self.outages.as_ref().map(Outages::call);
         Box::pin(async move {
-            let call = async {
-                let response = send(&channel, request).await?;
+            let answer = async {
+                let response = if streams_request {
+                    channel.send(request).await?
+                } else {
+                    // One message: it can be sent again.
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    channel.send_whole(Request::from_parts(head, body)).await?
+                };
+                let (head, body) = bounded(response).into_parts();
                 if streaming {
-                    return Ok(response.map(Body::new));
+                    return Ok((head, None, Body::new(body)));
                 }
                 // The deadline covers the whole response, so all of it is read here. It is one
                 // message, which would be decoded at once anyway.
-                let (head, body) = response.into_parts();
                 let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
-                Ok(Response::from_parts(head, Body::new(body)))
+                Ok((head, body.trailers().cloned(), Body::new(body)))
             };
-            tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| {
-                let message = format!("no answer within {deadline:?}");
-                Err(BoxError::from(Status::deadline_exceeded(message)))
-            })
+            let outcome = match deadline {
+                None => answer.await,
+                Some(deadline) => {
+                    tokio::time::timeout(deadline, answer).await.unwrap_or_else(|_| {
+                        let message = format!("no answer within {deadline:?}");
+                        Err(BoxError::from(Status::deadline_exceeded(message)))
+                    })
+                }
+            };
+            if let Some(call) = call {
+                match &outcome {
+                    _ if channel.is_closed() => call.ignore(),
+                    Ok((head, trailers, _)) => {
+                        call.answered(head.status, &head.headers, trailers.as_ref());
+                    }
+                    Err(error) => call.unanswered(error),
+                }
+            }
+            let (head, _, body) = outcome.map_err(unavailable)?;
+            Ok(Response::from_parts(head, body))
         })
     }
-}
-
-/// Sends a request; the response arrives here, whoever made it.
-async fn send(
-    channel: &Channel,
-    request: Request<Body>,
-) -> Result<Response<Bounded<Incoming>>, BoxError> {
-    channel.send(request).await.map(bounded).map_err(unavailable)
 }
 
 /// Reports a request that was not sent as `UNAVAILABLE`.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::super::requests::limited;
 use super::super::serving::{streaming, unary};
 use super::{Shared, api};
 
@@ -76,7 +77,13 @@ pub(super) async fn serve(
         let connection = Connection { shared: Arc::clone(&shared), disconnect: disconnect.clone() };
         let service = service_fn(move |request| connection.clone().answer(request));
         let http = http2::Builder::new(TokioExecutor::new());
-        drop(http.serve_connection(TokioIo::new(stream), service).await);
+        match shared.requests.load(Ordering::SeqCst) {
+            0 => drop(http.serve_connection(TokioIo::new(stream), service).await),
+            requests => {
+                let stream = limited(stream, requests);
+                drop(http.serve_connection(TokioIo::new(stream), service).await);
+            }
+        }
     };
     tokio::select! {
         () = serving => {}

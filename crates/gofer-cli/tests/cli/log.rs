@@ -140,15 +140,15 @@ fn a_core_whose_log_has_no_reader_goes_on() {
 
 #[test]
 fn a_core_whose_log_has_a_reader_that_does_not_read_goes_on() {
-    let (_reader, log) = std::io::pipe().unwrap();
+    let (reader, log) = std::io::pipe().unwrap();
     // Nothing more fits.
-    let mut filled = log.try_clone().unwrap();
-    let filler = std::thread::spawn(move || {
-        let _ = std::io::Write::write_all(&mut filled, &vec![b'\n'; 1 << 22]);
+    let mut writer = log.try_clone().unwrap();
+    let filling = std::thread::spawn(move || {
+        let _ = std::io::Write::write_all(&mut writer, &vec![b'\n'; 1 << 22]);
     });
     goes_on(Core::start("log-full-pipe", &[], log));
-    drop(_reader);
-    filler.join().unwrap();
+    drop(reader);
+    filling.join().unwrap();
 }
 
 #[cfg(target_os = "linux")]

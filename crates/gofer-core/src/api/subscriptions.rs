@@ -190,10 +190,13 @@ impl Api {
             return Ok(());
         }
         self.extensions.unsubscribe(subscription).await.map_err(|status| {
-            tracing::warn!(
-                extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
-                code = ?status.code(), "an extension did not end a subscription"
-            );
+            if let Some(subscriptions) = self.unended.record() {
+                tracing::warn!(
+                    extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
+                    code = ?status.code(), subscriptions,
+                    "an extension did not end a subscription"
+                );
+            }
             let code = match status.code() {
                 // It is the core that was refused, not its caller.
                 Code::Unauthenticated | Code::PermissionDenied => Code::Internal,

@@ -689,3 +689,32 @@ async fn refusals_are_one_line_a_minute_with_their_number() {
     let lines = lines.lock().unwrap();
     assert!((5..=6).contains(&lines.len()), "{lines:#?}");
 }
+
+/// As an extension leaks them that connects for each call, for more than half an hour. One that
+/// makes a call now and then, and managers, are served.
+#[tokio::test(start_paused = true)]
+async fn connections_that_one_extension_leaks_leave_others_alone_and_the_log_short() {
+    let limits = Limits { connections_per_extension: 64, ..Limits::default() };
+    let server = Server::start(limits);
+    let manager = server.caller("manager-a").await;
+    let hourly = server.caller("extension-hourly").await;
+    let (lines, _guard) = warnings();
+    let before = Instant::now();
+    let mut leaked = Vec::new();
+    for n in 0..2000 {
+        leaked.push(server.caller("extension-leaking").await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if n % 500 == 0 {
+            assert_eq!(manager.work("manager-a").await, Code::Ok);
+            assert_eq!(server.connect().await.work("manager-a").await, Code::Ok);
+        }
+    }
+    assert_eq!(hourly.work("extension-hourly").await, Code::Ok);
+    settle().await;
+    let open = leaked.iter().filter(|client| !client.driver.is_finished()).count();
+    assert_eq!(open, 64);
+    let minutes = usize::try_from(before.elapsed().as_secs() / 60).unwrap();
+    let lines = lines.lock().unwrap();
+    assert!((1..=minutes + 1).contains(&lines.len()), "{} lines", lines.len());
+    assert!(lines[0].contains("an extension has more than 64 connections"), "{lines:#?}");
+}
