@@ -52,14 +52,14 @@ impl ExtensionService for Foreign {
         &self,
         _: Request<proto::ExtensionInitRequest>,
     ) -> Result<Response<proto::ExtensionInitResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::ExtensionInitResponse::default()))
     }
 
     async fn info(
         &self,
         _: Request<proto::ExtensionInfoRequest>,
     ) -> Result<Response<proto::ExtensionInfoResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::ExtensionInfoResponse::default()))
     }
 
     async fn subscribe(
@@ -74,7 +74,7 @@ impl ExtensionService for Foreign {
             "once" if std::mem::replace(&mut self.once.lock().unwrap(), true) => {
                 Err(Status::resource_exhausted("only once"))
             }
-            _ => Ok(Response::new(Default::default())),
+            _ => Ok(Response::new(proto::ExtensionSubscribeResponse::default())),
         }
     }
 
@@ -83,7 +83,7 @@ impl ExtensionService for Foreign {
         _: Request<proto::ExtensionUnsubscribeRequest>,
     ) -> Result<Response<proto::ExtensionUnsubscribeResponse>, Status> {
         self.record("end");
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::ExtensionUnsubscribeResponse::default()))
     }
 
     async fn shutdown(
@@ -91,7 +91,7 @@ impl ExtensionService for Foreign {
         _: Request<proto::ExtensionShutdownRequest>,
     ) -> Result<Response<proto::ExtensionShutdownResponse>, Status> {
         self.stop.cancel();
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(proto::ExtensionShutdownResponse::default()))
     }
 
     async fn external_event(

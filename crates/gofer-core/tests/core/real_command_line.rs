@@ -64,12 +64,13 @@ async fn the_newest_version_is_deployed_already() {
     core.stop().await;
 }
 
-fn start(initiator: Option<proto::Initiator>) -> proto::StartRunRequest {
+fn start(initiator: impl Into<Option<proto::Initiator>>) -> proto::StartRunRequest {
+    let initiator = initiator.into();
     proto::StartRunRequest { pipeline_id: nightly(), initiator, ..Default::default() }
 }
 
-fn by(kind: Type, name: &str) -> Option<proto::Initiator> {
-    Some(proto::Initiator { r#type: kind.into(), name: name.to_owned(), ..Default::default() })
+fn by(kind: Type, name: &str) -> proto::Initiator {
+    proto::Initiator { r#type: kind.into(), name: name.to_owned(), ..Default::default() }
 }
 
 /// `run get` lists them.
@@ -103,7 +104,7 @@ async fn a_start_says_who_starts_the_run() {
     let core = Core::in_memory().await.unwrap();
     let mut api = core.client().api();
     register(&core, "nightly").await;
-    for initiator in [None, by(Type::Unknown, ""), by(Type::Human, "")] {
+    for initiator in [None, Some(by(Type::Unknown, "")), Some(by(Type::Human, ""))] {
         refused(api.start_run(start(initiator)).await, Code::InvalidArgument, "`initiator.name`");
     }
     for kind in [Type::Unknown, Type::Bot, Type::Human] {

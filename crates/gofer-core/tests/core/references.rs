@@ -60,7 +60,7 @@ async fn install(core: &Core, test: &str, secret: &str) -> Result<Installed> {
 
 #[track_caller]
 fn refused(outcome: Result<Installed>, kind: ErrorKind, expected: &str) -> Error {
-    let error = outcome.err().expect("must be refused");
+    let error = outcome.unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(expected), "{error}");
     error
@@ -68,8 +68,8 @@ fn refused(outcome: Result<Installed>, kind: ErrorKind, expected: &str) -> Error
 
 #[tokio::test]
 async fn a_configuration_refers_to_a_global_secret() {
-    let core = Core::in_memory().await.unwrap();
     const TEST: &str = "configuration";
+    let core = Core::in_memory().await.unwrap();
     let error = install(&core, TEST, "global_secret{{ hmac }}").await;
     refused(
         error,
@@ -96,8 +96,8 @@ async fn a_configuration_refers_to_a_global_secret() {
 
 #[tokio::test]
 async fn what_looks_like_a_reference_is_not_used_as_a_value() {
-    let core = Core::in_memory().await.unwrap();
     const TEST: &str = "malformed";
+    let core = Core::in_memory().await.unwrap();
     core.client().global_secrets().put("hmac", "hunter1").await.unwrap();
     for value in [
         "globalsecret{{hmac}}",
@@ -131,8 +131,8 @@ async fn what_looks_like_a_reference_is_not_used_as_a_value() {
 
 #[tokio::test]
 async fn an_update_is_checked_although_the_extension_is_disabled() {
-    let core = Core::on_loopback().await.unwrap();
     const TEST: &str = "disabled";
+    let core = Core::on_loopback().await.unwrap();
     install(&core, TEST, "hunter1").await.unwrap();
     let name = "signed".to_owned();
     let disable = gofer_proto::DisableExtensionRequest { name: name.clone() };
