@@ -362,7 +362,7 @@ impl Gofer {
     }
 
     /// One attempt to read a run.
-    async fn raw_run(&self, pipeline: &PipelineId, id: i64) -> Result<RunInfo, Status> {
+    pub(crate) async fn raw_run(&self, pipeline: &PipelineId, id: i64) -> Result<RunInfo, Status> {
         let response = self.raw().get_run(get_run(pipeline, id)).await?.into_inner();
         Ok(RunInfo::new(response.run.unwrap_or_default()))
     }

@@ -76,6 +76,8 @@ pub(crate) struct Started {
     /// By which time it had started for certain, in Unix nanoseconds: the ticks up to then are
     /// covered by it.
     pub(crate) at: i64,
+    /// Whether it waits for others to end, and another start of its pipeline would not wait for it.
+    pub(crate) is_queued: bool,
 }
 
 /// A run of one label with one key.
@@ -284,10 +286,16 @@ impl<'a> Start<'a> {
         let _permit = self.permit(cancellation).await?;
         let outcome =
             or(|| cancellation.while_calling(), pin!(self.call.send(self.gofer, None))).await?;
-        outcome.map(|run| self.started(run)).map_err(|status| {
-            self.failed(&status, self.gofer.inner.transport.channel().opened());
-            Failure::Start(status)
-        })
+        match outcome {
+            Ok(run) => {
+                let is_queued = run.state() == RunState::Pending;
+                Ok(Started { is_queued, ..self.started(run) })
+            }
+            Err(status) => {
+                self.failed(&status, self.gofer.inner.transport.channel().opened());
+                Err(Failure::Start(status))
+            }
+        }
     }
 
     async fn attempt_unenforced(
@@ -444,7 +452,7 @@ impl<'a> Start<'a> {
         // A run that existed does not cover ticks that fell due since it started. Gofer's clock may
         // be ahead.
         let at = if self.may_exist { run.started_at().min(now) } else { now };
-        Started { run, at }
+        Started { run, at, is_queued: false }
     }
 
     fn found(&self, run: RunInfo, turn: &mut Turn) -> Started {
@@ -456,7 +464,7 @@ impl<'a> Start<'a> {
             turn.waits_for(run.id());
         }
         let at = run.started_at().min(self.gofer.inner.clock.unix_nanos());
-        Started { run, at }
+        Started { run, at, is_queued: false }
     }
 
     fn remember(&self, run: &RunInfo) {

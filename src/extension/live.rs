@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -105,6 +105,11 @@ pub(crate) struct Activity {
     pub(crate) failure: Option<Box<Failure>>,
 }
 
+const STARTED: u8 = 0;
+/// It was pending when Gofer answered.
+const QUEUED: u8 = 1;
+const REFUSED: u8 = 2;
+
 /// One live subscription.
 pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     pub(crate) key: Key,
@@ -137,8 +142,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     serving: AtomicBool,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
-    /// Whether Gofer has refused the last start of a run.
-    refused: AtomicBool,
+    /// What became of the last start of a run: [`STARTED`], [`QUEUED`] or [`REFUSED`].
+    last_start: AtomicU8,
     pub(crate) params: P,
 }
 
@@ -161,7 +166,7 @@ impl<P> Live<P> {
             cancelled: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            last_start: AtomicU8::new(STARTED),
             params,
         }
     }
@@ -290,17 +295,20 @@ impl<P: ?Sized> Live<P> {
 
     /// Records that Gofer refused to start a run.
     pub(crate) fn run_refused(&self) {
-        self.refused.store(true, Ordering::Release);
+        self.last_start.store(REFUSED, Ordering::Release);
     }
 
     /// Whether Gofer refused to start the last run that was asked for.
     pub(crate) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::Acquire)
+        self.last_start.load(Ordering::Acquire) == REFUSED
     }
 
     /// Records a run that this process started.
-    pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64) {
-        self.refused.store(false, Ordering::Release);
+    ///
+    /// `is_queued`: see [`Started`](crate::client::Started).
+    pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64, is_queued: bool) {
+        let outcome = if is_queued { QUEUED } else { STARTED };
+        self.last_start.store(outcome, Ordering::Release);
         if let Some(failure) = &mut self.activity().failure
             && let Some(warning) = &mut failure.warning
             && !std::mem::replace(&mut warning.is_over, true)
@@ -316,6 +324,18 @@ impl<P: ?Sized> Live<P> {
         if let Some(scheduled) = scheduled {
             self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
         }
+    }
+
+    /// Whether the last run that was started was queued.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.last_start.load(Ordering::Acquire) == QUEUED
+    }
+
+    /// Records that it no longer is.
+    pub(crate) fn set_newest_started(&self, at: i64) {
+        let (queued, order) = (QUEUED, Ordering::AcqRel);
+        let _ = self.last_start.compare_exchange(queued, STARTED, order, Ordering::Acquire);
+        self.covered.fetch_max(at, order);
     }
 
     /// Records Gofer's answer about the time before this process; a run that was started in the

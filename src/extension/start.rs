@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use gofer_net::BoxFuture;
+use gofer_net::{Backoff, BoxFuture, Effect, effect};
 use tonic::Status;
 
 use super::live::Live;
-use crate::client::{Cancellation, Known, PipelineId, Run, RunInfo, Started};
+use crate::client::{Cancellation, Known, PipelineId, Run, RunInfo, RunState, Started};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a call that is in flight may go on after the subscription was cancelled. Responses
 /// usually take milliseconds; if there is none, Unsubscribe should not have to wait for it.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two looks at a run that is queued.
+const POLL: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
 impl Live {
     /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
@@ -40,8 +43,8 @@ impl Live {
             outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
         }
         match outcome {
-            Ok(Started { run, at }) => {
-                self.run_started(run.id(), scheduled, at);
+            Ok(Started { run, at, is_queued }) => {
+                self.run_started(run.id(), scheduled, at, is_queued);
                 Ok(run)
             }
             // Gofer refuses what it is asked for a pipeline that is no longer subscribed.
@@ -51,6 +54,31 @@ impl Live {
                 Err(error)
             }
         }
+    }
+}
+
+impl Live {
+    /// Waits until the newest run is no longer queued, or the subscription is cancelled. Ticks that
+    /// fall due meanwhile are covered by that run, as on a Gofer that answers when it has started.
+    ///
+    /// Boxed: most subscriptions never wait for this.
+    pub(super) fn newest_run_has_started(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
+            let mut poll = POLL;
+            while !self.is_cancelled() {
+                let gofer = &self.context.gofer;
+                let is_queued = match gofer.raw_run(&pipeline, self.newest_run()).await {
+                    Ok(run) => run.state() == RunState::Pending,
+                    // It is gone, or the pipeline is.
+                    Err(status) => effect(&status) != Effect::Refused,
+                };
+                if !is_queued {
+                    return self.set_newest_started(gofer.now());
+                }
+                let _cancelled = tokio::time::timeout(poll.pause(), self.cancelled()).await;
+            }
+        })
     }
 }
 

@@ -128,7 +128,8 @@ impl<P: Send + Sync + 'static> Ticks<P> {
     /// Waits for the next tick; `None` once the subscription is cancelled.
     ///
     /// Several ticks that fell due since the last call, or since the last run that the subscription
-    /// started, become one.
+    /// started, become one. No tick is returned while the run of the last one is pending, as at the
+    /// limit of its pipeline's parallelism; those that fall due meanwhile are covered by that run.
     ///
     /// If the future is dropped, no tick is lost: the next call returns it.
     #[expect(clippy::should_implement_trait, reason = "it is asynchronous")]
@@ -150,6 +151,10 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 let changes = live.changes();
                 let last = live.last_run();
                 let now = self.subscription.gofer().now();
+                if live.is_queued() && self.grid.clone().poll(last, now).is_ok() {
+                    live.newest_run_has_started().await;
+                    continue;
+                }
                 let due = match self.grid.poll(last, now) {
                     Ok(tick) => {
                         live.set_next_tick(tick.scheduled.at.saturating_add(self.grid.period));
@@ -168,6 +173,7 @@ impl<P: Send + Sync + 'static> Ticks<P> {
 const SECOND: i64 = 1_000_000_000;
 
 /// Where the ticks lie, and which of them have been returned.
+#[derive(Clone)]
 struct Grid {
     period: i64,
     /// A point of the grid: the last tick that was returned, or where the grid starts, which is no
