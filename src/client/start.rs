@@ -27,7 +27,8 @@ use super::start_call::StartCall;
 use super::{BACKOFF, Gofer, PipelineId, Run, RunInfo, RunState, error, is_permanent};
 use crate::error::{Error, Result};
 
-/// Starts without a response after this time are looked up: Gofer may be holding it back.
+/// Starts without a response after this time are looked up, those that are in the way of others
+/// sooner: Gofer may be holding it back.
 const HELD_AFTER: Duration = Duration::from_secs(2);
 
 /// A start that a full Gofer has not answered by then no longer counts as one in flight, so that
@@ -239,6 +240,12 @@ impl Gofer {
         Ok(pending.find(|run| is_own(run)).map(RunInfo::id))
     }
 
+    /// The newest run of a pipeline; 0 if it has none.
+    pub(crate) async fn newest_run(&self, pipeline: &PipelineId) -> Result<i64, Status> {
+        let runs = self.runs_page(pipeline.namespace(), pipeline.pipeline(), 0, 1).await?;
+        Ok(runs.first().map_or(0, RunInfo::id))
+    }
+
     /// The run, if it is among those that are searched.
     pub(super) async fn find(&self, wanted: &Wanted) -> Result<Option<RunInfo>, Status> {
         let (namespace, pipeline) = (wanted.pipeline.namespace(), wanted.pipeline.pipeline());
@@ -407,15 +414,14 @@ impl<'a> Start<'a> {
             () = tokio::time::sleep_until(called + IN_FLIGHT_FOR) => {}
         }
         // Its place among those in flight is free, unless too many are held: a connection has room
-        // for a limited number of calls.
-        let _held = match gofer.inner.starts.held.try_acquire() {
+        // for a limited number of calls. Then it is looked up at once.
+        let (_held, mut look) = match gofer.inner.starts.held.try_acquire() {
             Ok(held) => {
                 drop(permit);
-                held
+                (held, called + HELD_AFTER)
             }
-            Err(_) => permit,
+            Err(_) => (permit, Instant::now()),
         };
-        let mut look = called + HELD_AFTER;
         loop {
             let find = async {
                 tokio::time::sleep_until(look).await;

@@ -38,6 +38,7 @@ impl Live {
         if let Ok(started) = &outcome
             && let Some(again) = again
             && self.is_earlier(started.run.id())
+            && self.has_counted_on(&pipeline).await
         {
             // By a clock that was ahead, a run was scheduled for the same time before.
             outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
@@ -58,6 +59,13 @@ impl Live {
 }
 
 impl Live {
+    /// Whether the numbers of runs have gone on counting since the ticks were resumed. They begin
+    /// anew in a pipeline that is made anew, and in a Gofer that has lost some.
+    async fn has_counted_on(&self, pipeline: &PipelineId) -> bool {
+        let newest = self.context.gofer.newest_run(pipeline).await;
+        newest.is_ok_and(|newest| !self.is_earlier(newest + 1))
+    }
+
     /// Waits until the newest run is no longer queued, or the subscription is cancelled. Ticks that
     /// fall due meanwhile are covered by that run, as on a Gofer that answers when it has started.
     ///
@@ -65,10 +73,10 @@ impl Live {
     pub(super) fn newest_run_has_started(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
+            let gofer = &self.context.gofer;
             let mut poll = POLL;
-            while !self.is_cancelled() {
-                let gofer = &self.context.gofer;
-                let is_queued = match gofer.raw_run(&pipeline, self.newest_run()).await {
+            while let Some(newest) = self.newest_run().filter(|_| !self.is_cancelled()) {
+                let is_queued = match gofer.raw_run(&pipeline, newest).await {
                     Ok(run) => run.state() == RunState::Pending,
                     // It is gone, or the pipeline is.
                     Err(status) => effect(&status) != Effect::Refused,

@@ -14,7 +14,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::go_duration::GoDuration;
-use super::live::{LastRun, LastTick};
+use super::live::{LastRun, LastTick, Live};
 use super::subscription::Subscription;
 use crate::client::{Run, Scheduled, time};
 use crate::error::{Error, ErrorKind, Result};
@@ -152,6 +152,7 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 let last = live.last_run();
                 let now = self.subscription.gofer().now();
                 if live.is_queued() && self.grid.clone().poll(last, now).is_ok() {
+                    let live: &Live = live;
                     live.newest_run_has_started().await;
                     continue;
                 }

@@ -295,7 +295,7 @@ async fn a_subscription_that_fails_for_one_reason_is_said_once_and_that_it_works
     // It waits for at most five minutes before it is restarted.
     sleep(6 * MINUTE).await;
     assert_eq!(gofer.recorded().runs.len(), 1);
-    assert_eq!(log.with("the subscription works again").len(), 1);
+    assert_eq!(log.with("the subscription starts runs again").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

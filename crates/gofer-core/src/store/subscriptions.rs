@@ -12,7 +12,7 @@ use gofer_proto::{
     PipelineExtensionSubscriptionStatusReason as StatusReason,
 };
 
-/// When a subscription was made. It stays the same if its settings change.
+/// When a subscription was made, or last enabled. It stays the same if its settings change.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct Beginning {
     /// The pipeline's newest run then; 0 if there was none.
@@ -66,17 +66,18 @@ impl Store {
         found.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))
     }
 
-    /// When a subscription was made, which is now if it is not stored; `None` if an earlier version
-    /// stored it.
+    /// When a subscription began, which is now if it is not stored or is disabled; `None` if an
+    /// earlier version stored it.
     pub(crate) fn beginning(&self, subscription: &Subscription) -> Option<Beginning> {
         let at = self.clock.unix_millis();
         let tables = self.tables();
         let table = tables.pipeline(&subscription.namespace, &subscription.pipeline).ok()?;
         let key = (subscription.name.clone(), subscription.label.clone());
-        if table.subscriptions.contains_key(&key) {
-            table.beginnings.get(&key).copied()
-        } else {
-            Some(Beginning { after_run: table.last_run, at })
+        match table.subscriptions.get(&key) {
+            Some(stored) if stored.status() != State::Disabled => {
+                table.beginnings.get(&key).copied()
+            }
+            _ => Some(Beginning { after_run: table.last_run, at }),
         }
     }
 
@@ -128,14 +129,19 @@ impl Store {
         reason: &str,
         by: &By,
     ) -> Result<(), Status> {
+        let at = self.clock.unix_millis();
         let mut tables = self.tables();
         tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
+        let after_run = table.last_run;
         let subscription = table
             .subscriptions
             .get_mut(&key)
             .ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
+        if subscription.status() == State::Disabled && status == State::Active {
+            table.beginnings.insert(key.clone(), Beginning { after_run, at });
+        }
         subscription.set_status(status);
         subscription.status_reason = Some(status_reason(status, reason));
         let changed = subscription.clone();
