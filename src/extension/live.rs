@@ -331,11 +331,11 @@ impl<P: ?Sized> Live<P> {
         self.last_start.load(Ordering::Acquire) == QUEUED
     }
 
-    /// Records that it no longer is.
-    pub(crate) fn set_newest_started(&self, at: i64) {
+    /// Records that it no longer is, and covers the ticks up to then.
+    pub(crate) fn set_newest_started(&self, covered: i64) {
         let (queued, order) = (QUEUED, Ordering::AcqRel);
         let _ = self.last_start.compare_exchange(queued, STARTED, order, Ordering::Acquire);
-        self.covered.fetch_max(at, order);
+        self.covered.fetch_max(covered, order);
     }
 
     /// Records Gofer's answer about the time before this process; a run that was started in the

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gofer_net::{Backoff, BoxFuture, Effect, effect};
+use gofer_net::{Backoff, BoxFuture};
 use tonic::Status;
 
 use super::live::Live;
@@ -67,7 +67,8 @@ impl Live {
     }
 
     /// Waits until the newest run is no longer queued, or the subscription is cancelled. Ticks that
-    /// fall due meanwhile are covered by that run, as on a Gofer that answers when it has started.
+    /// have fallen due by then are covered by that run, if it was queued when this was called: as on
+    /// a Gofer that answers when it has started.
     ///
     /// Boxed: most subscriptions never wait for this.
     pub(super) fn newest_run_has_started(&self) -> BoxFuture<'_, ()> {
@@ -75,16 +76,16 @@ impl Live {
             let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
             let gofer = &self.context.gofer;
             let mut poll = POLL;
+            let mut covered = i64::MIN;
             while let Some(newest) = self.newest_run().filter(|_| !self.is_cancelled()) {
-                let is_queued = match gofer.raw_run(&pipeline, newest).await {
-                    Ok(run) => run.state() == RunState::Pending,
-                    // It is gone, or the pipeline is.
-                    Err(status) => effect(&status) != Effect::Refused,
-                };
+                let run = gofer.raw_run(&pipeline, newest).await;
+                // In an outage, the next start waits for Gofer.
+                let is_queued = run.is_ok_and(|run| run.state() == RunState::Pending);
                 if !is_queued {
-                    return self.set_newest_started(gofer.now());
+                    return self.set_newest_started(covered);
                 }
                 let _cancelled = tokio::time::timeout(poll.pause(), self.cancelled()).await;
+                covered = gofer.now();
             }
         })
     }

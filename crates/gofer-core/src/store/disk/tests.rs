@@ -86,11 +86,14 @@ async fn when_a_subscription_was_made_survives_changes_of_it_and_a_restart() {
     store.put_subscription(made.clone(), beginning, &By::Core).unwrap();
     store.start_run(start("one"), &By::Core).unwrap();
     let names = ["", "one", "interval", "a"];
-    store.set_subscription_status(names, State::Disabled, "", &By::Core).unwrap();
+    store.set_subscription_status(names, State::Error, "", &By::Core).unwrap();
     store.close().await;
     drop(store);
     let store = open_store(&path);
     assert_eq!(store.beginning(&made), beginning);
+    store.set_subscription_status(names, State::Disabled, "", &By::Core).unwrap();
+    store.set_subscription_status(names, State::Active, "", &By::Core).unwrap();
+    assert_eq!(store.beginning(&made).unwrap().after_run, 2, "it has begun anew");
     store.remove_subscription(names, &By::Core).unwrap();
     assert_eq!(store.beginning(&made).unwrap().after_run, 2, "the next one is another");
     store.close().await;
