@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::in_memory::InMemory;
 use crate::support::gofer::{Behavior, Gofer, run_of};
-use crate::support::probe::{Builder, Probe, probe};
+use crate::support::probe::{Builder, Probe, interval, probe};
 use crate::support::{Client, Setup, Started, TOKEN, long_grace, within};
 use gofer_proto as proto;
 use gofer_proto::initiator;
@@ -119,17 +119,6 @@ async fn a_refusal_is_passed_on_at_once() {
     }
 }
 
-/// Starts a run at each tick.
-fn starts_runs_at_ticks() -> Builder {
-    probe().serve(|_, subscription| async move {
-        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        while let Some(tick) = ticks.next().await {
-            subscription.start_run(tick.run("the interval elapsed")).await?;
-        }
-        Ok(())
-    })
-}
-
 /// A run of ninety minutes ago, before a restart: an hour's interval is overdue.
 fn add_an_old_run(gofer: &Gofer) {
     let mut last = run_of("a", 7, initiator::Type::Extension, "probe (l)");
@@ -142,7 +131,7 @@ async fn an_overdue_interval_fires_once_when_gofer_has_reported_its_last_run() {
     let gofer = Gofer::listening(|_, _| Behavior::Answer);
     add_an_old_run(&gofer);
     gofer.add_run(run_of("a", 8, initiator::Type::Human, "somebody"));
-    let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
+    let (_, _started, client) = start(interval(), &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
     gofer.until(|recorded| recorded.starts == 1).await;
     client.info().await.unwrap();
@@ -154,7 +143,7 @@ async fn an_overdue_interval_fires_once_when_gofer_has_reported_its_last_run() {
 async fn a_subscription_made_anew_does_not_go_on_from_runs_of_the_one_before() {
     let gofer = Gofer::listening(|_, _| Behavior::Answer);
     add_an_old_run(&gofer);
-    let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
+    let (_, _started, client) = start(interval(), &gofer).await;
     client.subscribe("b", &[("every", "1h")]).await.unwrap();
     client.unsubscribe("b").await.unwrap();
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
@@ -171,7 +160,7 @@ async fn a_failed_query_for_the_last_run_is_retried() {
     let gofer = Gofer::listening(|_, _| Behavior::Answer);
     add_an_old_run(&gofer);
     gofer.refuse_lists(1);
-    let (_, _started, client) = start(starts_runs_at_ticks(), &gofer).await;
+    let (_, _started, client) = start(interval(), &gofer).await;
     client.subscribe("a", &[("every", "1h")]).await.unwrap();
     // Without the answer, the hour would start over.
     gofer.until(|recorded| recorded.starts == 1).await;
@@ -268,7 +257,7 @@ async fn an_unsubscribe_during_an_outage_ends_promptly() {
 #[tokio::test]
 async fn a_shutdown_during_an_outage_ends_promptly() {
     let gofer = Gofer::unreachable(|_, _| Behavior::Answer);
-    let (probe, started, client) = start(starts_runs_at_ticks(), &gofer).await;
+    let (probe, started, client) = start(interval(), &gofer).await;
     for n in 0..100 {
         client.subscribe(&format!("p{n}"), &[("every", "1ms")]).await.unwrap();
     }

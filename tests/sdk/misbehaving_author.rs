@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::Code;
 
+use crate::support::log::observe;
 use crate::support::probe::probe;
 use crate::support::{Client, EVENT, Setup, Started, short_grace, within};
 
@@ -190,35 +191,6 @@ async fn a_waiting_change_that_panics_when_dropped_does_not_prevent_shutdown() {
     }
 }
 
-/// Formats what the SDK logs, as the subscriber that `run` installs does.
-struct Formats;
-
-impl tracing::Subscriber for Formats {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        if event.metadata().target().starts_with("gofer_sdk") {
-            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
-                drop(format!("{value:?}"));
-            });
-        }
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 /// An error that cannot be formatted.
 #[derive(Debug)]
 struct PanicsInDisplay;
@@ -233,8 +205,15 @@ impl std::error::Error for PanicsInDisplay {}
 
 #[tokio::test]
 async fn a_serve_whose_error_panics_in_the_log_is_started_again() {
-    // For this thread, on which all of this test runs.
-    let _logged = tracing::subscriber::set_default(Formats);
+    // Formats all that is logged on this thread, on which all of this test runs.
+    let _formats = observe(
+        |metadata| metadata.target().starts_with("gofer_sdk"),
+        |event| {
+            event.record(&mut |_: &tracing::field::Field, value: &dyn fmt::Debug| {
+                drop(format!("{value:?}"));
+            });
+        },
+    );
     let extension = probe().serve(|probe, subscription| async move {
         if probe.seen().served == 1 {
             return Err(Error::new(ErrorKind::Unavailable, "not now").with_source(PanicsInDisplay));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::gofer::Gofer;
 use crate::support::log::Log;
-use crate::support::probe::{Builder, Probed, probe};
+use crate::support::probe::{Probed, interval, probe};
 use crate::support::stand_in::{Outcome, Running, StandIn, pipeline};
 use crate::support::{Client, IDENTITY, NAME, Setup, TOKEN, long_grace, within};
 use gofer_proto::StartRunRequest;
@@ -17,17 +17,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-
-/// Starts a run at each tick, as most extensions do.
-fn interval() -> Builder {
-    probe().serve(|_, subscription| async move {
-        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        while let Some(tick) = ticks.next().await {
-            subscription.start_run(tick.run("the interval elapsed")).await?;
-        }
-        Ok(())
-    })
-}
 
 async fn subscribe(client: &Client, count: usize) {
     for n in 0..count {

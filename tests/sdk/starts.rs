@@ -15,23 +15,12 @@ use gofer_sdk::{ErrorKind, Run};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
-use crate::support::probe::{Builder, Probed, probe};
+use crate::support::probe::{Builder, Probed, interval, probe};
 use crate::support::stand_in::{Outcome, Recorded, StandIn, pipeline};
 use crate::support::{Client, Connection, Setup, TOKEN, bearer};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-
-/// Starts a run at each tick, as most extensions do.
-fn interval() -> Builder {
-    probe().serve(|_, subscription| async move {
-        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
-        while let Some(tick) = ticks.next().await {
-            subscription.start_run(tick.run("the interval elapsed")).await?;
-        }
-        Ok(())
-    })
-}
 
 /// Starts a run for each of these reasons, one after the other, and records their numbers.
 fn starts(reasons: &'static [&'static str]) -> Builder {

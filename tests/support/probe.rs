@@ -86,6 +86,17 @@ static PROBES: LazyLock<Mutex<HashMap<String, Arc<Probe>>>> = LazyLock::new(Mute
 /// Makes a [`Probe`]: a hook that is not set does what an extension does by default.
 pub struct Builder(Probe);
 
+/// Starts a run at each tick, as most extensions do.
+pub fn interval() -> Builder {
+    probe().serve(|_, subscription| async move {
+        let mut ticks = subscription.every(subscription.params().every.unwrap())?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("the interval elapsed")).await?;
+        }
+        Ok(())
+    })
+}
+
 pub fn probe() -> Builder {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     Builder(Probe {

@@ -183,9 +183,11 @@ async fn a_core_whose_start_was_dropped_leaves_nothing() {
     let directory = Directory::new("dropped-start");
     let builder = || Core::builder().listen(([127, 0, 0, 1], 0)).store(directory.0.join("store"));
     let mut completed = false;
-    // Dropped after one poll, after two, and so on.
-    for polls in 1.. {
+    let mut polls = 1;
+    // Dropped after one poll, after two, and so on, in longer steps if it takes many.
+    while !completed {
         let mut start = Box::pin(builder().start());
+        let mut in_use = false;
         for _ in 0..polls {
             let next = std::future::poll_fn(|context| {
                 std::task::Poll::Ready(start.as_mut().poll(context))
@@ -200,14 +202,17 @@ async fn a_core_whose_start_was_dropped_leaves_nothing() {
                 // It is read or closed in the background.
                 std::task::Poll::Ready(Err(error)) => {
                     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+                    in_use = true;
                     break;
                 }
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         drop(start);
-        if completed {
-            break;
+        if in_use {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else {
+            polls += 1 + polls / 8;
         }
     }
     within(async {

@@ -13,6 +13,8 @@ mod caller;
 #[path = "../../../../tests/support/connection.rs"]
 mod connection;
 mod files;
+#[path = "../../../../tests/support/log.rs"]
+mod log;
 mod metronome;
 mod probe;
 

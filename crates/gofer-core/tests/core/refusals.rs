@@ -1,16 +1,13 @@
 //! A `serve` that fails, above all because Gofer refuses to start a run: how soon it goes on once the
 //! reason is over, and what that costs until then.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use gofer_core::{Core, NO_SETTINGS, hours, minutes, seconds};
 use gofer_proto as proto;
 use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, Result, Run, Subscription};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
+use crate::log::Log;
 use crate::ticks::{enable, scheduled, starts};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -142,45 +139,17 @@ async fn runs_that_are_turned_on_again_start_at_the_next_tick() -> Result<()> {
     Ok(())
 }
 
-/// What the subscriptions log: the level and the message of each line.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<(tracing::Level, String)>>>);
-
-impl Lines {
-    fn count(&self, level: tracing::Level, message: &str) -> usize {
-        let lines = self.0.lock().unwrap();
-        lines.iter().filter(|line| line.0 == level && line.1.contains(message)).count()
-    }
-}
-
-impl<S: tracing::Subscriber> Layer<S> for Lines {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Message(String);
-        impl tracing::field::Visit for Message {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        if message.0.contains("the subscription") {
-            self.0.lock().unwrap().push((*event.metadata().level(), message.0));
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_lasting_refusal_is_one_warning_each_and_no_more_calls_than_ticks() -> Result<()> {
     use tracing::Level;
     const SUBSCRIPTIONS: usize = 10;
     const SECONDS: usize = 60;
-    let lines = Lines::default();
-    // With a single subscriber, what another test's thread logs first would not be logged here.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let subscriber = tracing_subscriber::registry().with(lines.clone());
-    let _default = tracing::subscriber::set_default(subscriber);
+    let log = Log::begin_at(Level::DEBUG);
+    let count = |level: Level, message: &str| {
+        let of_subscriptions = log.with("the subscription").into_iter();
+        let of_level = of_subscriptions.filter(|line| line.starts_with(level.as_str()));
+        of_level.filter(|line| line.contains(message)).count()
+    };
 
     let core = Core::in_memory().await?;
     let ticking = core.install::<Ticking>("ticking", NO_SETTINGS).await?;
@@ -190,8 +159,8 @@ async fn a_lasting_refusal_is_one_warning_each_and_no_more_calls_than_ticks() ->
     core.elapse(seconds(10)).await;
     enable(&core, false).await;
     core.elapse(seconds(SECONDS as u64)).await;
-    assert_eq!(lines.count(Level::WARN, ""), SUBSCRIPTIONS);
-    let failures = lines.count(Level::DEBUG, "failed again");
+    assert_eq!(count(Level::WARN, ""), SUBSCRIPTIONS);
+    let failures = count(Level::DEBUG, "failed again");
     assert!(failures <= SUBSCRIPTIONS * SECONDS, "{failures}");
     assert!(failures > SUBSCRIPTIONS * SECONDS / 2, "{failures}");
 
@@ -199,8 +168,8 @@ async fn a_lasting_refusal_is_one_warning_each_and_no_more_calls_than_ticks() ->
     enable(&core, true).await;
     core.elapse(seconds(2)).await;
     assert!(starts(&core).len() >= before + SUBSCRIPTIONS);
-    assert_eq!(lines.count(Level::INFO, "again"), SUBSCRIPTIONS);
-    assert_eq!(lines.count(Level::WARN, ""), SUBSCRIPTIONS);
+    assert_eq!(count(Level::INFO, "again"), SUBSCRIPTIONS);
+    assert_eq!(count(Level::WARN, ""), SUBSCRIPTIONS);
     Ok(())
 }
 

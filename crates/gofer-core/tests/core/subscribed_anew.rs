@@ -21,27 +21,27 @@ async fn long_after_a_run() -> Result<(Core, Installed)> {
     Ok((core, every))
 }
 
+/// Subscribes; the first run after that must be one period later.
+async fn runs_one_period_later(core: &Core, every: &Installed) -> Result<()> {
+    every.subscribe("default/nightly", "x", HOURLY).await?;
+    core.elapse(minutes(59)).await;
+    assert_eq!(starts(core).len(), 1);
+    core.elapse(minutes(2)).await;
+    assert_eq!(starts(core).len(), 2);
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn its_first_run_is_one_period_later() -> Result<()> {
     let (core, every) = long_after_a_run().await?;
-    every.subscribe("default/nightly", "x", HOURLY).await?;
-    core.elapse(minutes(59)).await;
-    assert_eq!(starts(&core).len(), 1);
-    core.elapse(minutes(2)).await;
-    assert_eq!(starts(&core).len(), 2);
-    Ok(())
+    runs_one_period_later(&core, &every).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn its_first_run_is_one_period_later_also_if_the_extension_is_a_new_process() -> Result<()> {
     let (core, every) = long_after_a_run().await?;
     every.restart().await?;
-    every.subscribe("default/nightly", "x", HOURLY).await?;
-    core.elapse(minutes(59)).await;
-    assert_eq!(starts(&core).len(), 1);
-    core.elapse(minutes(2)).await;
-    assert_eq!(starts(&core).len(), 2);
-    Ok(())
+    runs_one_period_later(&core, &every).await
 }
 
 /// Also before its first run: otherwise one that is restored often would never run.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::files::write_script;
+use crate::log::observe;
 use crate::metronome;
 use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS};
 use gofer_proto as proto;
@@ -638,43 +639,22 @@ mod orphans {
     }
 }
 
-/// A subscriber that panics when an extension is restarted, as one did that could not write.
-struct PanicsAtRestart;
-
-impl tracing::Subscriber for PanicsAtRestart {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().ends_with("::supervisor")
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        assert!(*event.metadata().level() > tracing::Level::WARN, "the subscriber panics");
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[tokio::test]
 async fn a_supervisor_that_panics_is_a_failure_of_the_core() {
     let core = core().await;
     let extension = install(&core, "metronome", &metronome::program()).await;
-    let _subscriber = tracing::subscriber::set_default(PanicsAtRestart);
+    // As a subscriber did that could not write.
+    let _panics_at_restart = observe(
+        |metadata| metadata.target().ends_with("::supervisor"),
+        |event| assert!(*event.metadata().level() > tracing::Level::WARN, "the subscriber panics"),
+    );
     let mut failure = std::pin::pin!(core.failure());
     // Not before.
     assert!(tokio::time::timeout(Duration::ZERO, &mut failure).await.is_err());
     signal(extension.process_id().unwrap(), "KILL");
     let failure = within(failure).await;
     assert!(failure.to_string().contains("the supervision of an extension"), "{failure}");
-    // Whoever asks later is told too.
+    // Later calls return it too.
     within(core.failure()).await;
     within(core.stop()).await;
 }

@@ -1,7 +1,6 @@
 //! Which connections are closed for new ones, and what peers without a token can take: in memory,
 //! on a paused clock.
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Mutex;
 
@@ -23,6 +22,10 @@ use crate::connect::Sender;
 use crate::memory::Network;
 use crate::tls::{Trust, certificates, client_config, server_config};
 use crate::{Connector, Dial};
+use log::Log;
+
+#[path = "../../../../tests/support/log.rs"]
+mod log;
 
 const WORK: &str = "/tests/Work";
 /// Not answered before the test releases it.
@@ -632,52 +635,17 @@ async fn a_call_without_a_token_is_bounded_also_on_a_connection_that_has_shown_o
     assert!(!client.is_open().await && busy.is_open().await);
 }
 
-/// The messages of the warnings of this thread, while the guard lives.
-fn warnings() -> (Arc<Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
-    let messages = Arc::default();
-    let guard = tracing::subscriber::set_default(Warnings(Arc::clone(&messages)));
-    (messages, guard)
-}
-
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = String::new();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            write!(line, "{}={value:?} ", field.name()).unwrap();
-        });
-        self.0.lock().unwrap().push(line);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[tokio::test(start_paused = true)]
 async fn refusals_are_one_line_a_minute_with_their_number() {
     let server = Server::start(limits(3));
     let _busy = [server.busy("extension-a").await, server.busy("extension-a").await];
-    let (lines, _guard) = warnings();
+    let log = Log::begin_at(tracing::Level::WARN);
     for _ in 0..300 {
         let refused = server.connect().await;
         refused.work("extension-a").await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let of_extension = std::mem::take(&mut *lines.lock().unwrap());
+    let of_extension = log.take();
     assert!((5..=6).contains(&of_extension.len()), "{of_extension:#?}");
     assert!(of_extension[0].contains("refused=1 "), "{of_extension:#?}");
     assert!(of_extension[1].contains("refused=60 "), "{of_extension:#?}");
@@ -686,7 +654,7 @@ async fn refusals_are_one_line_a_minute_with_their_number() {
         assert!(server.connector.connect().await.is_err());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let lines = lines.lock().unwrap();
+    let lines = log.take();
     assert!((5..=6).contains(&lines.len()), "{lines:#?}");
 }
 
@@ -698,7 +666,7 @@ async fn connections_that_one_extension_leaks_leave_others_alone_and_the_log_sho
     let server = Server::start(limits);
     let manager = server.caller("manager-a").await;
     let hourly = server.caller("extension-hourly").await;
-    let (lines, _guard) = warnings();
+    let log = Log::begin_at(tracing::Level::WARN);
     let before = Instant::now();
     let mut leaked = Vec::new();
     for n in 0..2000 {
@@ -714,7 +682,7 @@ async fn connections_that_one_extension_leaks_leave_others_alone_and_the_log_sho
     let open = leaked.iter().filter(|client| !client.driver.is_finished()).count();
     assert_eq!(open, 64);
     let minutes = usize::try_from(before.elapsed().as_secs() / 60).unwrap();
-    let lines = lines.lock().unwrap();
+    let lines = log.take();
     assert!((1..=minutes + 1).contains(&lines.len()), "{} lines", lines.len());
     assert!(lines[0].contains("an extension has more than 64 connections"), "{lines:#?}");
 }
