@@ -2,8 +2,8 @@
 //!
 //! An embedded core says what is wrong with the code of a status. Gofer 0.6.2 often says it in words
 //! only, under one of a few codes, and passes on what an extension refused as the text of a Go
-//! error. [`meaning`] is the one place that reads those words. It is for what people and programs
-//! are told: whether a call is repeated is decided by [`effect`] and by the code as it was sent.
+//! error. [`meaning`] is the one place that reads those words. It decides what is reported, not
+//! whether a call is repeated: that depends on [`effect`] and the code as it was sent.
 
 use std::borrow::Cow;
 
@@ -42,7 +42,7 @@ pub fn error(status: &Status) -> Error {
 
 /// The code that an embedded core would have sent, and the message without what wraps it.
 ///
-/// Never a code that invites to try again, unless that was sent.
+/// Never a code that means "try again", unless that was sent.
 pub fn meaning(status: &Status) -> (Code, Cow<'_, str>) {
     let sent = (status.code(), Cow::Borrowed(status.message()));
     if std::error::Error::source(status).is_some() {

@@ -113,7 +113,7 @@ fn check_loose(read: Read, table: Table<'_>, name: &str, answer: &str) -> Result
             Err(Fault::At { message, .. }) => message,
             Ok(()) => return Ok(()),
             Err(_) if journal.faults.iter().any(is_about_others) => return Ok(()),
-            Err(fault) => journal.last_said().unwrap_or(fault).sentence(),
+            Err(fault) => journal.last_message().unwrap_or(fault).sentence(),
         };
         refusal.get_or_insert(message);
     }

@@ -38,7 +38,7 @@ impl Live {
         if let Ok(started) = &outcome
             && let Some(again) = again
             && self.is_earlier(started.run.id())
-            && self.has_counted_on(&pipeline).await
+            && self.run_ids_go_on(&pipeline).await
         {
             // By a clock that was ahead, a run was scheduled for the same time before.
             outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
@@ -56,12 +56,10 @@ impl Live {
             }
         }
     }
-}
 
-impl Live {
-    /// Whether the numbers of runs have gone on counting since the ticks were resumed. They begin
-    /// anew in a pipeline that is made anew, and in a Gofer that has lost some.
-    async fn has_counted_on(&self, pipeline: &PipelineId) -> bool {
+    /// Whether the pipeline's run IDs have gone on since the ticks were resumed. They start at 1 again
+    /// in a pipeline that was deleted and created again, and lower in a Gofer that has lost runs.
+    async fn run_ids_go_on(&self, pipeline: &PipelineId) -> bool {
         let newest = self.context.gofer.newest_run(pipeline).await;
         newest.is_ok_and(|newest| !self.is_earlier(newest + 1))
     }

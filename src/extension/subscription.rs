@@ -138,9 +138,8 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     }
 
     /// Ticks once every `period`, the first time one period after the subscription was made (on a full
-    /// Gofer, one period from now). There is no tick before Gofer
-    /// has said, or has failed to say for ten minutes, what the label's last run was scheduled for:
-    /// it might not be on the grid.
+    /// Gofer, one period from now). There is no tick before Gofer has answered, or has failed to for
+    /// ten minutes, what the label's last run was scheduled for: it might not be on the grid.
     ///
     /// Ticks are computed from the first one, so they do not drift; ticks that were missed, because
     /// of an outage or because `serve` was busy, become one; and if an earlier process started runs

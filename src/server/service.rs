@@ -1,6 +1,7 @@
 //! The eight methods of `proto.ExtensionService`: from protobuf to plain Rust and back, and nothing
 //! else. Beyond this, only `conversation`, `info` and `router` use generated types.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +58,11 @@ impl Service {
     fn respond<T>(
         &self,
         method: &'static str,
-        outcome: Result<T, Error>,
+        outcome: Result<T, impl Borrow<Error>>,
     ) -> Result<Response<T>, Status> {
-        outcome.map(Response::new).map_err(|error| to_status(method, &error, &self.failures))
+        outcome
+            .map(Response::new)
+            .map_err(|error| to_status(method, error.borrow(), &self.failures))
     }
 
     pub(super) fn info(&self) -> Info {
@@ -92,7 +95,7 @@ impl ExtensionService for Service {
     ) -> Result<Response<ExtensionInitResponse>, Status> {
         let config = Settings::new(request.into_inner().config);
         let outcome = self.lifecycle.init(config).await.map(|()| ExtensionInitResponse {});
-        outcome.map(Response::new).map_err(|error| to_status("Init", &error, &self.failures))
+        self.respond("Init", outcome)
     }
 
     async fn info(

@@ -17,6 +17,7 @@ use gofer_proto::{
     run_extension_installer_client_message as installer,
     run_pipeline_configurator_client_message as configurator,
 };
+use gofer_sdk::internal::is_secret_question;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
@@ -68,12 +69,11 @@ pub(crate) async fn install(
     let spinner = Spinner::new("starting the extension, which asks for its configuration");
     let mut api = session.api();
     let opening = first(api.run_extension_installer(ReceiverStream::new(receiver)));
-    let opened = in_time(session, opening).await.map_err(|failure| {
-        failure.hint_if(is_silence, format!(
-            "is `{shown}` an extension? If Gofer was still pulling it, try again; without -i it is \
-             installed without asking"
-        ))
-    });
+    let if_silent = format!(
+        "is `{shown}` an extension? If Gofer was still pulling it, try again; without -i it is \
+         installed without asking"
+    );
+    let opened = in_time(session, opening, if_silent).await;
     drop(spinner);
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
@@ -91,25 +91,30 @@ pub(crate) async fn install(
     .await
 }
 
-/// What opens a conversation. A full Gofer would wait for good for an extension that says nothing;
+/// What opens a conversation. A full Gofer would wait for good for an extension that sends nothing;
 /// an embedded core has its own timeouts.
 async fn in_time<T>(
     session: &Session,
     opening: impl Future<Output = Result<T, Status>>,
+    hint_if_silent: String,
 ) -> Result<T, Failure> {
-    if session.is_full_gofer().await { limited(opening).await } else { Ok(opening.await?) }
+    if session.is_full_gofer().await {
+        limited(opening, hint_if_silent).await
+    } else {
+        Ok(opening.await?)
+    }
 }
 
-const SILENCE: &str = "the extension said nothing";
-
-fn is_silence(message: &str) -> bool {
-    message.starts_with(SILENCE)
-}
-
-async fn limited<T>(opening: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
-    let minutes = READY_WITHIN.as_secs() / 60;
-    let opened = tokio::time::timeout(READY_WITHIN, opening).await;
-    Ok(opened.map_err(|_| Failure::unavailable(format!("{SILENCE} for {minutes} minutes")))??)
+async fn limited<T>(
+    opening: impl Future<Output = Result<T, Status>>,
+    hint_if_silent: String,
+) -> Result<T, Failure> {
+    let Ok(opened) = tokio::time::timeout(READY_WITHIN, opening).await else {
+        let minutes = READY_WITHIN.as_secs() / 60;
+        let why = format!("the extension said nothing for {minutes} minutes");
+        return Err(Failure::unavailable(why).hint(hint_if_silent));
+    };
+    Ok(opened?)
 }
 
 /// Runs the configurator of an installed extension, which asks for parameters.
@@ -127,10 +132,8 @@ pub(crate) async fn subscribe(
     let _ = answers.send(message(MessageType::Init(Init { name: extension.to_owned() }))).await;
     let mut api = session.api();
     let opening = first(api.run_pipeline_configurator(ReceiverStream::new(receiver)));
-    let opened = in_time(session, opening).await.map_err(|failure| {
-        let hint = format!("`gofer extension get {extension}` shows whether it is running");
-        failure.hint_if(is_silence, hint)
-    })?;
+    let if_silent = format!("`gofer extension get {extension}` shows whether it is running");
+    let opened = in_time(session, opening, if_silent).await?;
     let answer = move |text| {
         let (answers, message) = (answers.clone(), message(MessageType::Msg(text)));
         async move {
@@ -279,7 +282,7 @@ struct Question {
 
 impl Question {
     fn ask(text: String) -> io::Result<Self> {
-        let hidden = if interview::is_secret(&text) { Hidden::new()? } else { None };
+        let hidden = if is_secret_question(&text) { Hidden::new()? } else { None };
         prompt(&text, hidden.is_some())?;
         Ok(Self { text, line: tokio::task::spawn_blocking(read_line), _hidden: hidden })
     }

@@ -29,7 +29,7 @@ use super::extensions::{Common, Extensions};
 use super::external::External;
 use super::grants::InstallOptions;
 use super::health::Health;
-use super::identity::{MadeFiles, PublicIdentity, public_identity};
+use super::identity::{NewFiles, PublicIdentity, public_identity};
 use super::installed::Installed;
 use super::launcher::{Containers, InProcess, PROGRAM};
 use super::limits::LONGEST_TIMEOUT;
@@ -159,7 +159,7 @@ impl Core {
             skip_verification: false,
         };
         let network = Network::default();
-        let (public, made, store) = open_store(store, tls, clock, address).await?;
+        let (public, new_files, store) = open_store(store, tls, clock, address).await?;
         let tls = Tls {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
@@ -222,8 +222,8 @@ impl Core {
         if let Some(external) = &core.inner.external {
             external.begin();
         }
-        if let Some(made) = made {
-            made.keep();
+        if let Some(new_files) = new_files {
+            new_files.keep();
         }
         Ok(core)
     }
@@ -678,22 +678,22 @@ impl Drop for Announced<'_> {
     }
 }
 
-/// Opens the store, and makes what the address needs beside it. The files that were made are
-/// removed unless they are kept.
+/// Opens the store, and makes what the address needs beside it. The files of a new store are removed
+/// unless they are kept.
 async fn open_store(
     store: StoreSetup,
     tls: Option<(String, String)>,
     clock: Clock,
     address: Option<SocketAddr>,
-) -> Result<(PublicIdentity, Option<MadeFiles>, Arc<Store>)> {
+) -> Result<(PublicIdentity, Option<NewFiles>, Arc<Store>)> {
     let path = store.path().map(Path::to_owned);
     let open = move |path: Option<&Path>| {
-        let mut made = path.map(MadeFiles::beside);
+        let mut new_files = path.and_then(NewFiles::of);
         let store = store.open(clock)?;
-        if let Some(made) = made.as_mut().filter(|_| store.awaits_first_token()) {
-            made.remove_unless_kept();
+        if let Some(files) = new_files.as_mut().filter(|_| store.awaits_first_token()) {
+            files.remove_unless_kept();
         }
-        Ok((public_identity(tls, path, address)?, made, store))
+        Ok((public_identity(tls, path, address)?, new_files, store))
     };
     match path {
         // Reads whole files.

@@ -67,11 +67,8 @@ impl ExtensionHandle {
         key: KeyGuard,
     ) -> Result<Self, Status> {
         let Launched { dial, process } = launched;
-        let (remote, address) = match &dial {
-            Dial::Memory(_) => (false, "in-process".to_owned()),
-            Dial::Tcp { host, port } if host.contains(':') => (true, format!("[{host}]:{port}")),
-            Dial::Tcp { host, port } => (true, format!("{host}:{port}")),
-        };
+        let remote = !matches!(dial, Dial::Memory(_));
+        let address = if remote { dial.to_string() } else { "in-process".to_owned() };
         let channel = channel(dial, &spec.identity, clock)?;
         let authorization = HeaderValue::try_from(format!("Bearer {}", spec.key))
             .map_err(|_| Status::internal("the key is not a valid header value"))?;

@@ -55,37 +55,37 @@ pub(super) fn public_identity(
     }
 }
 
-/// The files of a store that there were not before a start.
-pub(super) struct MadeFiles {
-    missing: Vec<PathBuf>,
-    is_removed: bool,
+/// The files of a new store, to be removed if the start fails.
+pub(super) struct NewFiles {
+    /// The store itself last: as long as it is there, locked, no other core starts on it.
+    paths: [PathBuf; 4],
+    remove_on_drop: bool,
 }
 
-impl MadeFiles {
-    pub(super) fn beside(store: &Path) -> Self {
-        let all = ["", ".key", ".crt", ".crt.key"].map(|suffix| with_suffix(store, suffix));
+impl NewFiles {
+    /// `None` if one of them exists: the store is not new, and would be of no use without the others.
+    pub(super) fn of(store: &Path) -> Option<Self> {
+        let paths = [".crt.key", ".crt", ".key", ""].map(|suffix| with_suffix(store, suffix));
         let is_missing = |path: &PathBuf| {
             std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == NotFound)
         };
-        Self { missing: all.into_iter().filter(is_missing).collect(), is_removed: false }
+        paths.iter().all(is_missing).then_some(Self { paths, remove_on_drop: false })
     }
 
     /// From now on they are removed when this is dropped. The store must be open, so that no other
     /// core uses it, and nobody may have a token of it.
     pub(super) fn remove_unless_kept(&mut self) {
-        self.is_removed = true;
+        self.remove_on_drop = true;
     }
 
     pub(super) fn keep(mut self) {
-        self.is_removed = false;
+        self.remove_on_drop = false;
     }
 }
 
-impl Drop for MadeFiles {
+impl Drop for NewFiles {
     fn drop(&mut self) {
-        // Only with a store that is new: without one of its files, an old one would be of no use.
-        let is_new = self.missing.len() == 4;
-        for path in self.missing.iter().filter(|_| self.is_removed && is_new) {
+        for path in self.paths.iter().filter(|_| self.remove_on_drop) {
             // It may not have come that far.
             let _ = std::fs::remove_file(path);
         }

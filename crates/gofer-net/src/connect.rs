@@ -52,7 +52,7 @@ pub enum Dial {
     Memory(crate::memory::Network),
 }
 
-/// Where to, for the log.
+/// Host and port, for people.
 impl fmt::Display for Dial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

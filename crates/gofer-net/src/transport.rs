@@ -1,4 +1,4 @@
-//! Adds the token, the origin and a deadline to each call to Gofer, and tells its outcome.
+//! Adds the token, the origin and a deadline to each call to Gofer, and reports its outcome.
 //!
 //! A [`tower_service::Service`] between the generated clients and the [`Channel`], so that all 71
 //! methods behave the same, including those that the SDK does not wrap.
@@ -67,7 +67,7 @@ impl Transport {
         Self { channel, authorization, authority, deadline, outages: None }
     }
 
-    /// The outcome of each call is told.
+    /// Reports the outcome of each call.
     #[must_use]
     pub fn with_outages(self, outages: Arc<Outages>) -> Self {
         Self { outages: Some(outages), ..self }

@@ -208,7 +208,7 @@ impl<'a> Search<'a> {
                     (name.map(|(_, (index, _))| *index), None, message)
                 }
                 Err(fault) => {
-                    let message = said(fault, &journal)?;
+                    let message = message_of(fault, &journal)?;
                     (self.culprit(&message), None, message)
                 }
             };
@@ -262,7 +262,7 @@ impl<'a> Search<'a> {
                 Ok(()) => true,
                 // Whatever else is wrong, this one is missed first.
                 Err(Fault::Missing(missing)) if name(*index) == Some(missing) => false,
-                Err(fault) => said(fault, &journal).as_deref() != Some(message),
+                Err(fault) => message_of(fault, &journal).as_deref() != Some(message),
             }
         };
         // Settings of one struct are read in order, so those after the failing one are not read.
@@ -367,10 +367,10 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What a failed reading said of a value; nothing if only serde gave up on all alternatives.
-fn said(fault: Fault, journal: &Journal) -> Option<String> {
+/// The message of a failed reading; none if only serde gave up on all alternatives.
+fn message_of(fault: Fault, journal: &Journal) -> Option<String> {
     match fault {
-        Fault::Unmatched | Fault::Poison => journal.last_said().map(Fault::sentence),
+        Fault::Unmatched | Fault::Poison => journal.last_message().map(Fault::sentence),
         fault => Some(fault.sentence()),
     }
 }

@@ -1,8 +1,8 @@
 //! What can go wrong while a setting is read, in words that are safe to show.
 //!
-//! A value may be a secret. What serde says of a value that is of the wrong type quotes it, and uses
-//! Rust's words for what it expected; here such a failure keeps only what was expected, in the words
-//! of who typed it. What an author's type says ([`de::Error::custom`]) is passed on as it is.
+//! A value may be a secret. Serde's error for a value of the wrong type quotes the value, and uses
+//! Rust's words for what it expected; here it keeps only what was expected, in the words of the
+//! documentation. An author's own message ([`de::Error::custom`]) is passed on as it is.
 //!
 //! Serde drops failures that it tries alternatives after: of the variants of an untagged enum, or
 //! of a flattened `Option`, which becomes `None`. The functions that make errors get no context, so
@@ -34,7 +34,7 @@ pub(in crate::extension) enum Fault {
     /// Our words, which hold no value.
     Plain(Cow<'static, str>),
     /// An author's own words.
-    Said(String),
+    Custom(String),
     /// No alternative fits; the journal has why.
     Unmatched,
     /// What cannot be read was read.
@@ -45,7 +45,7 @@ impl Fault {
     pub(super) fn sentence(self) -> String {
         match self {
             Self::Plain(words) => words.into_owned(),
-            Self::Said(words) => words,
+            Self::Custom(words) => words,
             Self::At { message, .. } => message,
             Self::Choice(names) => format!("must be {}", one_of(names.iter().copied())),
             Self::Missing(name) => format!("is missing `{name}`"),
@@ -57,7 +57,7 @@ impl Fault {
 
     /// Whether it says what is wrong with a value.
     pub(super) fn is_about_a_value(&self) -> bool {
-        matches!(self, Self::At { .. } | Self::Choice(_) | Self::Plain(_) | Self::Said(_))
+        matches!(self, Self::At { .. } | Self::Choice(_) | Self::Plain(_) | Self::Custom(_))
     }
 }
 
@@ -99,16 +99,16 @@ impl Journal {
         self.faults.iter().filter(|fault| **fault == Fault::Unmatched).count()
     }
 
-    /// What the type said last of a value, before serde gave up on all alternatives.
-    pub(super) fn last_said(&self) -> Option<Fault> {
-        let said = self.faults.iter().rfind(|fault| matches!(fault, Fault::Said(_)));
-        said.or_else(|| self.faults.iter().rfind(|fault| fault.is_about_a_value())).cloned()
+    /// The last message about a value, before serde gave up on all alternatives.
+    pub(super) fn last_message(&self) -> Option<Fault> {
+        let custom = self.faults.iter().rfind(|fault| matches!(fault, Fault::Custom(_)));
+        custom.or_else(|| self.faults.iter().rfind(|fault| fault.is_about_a_value())).cloned()
     }
 }
 
-/// [`Journal::last_said`] of the pass that is going on.
-pub(super) fn last_said() -> Option<Fault> {
-    JOURNAL.with_borrow(Journal::last_said)
+/// [`Journal::last_message`] of the pass that is going on.
+pub(super) fn last_message() -> Option<Fault> {
+    JOURNAL.with_borrow(Journal::last_message)
 }
 
 fn record(fault: Fault) -> Fault {
@@ -168,7 +168,7 @@ fn custom(words: &str) -> Fault {
     if WIDE.contains(&words) {
         return Fault::Plain(TOO_WIDE.into());
     }
-    Fault::Said(bounded(words.to_owned()))
+    Fault::Custom(bounded(words.to_owned()))
 }
 
 /// Serde cannot keep such a number until it knows the type.
@@ -208,7 +208,7 @@ fn expectation(found: Unexpected<'_>, expected: &dyn Expected) -> Fault {
         _ if is_of_rust(name) => return Fault::Unmatched,
         _ if length.is_some() => values(length.unwrap_or_default()),
         // An author's own.
-        _ => return Fault::Said(bounded(format!("must be {expected}"))),
+        _ => return Fault::Custom(bounded(format!("must be {expected}"))),
     };
     Fault::Plain(format!("must be {words}").into())
 }

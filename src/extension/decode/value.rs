@@ -8,7 +8,7 @@ use std::str::Split;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 
-use super::fault::{Fault, last_said};
+use super::fault::{Fault, last_message};
 use crate::extension::describe::kind::values;
 use crate::extension::describe::{Bounds, Kind, Offer, Shape, boolean};
 
@@ -49,7 +49,7 @@ impl<'a> Value<'a> {
     pub(super) fn refusal(self) -> String {
         if self.shape.accepts(self.text) {
             // The type has rules of its own.
-            return last_said().map_or_else(|| self.shape.must_be(), Fault::sentence);
+            return last_message().map_or_else(|| self.shape.must_be(), Fault::sentence);
         }
         if let (Some(Kind::List(shape)), Ok(Items { texts: Some(items), .. })) =
             (self.shape.only(), self.items())

@@ -109,11 +109,5 @@ fn is_about(question: &str, key: &str) -> bool {
     question.split(|it| !is_part(it)).any(|word| word.trim_matches('.').eq_ignore_ascii_case(key))
 }
 
-/// Whether the answer to a question is a secret, by how the SDK asks for one.
-pub(super) fn is_secret(question: &str) -> bool {
-    let question = question.trim_end();
-    question.ends_with(", secret)") || question.ends_with("(secret)")
-}
-
 #[cfg(test)]
 mod tests;
