@@ -32,6 +32,20 @@ const PER_NEWCOMER: usize = 4;
 /// after all: more than one only if their peers make calls at that very moment.
 const CLAIMS: usize = 4;
 
+/// How many connections may be ending by themselves at a time, beyond the limit.
+const ENDING: usize = 16;
+
+/// How a connection is closed in favor of a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It must stay open after all, because its rank has changed meanwhile.
+    Refused,
+    /// It is dropped.
+    Dropped,
+    /// It soon ends by itself, after it has told the peer which calls were not processed.
+    Ending,
+}
+
 /// The state of a connection, by which it is chosen to be closed in favor of a new one.
 pub trait Evictable: Send + Sync + 'static {
     /// What the connections are for, to complete "cannot accept a connection for".
@@ -53,10 +67,9 @@ pub trait Evictable: Send + Sync + 'static {
         false
     }
 
-    /// Claims the connection for being closed; false if it must stay open after all, because its
-    /// rank has changed meanwhile.
-    fn claim(&self) -> bool {
-        true
+    /// Claims the connection for being closed.
+    fn claim(&self) -> Claim {
+        Claim::Dropped
     }
 }
 
@@ -187,18 +200,27 @@ struct Pool<S> {
     tasks: JoinSet<()>,
     /// Oldest first. May contain connections that have ended.
     open: VecDeque<(AbortHandle, Arc<S>)>,
+    /// Those that no longer count. Oldest first; may contain connections that have ended.
+    ending: VecDeque<AbortHandle>,
 }
 
 impl<S: Evictable> Pool<S> {
     fn new(limit: usize, newcomers: usize) -> Self {
-        Self { limit, newcomers, tasks: JoinSet::new(), open: VecDeque::new() }
+        Self {
+            limit,
+            newcomers,
+            tasks: JoinSet::new(),
+            open: VecDeque::new(),
+            ending: VecDeque::new(),
+        }
     }
 
     /// Makes room for one more, by closing another one if the limit is reached.
     fn make_room(&mut self) -> bool {
         // Connections that have ended don't count.
         while self.tasks.try_join_next().is_some() {}
-        self.tasks.len() < self.limit || self.evict(self.newcomers)
+        self.ending.retain(|task| !task.is_finished());
+        self.tasks.len() - self.ending.len() < self.limit || self.evict(self.newcomers)
     }
 
     fn spawn(&mut self, state: Arc<S>, connection: impl Future<Output = ()> + Send + 'static) {
@@ -216,14 +238,28 @@ impl<S: Evictable> Pool<S> {
         self.sweep();
         for _ in 0..CLAIMS {
             let Some(at) = self.lowest(newcomers) else { return false };
-            if self.open.get(at).is_some_and(|(_, state)| state.claim())
-                && let Some((task, _)) = self.open.remove(at)
-            {
-                task.abort();
-                return true;
+            let claim = self.open[at].1.claim();
+            if claim == Claim::Refused {
+                continue;
             }
+            let Some((task, _)) = self.open.remove(at) else { continue };
+            match claim {
+                Claim::Ending => self.end(task),
+                _ => task.abort(),
+            }
+            return true;
         }
         false
+    }
+
+    /// Lets a connection end by itself, or drops the one that has had the most time for it.
+    fn end(&mut self, task: AbortHandle) {
+        self.ending.push_back(task);
+        if self.ending.len() > ENDING
+            && let Some(longest) = self.ending.pop_front()
+        {
+            longest.abort();
+        }
     }
 
     /// Which one is to be closed, see [`evict`](Self::evict).

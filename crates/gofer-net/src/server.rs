@@ -26,6 +26,7 @@ use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
@@ -48,7 +49,7 @@ use crate::unvectored::Unvectored;
 use crate::{BoxFuture, BoxStream, Limits, Listener, deadline};
 use callers::Callers;
 use message::Timed;
-use peer::{Close, OpenCall, Peer};
+use peer::{Close, OpenCall, Peer, Refusal};
 use unauthenticated::{Class, Places};
 
 /// Headers of one call. gRPC's own default is 8 KiB; tokens and tracing context fit many times
@@ -255,12 +256,12 @@ fn log_end(ended: Result<(), hyper::Error>) {
     }
 }
 
-/// Whoever answers a call, its response leaves here.
+/// Whoever answers a call, its response leaves here. An error resets the call's stream.
 async fn answer(
     context: Arc<Context>,
     peer: Arc<Peer>,
     request: Request<Incoming>,
-) -> Result<Response<Bounded<Body>>, Infallible> {
+) -> Result<Response<Bounded<Body>>, h2::Error> {
     respond(context, peer, request).await.map(bounded)
 }
 
@@ -268,7 +269,7 @@ async fn respond(
     context: Arc<Context>,
     peer: Arc<Peer>,
     mut request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Body>, h2::Error> {
     let Service { authorize, handler, .. } = &context.service;
     let timeout = request.headers().get("grpc-timeout").and_then(deadline::parse);
     let mut extensions = std::mem::take(request.extensions_mut());
@@ -276,7 +277,9 @@ async fn respond(
     *request.extensions_mut() = extensions;
     let open = match peer.begin(decision) {
         Ok(open) => open,
-        Err(status) => return Ok(status.into_http()),
+        Err(Refusal::Status(status)) => return Ok(status.into_http()),
+        // What a status can't say: no caller needs to know, since the call may be sent again.
+        Err(Refusal::Closing) => return Err(Reason::REFUSED_STREAM.into()),
     };
     if !open.authenticated {
         let class = Class::of(&request);
@@ -286,13 +289,12 @@ async fn respond(
     }
     let limit = Instant::now() + context.service.limits.first_call_timeout;
     let call = handler.handle(Timed::wrap(request, limit));
-    let response = match timeout {
-        None => call.await?,
+    let Ok(response) = match timeout {
+        None => call.await,
         // The caller's deadline applies here too: nobody reads a later response.
-        Some(timeout) => match tokio::time::timeout(timeout, call).await {
-            Ok(response) => response?,
-            Err(_) => Status::deadline_exceeded("the caller's deadline has passed").into_http(),
-        },
+        Some(timeout) => tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            Ok(Status::deadline_exceeded("the caller's deadline has passed").into_http())
+        }),
     };
     Ok(response.map(|body| Body::new(Counted { body, _open: open })))
 }

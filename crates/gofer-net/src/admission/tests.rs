@@ -4,7 +4,7 @@ use super::*;
 use crate::memory::Network;
 
 /// A connection whose rank is set by the test.
-struct Ranked(Mutex<Option<u32>>);
+struct Ranked(Mutex<Option<u32>>, Claim);
 
 impl Evictable for Ranked {
     const PURPOSE: &'static str = "tests";
@@ -19,19 +19,26 @@ impl Evictable for Ranked {
     fn is_newcomer(rank: &u32) -> bool {
         *rank == NEW
     }
+
+    fn claim(&self) -> Claim {
+        self.1
+    }
 }
 
 /// The rank of a newcomer.
 const NEW: u32 = 3;
 
 fn ranked(rank: Option<u32>) -> Arc<Ranked> {
-    Arc::new(Ranked(Mutex::new(rank)))
+    Arc::new(Ranked(Mutex::new(rank), Claim::Dropped))
 }
 
 /// Admits a connection that stays open until it is closed. Its state is kept by the test and by the
 /// connection, so the number of references shows whether it is open.
 fn admit(connections: &mut Connections<Ranked>, rank: Option<u32>) -> Arc<Ranked> {
-    let state = ranked(rank);
+    admit_as(connections, ranked(rank))
+}
+
+fn admit_as(connections: &mut Connections<Ranked>, state: Arc<Ranked>) -> Arc<Ranked> {
     let own = Arc::clone(&state);
     connections.admit(|_| (Arc::clone(&own), open_with(own)));
     state
@@ -66,6 +73,19 @@ async fn at_the_limit_the_lowest_rank_is_evicted_and_among_equals_the_oldest() {
     for other in &others {
         assert!(is_open(other).await);
     }
+}
+
+#[tokio::test]
+async fn those_that_end_by_themselves_do_not_count_and_are_bounded() {
+    let mut connections = Connections::new(4);
+    let ends = |_| Arc::new(Ranked(Mutex::new(Some(5)), Claim::Ending));
+    let all: Vec<_> = (0..40).map(|n| admit_as(&mut connections, ends(n))).collect();
+    let mut open = 0;
+    for connection in &all {
+        open += usize::from(is_open(connection).await);
+    }
+    assert_eq!(open, 4 + ENDING);
+    assert!(!is_open(&all[19]).await && is_open(&all[20]).await, "the oldest are dropped");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tonic::Status;
 
-use super::peer::{Close, Peer};
+use super::peer::{Close, Peer, Refusal};
 use crate::auth::{Authorize, Caller, Class};
 use crate::throttle::Throttle;
 
@@ -73,7 +73,7 @@ impl Callers {
 
     /// Makes a connection that of the caller. If an extension has too many, its longest idle one is
     /// closed, or this one if none is idle.
-    pub(super) fn join(&self, peer: &Arc<Peer>, caller: &Caller) -> Result<(), Status> {
+    pub(super) fn join(&self, peer: &Arc<Peer>, caller: &Caller) -> Result<(), Refusal> {
         let mut groups = self.groups();
         let group = groups.entry(caller.digest).or_default();
         if group.peers.contains_key(&peer.number()) {
@@ -83,7 +83,7 @@ impl Callers {
         if caller.class == Class::Extension && group.peers.len() >= self.per_extension {
             if !group.evict() {
                 drop(groups);
-                return Err(self.refuse(peer));
+                return Err(self.refuse(peer).into());
             }
             if let Some(evicted) = self.evicted.record() {
                 let most = self.per_extension;

@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::callers::{Callers, Membership};
 use super::unauthenticated::Held;
-use crate::admission::{Evictable, Place};
+use crate::admission::{Claim, Evictable, Place};
 use crate::auth::{Class, Decision};
 
 /// Time for a peer in an extra place to show the token of a manager.
@@ -55,6 +55,19 @@ pub(super) enum Close {
     /// Once its calls are answered.
     Answered,
     Now,
+}
+
+/// Why a call does not begin.
+pub(super) enum Refusal {
+    Status(Status),
+    /// The connection is being closed: the caller may send the call again on another one.
+    Closing,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
 }
 
 /// The order in which connections are closed for new ones.
@@ -117,7 +130,7 @@ impl Peer {
     pub(super) fn begin(
         self: &Arc<Self>,
         decision: Result<Decision, Status>,
-    ) -> Result<OpenCall, Status> {
+    ) -> Result<OpenCall, Refusal> {
         if !self.called.swap(true, Ordering::Relaxed) {
             self.first_call.notify_one();
             self.check_place(&decision);
@@ -130,8 +143,8 @@ impl Peer {
         let joins = {
             let mut state = self.state();
             match state.close {
-                Some(_) if self.must_call_by.is_some() => return Err(full()),
-                Some(_) => return Err(closing()),
+                Some(_) if self.must_call_by.is_some() => return Err(full().into()),
+                Some(_) => return Err(Refusal::Closing),
                 None => {}
             }
             state.open_calls += usize::from(authenticated);
@@ -165,10 +178,10 @@ impl Peer {
 
     /// Makes it a connection of another caller; returns what it was before. An error if it is being
     /// closed.
-    pub(super) fn set_membership(&self, new: Membership) -> Result<Option<Membership>, Status> {
+    pub(super) fn set_membership(&self, new: Membership) -> Result<Option<Membership>, Refusal> {
         let mut state = self.state();
         if state.close.is_some() {
-            return Err(closing());
+            return Err(Refusal::Closing);
         }
         Ok(state.membership.replace(new))
     }
@@ -213,6 +226,10 @@ impl Peer {
             state.close = Some(Close::Now);
             state.membership.take()
         };
+        self.leave(membership);
+    }
+
+    fn leave(&self, membership: Option<Membership>) {
         if let Some(membership) = membership {
             self.callers.leave(&membership, self.number);
         }
@@ -226,10 +243,6 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn closing() -> Status {
-    Status::unavailable("the connection is being closed; the call was not processed")
 }
 
 fn full() -> Status {
@@ -265,17 +278,25 @@ impl Evictable for Peer {
         *rank == Rank::Newcomer
     }
 
-    fn claim(&self) -> bool {
-        {
+    fn claim(&self) -> Claim {
+        let (claim, membership) = {
             let mut state = self.state();
-            let member = state.membership.as_ref().filter(|_| state.close.is_none());
-            if member.is_some_and(|of| state.open_calls > 0 && self.callers.is_valid(of)) {
-                return false;
+            let is_known = state.membership.as_ref().is_some_and(|of| self.callers.is_valid(of));
+            if is_known && state.close.is_none() && state.open_calls > 0 {
+                return Claim::Refused;
             }
-            state.close = Some(Close::Now);
-        }
-        self.ended();
-        true
+            let ends = is_known || state.close == Some(Close::Answered);
+            let (how, claim) = if ends {
+                (Close::Answered, Claim::Ending)
+            } else {
+                (Close::Now, Claim::Dropped)
+            };
+            state.close = state.close.max(Some(how));
+            (claim, state.membership.take())
+        };
+        self.closing.notify_one();
+        self.leave(membership);
+        claim
     }
 }
 

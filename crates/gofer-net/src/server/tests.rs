@@ -1,15 +1,17 @@
 //! Which connections are closed for new ones, and what peers without a token can take: in memory,
 //! on a paused clock.
 
+use std::error::Error as _;
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Extensions, HeaderMap};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioExecutor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -145,7 +147,7 @@ impl Server {
     /// A new connection. If it is refused, its calls fail.
     async fn connect(&self) -> Client {
         let (sender, driver, _) = self.connector.connect().await.expect("the handshake succeeds");
-        Client { sender, driver: tokio::spawn(async move { drop(driver.await) }) }
+        Client { sender, driver: tokio::spawn(driver) }
     }
 
     /// A connection whose peer reads no message.
@@ -164,7 +166,7 @@ impl Server {
             .handshake(TokioIo::new(stream))
             .await
             .ok()?;
-        Some(Client { sender, driver: tokio::spawn(async move { drop(driver.await) }) })
+        Some(Client { sender, driver: tokio::spawn(driver) })
     }
 
     /// A connection that has made a call with this token.
@@ -183,22 +185,19 @@ impl Server {
     }
 }
 
+type Sent = JoinHandle<Result<Response<Incoming>, hyper::Error>>;
+
 struct Client {
     sender: Sender,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Result<(), hyper::Error>>,
 }
 
 impl Client {
-    fn begin(&self, path: &str, token: Option<&str>) -> JoinHandle<Option<Response<Incoming>>> {
+    fn begin(&self, path: &str, token: Option<&str>) -> Sent {
         self.send(path, token, Body::new(Full::new(Bytes::from_static(&[0; 5]))))
     }
 
-    fn send(
-        &self,
-        path: &str,
-        token: Option<&str>,
-        body: Body,
-    ) -> JoinHandle<Option<Response<Incoming>>> {
+    fn send(&self, path: &str, token: Option<&str>, body: Body) -> Sent {
         let mut request = Request::post(format!("https://localhost{path}"))
             .header(CONTENT_TYPE, "application/grpc");
         if let Some(token) = token {
@@ -206,14 +205,14 @@ impl Client {
         }
         let request = request.body(body).unwrap();
         let mut sender = self.sender.clone();
-        tokio::spawn(async move { sender.send_request(request).await.ok() })
+        tokio::spawn(async move { sender.send_request(request).await })
     }
 
     /// The status of a call; `Unknown` if the connection ends before it is answered.
     async fn call(&self, path: &str, token: Option<&str>) -> Code {
         match self.begin(path, token).await.unwrap() {
-            Some(response) => code(response).await,
-            None => Code::Unknown,
+            Ok(response) => code(response).await,
+            Err(_) => Code::Unknown,
         }
     }
 
@@ -228,10 +227,10 @@ impl Client {
     }
 }
 
-/// A stream that keeps what is read from it.
-struct Recorded(BoxStream, Arc<Mutex<Vec<u8>>>);
+/// Keeps what is read from a stream.
+struct Recorded<R>(R, Arc<Mutex<Vec<u8>>>);
 
-impl AsyncRead for Recorded {
+impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut task::Context<'_>,
@@ -244,25 +243,33 @@ impl AsyncRead for Recorded {
     }
 }
 
-impl AsyncWrite for Recorded {
-    fn poll_write(
+/// Reads nothing from a stream while it is held.
+struct Held<R> {
+    stream: R,
+    held: Arc<AtomicBool>,
+    again: tokio::time::Interval,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Held<R> {
+    fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut task::Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(task, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(task)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        task: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(task)
+        while self.held.load(Ordering::Relaxed) {
+            std::task::ready!(self.again.poll_tick(task));
+        }
+        Pin::new(&mut self.stream).poll_read(task, buffer)
     }
+}
+
+/// A stream that is read in another way.
+fn reading<R: AsyncRead + Send + Unpin + 'static>(
+    stream: BoxStream,
+    wrap: impl FnOnce(ReadHalf<BoxStream>) -> R,
+) -> BoxStream {
+    let (read, write) = tokio::io::split(stream);
+    Box::new(tokio::io::join(wrap(read), write))
 }
 
 /// How many TLS records these bytes are.
@@ -280,7 +287,7 @@ async fn small_messages_are_written_together() {
     let server = Server::start(limits(3));
     let read = Arc::default();
     let stream = server.network.connect().await.unwrap();
-    let stream: BoxStream = Box::new(Recorded(stream, Arc::clone(&read)));
+    let stream = reading(stream, |stream| Recorded(stream, Arc::clone(&read)));
     let client = server.handshake(stream, 65_535).await.unwrap();
     client.work("other").await;
     settle().await;
@@ -335,6 +342,39 @@ async fn at_the_limit_the_longest_idle_connection_of_the_caller_with_most_is_clo
     let _fourth = server.caller("other-e").await;
     assert!(!oldest.is_open().await, "among equals, the longest idle one is closed");
     assert!(of_a[0].is_open().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_that_is_closed_for_a_new_one_is_told_so() {
+    let server = Server::start(limits(2));
+    let (idle, _other) = (server.caller("other-a").await, server.caller("other-a").await);
+    let _new = server.caller("other-b").await;
+    assert!(!idle.is_open().await);
+    idle.driver.await.unwrap().expect("it ends after a GOAWAY, and not in the middle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_on_a_connection_that_is_being_closed_may_be_sent_again() {
+    let server = Server::start(limits(2));
+    let held = Arc::new(AtomicBool::new(false));
+    let stream = reading(server.network.connect().await.unwrap(), |stream| Held {
+        stream,
+        held: Arc::clone(&held),
+        again: tokio::time::interval(Duration::from_millis(1)),
+    });
+    let idle = server.handshake(stream, 65_535).await.unwrap();
+    assert_eq!(idle.work("other-a").await, Code::Ok);
+    let _other = server.caller("other-a").await;
+    settle().await;
+    // It is closed, and does not know it yet.
+    held.store(true, Ordering::Relaxed);
+    let _new = server.caller("other-b").await;
+    let call = idle.begin(WORK, Some("other-a"));
+    settle().await;
+    held.store(false, Ordering::Relaxed);
+    let error = call.await.unwrap().unwrap_err();
+    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()?.reason());
+    assert_eq!(reason, Some(Reason::REFUSED_STREAM), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -564,7 +604,7 @@ async fn a_peer_without_a_token_that_does_not_read_is_closed() {
     let unread = server.unread().await;
     let _response = unread.begin(WATCH, None).await.unwrap().unwrap();
     let before = Instant::now();
-    unread.driver.await.unwrap();
+    let _ = unread.driver.await.unwrap();
     let seconds = before.elapsed().as_secs();
     assert!((60..600).contains(&seconds), "closed after {seconds} s");
 }
@@ -632,6 +672,7 @@ async fn a_call_without_a_token_is_bounded_also_on_a_connection_that_has_shown_o
     // Nor do they keep the connection.
     let _watch = client.begin(WATCH, None).await.unwrap().unwrap();
     let _new = server.caller("other-c").await;
+    tokio::time::sleep(CLOSE_GRACE).await;
     assert!(!client.is_open().await && busy.is_open().await);
 }
 
