@@ -20,9 +20,10 @@ use crate::error::Problem;
 /// start.
 ///
 /// Parts may be flattened, and types may have alternatives, with tags or without, in any
-/// combination. A text is read as the most specific of what it may be; settings that do not go
-/// together, or are a part of an optional group, are refused. What a type of your own says is wrong
-/// with a text is passed on as it is, at most 1,000 bytes of it: do not repeat the text.
+/// combination; an optional group with another one in it needs all settings of both, or none. A text
+/// is read as the most specific of what it may be; settings that do not go together, or are a part
+/// of an optional group, are refused. What a type of your own says is wrong with a text is passed on
+/// as it is, at most 1,000 bytes of it: do not repeat the text.
 ///
 /// `#[schemars(range(min = 1, max = 5))]` on a number is documented and enforced; other rules
 /// (`length`, `regex`, `url`) are not enforced, and [`validate`](crate::Extension::validate) has to

@@ -13,7 +13,9 @@
 //!
 //! Limits that come from serde: an alias of a setting is unknown in a struct with flattened parts,
 //! and a number of 128 bits can't be read there; what its types refuse may be reported one request
-//! later than what is wrong in the rest. If a variant of an untagged enum takes a part of another's
+//! later than what is wrong in the rest. A flattened `Option` with another one in it is read with all
+//! settings of both or with none: whether a failure of the inner one dropped the outer one is not
+//! known. If a variant of an untagged enum takes a part of another's
 //! settings, it must come after it: serde takes the first that fits.
 
 mod explain;

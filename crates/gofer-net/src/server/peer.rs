@@ -286,11 +286,8 @@ impl Evictable for Peer {
                 return Claim::Refused;
             }
             let ends = is_known || state.close == Some(Close::Answered);
-            let (how, claim) = if ends {
-                (Close::Answered, Claim::Ending)
-            } else {
-                (Close::Now, Claim::Dropped)
-            };
+            let (how, claim) =
+                if ends { (Close::Answered, Claim::Ending) } else { (Close::Now, Claim::Dropped) };
             state.close = state.close.max(Some(how));
             (claim, state.membership.take())
         };

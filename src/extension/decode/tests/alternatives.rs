@@ -350,3 +350,39 @@ fn thousands_of_settings_with_alternatives_are_read_in_time() {
     let problems = with(&[("channel", "ops")]).unwrap_err();
     assert_eq!(problems[0].key.as_deref(), Some("threshold"), "{problems:?}");
 }
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+struct Group {
+    every: u32,
+    #[serde(flatten)]
+    middle: Option<Middle>,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+struct Middle {
+    channel: String,
+    #[serde(flatten)]
+    inner: Option<Inner>,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+struct Inner {
+    user: String,
+    retries: u8,
+}
+
+#[test]
+fn an_optional_group_in_another_one_is_read_with_it_and_never_lost() {
+    assert_eq!(read(&[("every", "5")]), Ok(Group { every: 5, middle: None }));
+    let inner = Some(Inner { user: "a".to_owned(), retries: 3 });
+    let middle = Some(Middle { channel: "ops".to_owned(), inner });
+    let all = [("every", "5"), ("channel", "ops"), ("user", "a"), ("retries", "3")];
+    assert_eq!(read(&all), Ok(Group { every: 5, middle }));
+    // `Middle` without `inner`, or `None`, because `inner` might not be optional? Serde does not say.
+    assert_eq!(wrong::<Group>(&all[..2]), ["user: is required: text"]);
+    assert_eq!(wrong::<Group>(&all[..3]), ["retries: is required: whole number from 0 to 255"]);
+    let without = wrong::<Group>(&[all[0], all[2], all[3]]);
+    assert_eq!(without, ["retries", "user"].map(|it| format!("{it}: {TOGETHER}")));
+}
+
+const TOGETHER: &str = "does not go together with the other settings";
