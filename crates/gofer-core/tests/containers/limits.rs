@@ -16,6 +16,8 @@ async fn inspect(docker: &bollard::Docker, name: &str) -> ContainerInspectRespon
 /// Memory with and without swap, processes, whether the root is read-only, and the options of /tmp.
 fn limits(host: &HostConfig) -> (Option<i64>, Option<i64>, Option<i64>, Option<bool>, String) {
     let tmp = host.tmpfs.as_ref().and_then(|all| all.get("/tmp")).cloned().unwrap_or_default();
+    // Podman says more than it was asked for.
+    let tmp = tmp.trim_end_matches(",rprivate,tmpcopyup").to_owned();
     (host.memory, host.memory_swap, host.pids_limit, host.readonly_rootfs, tmp)
 }
 

@@ -16,7 +16,7 @@ mod limits;
 mod proxy;
 mod registry;
 
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -29,6 +29,7 @@ use gofer_proto as proto;
 use gofer_proto::embedded;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_sdk::ErrorKind;
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -162,7 +163,9 @@ async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_like_a
     let third = container(&docker, &name).await;
     assert_ne!(second, third);
     let runs_of = within(docker.inspect_container(&third, None)).await.unwrap();
-    assert_eq!(runs_of.config.unwrap().image, Some(other.name.clone()));
+    let runs = runs_of.config.unwrap().image.unwrap();
+    // With Podman, its full name.
+    assert_eq!(runs.trim_start_matches("docker.io/"), other.name);
     further_runs(&core, "default/nightly", 2).await;
 
     // Gofer goes away and comes back at an address that the container reaches.
@@ -447,6 +450,28 @@ fn installation(name: &str, image: &str, pass: &str) -> proto::InstallExtensionR
     }
 }
 
+/// Waits until an installation reports that this many layers are there.
+async fn until_pulled<T: Debug>(
+    core: &Core,
+    name: &str,
+    layers: &str,
+    installing: &mut JoinHandle<T>,
+) {
+    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
+    within(async {
+        loop {
+            let request = embedded::ListExtensionStatesRequest { name: name.to_owned() };
+            let states = embedded.list_extension_states(request).await.unwrap().into_inner();
+            if states.extensions.iter().any(|it| it.reason.contains(layers)) {
+                break;
+            }
+            assert!(!installing.is_finished(), "it was not pulled: {:?}", installing.await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_image_is_pulled_with_credentials_and_progress() {
     let Some(docker) = engine().await else { return };
@@ -475,23 +500,11 @@ async fn an_image_is_pulled_with_credentials_and_progress() {
     let refused = refused.unwrap_err();
     assert!(refused.message().contains("no image with this name and tag"), "{refused}");
 
-    let installing = {
+    let mut installing = {
         let request = installation(&name, &image.name, registry::PASSWORD);
         tokio::spawn(async move { api.install_extension(request).await })
     };
-    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
-    within(async {
-        loop {
-            let request = embedded::ListExtensionStatesRequest { name: name.clone() };
-            let states = embedded.list_extension_states(request).await.unwrap().into_inner();
-            if states.extensions.iter().any(|it| it.reason.contains("2 of 3 layers")) {
-                break;
-            }
-            assert!(!installing.is_finished(), "it was not pulled");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until_pulled(&core, &name, "2 of 3 layers", &mut installing).await;
     registry.release();
     within(installing).await.unwrap().unwrap();
     within(core.stop()).await;
@@ -505,24 +518,12 @@ async fn a_stop_does_not_wait_for_a_pull() {
     let image = Image::named(&docker, format!("{}/extension:1", registry.address));
     let core = Core::on_loopback().await.unwrap();
     let name = unique("held-back");
-    let installing = {
+    let mut installing = {
         let mut api = core.client().api();
         let request = installation(&name, &image.name, registry::PASSWORD);
         tokio::spawn(async move { api.install_extension(request).await })
     };
-    let mut embedded = EmbeddedCoreClient::new(core.client().transport());
-    within(async {
-        loop {
-            let request = embedded::ListExtensionStatesRequest { name: name.clone() };
-            let states = embedded.list_extension_states(request).await.unwrap().into_inner();
-            if states.extensions.iter().any(|it| it.reason.contains("0 of 1 layers")) {
-                break;
-            }
-            assert!(!installing.is_finished(), "it was not pulled");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until_pulled(&core, &name, "0 of 1 layers", &mut installing).await;
     within(core.stop()).await;
     within(installing).await.unwrap().unwrap_err();
 }

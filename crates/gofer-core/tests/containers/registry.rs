@@ -140,13 +140,17 @@ async fn answer(stream: TcpStream, content: &Content) -> std::io::Result<()> {
         body.len(),
         digest(body),
     )?;
+    let stream = stream.get_mut();
+    stream.write_all(&answer).await?;
     if method != "HEAD" {
+        // Podman reports a layer once it has begun.
+        let (first, rest) = body.split_at(body.len() / 2);
+        stream.write_all(first).await?;
         if path == content.held_back {
             // Never closed.
             let _ = content.gate.acquire().await;
         }
-        answer.extend_from_slice(body);
+        stream.write_all(rest).await?;
     }
-    stream.get_mut().write_all(&answer).await?;
-    stream.get_mut().shutdown().await
+    stream.shutdown().await
 }

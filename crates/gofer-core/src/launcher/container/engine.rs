@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::SystemInfo;
+use bollard::models::{ContainerInspectResponse, SystemInfo};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tonic::Status;
 
@@ -22,6 +22,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call may take. On a busy machine, creating or removing a container takes a few
 /// seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a container is inspected again while its state is one that only Podman has.
+const INSPECT_TRIES: u32 = 50;
+const INSPECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Engine messages are cut to this many characters.
 const MESSAGE_CHARS: usize = 300;
@@ -169,6 +173,26 @@ impl Engine {
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, EngineError> {
         within(CALL_TIMEOUT, call).await
+    }
+
+    /// Inspects a container. Between its end and the cleanup after it, Podman reports a state that
+    /// Docker's API does not have; a moment later it has exited.
+    pub(super) async fn inspect(
+        &self,
+        name: &str,
+    ) -> Result<ContainerInspectResponse, EngineError> {
+        self.call(async {
+            for _ in 0..INSPECT_TRIES {
+                match self.docker.inspect_container(name, None).await {
+                    Err(Error::JsonDataError { .. }) if self.kind.podman => {
+                        tokio::time::sleep(INSPECT_PAUSE).await;
+                    }
+                    outcome => return outcome,
+                }
+            }
+            self.docker.inspect_container(name, None).await
+        })
+        .await
     }
 }
 

@@ -105,7 +105,7 @@ async fn bring_up(
         .await
         .map_err(|error| error.status("the container cannot be started"))?;
     let inspected = engine
-        .call(docker.inspect_container(name, None))
+        .inspect(name)
         .await
         .map_err(|error| error.status("the container cannot be inspected"))?;
     let ports = inspected.network_settings.and_then(|network| network.ports);
@@ -167,7 +167,7 @@ async fn wait(engine: &Engine, name: &str) -> End {
         let mut waiting = engine.docker.wait_container(name, Some(options));
         let reported = tokio::time::timeout(POLL_INTERVAL, waiting.next()).await;
         // Whatever was reported, only the container's state counts.
-        match engine.call(engine.docker.inspect_container(name, None)).await {
+        match engine.inspect(name).await {
             Ok(inspected) => {
                 let state = inspected.state.unwrap_or_default();
                 if state.running == Some(false) {

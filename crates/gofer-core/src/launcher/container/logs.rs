@@ -98,7 +98,7 @@ pub(super) async fn follow(
 
 /// Assumes so if the engine does not answer.
 async fn is_running(engine: &Engine, container: &str) -> bool {
-    match engine.call(engine.docker.inspect_container(container, None)).await {
+    match engine.inspect(container).await {
         Ok(inspected) => inspected.state.is_some_and(|state| state.running != Some(false)),
         Err(EngineError::Missing(_)) => false,
         Err(_) => true,

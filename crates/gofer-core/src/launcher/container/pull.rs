@@ -45,7 +45,7 @@ async fn pull(engine: &Engine, image: &ImageName, spec: &LaunchSpec) -> Result<(
         .tag(image.version())
         .build();
     let mut reports = engine.docker.create_image(Some(options), None, credentials(image, spec));
-    let mut layers = Layers::default();
+    let mut layers = Layers::new(engine.kind.podman);
     loop {
         match tokio::time::timeout(STALL_TIMEOUT, reports.next()).await {
             Ok(Some(report)) => {
@@ -103,26 +103,35 @@ fn pull_refusal(image: &ImageName, spec: &LaunchSpec, error: &EngineError) -> St
 }
 
 /// The progress of an image's layers.
-#[derive(Default)]
-pub(super) struct Layers(HashMap<String, bool>);
+pub(super) struct Layers {
+    /// Whether each is complete.
+    by_id: HashMap<String, bool>,
+    /// Podman reports no more of a layer than that it was downloaded.
+    podman: bool,
+}
 
 impl Layers {
+    pub(super) fn new(podman: bool) -> Self {
+        Self { by_id: HashMap::new(), podman }
+    }
+
     pub(super) fn add(&mut self, report: &CreateImageInfo) {
         let (Some(layer), Some(status)) = (&report.id, &report.status) else { return };
         let complete = match &**status {
             "Pull complete" | "Already exists" => true,
+            "Download complete" => self.podman,
             "Pulling fs layer" | "Waiting" | "Downloading" | "Verifying Checksum"
-            | "Download complete" | "Extracting" => false,
+            | "Extracting" => false,
             // Not about a layer.
             _ => return,
         };
-        if self.0.len() < MAX_LAYERS || self.0.contains_key(layer) {
-            self.0.insert(layer.clone(), complete);
+        if self.by_id.len() < MAX_LAYERS || self.by_id.contains_key(layer) {
+            self.by_id.insert(layer.clone(), complete);
         }
     }
 
     pub(super) fn count(&self) -> (usize, usize) {
-        (self.0.values().filter(|complete| **complete).count(), self.0.len())
+        (self.by_id.values().filter(|complete| **complete).count(), self.by_id.len())
     }
 
     fn report(&self, image: &ImageName, progress: &LaunchProgress) {

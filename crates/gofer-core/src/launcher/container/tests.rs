@@ -163,22 +163,34 @@ fn this_process_has_not_ended() {
 
 #[test]
 fn layers_are_counted_once_each() {
-    let mut layers = Layers::default();
-    for (id, status) in [
+    let docker = [
         ("1.0", "Pulling from me/interval"),
         ("a", "Pulling fs layer"),
         ("b", "Already exists"),
         ("a", "Downloading"),
         ("a", "Pull complete"),
         ("c", "Waiting"),
-    ] {
-        layers.add(&CreateImageInfo {
-            id: Some(id.to_owned()),
-            status: Some(status.to_owned()),
-            ..Default::default()
-        });
+        ("c", "Download complete"),
+    ];
+    let podman = [
+        ("a", "Pulling fs layer"),
+        ("b", "Pulling fs layer"),
+        ("b", "Download complete"),
+        ("c", "Pulling fs layer"),
+        ("c", "Download complete"),
+        ("c", "Download complete"),
+    ];
+    for (reports, is_podman) in [(docker.as_slice(), false), (podman.as_slice(), true)] {
+        let mut layers = Layers::new(is_podman);
+        for (id, status) in reports {
+            layers.add(&CreateImageInfo {
+                id: Some((*id).to_owned()),
+                status: Some((*status).to_owned()),
+                ..Default::default()
+            });
+        }
+        assert_eq!(layers.count(), (2, 3));
     }
-    assert_eq!(layers.count(), (2, 3));
 }
 
 #[test]
