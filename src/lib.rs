@@ -50,15 +50,17 @@
 //!     gofer_sdk::run::<Every>().await
 //! }
 //! # }
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
 //! # tokio::runtime::Builder::new_current_thread()
 //! #     .enable_all().start_paused(true).build().unwrap()
 //! #     .block_on(async {
 //! #         use gofer_core::{Core, NO_SETTINGS, hours};
 //! #         let gofer = Core::in_memory().await.unwrap();
 //! #         let every = gofer.install::<Every>("every", NO_SETTINGS).await.unwrap();
-//! #         every.subscribe("a/b", "c", [("every", "1h30m")]).await.unwrap();
+//! #         every.subscribe("ops/nightly", "docs", [("every", "1h30m")]).await.unwrap();
 //! #         gofer.elapse(hours(3)).await;
-//! #         assert_eq!(gofer.runs("a/b").len(), 2);
+//! #         assert_eq!(gofer.runs("ops/nightly").len(), 2);
+//! #         restarts_and_unsubscribes(&gofer, &every).await.unwrap();
 //! #     });
 //! ```
 //!

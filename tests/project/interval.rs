@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use crate::doctest::restarts_and_unsubscribes;
 use crate::interval_extension::Interval;
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
 use gofer_sdk::{ErrorKind, Result, RunInfo};
@@ -137,6 +138,14 @@ async fn a_restart_of_the_extension_does_not_reset_the_clock() -> Result<()> {
     core.elapse(minutes(2)).await;
     assert_eq!(core.runs(NIGHTLY).len(), 2, "an hour after the first, not after the restart");
     Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_starts_nothing_and_an_unsubscribe_takes_no_grace() -> Result<()> {
+    let (core, interval) = core().await?;
+    interval.subscribe("ops/nightly", "docs", [("every", "1h")]).await?;
+    core.elapse(minutes(61)).await;
+    restarts_and_unsubscribes(&core, &interval).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/doctest.rs"]
+mod doctest;
 mod interval;
 #[path = "../../examples/interval/interval.rs"]
 mod interval_extension;

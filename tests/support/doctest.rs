@@ -41,7 +41,7 @@ macro_rules! documented {
 /// What every `serve` has to do: go on after a restart of the extension, which starts nothing anew,
 /// and end when the subscription does, long before its grace period.
 #[allow(dead_code)]
-async fn restarts_and_unsubscribes(
+pub(crate) async fn restarts_and_unsubscribes(
     core: &gofer_core::Core,
     docs: &gofer_core::Installed,
 ) -> gofer_sdk::Result<()> {

@@ -79,7 +79,8 @@ enum Level {
 impl Level {
     fn of_extensions(self) -> LogLevel {
         match self {
-            Self::Trace | Self::Debug => LogLevel::Debug,
+            Self::Trace => LogLevel::Trace,
+            Self::Debug => LogLevel::Debug,
             Self::Info => LogLevel::Info,
             Self::Warn => LogLevel::Warn,
             Self::Error => LogLevel::Error,
