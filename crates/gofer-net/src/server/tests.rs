@@ -710,10 +710,10 @@ async fn connections_that_one_extension_leaks_leave_others_alone_and_the_log_sho
     let log = Log::begin_at(tracing::Level::WARN);
     let before = Instant::now();
     let mut leaked = Vec::new();
-    for n in 0..2000 {
+    for n in 0..5000 {
         leaked.push(server.caller("extension-leaking").await);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if n % 500 == 0 {
+        if n % 1000 == 0 {
             assert_eq!(manager.work("manager-a").await, Code::Ok);
             assert_eq!(server.connect().await.work("manager-a").await, Code::Ok);
         }
