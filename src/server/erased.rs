@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::catch_panic::catch_panic_in;
 use super::listing;
+use super::references::refuse_unresolved;
 use super::supervisor::Supervised;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
@@ -137,8 +138,10 @@ impl<E: Extension> Definition for TypedDefinition<E> {
         gofer: Gofer,
         failing: watch::Sender<usize>,
     ) -> Result<Arc<dyn Instance>> {
+        let kind = ErrorKind::InvalidConfiguration;
+        refuse_unresolved(config, kind)?;
         let config = E::Config::decode(config, &self.config)
-            .map_err(|problems| Error::invalid(ErrorKind::InvalidConfiguration, problems))?;
+            .map_err(|problems| Error::invalid(kind, problems))?;
         let extension = E::init(config, gofer).await?;
         Ok(Arc::new(Initialized { extension, params: Arc::clone(&self.params), failing }))
     }
@@ -162,8 +165,10 @@ pub(super) struct Initialized<E> {
 
 impl<E: Extension> Initialized<E> {
     fn accept(&self, settings: &Settings) -> Result<E::Params> {
+        let kind = ErrorKind::InvalidParameter;
+        refuse_unresolved(settings, kind)?;
         let params = E::Params::decode(settings, &self.params)
-            .map_err(|problems| Error::invalid(ErrorKind::InvalidParameter, problems))?;
+            .map_err(|problems| Error::invalid(kind, problems))?;
         self.extension.validate(&params)?;
         Ok(params)
     }

@@ -18,6 +18,7 @@ mod inner;
 mod lifecycle;
 mod limits;
 mod listing;
+mod references;
 mod registry;
 mod router;
 mod service;

@@ -6,14 +6,12 @@
 
 use std::time::Duration;
 
+use super::references::is_reference;
 use crate::error::{Error, ErrorKind};
 use crate::extension::{Live, Settings};
 
 /// For a question to Gofer, during which a caller waits.
 const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a reference to a secret or an object begins, as Gofer stores it.
-const REFERENCES: [&str; 3] = ["pipeline_secret{{", "global_secret{{", "pipeline_object{{"];
 
 /// The refusal, if Gofer has stored the subscription as it is and not as it would be.
 pub(super) async fn check_change(current: &Live, new: &Settings) -> Result<(), Error> {
@@ -50,11 +48,6 @@ fn may_be(stored: &Settings, settings: &Settings) -> bool {
         })
     });
     all && settings.next().is_none()
-}
-
-fn is_reference(value: &str) -> bool {
-    let value = value.trim();
-    value.ends_with("}}") && REFERENCES.iter().any(|kind| value.starts_with(kind))
 }
 
 #[cfg(test)]

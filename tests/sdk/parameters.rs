@@ -221,3 +221,16 @@ async fn a_long_error_of_the_author_reaches_its_caller() {
     assert!(status.message().starts_with("the chat is away: %"), "{status}");
     assert!(status.message().ends_with("%…"), "{status}");
 }
+
+#[tokio::test]
+async fn a_reference_that_gofer_has_not_resolved_is_never_used_as_a_value() {
+    let (probe, _started, client) = probe().start_bare(Setup::default()).await;
+    let refused = client.init(&probe.config_with("global_secret{{ note }}")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let words = "is a reference, which Gofer has not resolved; set the value itself";
+    assert_eq!(refused.message(), format!("configuration `note`: {words}"));
+    client.init(&probe.config()).await.unwrap();
+    let refused = client.subscribe("a", &[("every", " pipeline_secret{{every}}")]).await;
+    assert_eq!(refused.unwrap_err().message(), format!("parameter `every`: {words}"));
+    assert_eq!(probe.seen().events, ["init"]);
+}

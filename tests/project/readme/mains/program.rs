@@ -1,0 +1,4 @@
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), RunError> {
+    gofer_sdk::run::<Every>().await
+}
