@@ -50,7 +50,7 @@
 //!     gofer_sdk::run::<Every>().await
 //! }
 //! # }
-//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+//! # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 //! # tokio::runtime::Builder::new_current_thread()
 //! #     .enable_all().start_paused(true).build().unwrap()
 //! #     .block_on(async {
@@ -60,7 +60,7 @@
 //! #         every.subscribe("ops/nightly", "docs", [("every", "1h30m")]).await.unwrap();
 //! #         gofer.elapse(hours(3)).await;
 //! #         assert_eq!(gofer.runs("ops/nightly").len(), 2);
-//! #         restarts_and_unsubscribes(&gofer, &every).await.unwrap();
+//! #         doctest::restarts_and_unsubscribes(&gofer, &every).await.unwrap();
 //! #     });
 //! ```
 //!
