@@ -14,7 +14,7 @@ use super::conversation::{ResponseStream, start_conversation};
 use super::error::to_status;
 use super::info::Info;
 use super::lifecycle::Lifecycle;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::extension::{Beginning, Check, ExternalEvent, Key, Settings};
 use gofer_proto::server::extension_service_server::ExtensionService;
 use gofer_proto::{
@@ -46,13 +46,22 @@ pub(crate) struct Service {
     configurators: Arc<Semaphore>,
     /// Of calls, as they are logged.
     failures: Arc<Throttle>,
+    /// Of external events, by the author. Gofer passes no reason on to their senders.
+    refusals: Throttle,
 }
 
 impl Service {
     pub(crate) fn new(name: String, lifecycle: Arc<Lifecycle>, conversations: usize) -> Self {
         let limit = || Arc::new(Semaphore::new(conversations));
         let failures = Arc::new(Throttle::lines(FAILURES));
-        Self { name, lifecycle, installers: limit(), configurators: limit(), failures }
+        Self {
+            name,
+            lifecycle,
+            installers: limit(),
+            configurators: limit(),
+            failures,
+            refusals: Throttle::default(),
+        }
     }
 
     fn respond<T>(
@@ -164,7 +173,14 @@ impl ExtensionService for Service {
             let event = ExternalEvent::new(payload)?;
             catch_panic(instance.external_event(event)).await
         };
-        self.respond("ExternalEvent", outcome.await.map(|()| ExtensionExternalEventResponse {}))
+        let outcome = outcome.await;
+        if let Err(error) = &outcome
+            && error.kind() != ErrorKind::Internal
+            && let Some(refusals) = self.refusals.record()
+        {
+            tracing::info!(%error, refusals, "an external event was refused");
+        }
+        self.respond("ExternalEvent", outcome.map(|()| ExtensionExternalEventResponse {}))
     }
 
     async fn run_extension_installer(

@@ -7,7 +7,7 @@ use crate::support::gofer::Gofer;
 use crate::support::log::Log;
 use crate::support::probe::{Probed, interval, probe};
 use crate::support::stand_in::{Outcome, Running, StandIn, pipeline};
-use crate::support::{Client, IDENTITY, NAME, Setup, TOKEN, long_grace, within};
+use crate::support::{Client, EVENT, IDENTITY, NAME, Setup, TOKEN, long_grace, within};
 use gofer_proto::StartRunRequest;
 use gofer_sdk::{Error, ErrorKind, Run, Server, SystemConfig};
 use tokio::time::sleep;
@@ -301,6 +301,24 @@ async fn webhooks_that_fail_do_not_fill_the_log() {
     sleep(MINUTE).await;
     client.external_event(event).await.unwrap_err();
     assert_eq!(log.with("failures=941").len(), 1, "{:?}", log.with("ERROR").last());
+}
+
+#[tokio::test(start_paused = true)]
+async fn webhooks_that_are_refused_are_one_line_a_minute_with_the_reason() {
+    let log = Log::begin();
+    let gofer = pipelines(1);
+    let extension =
+        probe().event(|_, _| async { Err(Error::new(ErrorKind::PermissionDenied, "no token")) });
+    let Running { client, .. } = &gofer.start(extension).await;
+    for _ in 0..2 {
+        for _ in 0..500 {
+            client.external_event(EVENT).await.unwrap_err();
+        }
+        sleep(MINUTE).await;
+    }
+    let lines = log.with("an external event was refused");
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[0].contains("no token") && lines[1].contains("refusals=500"), "{lines:#?}");
 }
 
 #[tokio::test]

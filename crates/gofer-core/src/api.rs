@@ -179,7 +179,6 @@ methods! {
         cancel_task_run: CancelTaskRunRequest => CancelTaskRunResponse;
         delete_task_run_logs: DeleteTaskRunLogsRequest => DeleteTaskRunLogsResponse;
 
-        get_extension: GetExtensionRequest => GetExtensionResponse;
         list_extensions: ListExtensionsRequest => ListExtensionsResponse;
 
         get_event: GetEventRequest => GetEventResponse;
@@ -216,6 +215,7 @@ methods! {
         delete_pipeline_extension_subscription:
             DeletePipelineExtensionSubscriptionRequest => DeletePipelineExtensionSubscriptionResponse;
 
+        get_extension: GetExtensionRequest => GetExtensionResponse;
         install_extension: InstallExtensionRequest => InstallExtensionResponse;
         uninstall_extension: UninstallExtensionRequest => UninstallExtensionResponse;
         enable_extension: EnableExtensionRequest => EnableExtensionResponse;

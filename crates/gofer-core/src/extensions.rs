@@ -68,6 +68,9 @@ pub(super) struct Extensions {
     subscribed: Mutex<Instant>,
 }
 
+/// How long somebody who asks for an extension waits for what it has to say.
+const INFO_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// An extension that has answered Init and Info.
 struct Running {
     handle: ExtensionHandle,
@@ -282,6 +285,19 @@ impl Extensions {
 
     pub(super) fn get(&self, name: &str) -> Result<proto::Extension, Status> {
         self.registration(name).map(|it| self.describe(it))
+    }
+
+    /// With its documentation of now, which says what it is failing at; if it does not answer, with
+    /// that of its start.
+    pub(super) async fn inspect(&self, name: &str) -> Result<proto::Extension, Status> {
+        let mut extension = self.get(name)?;
+        if let Ok(mut client) = self.running_client(name) {
+            let info = client.info(proto::ExtensionInfoRequest {});
+            if let Ok(Ok(info)) = tokio::time::timeout(INFO_TIMEOUT, info).await {
+                extension.documentation = info.into_inner().documentation;
+            }
+        }
+        Ok(extension)
     }
 
     pub(super) fn list(&self) -> Vec<proto::Extension> {

@@ -23,6 +23,9 @@ const MAX_LINE: usize = 8 * 1024;
 const BURST: f64 = 1024.0 * 1024.0;
 const PER_SECOND: f64 = 64.0 * 1024.0;
 
+/// What else is logged with each line, about: the time, the target and whose it is.
+const LINE_OVERHEAD: f64 = 128.0;
+
 /// How many of the last lines are kept, and how many characters of each.
 const LAST_LINES: usize = 3;
 const LAST_CHARS: usize = 300;
@@ -81,18 +84,20 @@ struct Allowance {
 }
 
 impl Allowance {
-    /// Whether a line of this length may be logged, and how many before it were not.
+    /// Whether a line of this length may be logged, and how many before it were not. After one that
+    /// was not, none is for a second, so that what is left out is mentioned once a second at most.
     fn take(&mut self, length: usize, now: Instant) -> Option<u64> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         self.bytes = (self.bytes + passed * PER_SECOND).min(BURST);
         // Lines are bounded, so this is exact.
-        let length = u32::try_from(length).map_or(f64::INFINITY, f64::from);
-        if self.bytes < length {
+        let cost = u32::try_from(length).map_or(f64::INFINITY, f64::from) + LINE_OVERHEAD;
+        let needed = if self.left_out > 0 { PER_SECOND } else { cost };
+        if self.bytes < needed {
             self.left_out += 1;
             return None;
         }
-        self.bytes -= length;
+        self.bytes -= cost;
         Some(std::mem::take(&mut self.left_out))
     }
 }

@@ -11,13 +11,13 @@ use crate::store::{Options, check_extension_name};
 use gofer_proto as proto;
 
 impl Api {
-    pub(super) fn get_extension(
+    pub(super) async fn get_extension(
         &self,
         caller: &Caller,
         request: proto::GetExtensionRequest,
     ) -> Result<proto::GetExtensionResponse, Status> {
         caller.authorize_extension(&request.name)?;
-        let extension = self.extensions.get(&request.name)?;
+        let extension = self.extensions.inspect(&request.name).await?;
         Ok(proto::GetExtensionResponse { extension: Some(extension) })
     }
 

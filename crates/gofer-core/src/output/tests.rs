@@ -27,13 +27,22 @@ fn a_line_of_an_extension_has_its_level_its_message_and_its_other_fields() {
 
 #[test]
 fn a_process_that_writes_too_much_is_logged_in_part() {
-    let start = Instant::now();
-    let mut allowance = Allowance { bytes: BURST, at: start, left_out: 0 };
-    let logged = (0..10_000).filter(|_| allowance.take(1024, start).is_some()).count();
-    assert_eq!(logged, 1024);
-    assert_eq!(allowance.take(1024, start + Duration::from_secs(1)), Some(10_000 - 1024));
-    let later = start + Duration::from_secs(3600);
-    assert_eq!((0..10_000).filter(|_| allowance.take(1024, later).is_some()).count(), 1024);
+    for length in [0, 1, 1024, MAX_LINE] {
+        let start = Instant::now();
+        let mut allowance = Allowance { bytes: BURST, at: start, left_out: 0 };
+        let (mut lines, mut mentioned) = (0, 0);
+        // A thousand lines each hundredth of a second, for a minute.
+        for n in 0..6_000_000_u32 {
+            let now = start + Duration::from_millis(u64::from(n / 1000) * 10);
+            if let Some(left_out) = allowance.take(length, now) {
+                lines += 1;
+                mentioned += usize::from(left_out > 0);
+            }
+        }
+        assert!(mentioned <= 70, "lines that were left out are mentioned {mentioned} times");
+        let bytes = (length + 128) * (lines + mentioned);
+        assert!((3_000_000..6_000_000).contains(&bytes), "{bytes} bytes with lines of {length}");
+    }
 }
 
 #[test]

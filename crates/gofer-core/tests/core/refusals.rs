@@ -216,5 +216,9 @@ async fn a_failure_before_the_first_tick_is_retried_with_growing_delays() -> Res
     core.elapse(hours(1)).await;
     let calls = CALLS.load(Ordering::Relaxed) - before;
     assert!((10..40).contains(&calls), "{calls}");
+    let request = proto::GetExtensionRequest { name: "dependent".to_owned() };
+    let shown = core.client().api().get_extension(request).await?.into_inner().extension;
+    let documentation = shown.unwrap().documentation;
+    assert!(documentation.contains("## Failing subscriptions"), "{documentation}");
     Ok(())
 }
