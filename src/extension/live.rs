@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -67,6 +67,8 @@ pub(crate) struct Beginning {
 pub(crate) struct Report {
     /// The newest run of the pipeline, whoever started it; 0 if there is none.
     pub(crate) newest: i64,
+    /// The label's last run if it is pending, or 0.
+    pub(crate) queued: i64,
     /// The time that the label's last run was scheduled for, and when it started, both in Unix
     /// nanoseconds.
     pub(crate) last: Option<(i64, i64)>,
@@ -105,11 +107,6 @@ pub(crate) struct Activity {
     pub(crate) failure: Option<Box<Failure>>,
 }
 
-const STARTED: u8 = 0;
-/// It was pending when Gofer answered.
-const QUEUED: u8 = 1;
-const REFUSED: u8 = 2;
-
 /// One live subscription.
 pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     pub(crate) key: Key,
@@ -124,6 +121,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     covered: AtomicI64,
     /// The newest run of the pipeline that is known; negative if none is.
     newest_run: AtomicI64,
+    /// The last run if it was pending when Gofer reported it, or 0.
+    queued: AtomicI64,
     /// See [`Live::is_earlier`]: the newest such run; negative if none is known.
     earlier_runs: AtomicI64,
     /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds: when the
@@ -142,8 +141,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     serving: AtomicBool,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
-    /// What became of the last start of a run: [`STARTED`], [`QUEUED`] or [`REFUSED`].
-    last_start: AtomicU8,
+    /// Whether Gofer refused to start the last run that was asked for.
+    refused: AtomicBool,
     pub(crate) params: P,
 }
 
@@ -158,6 +157,7 @@ impl<P> Live<P> {
             scheduled: AtomicI64::new(LastTick::UNKNOWN),
             covered: AtomicI64::new(i64::MIN),
             newest_run: AtomicI64::new(-1),
+            queued: AtomicI64::new(0),
             earlier_runs: AtomicI64::new(-1),
             origin: AtomicI64::new(0),
             tried: AtomicI64::new(i64::MIN),
@@ -166,7 +166,7 @@ impl<P> Live<P> {
             cancelled: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            last_start: AtomicU8::new(STARTED),
+            refused: AtomicBool::new(false),
             params,
         }
     }
@@ -295,20 +295,20 @@ impl<P: ?Sized> Live<P> {
 
     /// Records that Gofer refused to start a run.
     pub(crate) fn run_refused(&self) {
-        self.last_start.store(REFUSED, Ordering::Release);
+        self.refused.store(true, Ordering::Release);
     }
 
     /// Whether Gofer refused to start the last run that was asked for.
     pub(crate) fn is_refused(&self) -> bool {
-        self.last_start.load(Ordering::Acquire) == REFUSED
+        self.refused.load(Ordering::Acquire)
     }
 
     /// Records a run that this process started.
     ///
     /// `is_queued`: see [`Started`](crate::client::Started).
     pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64, is_queued: bool) {
-        let outcome = if is_queued { QUEUED } else { STARTED };
-        self.last_start.store(outcome, Ordering::Release);
+        self.refused.store(false, Ordering::Release);
+        self.queued.store(if is_queued { id } else { 0 }, Ordering::Release);
         if let Some(failure) = &mut self.activity().failure
             && let Some(warning) = &mut failure.warning
             && !std::mem::replace(&mut warning.is_over, true)
@@ -326,21 +326,21 @@ impl<P: ?Sized> Live<P> {
         }
     }
 
-    /// Whether the last run that was started was queued.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.last_start.load(Ordering::Acquire) == QUEUED
+    /// The last run, if it was pending when Gofer reported it.
+    pub(crate) fn queued_run(&self) -> Option<i64> {
+        Some(self.queued.load(Ordering::Acquire)).filter(|id| *id > 0)
     }
 
     /// Records that it no longer is, and covers the ticks up to then.
-    pub(crate) fn set_newest_started(&self, covered: i64) {
-        let (queued, order) = (QUEUED, Ordering::AcqRel);
-        let _ = self.last_start.compare_exchange(queued, STARTED, order, Ordering::Acquire);
-        self.covered.fetch_max(covered, order);
+    pub(crate) fn queued_run_started(&self, id: i64, covered: i64) {
+        let _ = self.queued.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Acquire);
+        self.covered.fetch_max(covered, Ordering::AcqRel);
     }
 
     /// Records Gofer's answer about the time before this process; a run that was started in the
     /// meantime is newer, and stays.
-    pub(crate) fn resume(&self, Report { newest, last }: Report) {
+    pub(crate) fn resume(&self, Report { newest, queued, last }: Report) {
+        let _ = self.queued.compare_exchange(0, queued, Ordering::AcqRel, Ordering::Acquire);
         let (scheduled, covered) = last.unwrap_or((LastTick::NEVER, i64::MIN));
         self.newest_run.fetch_max(newest, Ordering::AcqRel);
         self.earlier_runs.fetch_max(newest, Ordering::AcqRel);

@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::context::Context;
 use super::live::{Live, Report};
-use crate::client::{RunInfo, error, is_permanent};
+use crate::client::{RunInfo, RunState, error, is_permanent};
 
 /// Calls in flight at once. They are less urgent than subscriptions and ticks.
 const IN_FLIGHT: usize = 4;
@@ -296,8 +296,9 @@ async fn ask(live: &Live) -> Result<Report, Status> {
     let initiator = gofer.initiator(live.key.label());
     let mut offset = 0;
     let mut newest = None;
-    // When the label's last run started.
+    // When the label's last run started, and its ID if it has not.
     let mut started = None;
+    let mut queued = 0;
     for limit in PAGES.map(i64::from) {
         let (namespace, pipeline) = (live.key.namespace(), live.key.pipeline());
         let runs = gofer.runs_page(namespace, pipeline, offset, limit).await?;
@@ -308,10 +309,13 @@ async fn ask(live: &Live) -> Result<Report, Status> {
         let own =
             runs.into_iter().filter(|run| run.is_by_extension(&initiator) && !is_earlier(run));
         for run in own {
+            if started.is_none() && run.state() == RunState::Pending {
+                queued = run.id();
+            }
             let started = *started.get_or_insert_with(|| run.started_at());
             // A run that was not started for a tick says nothing of the grid.
             if let Some(scheduled) = run.scheduled_at() {
-                return Ok(Report { newest, last: Some((scheduled, started)) });
+                return Ok(Report { newest, queued, last: Some((scheduled, started)) });
             }
         }
         if is_last {
@@ -321,5 +325,5 @@ async fn ask(live: &Live) -> Result<Report, Status> {
     }
     // Without any, as by an extension that starts runs on its own: as if the last one had been.
     let last = started.map(|at| at.min(gofer.now())).map(|at| (at, at));
-    Ok(Report { newest: newest.unwrap_or(0), last })
+    Ok(Report { newest: newest.unwrap_or(0), queued, last })
 }

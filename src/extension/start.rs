@@ -64,23 +64,23 @@ impl Live {
         newest.is_ok_and(|newest| !self.is_earlier(newest + 1))
     }
 
-    /// Waits until the newest run is no longer queued, or the subscription is cancelled. Ticks that
+    /// Waits until the last run is no longer queued, or the subscription is cancelled. Ticks that
     /// have fallen due by then are covered by that run, if it was queued when this was called: as on
     /// a Gofer that answers when it has started.
     ///
     /// Boxed: most subscriptions never wait for this.
-    pub(super) fn newest_run_has_started(&self) -> BoxFuture<'_, ()> {
+    pub(super) fn queued_run_has_started(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
             let gofer = &self.context.gofer;
             let mut poll = POLL;
             let mut covered = i64::MIN;
-            while let Some(newest) = self.newest_run().filter(|_| !self.is_cancelled()) {
-                let run = gofer.raw_run(&pipeline, newest).await;
+            while let Some(queued) = self.queued_run().filter(|_| !self.is_cancelled()) {
+                let run = gofer.raw_run(&pipeline, queued).await;
                 // In an outage, the next start waits for Gofer.
                 let is_queued = run.is_ok_and(|run| run.state() == RunState::Pending);
                 if !is_queued {
-                    return self.set_newest_started(covered);
+                    return self.queued_run_started(queued, covered);
                 }
                 let _cancelled = tokio::time::timeout(poll.pause(), self.cancelled()).await;
                 covered = gofer.now();

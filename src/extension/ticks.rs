@@ -151,9 +151,9 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                 let changes = live.changes();
                 let last = live.last_run();
                 let now = self.subscription.gofer().now();
-                if live.is_queued() && self.grid.clone().poll(last, now).is_ok() {
+                if live.queued_run().is_some() && self.grid.clone().poll(last, now).is_ok() {
                     let live: &Live = live;
-                    live.newest_run_has_started().await;
+                    live.queued_run_has_started().await;
                     continue;
                 }
                 let due = match self.grid.poll(last, now) {

@@ -12,6 +12,7 @@ use gofer_proto::{
 };
 use gofer_sdk::internal::serve_embedded;
 use gofer_sdk::{ErrorKind, Run};
+use http::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
@@ -638,6 +639,43 @@ async fn no_call_fails_because_its_connection_carries_only_twenty() {
     };
     assert_eq!(calls(raw).await, 0, "of 800 calls of the raw API");
     assert!(gofer.recorded().connections > 4 * 800 / 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_carries_only_one_call_delays_none() {
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    let extension = gofer.start(probe()).await;
+    gofer.limit_requests(1);
+    let client = extension.probe.gofer();
+    let before = Instant::now();
+    for n in 0..100 {
+        client.runs("a", 1).await.unwrap();
+        client.start_run("a", "l", Run::because(format!("{n}"))).await.unwrap();
+    }
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert_eq!(gofer.recorded().runs_of("a").count(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_a_proxy_is_no_answer() {
+    for status in [502, 503, 504, 404, 200] {
+        let gofer = StandIn::in_memory([pipeline("a")]);
+        let status = StatusCode::from_u16(status).unwrap();
+        gofer.next("StartRun", vec![Outcome::Page(status); 5]);
+        let extension = gofer.start(interval()).await;
+        extension.client.subscribe("a", &[("every", "1h")]).await.unwrap();
+        sleep(Duration::from_secs(61 * 60)).await;
+        let recorded = gofer.recorded();
+        assert_eq!((recorded.calls("StartRun"), recorded.runs_of("a").count()), (6, 1), "{status}");
+        assert_eq!(extension.probe.seen().served, 1, "`serve` was restarted after {status}");
+    }
+    let gofer = StandIn::in_memory([pipeline("a")]);
+    gofer.decide("ListRuns", |_| Outcome::Page(StatusCode::BAD_GATEWAY));
+    let extension = gofer.start(probe()).await;
+    let error = extension.probe.gofer().runs("a", 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let why = "the answer is no gRPC, but HTTP status 502 Bad Gateway";
+    assert!(error.to_string().contains(why), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

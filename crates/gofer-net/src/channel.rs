@@ -45,6 +45,9 @@ const AT_ONCE: u32 = 3;
 /// No response has arrived yet.
 const NOTHING: i64 = i64::MIN;
 
+/// None has before the connection ended, which was counted as a failure.
+const COUNTED: i64 = NOTHING + 1;
+
 /// The request was not sent, because there is no connection.
 #[derive(Debug, Clone)]
 pub struct NotSent(Arc<io::Error>);
@@ -191,20 +194,20 @@ impl Channel {
             // not before the last sender is gone: hyper's queue ends with them.
             drop(sender);
             let outcome = outcome.await;
-            watch.done();
-            match outcome {
-                Ok(response) => {
-                    self.answered(&link);
-                    return Ok(response);
-                }
-                Err(mut failure) => match failure.take_message() {
-                    Some(unsent) => {
-                        self.forget_closed();
-                        request = unsent;
-                    }
-                    None => return Err(failure.into_error().into()),
-                },
+            if outcome.is_ok() {
+                self.answered(&link);
             }
+            watch.done();
+            let mut failure = match outcome {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            let Some(unsent) = failure.take_message() else {
+                self.count_ended(&link);
+                return Err(failure.into_error().into());
+            };
+            self.forget_closed();
+            request = unsent;
         }
         Err(closed("every new connection was closed before the request was sent").into())
     }
@@ -274,8 +277,8 @@ impl Channel {
     }
 
     fn answered(&self, link: &Link) {
-        let first = link.last_response.swap(self.0.clock.monotonic(), Ordering::Relaxed) == NOTHING;
-        if first {
+        let before = link.last_response.swap(self.0.clock.monotonic(), Ordering::Relaxed);
+        if before <= COUNTED {
             self.state().failed = None;
         }
     }
@@ -289,11 +292,19 @@ impl Channel {
         }
     }
 
+    /// The same for a connection that may have ended. Its last response may have arrived, and its
+    /// caller not have seen it yet.
+    fn count_ended(&self, link: &Link) {
+        if link.end.is_reached() && link.waiting.load(Ordering::Relaxed) == 0 {
+            self.unanswered(&mut self.state(), link);
+        }
+    }
+
     /// Counts a connection that ended before anything was received as a failure. Not while calls
     /// wait for their responses: the peer may take no others, and answer these.
     fn unanswered(&self, state: &mut State, link: &Link) {
-        // Anything but `NOTHING`, so that it is counted once.
-        if link.last_response.swap(NOTHING + 1, Ordering::Relaxed) == NOTHING {
+        let order = Ordering::Relaxed;
+        if link.last_response.compare_exchange(NOTHING, COUNTED, order, order).is_ok() {
             self.failed(state, closed("the peer closed the connection without a response"));
         }
     }
@@ -399,7 +410,7 @@ async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>, closed: Ca
         }
         link.end.reached().await;
         if let Some(channel) = channel.upgrade().map(Channel) {
-            channel.unanswered(&mut channel.state(), &link);
+            channel.count_ended(&link);
         }
     };
     tokio::select! {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -175,17 +175,8 @@ impl Call {
     }
 
     /// A response has arrived: its head and, if they have been read, its trailers.
-    pub(crate) fn answered(
-        mut self,
-        http: StatusCode,
-        head: &HeaderMap,
-        trailers: Option<&HeaderMap>,
-    ) {
+    pub(crate) fn answered(mut self, head: &HeaderMap, trailers: Option<&HeaderMap>) {
         self.is_over = true;
-        if http != StatusCode::OK {
-            let reason = || format!("the answer is no gRPC, but HTTP status {http}");
-            return self.failed(Concerns::Maybe, reason);
-        }
         let mut of = [Some(head), trailers].into_iter().flatten();
         let status = of.find(|headers| headers.contains_key(GRPC_STATUS));
         let status = status.filter(|headers| headers.get(GRPC_STATUS).is_none_or(|it| it != "0"));

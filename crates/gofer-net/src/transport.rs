@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::response::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 use crate::bounded::bounded;
 use crate::channel::{Channel, NotSent};
@@ -155,6 +156,7 @@ impl tower_service::Service<Request<Body>> for Transport {
                     channel.send_whole(Request::from_parts(head, body)).await?
                 };
                 let (head, body) = bounded(response).into_parts();
+                check_grpc(&head)?;
                 if streaming {
                     return Ok((head, None, Body::new(body)));
                 }
@@ -176,7 +178,7 @@ impl tower_service::Service<Request<Body>> for Transport {
                 match &outcome {
                     _ if channel.is_closed() => call.ignore(),
                     Ok((head, trailers, _)) => {
-                        call.answered(head.status, &head.headers, trailers.as_ref());
+                        call.answered(&head.headers, trailers.as_ref());
                     }
                     Err(error) => call.unanswered(error),
                 }
@@ -185,6 +187,22 @@ impl tower_service::Service<Request<Body>> for Transport {
             Ok(Response::from_parts(head, body))
         })
     }
+}
+
+/// An answer that is not gRPC is that of a proxy, which cannot reach Gofer or does not know it. Also
+/// if it is a page: that would be read as a message.
+fn check_grpc(head: &Parts) -> Result<(), Status> {
+    let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
+    let kind = head.headers.get(CONTENT_TYPE);
+    if head.status == StatusCode::OK && kind.is_none_or(is_grpc) {
+        return Ok(());
+    }
+    let code = match head.status {
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        _ => Code::Unavailable,
+    };
+    Err(Status::new(code, format!("the answer is no gRPC, but HTTP status {}", head.status)))
 }
 
 /// Reports a request that was not sent as `UNAVAILABLE`.

@@ -3,13 +3,13 @@
 
 use std::any::Any;
 use std::future::{Future, ready};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gofer_proto::{RetryRunResponse, StartRunResponse};
-use http::header::AUTHORIZATION;
-use http::{Request, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -46,6 +46,14 @@ pub enum Outcome {
     Disconnect,
     /// The stream is reset with `REFUSED_STREAM`: the call was not processed.
     RefuseStream,
+    /// A proxy answers with a page of this HTTP status, and the call has no effect.
+    Page(StatusCode),
+}
+
+/// What is sent instead of an answer.
+enum Instead {
+    Reset,
+    Page(StatusCode),
 }
 
 /// A call on whose outcome a test decides.
@@ -114,11 +122,11 @@ impl Connection {
             .or_else(|| path.strip_prefix("/gofer_sdk.embedded."))
             .unwrap_or(path)
             .to_owned();
-        let refused = Arc::new(AtomicBool::new(false));
+        let instead = Arc::new(OnceLock::new());
         let call = Pending {
             has_token: request.headers().contains_key(AUTHORIZATION) || method == "GetSystemInfo",
             method: method.clone(),
-            refused: Arc::clone(&refused),
+            instead: Arc::clone(&instead),
             connection: self,
         };
         // What neither waits nor goes on.
@@ -167,10 +175,16 @@ impl Connection {
                 answer!(|_: &Shared, (): &()| Err::<(), _>(Status::unimplemented("no such method")))
             }
         };
-        if refused.load(Ordering::SeqCst) {
-            return Err(h2::Reason::REFUSED_STREAM.into());
+        match instead.get() {
+            None => Ok(response),
+            Some(Instead::Reset) => Err(h2::Reason::REFUSED_STREAM.into()),
+            Some(Instead::Page(status)) => {
+                let mut page = Response::new(Body::new("<html>Bad Gateway</html>".to_owned()));
+                *page.status_mut() = *status;
+                page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+                Ok(page)
+            }
         }
-        Ok(response)
     }
 }
 
@@ -179,8 +193,7 @@ struct Pending {
     connection: Connection,
     method: String,
     has_token: bool,
-    /// Whether its stream is to be reset.
-    refused: Arc<AtomicBool>,
+    instead: Arc<OnceLock<Instead>>,
 }
 
 impl Pending {
@@ -213,10 +226,8 @@ impl Pending {
                 shared.released().await;
                 return answer.await;
             }
-            Outcome::RefuseStream => {
-                self.refused.store(true, Ordering::SeqCst);
-                return Err(Status::unavailable("the stream was refused"));
-            }
+            Outcome::RefuseStream => return self.instead(Instead::Reset),
+            Outcome::Page(status) => return self.instead(Instead::Page(status)),
             Outcome::ActAndDisconnect => {
                 drop(act(shared, sent));
                 disconnect.cancel();
@@ -231,6 +242,11 @@ impl Pending {
             }
         }
         std::future::pending().await
+    }
+
+    fn instead<T>(&self, instead: Instead) -> Result<T, Status> {
+        let _ = self.instead.set(instead);
+        Err(Status::unavailable("there is no answer"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use gofer_core::{Core, NO_SETTINGS, hours, minutes, seconds};
 use gofer_proto as proto;
-use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
+use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, RunState, Subscription};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 pub(crate) struct Params {
@@ -174,17 +174,16 @@ async fn ticks_through_outages_and_restarts_are_one_run_each_and_keep_the_grid()
     Ok(())
 }
 
-/// As on a full Gofer, although this core would queue them all.
-#[tokio::test(start_paused = true)]
-async fn runs_that_take_longer_than_their_period_go_on_with_one_pending() {
-    let handler = |_| async {
-        tokio::time::sleep(seconds(40)).await;
+/// A core whose runs take so many seconds, of which a pipeline has so many at a time.
+async fn limited(run_seconds: u64, parallelism: i64) -> Core {
+    let handler = move |_| async move {
+        tokio::time::sleep(seconds(run_seconds)).await;
         Ok(())
     };
     let core = Core::builder().run_handler(handler).start().await.unwrap();
     let config = proto::UserPipelineConfig {
         id: "nightly".to_owned(),
-        parallelism: 2,
+        parallelism,
         ..proto::UserPipelineConfig::default()
     };
     let request = proto::RegisterPipelineConfigRequest {
@@ -192,19 +191,48 @@ async fn runs_that_take_longer_than_their_period_go_on_with_one_pending() {
         ..proto::RegisterPipelineConfigRequest::default()
     };
     core.client().api().register_pipeline_config(request).await.unwrap();
+    core
+}
+
+/// The number of runs in a state.
+fn count(core: &Core, state: RunState) -> usize {
+    core.runs("default/nightly").iter().filter(|run| run.state() == state).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_adds_no_pending_run_to_the_one_that_there_is() -> Result<()> {
+    let core = limited(600, 1).await;
+    let every = core.install::<Every>("every", NO_SETTINGS).await?;
+    every.subscribe("default/nightly", "l", [("every", "1s")]).await?;
+    core.elapse(seconds(10)).await;
+    for n in 0..12 {
+        match n % 3 {
+            0 => every.restart().await?,
+            1 => every.update(NO_SETTINGS).await?,
+            _ => every.subscribe("default/nightly", "l", [("every", format!("{n}s"))]).await?,
+        }
+        core.elapse(seconds(20)).await;
+        assert_eq!(count(&core, RunState::Running), 1);
+        assert_eq!(count(&core, RunState::Pending), 1, "after {n}");
+    }
+    core.elapse(minutes(60)).await;
+    assert!(count(&core, RunState::Complete) >= 6);
+    core.stop().await;
+    Ok(())
+}
+
+/// As on a full Gofer, although this core would queue them all.
+#[tokio::test(start_paused = true)]
+async fn runs_that_take_longer_than_their_period_go_on_with_one_pending() {
+    let core = limited(40, 2).await;
     let every = core.install::<Every>("every", NO_SETTINGS).await.unwrap();
     every.subscribe("default/nightly", "l", [("every", "5s")]).await.unwrap();
-    let complete = || {
-        let runs = core.runs("default/nightly");
-        runs.iter().filter(|run| run.state() == gofer_sdk::RunState::Complete).count()
-    };
+    let complete = || count(&core, RunState::Complete);
     let mut before = 0;
     for minute in 1..=60 {
         for _ in 0..60 {
             core.elapse(seconds(1)).await;
-            let runs = core.runs("default/nightly");
-            let pending = runs.iter().filter(|run| run.state() == gofer_sdk::RunState::Pending);
-            assert!(pending.count() <= 1, "in minute {minute}");
+            assert!(count(&core, RunState::Pending) <= 1, "in minute {minute}");
         }
         let now = complete();
         assert!(now > before || minute == 1, "none has ended in minute {minute}");

@@ -244,13 +244,13 @@ impl<R: AsyncRead + Unpin> AsyncRead for Recorded<R> {
 }
 
 /// Reads nothing from a stream while it is held.
-struct Held<R> {
+struct Gated<R> {
     stream: R,
     held: Arc<AtomicBool>,
     again: tokio::time::Interval,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Held<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for Gated<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         task: &mut task::Context<'_>,
@@ -357,7 +357,7 @@ async fn an_idle_connection_that_is_closed_for_a_new_one_is_told_so() {
 async fn a_call_on_a_connection_that_is_being_closed_may_be_sent_again() {
     let server = Server::start(limits(2));
     let held = Arc::new(AtomicBool::new(false));
-    let stream = reading(server.network.connect().await.unwrap(), |stream| Held {
+    let stream = reading(server.network.connect().await.unwrap(), |stream| Gated {
         stream,
         held: Arc::clone(&held),
         again: tokio::time::interval(Duration::from_millis(1)),
