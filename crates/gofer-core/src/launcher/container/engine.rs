@@ -181,7 +181,8 @@ impl Engine {
         &self,
         name: &str,
     ) -> Result<ContainerInspectResponse, EngineError> {
-        self.call(async {
+        // Boxed: calls of the engine are large.
+        self.call(Box::pin(async {
             for _ in 0..INSPECT_TRIES {
                 match self.docker.inspect_container(name, None).await {
                     Err(Error::JsonDataError { .. }) if self.kind.podman => {
@@ -191,7 +192,7 @@ impl Engine {
                 }
             }
             self.docker.inspect_container(name, None).await
-        })
+        }))
         .await
     }
 }
