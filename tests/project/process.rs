@@ -214,10 +214,15 @@ fn the_demo_has_help_and_refuses_unknown_arguments() {
     let help = help.join("\n");
     assert!(help.contains("--every") && help.contains("--min_interval"), "{help}");
     assert!(child.wait().unwrap().success());
-    for args in [["--evry", "2s"], ["every", "2s"], ["--every", "1ms"]] {
+    for (args, expected) in [
+        (["--evry", "2s"], "Error: there is no `--evry`"),
+        (["every", "2s"], "Error: write arguments"),
+        (["--every", "2x"], "Error: parameter `every`"),
+    ] {
         let output = Command::new(example("interval")).args(args).env_clear().output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(!output.stderr.is_empty(), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(expected), "{args:?}: {error}");
     }
 }
 

@@ -65,7 +65,7 @@ impl Demo {
     }
 
     /// Names the parameter that is the time between two runs, so that each line can say how late
-    /// the run was.
+    /// the run was. The demo fails if there is no such parameter.
     pub fn cadence(mut self, key: impl Into<String>) -> Self {
         self.cadence = Some(key.into());
         self
@@ -113,6 +113,19 @@ impl Demo {
             }
         }
         Ok(true)
+    }
+
+    /// A name in the program that is no parameter's is a mistake in it.
+    fn check_cadence(&self, params: &Fields) -> Result<()> {
+        let known = |key: &str| {
+            params.named(key).is_some() || self.params.iter().any(|(set, _)| set == key)
+        };
+        match &self.cadence {
+            Some(key) if !known(key) => {
+                Err(usage(format!("`Demo::cadence`: there is no parameter `{key}`")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn period(&self) -> Option<GoDuration> {
@@ -178,7 +191,11 @@ impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(error) => error.fmt(f),
-            Self::Demo(error) => fmt::Display::fmt(error, f),
+            Self::Demo(error) => {
+                let text = error.to_string();
+                // It is clear which Gofer: the demo's own.
+                f.write_str(text.strip_prefix("Gofer: ").unwrap_or(&text))
+            }
         }
     }
 }
@@ -205,6 +222,7 @@ async fn run_demo<E: Extension>(
     if let Some(why) = misdeclared::<E>() {
         return Err(Error::internal(why));
     }
+    demo.check_cadence(&params)?;
     let mut signals = Signals::watch()?;
     let core =
         Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level).start().await?;
@@ -367,3 +385,6 @@ fn clock_time(unix_millis: i64) -> String {
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{hour:02}:{minute:02}:{second:02}.{millis:03}")
 }
+
+#[cfg(test)]
+mod tests;
