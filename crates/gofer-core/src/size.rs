@@ -6,7 +6,7 @@ use std::str::FromStr;
 const UNITS: [(&str, u64); 4] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// A number of bytes, such as `256MiB`; a bare number is one of bytes.
+/// A number of bytes, such as `256MiB`; a number without a unit is in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -34,7 +34,7 @@ impl FromStr for Size {
         let (Some(unit), false) = (unit, number.is_empty()) else {
             return Err(
                 "write a whole number with `KiB`, `MiB`, `GiB` or `TiB`, such as `256MiB`; \
-                        without a unit it is one of bytes",
+                 a number without a unit is in bytes",
             );
         };
         let number = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));

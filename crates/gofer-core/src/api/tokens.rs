@@ -136,7 +136,7 @@ fn valid_for(text: &str) -> Result<Duration, Status> {
     let time = text.parse::<GoDuration>().ok().filter(|time| time.is_positive());
     time.and_then(|time| Duration::try_from(time).ok()).ok_or_else(|| {
         Status::invalid_argument(
-            "`expires` must be a duration from now on, such as `720h` or `876000h`",
+            "`expires` must be a duration from now, such as `720h` or `876000h` (a day is `24h`)",
         )
     })
 }

@@ -1,6 +1,8 @@
 //! Extensions as child processes on this machine.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 
 use async_trait::async_trait;
@@ -36,8 +38,8 @@ impl Launcher for ChildProcess {
             .spawn()
             .map_err(|error| {
                 Status::failed_precondition(format!(
-                    "cannot start the program `{program}`: {error}; relative paths are resolved \
-                     from the directory in which the core was started"
+                    "cannot start the program `{program}`: {}",
+                    problem(program, &error)
                 ))
             })?;
         let output = ChildOutput::follow(&mut child, Source::Extension(spec.name.clone()));
@@ -69,9 +71,27 @@ impl Launcher for ChildProcess {
     }
 }
 
+/// Why a program cannot be started, in words that say what to do.
+fn problem(program: &str, error: &io::Error) -> String {
+    let path = Path::new(program);
+    if path.is_dir() {
+        "it is a directory".to_owned()
+    } else if path.is_file() && error.kind() == io::ErrorKind::PermissionDenied {
+        "it is not executable".to_owned()
+    } else if path.is_absolute() {
+        error.to_string()
+    } else if program.contains('/') {
+        format!(
+            "{error}; relative paths are resolved from the directory in which the core was started"
+        )
+    } else {
+        format!("{error}; `exec:./{program}` is one in the directory in which the core was started")
+    }
+}
+
 /// A port that is free at the moment. The extension binds it a few milliseconds later. If another
 /// process takes it first, the launch fails; the core never talks to the wrong process, since it
 /// checks the extension's certificate.
-async fn free_address() -> std::io::Result<SocketAddr> {
+async fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()
 }

@@ -152,8 +152,8 @@ impl Options {
             return Ok(());
         }
         Err(Status::permission_denied(format!(
-            "the extension `{extension}` is not for the namespace `{namespace}`; its options say \
-             which namespaces may use it"
+            "the extension `{extension}` is not for the namespace `{namespace}`; its option \
+             `namespaces` says which may use it"
         )))
     }
 }

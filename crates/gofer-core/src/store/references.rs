@@ -133,16 +133,15 @@ impl Store {
                 }
             };
             let problem = |what| problem(key, setting.trim(), what);
-            let missing =
-                || problem("does not exist or is not available to this namespace; create it first");
+            let missing = || problem("does not exist; create it first");
             match kind {
                 ReferenceKind::PipelineSecret => {
                     let of = Holder::Pipeline { namespace, pipeline, by: &By::Core };
                     self.secret(of, name).map(|(_, content)| content).map_err(|_| missing())
                 }
-                ReferenceKind::GlobalSecret => {
-                    self.global_secret_for(namespace, name).ok_or_else(missing)
-                }
+                ReferenceKind::GlobalSecret => self
+                    .global_secret_for(namespace, name)
+                    .ok_or_else(|| problem("does not exist or is not available to this namespace")),
                 ReferenceKind::PipelineObject => {
                     let of = Owner { namespace, pipeline, run: None, by: &By::Core };
                     let content = self.object(of, name).map_err(|_| missing())?;
