@@ -15,6 +15,8 @@ const MAX_ATTEMPTS: usize = 10;
 
 #[derive(Default)]
 pub(crate) struct Interview {
+    /// The settings of flags, which are not asked for.
+    given: HashMap<String, String>,
     /// The answers of an earlier conversation that are given again.
     known: Vec<(String, String)>,
     /// The last answer to each question of this conversation.
@@ -33,7 +35,7 @@ pub(crate) async fn ask_until_accepted<T>(
     ask: impl AsyncFn(&mut Interview) -> Result<SettingPairs, Failure>,
     call: impl AsyncFn(HashMap<String, String>) -> Result<Result<T, Status>, Failure>,
 ) -> Result<Result<T, Status>, Failure> {
-    let mut interview = Interview::default();
+    let mut interview = Interview { given: given.clone(), ..Interview::default() };
     loop {
         let answered = if is_interactive { ask(&mut interview).await? } else { Vec::new() };
         match call(merge(answered, given)).await? {
@@ -64,7 +66,16 @@ impl Interview {
             let why = format!("{MAX_ATTEMPTS} answers to one question were refused; giving up");
             return Err(Failure::new(format!("{why}, and nothing was changed")));
         }
-        Ok(None)
+        let Some((key, value)) = self.given.iter().find(|(key, _)| asks_for(question, key)) else {
+            return Ok(None);
+        };
+        if *times > 1 {
+            // A reference is no answer to some questions.
+            note(&format!("The value of {key} from the command line will be used in any case."))?;
+            return Ok(None);
+        }
+        note(&format!("{key} is taken from the command line."))?;
+        Ok(Some(value.clone()))
     }
 
     pub(super) fn answered(&mut self, question: String, answer: &str) {
@@ -101,6 +112,13 @@ impl Interview {
 fn refused_keys(message: &str) -> Vec<&str> {
     let after = |noun| message.split(noun).skip(1).filter_map(|rest| Some(rest.split_once('`')?.0));
     after("configuration `").chain(after("parameter `")).collect()
+}
+
+/// Whether a question asks for this setting, as the SDK writes it: `key: …` or `key (…)`. Any other
+/// question that names a key may be about another setting, which must not get this one's value.
+fn asks_for(question: &str, key: &str) -> bool {
+    let (start, rest) = question.split_at_checked(key.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(key) && (rest.starts_with(": ") || rest.starts_with(" ("))
 }
 
 /// Whether a question names a key.

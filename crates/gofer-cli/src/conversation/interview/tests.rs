@@ -103,6 +103,19 @@ fn a_question_is_answered_ten_times_at_most() {
 }
 
 #[test]
+fn what_a_flag_gives_is_not_asked_for_unless_the_extension_refuses_it() {
+    let given = HashMap::from([("HOST".to_owned(), "x".to_owned())]);
+    let mut interview = Interview { given, ..Interview::default() };
+    interview.begin();
+    assert_eq!(interview.asked(HOST).unwrap().as_deref(), Some("x"));
+    assert_eq!(interview.asked(HOST).unwrap(), None);
+    assert_eq!(interview.asked(TOKEN).unwrap(), None, "it only names the host");
+    assert_eq!(interview.asked("Which host?").unwrap(), None);
+    interview.begin();
+    assert_eq!(interview.asked("host: The host. (text)").unwrap().as_deref(), Some("x"));
+}
+
+#[test]
 fn a_key_is_found_only_as_a_word() {
     assert!(is_about(TOKEN, "TOKEN"));
     assert!(is_about("Which token?", "token"));
