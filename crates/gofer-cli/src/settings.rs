@@ -45,6 +45,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// The address of the flag, if the environment does not set the same one.
+    pub(crate) fn address_flag(&self) -> Option<&str> {
+        let address = self.address.as_deref();
+        address.filter(|it| std::env::var("GOFER_ADDRESS").ok().as_deref() != Some(it))
+    }
+
     /// The path of the configuration file, which may not exist.
     pub(crate) fn file(&self) -> Result<PathBuf, Failure> {
         if let Some(path) = given(self.config.as_ref(), |path| path.as_os_str().is_empty()) {

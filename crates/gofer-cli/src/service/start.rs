@@ -1,8 +1,9 @@
 //! `gofer service start`: the embedded core as a program.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::access::{Access, AccessArgs};
 use crate::failure::Failure;
-use crate::output::{Out, say};
+use crate::output::{Out, say, visible};
 use crate::settings::Connection;
 
 /// The key that secrets are encrypted with. Not a flag: other users of the machine can read those.
@@ -30,7 +31,7 @@ const ENCRYPTION_KEY: &str = "GOFER_ENCRYPTION_KEY";
 #[derive(Args)]
 pub(crate) struct StartCore {
     /// Address to listen on; port 0 picks a free port.
-    #[arg(long, env = "GOFER_LISTEN", value_name = "ADDRESS", default_value = crate::settings::ADDRESS)]
+    #[arg(long, env = "GOFER_LISTEN", value_name = "ADDRESS", default_value = crate::settings::ADDRESS, value_parser = socket_address)]
     listen: SocketAddr,
     /// File that holds the core's state; created if it does not exist.
     #[arg(long, env = "GOFER_STORE", value_name = "FILE", default_value = "gofer.redb")]
@@ -45,7 +46,7 @@ pub(crate) struct StartCore {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Accept webhooks on this address, as POST requests to /external/NAME.
-    #[arg(long, env = "GOFER_EXTERNAL_EVENTS", value_name = "ADDRESS")]
+    #[arg(long, env = "GOFER_EXTERNAL_EVENTS", value_name = "ADDRESS", value_parser = socket_address)]
     external_events: Option<SocketAddr>,
     /// Certificate (PEM) to accept webhooks over HTTPS.
     #[arg(long, value_name = "FILE", requires_all = ["external_events", "external_events_key"])]
@@ -103,6 +104,13 @@ pub(crate) async fn run(
     connection: &Connection,
     out: Out,
 ) -> Result<(), Failure> {
+    if let Some(address) = connection.address_flag() {
+        return Err(Failure::usage("--address is for commands that connect to Gofer")
+            .hint(format!("`--listen {address}` sets the address that a core listens on")));
+    }
+    if let Some([program, ..]) = start.run_command.as_deref() {
+        check_program(program)?;
+    }
     let log = log(start.log_level.of_core());
     // Before anything is started, so that no signal is lost.
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -116,20 +124,19 @@ pub(crate) async fn run(
     if let Some(key) = std::env::var(ENCRYPTION_KEY).ok().filter(|key| !key.is_empty()) {
         builder = builder.encryption_key(key);
     }
-    if let (Some(certificate), Some(key)) = (&start.tls_cert, &start.tls_key) {
-        let (chain, key) = (read(certificate)?, read(key)?);
-        served = Some(checked(["--tls-cert", "--tls-key"], certificate, &chain, &key)?);
+    if let (Some(certificate), Some(path)) = (&start.tls_cert, &start.tls_key) {
+        let (chain, key, checked) = read(["--tls-cert", "--tls-key"], certificate, path)?;
+        served = Some(checked);
         builder = builder.tls(chain, key);
     }
     if let Some(address) = start.external_events {
         builder = builder.external_events(address);
     }
-    if let (Some(certificate), Some(key)) =
+    if let (Some(certificate), Some(path)) =
         (&start.external_events_cert, &start.external_events_key)
     {
-        let (chain, key) = (read(certificate)?, read(key)?);
         let flags = ["--external-events-cert", "--external-events-key"];
-        checked(flags, certificate, &chain, &key)?;
+        let (chain, key, _) = read(flags, certificate, path)?;
         builder = builder.external_events_tls(chain, key);
     }
     if start.access.allow_programs {
@@ -203,23 +210,52 @@ fn announced(outcome: Result<(), Failure>) {
     }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
+/// A certificate that clients may accept, and its key. `flags` set their files.
+fn read(
+    flags: [&str; 2],
+    certificate: &Path,
+    key: &Path,
+) -> Result<(String, String, Served), Failure> {
+    let text = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
+    };
+    let (chain, secret) = (text(certificate)?, text(key)?);
+    let served = Served::check(&chain, &secret, SystemTime::now()).map_err(|problem| {
+        let certificate = certificate.display();
+        let (what, flag) = if problem.is_of_key() {
+            (format!("the key `{}` of the certificate `{certificate}`", key.display()), flags[1])
+        } else {
+            (format!("the certificate `{certificate}`"), flags[0])
+        };
+        Failure::usage(format!("{what} cannot be used: {problem}"))
+            .hint(format!("{flag} sets another file"))
+    })?;
+    Ok((chain, secret, served))
 }
 
-/// A certificate that clients may accept. `flags` set it and its key.
-fn checked(
-    [certificate, of_key]: [&str; 2],
-    path: &Path,
-    chain: &str,
-    key: &str,
-) -> Result<Served, Failure> {
-    Served::check(chain, key, SystemTime::now()).map_err(|problem| {
-        let flag = if problem.is_of_key() { of_key } else { certificate };
-        let path = path.display();
-        Failure::usage(format!("the certificate `{path}` cannot be used: {problem}"))
-            .hint(format!("{flag} sets another file"))
-    })
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8080")
+}
+
+/// Found as the core finds it for each run: a path, or a name in PATH.
+fn check_program(program: &OsStr) -> Result<(), Failure> {
+    let path = Path::new(program);
+    let found = if program.as_encoded_bytes().contains(&b'/') {
+        is_executable(path)
+    } else {
+        let directories = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+        std::env::split_paths(&directories).any(|it| is_executable(&it.join(path)))
+    };
+    if found {
+        return Ok(());
+    }
+    let shown = path.display();
+    let failure = Failure::usage(format!("--run-command: there is no program `{shown}`"));
+    Err(failure.hint("it is the path of an executable file, or a name that is in PATH"))
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
 }
 
 /// To standard error: standard output is for the core's address. A log that cannot be written holds
@@ -281,6 +317,10 @@ fn announce(
         let scheme = if start.external_events_cert.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}/external/<extension>")
     });
+    let run_command = start.run_command.as_ref().map(|words| {
+        let words = words.iter().map(|word| quoted(&word.to_string_lossy()));
+        words.collect::<Vec<_>>().join(" ")
+    });
     let is_new = core.awaits_first_token();
     let log_in = format!("gofer --address {reached} {trust} token bootstrap --save");
     if out.json {
@@ -289,6 +329,7 @@ fn announce(
             "store": show(&store),
             "certificate": show(&certificate),
             "webhooks": webhooks,
+            "run_command": run_command,
             "log_in": is_new.then_some(&log_in),
             "token_file": access.kept_in(),
         }))?);
@@ -300,8 +341,10 @@ fn announce(
         let path = path.unwrap_or_else(|| "in memory".to_owned());
         writeln!(stdout, "  {label:<12} {path}")?;
     }
-    if let Some(webhooks) = webhooks {
-        writeln!(stdout, "  {:<12} {webhooks}", "webhooks")?;
+    for (label, text) in [("webhooks", webhooks), ("run command", run_command)] {
+        if let Some(text) = text {
+            writeln!(stdout, "  {label:<12} {}", visible(&text))?;
+        }
     }
     if is_new {
         let intro = "There is no token yet. Whoever runs this first has the first one:";
@@ -365,7 +408,7 @@ fn host(address: &str) -> &str {
 /// Quoted for a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=,".contains(c);
-    if text.chars().all(is_plain) {
+    if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))

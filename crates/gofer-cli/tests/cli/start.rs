@@ -76,7 +76,7 @@ fn a_start_that_fails_names_its_flag_and_leaves_no_file() {
         ),
         (
             format!("{free} --tls-cert good.pem --tls-key other.key"),
-            vec!["good.pem", "does not match", "hint: --tls-key"],
+            vec!["good.pem", "the key `other.key`", "does not match", "hint: --tls-key"],
         ),
         (
             format!("{free} --tls-cert expired.pem --tls-key expired.key"),
@@ -93,6 +93,8 @@ fn a_start_that_fails_names_its_flag_and_leaves_no_file() {
             vec!["good.pem", "does not match", "hint: --external-events-key"],
         ),
         (format!("{free} --store nowhere/gofer.redb"), vec!["nowhere/gofer.redb"]),
+        (format!("{free} --run-command nope"), vec!["--run-command: there is no program `nope`"]),
+        (format!("{free} --run-command ./good.pem -x"), vec!["no program `./good.pem`"]),
     ] {
         refused(&machine, &flags, &texts);
     }
