@@ -4,7 +4,10 @@ mod change;
 mod full;
 mod show;
 
-use clap::builder::PossibleValuesParser;
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Subcommand};
 use gofer_core::Grant;
 use gofer_core::internal::Size;
@@ -51,7 +54,8 @@ Example:
   gofer extension update interval --memory 1GiB --reset start-timeout
 
 The old instance serves until the new one is ready, and stays if the new one does
-not become ready. Subscriptions are kept, and so is what is not given.
+not become ready. Subscriptions are kept, and so is what is not given. --grant and
+--for replace all grants and patterns from before.
 
 A value `@FILE` is read from a file, and `-` from standard input.")]
     Update(Update),
@@ -134,7 +138,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     limits: Limits,
     /// Option that gets its default; can be repeated.
-    #[arg(long, value_name = "OPTION", value_parser = PossibleValuesParser::new(OPTIONS))]
+    #[arg(long, value_name = "OPTION", value_parser = ResetParser)]
     reset: Vec<String>,
     #[command(flatten)]
     login: RegistryLogin,
@@ -142,8 +146,7 @@ pub(crate) struct Update {
 
 #[derive(Args)]
 struct Access {
-    /// What the extension may do beyond the pipelines that are subscribed to it, instead of what it
-    /// was granted before; can be repeated.
+    /// What the extension may do beyond the pipelines that are subscribed to it; can be repeated.
     #[arg(
         long = "grant",
         value_name = "GRANT",
@@ -166,6 +169,32 @@ const OPTIONS: [&str; 7] = [
     "call-timeout",
     "stop-timeout",
 ];
+
+/// Says what removes a setting, for which an option may have been taken.
+#[derive(Clone)]
+struct ResetParser;
+
+impl TypedValueParser for ResetParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let options = PossibleValuesParser::new(OPTIONS);
+        options.parse_ref(command, argument, value).map_err(|mut error| {
+            let tip = format!("`--remove {}` removes a setting of that name", value.display());
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            error
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(OPTIONS.into_iter().map(PossibleValue::new)))
+    }
+}
 
 #[derive(Args)]
 struct Limits {
@@ -200,7 +229,7 @@ struct Configuration {
     /// Setting of the extension's configuration; can be repeated.
     #[arg(short = 'c', long = "set", value_name = "KEY=VALUE")]
     values: Vec<String>,
-    /// Let the extension ask for its configuration.
+    /// Let the extension ask for its configuration, apart from what -c sets.
     #[arg(short, long)]
     interactive: bool,
 }
@@ -262,4 +291,4 @@ impl ExtensionCommand {
 }
 
 /// The hint if an extension is not found.
-const NOT_INSTALLED: &str = "`gofer extension list` shows the installed extensions";
+pub(crate) const NOT_INSTALLED: &str = "`gofer extension list` shows the installed extensions";

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use gofer_sdk::GoferAddress;
 use tonic::{Code, Status};
 
 use crate::output::visible;
@@ -142,6 +143,11 @@ impl Failure {
 fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'static str>) {
     let settings = Settings::resolve(connection).ok();
     let address = settings.as_ref().map_or("the server", |settings| &settings.address);
+    // With the port, which may have been left out.
+    let address = match address.parse::<GoferAddress>() {
+        Ok(address) => address.to_string(),
+        Err(_) => address.to_owned(),
+    };
     let has_token = settings.as_ref().is_some_and(|settings| settings.token.is_some());
     let is_pinned = settings.as_ref().is_some_and(|settings| settings.is_pinned);
     let message = status.message().to_owned();
@@ -162,6 +168,14 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
                 "trust its certificate with --ca or GOFER_CA (a core keeps it next to its store, \
                  such as gofer.redb.crt), and use an address that it is valid for; for \
                  development, --skip-tls-verify accepts any certificate",
+            ),
+        ),
+        Code::Unavailable if message.contains("InvalidContentType") => (
+            UNAVAILABLE,
+            format!("cannot reach Gofer at {address}: {message}"),
+            Some(
+                "what listens there does not speak TLS, which Gofer does; --address or \
+                 GOFER_ADDRESS sets the address",
             ),
         ),
         Code::Unavailable if message.starts_with("cannot connect") => (

@@ -11,14 +11,23 @@ use crate::failure::Failure;
 /// accepts.
 const MAX_VALUE: u64 = 4 * 1024 * 1024;
 
-/// Key and value of a flag's argument, such as `--set KEY=VALUE`, which is `form`. The value may be
+/// Keys and values of a flag's arguments, such as `--set KEY=VALUE`, which is `form`. A value may be
 /// empty and may contain `=`.
-pub(crate) fn pair(argument: &str, form: &str) -> Result<(String, String), Failure> {
-    match argument.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+pub(crate) fn pairs<'a>(
+    arguments: &'a [String],
+    form: &str,
+) -> impl Iterator<Item = Result<(&'a str, &'a str), Failure>> {
+    arguments.iter().zip(1..).map(move |(argument, number)| {
+        let what = match argument.split_once('=') {
+            Some(("", _)) => "has nothing before its `=`",
+            Some(pair) => return Ok(pair),
+            None => "has no `=`",
+        };
         // Without the argument itself, which may be a secret.
-        _ => Err(Failure::usage(format!("invalid argument: expected `{form}`"))),
-    }
+        let which =
+            if arguments.len() == 1 { "the".to_owned() } else { format!("number {number} of the") };
+        Err(Failure::usage(format!("{which} `{form}` {what}")))
+    })
 }
 
 /// The pairs by key. A key that is given twice is an error; `is_same` compares keys.
@@ -28,13 +37,13 @@ pub(crate) fn unique(
     is_same: fn(&str, &str) -> bool,
 ) -> Result<HashMap<String, String>, Failure> {
     let mut map: HashMap<String, String> = HashMap::with_capacity(arguments.len());
-    for argument in arguments {
-        let (key, value) = pair(argument, form)?;
-        if let Some(other) = map.keys().find(|other| is_same(other, &key)) {
-            let note = if *other == key { "" } else { " (keys are case-insensitive)" };
+    for pair in pairs(arguments, form) {
+        let (key, value) = pair?;
+        if let Some(other) = map.keys().find(|other| is_same(other, key)) {
+            let note = if other == key { "" } else { " (keys are case-insensitive)" };
             return Err(Failure::usage(format!("`{key}` is given twice{note}; give it once")));
         }
-        map.insert(key, value);
+        map.insert(key.to_owned(), value.to_owned());
     }
     Ok(map)
 }

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, note, rfc3339, word};
-use crate::pairs::pair;
+use crate::pairs::pairs;
 use crate::session::{Pipeline, Session, with_long_timeout};
 use crate::{pipeline_file, subscription};
 
@@ -190,8 +190,8 @@ async fn run_create(create: CreatePipeline, session: &Session) -> Result<(), Fai
     config.name = name.unwrap_or(config.name);
     config.description = description.unwrap_or(config.description);
     config.parallelism = parallelism.unwrap_or(config.parallelism);
-    for task in tasks {
-        let (id, image) = pair(&task, "--task ID=IMAGE")?;
+    for task in pairs(&tasks, "--task ID=IMAGE") {
+        let (id, image) = task.map(|(id, image)| (id.to_owned(), image.to_owned()))?;
         config.tasks.retain(|task| task.id != id);
         config.tasks.push(proto::UserPipelineTaskConfig { id, image, ..Default::default() });
     }

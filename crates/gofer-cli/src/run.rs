@@ -140,7 +140,7 @@ async fn not_retried(session: &Session, status: Status, pipeline: &str, run: i64
              {pipeline}`; `gofer run get {pipeline} {run}` shows which variables that one had"
         ));
     }
-    failure
+    allowing(session, failure, &session.pipeline(pipeline)).await
 }
 
 fn by_hand(reason: String) -> proto::Initiator {
@@ -158,7 +158,7 @@ async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
     let request = proto::StartRunRequest {
         namespace_id: pipeline.namespace.clone(),
         pipeline_id: pipeline.id.clone(),
-        variables: settings(&start.variables, "--variable KEY=VALUE", |a, b| a == b, None)?,
+        variables: settings(&start.variables, "-v, --variable KEY=VALUE", |a, b| a == b, None)?,
         initiator: Some(by_hand(start.reason)),
     };
     let answer = match session.api().start_run(request).await {
@@ -185,8 +185,15 @@ async fn run_start(start: StartRun, session: &Session) -> Result<(), Failure> {
 
 /// Why a run could not be started, and what allows it.
 async fn not_started(session: &Session, status: Status, pipeline: &Pipeline) -> Failure {
-    let failure = pipeline_not_found(status)
-        .hint_on(Code::ResourceExhausted, "`gofer run list` shows which runs have not ended");
+    allowing(session, pipeline_not_found(status), pipeline).await
+}
+
+/// With what allows runs of the pipeline again.
+async fn allowing(session: &Session, failure: Failure, pipeline: &Pipeline) -> Failure {
+    let failure = failure.hint_on(
+        Code::ResourceExhausted,
+        format!("`gofer run list {pipeline}` shows which runs have not ended"),
+    );
     if failure.code() != Some(Code::FailedPrecondition) {
         return failure;
     }

@@ -74,7 +74,7 @@ pub(crate) struct PutSecret {
     #[command(flatten)]
     scope: SecretScope,
     /// Namespaces whose pipelines may use a global secret, as a regular expression; can be
-    /// repeated.
+    /// repeated. Without it, none may.
     #[arg(long = "for", value_name = "PATTERN", conflicts_with = "pipeline")]
     namespaces: Vec<String>,
     /// Read the secret from this file.
@@ -122,7 +122,10 @@ impl SecretCommand {
 }
 
 fn not_found(status: tonic::Status) -> Failure {
-    Failure::from(status).hint_on(Code::NotFound, "`gofer secret list` shows the keys")
+    Failure::from(status).hint_on(
+        Code::NotFound,
+        "`gofer secret list --pipeline <pipeline>`, or --global, shows the keys",
+    )
 }
 
 fn already_exists(status: tonic::Status) -> Failure {
@@ -149,6 +152,7 @@ async fn run_put(put: PutSecret, session: &Session) -> Result<(), Failure> {
         return Err(Failure::usage("the secret is empty")
             .hint("pass it on standard input, or with --from-file"));
     }
+    let is_for_none = scope.global && namespaces.is_empty();
     match scope.pipeline(session) {
         Some(Pipeline { namespace, id }) => {
             let request = proto::PutPipelineSecretRequest {
@@ -166,7 +170,8 @@ async fn run_put(put: PutSecret, session: &Session) -> Result<(), Failure> {
             session.api().put_global_secret(request).await.map_err(already_exists)?;
         }
     }
-    Ok(session.out.done(&format!("Stored {key}."), &json!({ "stored": key }))?)
+    let which = if is_for_none { " No namespace may use it yet: see --for." } else { "" };
+    Ok(session.out.done(&format!("Stored {key}.{which}"), &json!({ "stored": key }))?)
 }
 
 async fn get(

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::conversation::{self, ask_until_accepted};
+use crate::extension::NOT_INSTALLED;
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, word};
 use crate::pairs::settings;
@@ -62,7 +63,7 @@ pub(crate) struct Parameters {
     /// Parameter of the subscription; can be repeated.
     #[arg(short, long = "setting", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Let the extension ask for the parameters.
+    /// Let the extension ask for the parameters, apart from those that -s sets.
     #[arg(short, long)]
     interactive: bool,
 }
@@ -137,17 +138,16 @@ pub(crate) async fn create(
     label: &str,
     parameters: Parameters,
 ) -> Result<(), Failure> {
-    let form = "--setting KEY=VALUE";
+    let form = "-s, --setting KEY=VALUE";
     let stdin_is = parameters.interactive.then_some("the answers of -i");
     let given = settings(&parameters.settings, form, str::eq_ignore_ascii_case, stdin_is)?;
     let outcome = ask_until_accepted(
         parameters.interactive,
         &given,
         async |interview| {
-            conversation::subscribe(session, extension, interview).await.map_err(|failure| {
-                let hint = "`gofer extension list` shows the installed extensions";
-                failure.hint_on(Code::NotFound, hint)
-            })
+            conversation::subscribe(session, extension, interview)
+                .await
+                .map_err(|failure| failure.hint_on(Code::NotFound, NOT_INSTALLED))
         },
         async |settings| {
             let request = proto::CreatePipelineExtensionSubscriptionRequest {
@@ -164,12 +164,32 @@ pub(crate) async fn create(
             Ok(with_progress(session, extension, &doing, call).await)
         },
     );
+    let namespace = &pipeline.namespace;
     outcome.await?.map_err(|status| {
         Failure::from(status)
+            .hint_if(|it| it.starts_with("no extension named"), NOT_INSTALLED)
             .hint_on(
                 Code::NotFound,
-                "`gofer pipeline list` and `gofer extension list` show what there is; `gofer \
-                 pipeline create` creates a pipeline",
+                "`gofer pipeline list` shows the pipelines of a namespace, and `gofer pipeline \
+                 create` creates one",
+            )
+            .hint_if(
+                |it| it.starts_with("the extension") && it.contains("is disabled"),
+                format!("`gofer extension enable {extension}` starts it again"),
+            )
+            .hint_if(
+                |it| it.contains("is not for the namespace"),
+                format!(
+                    "`gofer extension update {extension} --for {namespace}` makes it one for that \
+                     namespace; repeat --for to keep others"
+                ),
+            )
+            .hint_if(
+                |it| it.contains("not available to this namespace"),
+                format!(
+                    "`gofer secret put <key> --global --for {namespace}` stores one for that \
+                     namespace; --force replaces an existing one"
+                ),
             )
             .hint_on(
                 Code::InvalidArgument,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Read as _;
+use std::path::Path;
 
 use gofer_proto as proto;
 use gofer_proto::embedded::{
@@ -23,7 +24,7 @@ use crate::session::{Session, with_long_timeout};
 
 /// The hint if an extension ends before it is ready.
 const ITS_LOG: &str = "the reason is in the extension's log, which an embedded core writes to its \
-                       standard error";
+                       standard error; if there is none, is it an extension?";
 
 fn ended(message: &str) -> bool {
     message.contains("the extension ended")
@@ -35,7 +36,7 @@ impl Configuration {
             Self { interactive: true, .. } => Some("the answers of -i"),
             _ => login.registry_password_stdin.then_some("--registry-password-stdin"),
         };
-        pairs::settings(&self.values, "--set KEY=VALUE", str::eq_ignore_ascii_case, stdin_is)
+        pairs::settings(&self.values, "-c, --set KEY=VALUE", str::eq_ignore_ascii_case, stdin_is)
     }
 }
 
@@ -94,13 +95,34 @@ pub(super) async fn install(install: Install, session: &Session) -> Result<(), F
             with_progress(session, &name, &doing, ready).await
         },
     );
-    if let Err(status) = outcome.await? {
-        let failure = not_installed_now(session, status, &name, has_options).await;
-        let is_about_settings = |it: &str| !settings.interactive && it.contains("configuration `");
-        return Err(failure.hint_if(is_about_settings, "-i lets it ask for that"));
-    }
-    let sentence = format!("Installed {name}.");
-    Ok(session.out.done(&sentence, &json!({ "installed": name }))?)
+    let failure = match outcome.await {
+        Ok(Ok(())) => {
+            let sentence = format!("Installed {name}.");
+            return Ok(session.out.done(&sentence, &json!({ "installed": name }))?);
+        }
+        Ok(Err(status)) => not_installed_now(session, status, &name, has_options).await,
+        Err(failure) => failure,
+    };
+    let is_about_settings = |it: &str| !settings.interactive && it.contains("configuration `");
+    let failure = failure.hint_if(is_about_settings, "-i lets it ask for that");
+    let is_of_access =
+        matches!(failure.code(), Some(Code::Unauthenticated | Code::PermissionDenied));
+    Err(match program(&asked.name) {
+        Some(program)
+            if !is_of_access
+                && !failure.message().starts_with("cannot connect")
+                && !session.is_full_gofer().await =>
+        {
+            failure.hint(format!("for a program: `{program}`"))
+        }
+        _ => failure,
+    })
+}
+
+/// The image that a file of this name would be as a program.
+fn program(image: &str) -> Option<String> {
+    let path = if image.contains('/') { image.to_owned() } else { format!("./{image}") };
+    Path::new(&path).is_file().then(|| format!("exec:{path}"))
 }
 
 /// Why an extension could not be installed, and what to do on this Gofer.
@@ -180,7 +202,8 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
         Err(status) if lacks_additions(session, &status).await => {
             return Err(Failure::unimplemented("this Gofer does not support updates in place").hint(format!(
                 "`gofer extension uninstall {name}`, install the new version under the same name, \
-                 and subscribe its pipelines again; `gofer subscription list` shows their settings"
+                 and subscribe its pipelines again; `gofer subscription get` shows a subscription's \
+                 settings"
             )));
         }
         Err(status) => return Err(not_installed(status)),
@@ -188,8 +211,8 @@ pub(super) async fn update(update: Update, session: &Session) -> Result<(), Fail
     if refused > 0 {
         let were = if refused == 1 { "was" } else { "were" };
         note(&format!(
-            "{refused} of its subscriptions {were} refused; `gofer subscription list` shows why, \
-             and `gofer subscription enable` tries again"
+            "{refused} of its subscriptions {were} refused; `gofer subscription list <pipeline>` \
+             shows why, and `gofer subscription enable` tries again"
         ))?;
     }
     let sentence = format!("Updated {name}.");

@@ -1,15 +1,23 @@
 use super::*;
 
-const FORM: &str = "--set KEY=VALUE";
+const FORM: &str = "-c, --set KEY=VALUE";
 
 #[test]
 fn an_argument_is_a_key_and_a_value() {
-    let pair = |argument| pair(argument, FORM).map_err(|it| format!("{it:?}"));
-    assert_eq!(pair("a=b=c").unwrap(), ("a".to_owned(), "b=c".to_owned()));
-    assert_eq!(pair("a=").unwrap(), ("a".to_owned(), String::new()));
-    for argument in ["hunter2", "=hunter2"] {
-        let refused = pair(argument).unwrap_err();
-        assert!(refused.contains(FORM) && !refused.contains("hunter2"), "{refused}");
+    let read = |arguments: &[&str]| {
+        let arguments: Vec<_> = arguments.iter().map(|&it| it.to_owned()).collect();
+        let read: Result<Vec<_>, _> = pairs(&arguments, FORM)
+            .map(|pair| pair.map(|(key, value)| format!("{key} {value}")))
+            .collect();
+        read.map_err(|it| it.message().to_owned())
+    };
+    assert_eq!(read(&["a=b=c", "a="]).unwrap(), ["a b=c", "a "]);
+    for (arguments, expected) in [
+        (&["hunter2"][..], "the `-c, --set KEY=VALUE` has no `=`"),
+        (&["a=1", "hunter2"], "number 2 of the `-c, --set KEY=VALUE` has no `=`"),
+        (&["=hunter2"], "the `-c, --set KEY=VALUE` has nothing before its `=`"),
+    ] {
+        assert_eq!(read(arguments).unwrap_err(), expected);
     }
 }
 

@@ -20,6 +20,7 @@ mod access;
 mod full;
 mod full_gofer;
 mod hidden;
+mod hints;
 mod log;
 mod shell;
 mod start;
@@ -27,6 +28,7 @@ mod start;
 mod support;
 mod upgrade;
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 
 use gofer_core::Core;
@@ -102,14 +104,41 @@ fn exit_codes_distinguish_errors() {
         &["extension", "install", "a", "b", "--writable-root=perhaps"],
         &["extension", "update", "a", "--start-timeout", "5"],
         &["extension", "update", "a", "--reset", "grants"],
+        &["service", "start", "--listen", "8080"],
+        &["service", "start", "--address", "127.0.0.1:8080"],
         &["--address", "http://localhost", "service", "info"],
     ] {
         let (code, out, error) = run(args);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {error}");
     }
+    for (args, expected) in [
+        (&["extension", "update", "a", "--reset", "keep"][..], "`--remove keep` removes a setting"),
+        (&["service", "start", "--listen", "8080"], "such as 127.0.0.1:8080"),
+        (&["service", "start", "--external-events", "8081"], "such as 127.0.0.1:8080"),
+        (&["service", "start", "--address", "127.0.0.1:1"], "hint: `--listen 127.0.0.1:1`"),
+        // Without a port.
+        (&["--address", "127.0.0.1", "service", "info"], "cannot reach Gofer at 127.0.0.1:443: "),
+    ] {
+        let (_, _, error) = run(args);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
     let (code, _, error) = run(&["--ca", "/nonexistent.crt", "service", "info"]);
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("/nonexistent.crt"), "{error}");
+}
+
+#[test]
+fn what_does_not_speak_tls_is_no_gofer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let (code, _, error) = run(&["--address", &address, "service", "info"]);
+    assert_eq!(code, Some(6), "{error}");
+    assert!(error.contains("hint: what listens there does not speak TLS"), "{error}");
 }
 
 #[test]
@@ -201,9 +230,12 @@ fn errors_do_not_show_values_which_may_be_secret() {
     refused(&format!("{in_file} variant.toml"), &["variant.toml` is invalid at line 4, column "]);
     refused(&format!("{in_file} type.json"), &["type.json` is invalid at line 1, column "]);
     refused(&format!("{in_file} field.toml"), &["invalid at line 1, ", "missing field `image`"]);
-    refused("gofer extension install a b -c 12345678", &["expected `--set KEY=VALUE`"]);
+    refused("gofer extension install a b -c 12345678", &["the `-c, --set KEY=VALUE` has no `=`"]);
     refused("gofer extension install a b --grant root", &["read-secrets", "everything"]);
-    refused("gofer pipeline create nightly --task =12345678", &["expected `--task ID=IMAGE`"]);
+    refused(
+        "gofer pipeline create nightly --task =12345678",
+        &["the `--task ID=IMAGE` has nothing before its `=`"],
+    );
     write("config.toml", "namespace = \"ops\"\ntoken = 12345678");
     refused("gofer service info", &["config.toml` is invalid at line 2, column 9"]);
     write("config.toml", "colour = 12345678");
