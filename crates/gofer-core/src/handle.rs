@@ -105,6 +105,13 @@ impl ExtensionHandle {
     {
         let until = Instant::now() + self.timeouts.start;
         let mut backoff = BACKOFF;
+        let too_late = |last: &Status| {
+            Status::deadline_exceeded(format!(
+                "the extension did not answer within {}, its start timeout: {}",
+                show_duration(self.timeouts.start),
+                last.message()
+            ))
+        };
         loop {
             let mut attempt = tonic::Request::new(request.clone());
             attempt.set_timeout(until.saturating_duration_since(Instant::now()));
@@ -118,16 +125,17 @@ impl ExtensionHandle {
                 )));
             }
             if Instant::now() >= until {
-                return Err(Status::deadline_exceeded(format!(
-                    "the extension did not answer within {}, its start timeout: {}",
-                    show_duration(self.timeouts.start),
-                    status.message()
-                )));
+                return Err(too_late(&status));
             }
             if !effect(&status).may_repeat() {
                 return Err(status);
             }
-            tokio::time::sleep(backoff.pause()).await;
+            let again = Instant::now() + backoff.pause();
+            if again >= until {
+                tokio::time::sleep_until(until).await;
+                return Err(too_late(&status));
+            }
+            tokio::time::sleep_until(again).await;
         }
     }
 

@@ -78,7 +78,8 @@ impl Extensions {
                 Ok(Some(running))
             }
             Err(status) => {
-                tracing::error!(extension = name, %status, "an extension failed to start");
+                let (code, error) = (status.code(), status.message());
+                tracing::error!(extension = name, ?code, error, "an extension failed to start");
                 self.slots.mark_failed(lease, status.message())?;
                 Ok(None)
             }
@@ -165,7 +166,8 @@ impl Extensions {
                 let _ = self.store.set_subscription_status(names, state, reason, &By::Core);
                 tracing::warn!(
                     extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
-                    code = ?refusal.code(), "an extension refused a stored subscription"
+                    code = ?refusal.code(), error = reason,
+                    "a stored subscription is refused"
                 );
                 drop(access);
                 self.store.end_access(current);
