@@ -115,7 +115,11 @@ fn check_loose(read: Read, table: Table<'_>, name: &str, answer: &str) -> Result
             Err(Fault::At { message, .. }) => message,
             Ok(()) => return Ok(()),
             Err(_) if journal.faults.iter().any(is_about_others) => return Ok(()),
-            Err(fault) => journal.last_message().unwrap_or(fault).sentence(),
+            Err(fault) => {
+                let shape = Some(table.declared.shape(name)).filter(|_| fault == Fault::Unmatched);
+                let several = shape.and_then(|shape| shape.must_be_one_of_several(answer));
+                several.unwrap_or_else(|| journal.last_message().unwrap_or(fault).sentence())
+            }
         };
         refusal.get_or_insert(message);
     }

@@ -269,10 +269,7 @@ fn fold(description: &str) -> String {
 
 /// The kind, without its examples if the description has some.
 fn kind_to_show(field: &Field) -> &str {
-    match field.kind.split_once(kind::EXAMPLES) {
-        Some((kind, _)) if field.description.contains('`') => kind,
-        _ => &field.kind,
-    }
+    if field.description.contains('`') { kind::without_examples(&field.kind) } else { &field.kind }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! reported as missing as well.
 
 use super::fault::{Fault, Journal, printable, recorded};
-use super::forms::{Form, Given, forms};
+use super::forms::{Form, Given, Missing, forms};
 use super::guess::Unused;
 use super::nearest::nearest;
 use super::table::{Guess, Known, Table, Trace};
@@ -30,7 +30,7 @@ pub(super) fn explain(
     if let Some(missing) = missing {
         search.missing(missing);
     }
-    search.missing_of(forms.first());
+    search.missing_of(&forms);
     if search.problems.is_empty() && keys.reported.is_empty() {
         search.unused(unused);
     }
@@ -138,7 +138,8 @@ impl<'a> Search<'a> {
         let trace = Trace::new();
         let _ = self.read(&self.skip, &trace);
         self.loose = trace.loose.get();
-        let Some(form) = forms.first().filter(|_| self.loose) else { return Vec::new() };
+        let may_be_loose = self.loose || matches!(self.known, Known::Map);
+        let Some(form) = forms.first().filter(|_| may_be_loose) else { return Vec::new() };
         let mut given: Vec<_> = self.given.texts.iter().map(|(name, it)| (*name, *it)).collect();
         given.sort_by_key(|(_, (index, _))| *index);
         for (name, (index, text)) in given {
@@ -150,7 +151,8 @@ impl<'a> Search<'a> {
                 }
                 Some(property) => {
                     let shape = &property.shape;
-                    Value { text, shape, rank: 0, quiet: false, place: Place::Item }.refusal()
+                    let place = Place::Setting { loose: &trace.loose, poisoned: false };
+                    Value { text, shape, rank: 0, quiet: false, place }.refusal()
                 }
                 None => self.conflict(name, &forms),
             };
@@ -209,7 +211,9 @@ impl<'a> Search<'a> {
                 }
                 Err(fault) => {
                     let message = message_of(fault, &journal)?;
-                    (self.culprit(&message), None, message)
+                    let culprit = self.culprit(&message);
+                    let name = culprit.and_then(|index| self.name(index));
+                    (culprit, None, self.message_for(name, message))
                 }
             };
             // Each round omits one more setting, so the rounds end.
@@ -236,6 +240,24 @@ impl<'a> Search<'a> {
         (self.read)(Table { settings, declared, skip, trace, guess: &self.guess })
     }
 
+    /// The name that the type has for the setting at `index`.
+    fn name(&self, index: usize) -> Option<&'a str> {
+        self.known.name(self.declared, self.entries[index].0)
+    }
+
+    /// `message` about `name`, or all that it may be, if each alternative has failed.
+    fn message_for(&self, name: Option<&str>, message: String) -> String {
+        let all_failed = || recorded(|| self.read(&self.skip, &Trace::new())).1.unmatched() > 0;
+        let given = name.and_then(|name| self.given.texts.get_key_value(name));
+        let given = given.filter(|_| all_failed());
+        let several = given.and_then(|(name, (_, text))| {
+            let property = self.guess.form.as_ref().and_then(|form| form.named(name));
+            let shape = property.map_or_else(|| self.declared.shape(name), |it| &it.shape);
+            shape.must_be_one_of_several(text)
+        });
+        several.unwrap_or(message)
+    }
+
     /// The setting without which a failure that names no setting disappears or changes.
     ///
     /// Serde collects the settings of a flattened struct before it reads any of them, so which one
@@ -246,9 +268,8 @@ impl<'a> Search<'a> {
         if !self.loose || self.entries.len() > MAX_TRIED {
             return None;
         }
-        let name = |index: usize| self.known.name(self.declared, self.entries[index].0);
         let names_an_alternative = |index: &usize| {
-            let property = self.guess.form.as_ref()?.named(name(*index)?)?;
+            let property = self.guess.form.as_ref()?.named(self.name(*index)?)?;
             Some(property.shape.is_name())
         };
         let mut candidates: Vec<usize> =
@@ -261,13 +282,13 @@ impl<'a> Search<'a> {
             match outcome {
                 Ok(()) => true,
                 // Whatever else is wrong, this one is missed first.
-                Err(Fault::Missing(missing)) if name(*index) == Some(missing) => false,
+                Err(Fault::Missing(missing)) if self.name(*index) == Some(missing) => false,
                 Err(fault) => message_of(fault, &journal).as_deref() != Some(message),
             }
         };
         // Settings of one struct are read in order, so those after the failing one are not read.
         let is_read = |index: &usize| {
-            let guess = Guess { poisoned: name(*index), ..self.guess.clone() };
+            let guess = Guess { poisoned: self.name(*index), ..self.guess.clone() };
             let (trace, skip) = (Trace::new(), self.skip.as_slice());
             let Self { settings, declared, .. } = *self;
             let table = Table { settings, declared, skip, trace: &trace, guess: &guess };
@@ -279,10 +300,13 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Reports what the alternative that is meant requires.
-    fn missing_of(&mut self, form: Option<&Form<'_>>) {
-        let missing: Vec<_> = form.into_iter().flat_map(|form| form.missing(&self.given)).collect();
-        for name in missing {
+    /// Reports what the alternatives require that may be meant.
+    fn missing_of(&mut self, forms: &[Form<'a>]) {
+        let Missing { all, any } = Missing::of(forms, &self.given);
+        if !any.is_empty() && !any.iter().flatten().any(|name| self.omitted.contains(name)) {
+            self.problems.push(Problem::general(any_required(&any)));
+        }
+        for name in all {
             let known = self.problems.iter().any(|it| it.key.as_deref() == Some(name));
             if !known && !self.omitted.contains(&name) {
                 self.problems.push(self.is_required(name));
@@ -317,7 +341,10 @@ impl<'a> Search<'a> {
                     let culprit =
                         unused.iter().rev().find(|it| self.is_gone_without(it.name, fault));
                     match culprit {
-                        Some(culprit) => Problem::new(culprit.name, message),
+                        Some(culprit) => {
+                            let message = self.message_for(Some(culprit.name), message);
+                            Problem::new(culprit.name, message)
+                        }
                         None => Problem::general(message),
                     }
                 }
@@ -401,6 +428,15 @@ pub(super) fn unknown_key(key: &str, names: &[&str]) -> String {
         return "unknown; this extension has no settings of this kind".to_owned();
     }
     format!("unknown; expected {}", kind::one_of(names.iter().copied()))
+}
+
+/// That one of `alternatives` is required.
+fn any_required(alternatives: &[Vec<&str>]) -> String {
+    if alternatives.iter().all(|names| names.len() == 1) {
+        return format!("{} is required", kind::joined(&alternatives.concat(), "or"));
+    }
+    let all: Vec<_> = alternatives.iter().map(|names| kind::joined(names, "and")).collect();
+    format!("one of these is required: {}", all.join("; "))
 }
 
 /// "is required: …" with the first paragraph of the description, or the kind.

@@ -58,9 +58,16 @@ impl<'a> Form<'a> {
     }
 
     /// Required settings that are not given.
-    pub(super) fn missing(&self, given: &Given<'a>) -> impl Iterator<Item = &'a str> {
+    fn missing(&self, given: &Given<'a>) -> impl Iterator<Item = &'a str> {
         let required = self.properties.iter().filter(|property| property.required);
         required.map(|it| it.name.as_str()).filter(|name| !given.texts.contains_key(name))
+    }
+
+    /// Whether a text that would name one of several alternatives names none.
+    fn is_misnamed(&self, given: &Given<'_>) -> bool {
+        self.properties
+            .iter()
+            .any(|it| it.shape.is_name() && given.wrong.contains(&it.name.as_str()))
     }
 
     /// How badly the given settings fit, the smallest first: wrong values of choices, which name an
@@ -79,6 +86,44 @@ impl<'a> Form<'a> {
         }
         let missing = self.missing(given).count();
         (names, given.texts.len().saturating_sub(covered), values, missing)
+    }
+}
+
+/// Required settings that are not given.
+#[derive(Debug, Default)]
+pub(super) struct Missing<'a> {
+    /// Those of every alternative that may be meant.
+    pub(super) all: Vec<&'a str>,
+    /// What is required besides by one alternative or another, if each requires something.
+    pub(super) any: Vec<Vec<&'a str>>,
+}
+
+impl<'a> Missing<'a> {
+    /// What those of `forms` require that the given settings fit best.
+    pub(super) fn of(forms: &[Form<'a>], given: &Given<'a>) -> Self {
+        let Some(best) = forms.first().filter(|form| !form.is_misnamed(given)) else {
+            return Self::default();
+        };
+        let fit = |form: &Form<'_>| {
+            let (names, others, values, _) = form.misfit(given);
+            (names, others, values)
+        };
+        let meant = forms.iter().filter(|form| fit(form) == fit(best));
+        let mut any: Vec<Vec<_>> = meant.map(|form| form.missing(given).collect()).collect();
+        let mut all: Vec<_> = best.missing(given).collect();
+        all.retain(|name| any.iter().all(|missing| missing.contains(name)));
+        for missing in &mut any {
+            missing.retain(|name| !all.contains(name));
+            missing.sort_unstable();
+        }
+        any.sort_unstable_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        any.dedup();
+        // What names an alternative comes first; then it is known what else is required.
+        let unnamed = |name: &&str| best.named(name).is_some_and(|it| it.shape.is_name());
+        if any.iter().any(Vec::is_empty) || all.iter().any(unnamed) {
+            any.clear();
+        }
+        Self { all, any }
     }
 }
 

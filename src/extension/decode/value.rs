@@ -49,7 +49,10 @@ impl<'a> Value<'a> {
     pub(super) fn refusal(self) -> String {
         if self.shape.accepts(self.text) {
             // The type has rules of its own.
-            return last_message().map_or_else(|| self.shape.must_be(), Fault::sentence);
+            let several = self.shape.must_be_one_of_several(self.text);
+            return several
+                .or_else(|| last_message().map(Fault::sentence))
+                .unwrap_or_else(|| self.shape.must_be());
         }
         if let (Some(Kind::List(shape)), Ok(Items { texts: Some(items), .. })) =
             (self.shape.only(), self.items())

@@ -9,8 +9,13 @@ use serde_json::{Map, Value};
 
 use super::shape::Shape;
 
-/// Where the examples in a kind begin.
-pub(super) const EXAMPLES: &str = ", such as ";
+/// How the kind of a duration ends.
+const EXAMPLES: &str = ", such as `5m` or `1h30m`";
+
+/// `kind` without the examples that it ends in.
+pub(super) fn without_examples(kind: &str) -> &str {
+    kind.strip_suffix(EXAMPLES).unwrap_or(kind)
+}
 
 /// Longer lists are cut: there are 600 names of time zones.
 const MAX_CHOICES: usize = 20;
@@ -104,13 +109,15 @@ pub(super) fn words(schema: &Value) -> String {
         Some("object") => "nested value".to_owned(),
         Some("null") => "empty".to_owned(),
         None if schema.get("$ref").is_some() => "nested value".to_owned(),
+        _ if schema.get("format").is_some_and(|format| *format == "go-duration") => {
+            format!("duration{EXAMPLES}")
+        }
         _ => text(schema).to_owned(),
     }
 }
 
 fn text(schema: &Value) -> &'static str {
     match schema.get("format").and_then(Value::as_str) {
-        Some("go-duration") => "duration, such as `5m` or `1h30m`",
         Some("ip") => "IP address",
         Some("ipv4") => "IPv4 address",
         Some("ipv6") => "IPv6 address",
@@ -154,11 +161,9 @@ fn list(schema: &Value) -> String {
             end => format!("{}s{}", &item[..end], &item[end..]),
         },
     };
-    // Kinds with examples go to the end, where they can be cut off.
-    match items.split_once(EXAMPLES) {
-        Some((items, examples)) => {
-            format!("list of {items}, separated by commas{EXAMPLES}{examples}")
-        }
+    // Examples go to the end, where they can be cut off.
+    match items.strip_suffix(EXAMPLES) {
+        Some(items) => format!("list of {items}, separated by commas{EXAMPLES}"),
         None => format!("list of {items}, separated by commas"),
     }
 }
@@ -177,6 +182,15 @@ fn quoted<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
         names.push(format!("and {more} more"));
     }
     names.join(", ")
+}
+
+/// "`a`, `b` and `c`", with `last` before the last one.
+pub(crate) fn joined(names: &[&str], last: &str) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((end, rest)) if !rest.is_empty() => format!("{} {last} {end}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// The kind of a setting that may be one or the other.

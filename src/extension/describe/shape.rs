@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::kind::{branches, choices, words};
+use super::kind::{branches, choices, without_examples, words};
 
 /// All that a value may be; nothing if it cannot be set from text.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,8 +233,16 @@ impl Shape {
             _ if words.starts_with("IP") => "an ",
             _ => "a ",
         };
-        let words = words.split_once(super::kind::EXAMPLES).map_or(words, |(words, _)| words);
-        format!("must be {article}{words}")
+        format!("must be {article}{}", without_examples(words))
+    }
+
+    /// [`must_be`](Self::must_be), if a type that refused `text` would tell of one of several texts
+    /// that are accepted, such as an IP address, as if there were no other.
+    pub(crate) fn must_be_one_of_several(&self, text: &str) -> Option<String> {
+        let is_text = matches!(self.offers(text).first(), Some(Offer::Text(_)));
+        let mut kinds = without_examples(&self.words).split(" or ");
+        let says_more = kinds.clone().nth(1).is_some() && kinds.all(|kind| kind != "text");
+        (is_text && says_more).then(|| self.must_be())
     }
 }
 

@@ -386,3 +386,162 @@ fn an_optional_group_in_another_one_is_read_with_it_and_never_lost() {
 }
 
 const TOGETHER: &str = "does not go together with the other settings";
+
+#[test]
+fn a_wrong_item_of_a_list_is_named_in_an_alternative_too() {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    #[expect(dead_code)]
+    enum Schedule {
+        At { at: Vec<u8> },
+        Limited { lim: Vec<Limit> },
+    }
+    for pair in [("at", "1,2"), ("at", "7"), ("lim", "1,all")] {
+        assert!(read::<Schedule>(&[pair]).is_ok(), "{pair:?}");
+    }
+    let whole = "must be a whole number from 0 to 255";
+    let limit = "must be a whole number, at least 0 or one of `all`, `MOST`";
+    for (key, value, refusal) in [
+        ("at", "300", format!("at: value 1 of the list: {whole}")),
+        ("at", "1,hunter2", format!("at: value 2 of the list: {whole}")),
+        ("lim", "1,all,hunter2", format!("lim: value 3 of the list: {limit}")),
+    ] {
+        assert_eq!(wrong::<Schedule>(&[(key, value)]), [refusal.as_str()]);
+        assert_eq!(wrong::<Outer<Schedule>>(&[("name", "x"), (key, value)]), [refusal]);
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code)]
+enum AOrB {
+    A { a: u8, note: Option<String> },
+    B { b: u8, note: Option<String> },
+}
+
+#[test]
+fn what_every_alternative_requires_is_named_if_none_is_given() {
+    let a_or_b = "`a` or `b` is required";
+    assert_eq!(wrong::<AOrB>(&[]), [a_or_b]);
+    assert_eq!(wrong::<AOrB>(&[("note", "x")]), [a_or_b]);
+    assert_eq!(wrong::<Outer<AOrB>>(&[]), ["name: is required: text", a_or_b]);
+    assert_eq!(wrong::<Outer<AOrB>>(&[("name", "x")]), [a_or_b]);
+    assert_eq!(wrong::<When>(&[]), ["one of these is required: `every`; `least` and `most`"]);
+    // The setting that decides is all that is required until it is given.
+    assert!(wrong::<Mode>(&[])[0].starts_with("mode: is required"));
+    assert_eq!(wrong::<Mode>(&[]).len(), 1);
+    assert_eq!(wrong::<Outer<Option<When>>>(&[]), ["name: is required: text"]);
+}
+
+#[test]
+fn a_text_that_is_none_of_the_alternatives_is_refused_with_all_of_them() {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    #[expect(dead_code)]
+    enum IpOrPort {
+        Ip(IpAddr),
+        Port(u16),
+    }
+    type Flat = Outer2<One<IpOrPort>>;
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(try_from = "One<IpOrPort>")]
+    struct Picky;
+    impl TryFrom<One<IpOrPort>> for Picky {
+        type Error = &'static str;
+
+        fn try_from(_: One<IpOrPort>) -> Result<Self, Self::Error> {
+            Err("too picky")
+        }
+    }
+    for text in ["::1", "127.0.0.1", "80"] {
+        one::<IpOrPort>(text);
+    }
+    let refusal = "must be an IP address or whole number from 0 to 65535";
+    assert_eq!(refused::<IpOrPort>("hunter2"), refusal);
+    assert_eq!(refused::<IpOrPort>("65536"), refusal);
+    let flat = wrong::<Outer<One<IpOrPort>>>(&[("name", "x"), ("it", "hunter2")]);
+    assert_eq!(flat, [format!("it: {refusal}")]);
+    let optional = wrong::<Outer<Option<One<IpOrPort>>>>(&[("name", "x"), ("it", "hunter2")]);
+    assert_eq!(optional, [format!("it: {refusal}")]);
+    let answer = |text| decode_one::<Flat>("it", text, &fields::<Flat>());
+    assert_eq!((answer("::1"), answer("hunter2")), (Ok(()), Err(refusal.to_owned())));
+    // An author's own words are about something else.
+    let picky = wrong::<Outer<Picky>>(&[("name", "x"), ("it", "::1")]);
+    assert!(picky.len() == 1 && picky[0].ends_with("too picky"), "{picky:?}");
+    let list = refused::<Vec<IpOrPort>>("80, hunter2");
+    assert_eq!(list, format!("value 2 of the list: {refusal}"));
+}
+
+#[test]
+fn a_wrong_name_in_a_second_optional_group_is_refused_as_that() {
+    #[derive(Debug, Deserialize, JsonSchema)]
+    #[serde(tag = "how", rename_all = "lowercase")]
+    #[expect(dead_code)]
+    enum How {
+        X { size: u8 },
+        Y { size: u8 },
+    }
+    type Tagged = TwoGroups<Option<Mode>, Option<How>>;
+    type Both = Outer<TwoGroups<Option<Alert>, Option<How>>>;
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct TwoGroups<A, B> {
+        #[serde(flatten)]
+        #[expect(dead_code)]
+        a: A,
+        #[serde(flatten)]
+        #[expect(dead_code)]
+        b: B,
+    }
+    let how = ["how: must be one of `x`, `y`"];
+    assert_eq!(wrong::<Both>(&[("name", "n"), ("how", "zzz")]), how);
+    assert_eq!(wrong::<Both>(&[("name", "n"), ("how", "zzz"), ("size", "1")]), how);
+    assert_eq!(wrong::<Tagged>(&[("how", "zzz")]), how);
+    let mode = [("mode", "off"), ("how", "zzz")];
+    assert_eq!(wrong::<Tagged>(&mode), how);
+    assert!(wrong::<Tagged>(&[("how", "x")])[0].starts_with("size: is required"));
+}
+
+#[test]
+fn every_documented_choice_is_accepted_with_a_catch_all() {
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    enum Open {
+        A,
+        #[serde(other)]
+        Other,
+    }
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(tag = "kind", rename_all = "lowercase")]
+    enum Tagged {
+        A {
+            size: u8,
+        },
+        #[serde(other)]
+        Other,
+    }
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(tag = "kind", content = "value", rename_all = "lowercase")]
+    enum Adjacent {
+        A(u8),
+        #[serde(other)]
+        Other,
+    }
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(untagged)]
+    enum NumberOrOpen {
+        Number(u8),
+        Open(Open),
+    }
+    assert_eq!(fields::<One<Open>>()[0].kind, "one of `a`, `other`");
+    assert_eq!(fields::<Tagged>()[0].kind, "one of `a`, `other`");
+    for text in ["other", "OTHER", "hunter2"] {
+        assert_eq!(one::<Open>(text), Open::Other);
+        assert_eq!(one::<NumberOrOpen>(text), NumberOrOpen::Open(Open::Other));
+        assert_eq!(one::<Vec<Open>>(text), [Open::Other]);
+        assert_eq!(read(&[("kind", text)]), Ok(Tagged::Other));
+        assert_eq!(read(&[("kind", text)]), Ok(Adjacent::Other));
+        let flat: Outer<Option<Tagged>> = read(&[("name", "x"), ("kind", text)]).unwrap();
+        assert_eq!(flat.inner, Some(Tagged::Other));
+        assert_eq!(decode_one::<Tagged>("kind", text, &fields::<Tagged>()), Ok(()));
+    }
+}
