@@ -14,6 +14,7 @@ use gofer_net::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::declared::Declared;
+use super::describe::kind::joined;
 use super::describe::{Field, Fields, prompt, secret_question};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Problem, Result};
@@ -144,7 +145,8 @@ impl Dialogue {
     /// The question is the field's doc comment with its type and default; an empty answer means the
     /// default. For an answer that does not decode, or that
     /// [`validate`](crate::Extension::validate) does not accept, the reason is shown and the
-    /// question asked again, up to ten times. A question about a
+    /// question asked again, up to ten times. If only a part of an optional group of settings was
+    /// answered, all of it is asked again, so that it can be left out. A question about a
     /// [secret](Declared#secrets) ends in "secret)", by which a command line knows that it should
     /// not show the answer.
     ///
@@ -177,12 +179,8 @@ impl Dialogue {
                     answers[n] = self.ask_field(&questions, field, &mut refused[n]).await?;
                 }
             }
-            let given = || {
-                declared
-                    .iter()
-                    .zip(&answers)
-                    .filter_map(|(field, answer)| Some((field.name.as_str(), answer.as_deref()?)))
-            };
+            let given =
+                || given(declared, &answers).map(|(field, answer)| (field.name.as_str(), answer));
             let Err(problems) = self.check_all(&questions, &Settings::new(given())) else {
                 for (key, value) in given() {
                     self.set(key, value).await?;
@@ -204,7 +202,45 @@ impl Dialogue {
             for (n, field) in declared.iter().enumerate().filter(|(n, _)| open[*n]) {
                 count_refused(&mut refused[n], field)?;
             }
+            let demanding = self.demanding(&questions, &answers, &open);
+            if !demanding.is_empty() {
+                let names: Vec<_> = demanding.iter().map(|n| declared[*n].name.as_str()).collect();
+                self.say(format!("or leave {} empty too", joined(&names, "and"))).await?;
+            }
+            for n in demanding {
+                open[n] = true;
+            }
         }
+    }
+
+    /// The answered questions that need not be answered, but because of which another one that is
+    /// `open` must be: those of an optional group of settings.
+    fn demanding(
+        &self,
+        questions: &Questions,
+        answers: &[Option<String>],
+        open: &[bool],
+    ) -> Vec<usize> {
+        let declared = &questions.declared;
+        let may_be_empty = |n: &usize| !declared[*n].required;
+        let all = || (0..declared.len()).filter(may_be_empty);
+        let missing: Vec<_> = all()
+            .filter(|n| open[*n] && answers[*n].is_none())
+            .map(|n| declared[n].name.as_str())
+            .collect();
+        let is_missing_with = |n: Option<usize>| {
+            let name = n.map(|n| declared[n].name.as_str());
+            let alone = given(declared, answers)
+                .filter(|(field, _)| field.required || name == Some(field.name.as_str()))
+                .map(|(field, answer)| (field.name.as_str(), answer));
+            let problems = self.check_all(questions, &Settings::new(alone)).err();
+            let mut keys = problems.iter().flatten().filter_map(|problem| problem.key.as_deref());
+            keys.any(|key| missing.contains(&key))
+        };
+        if missing.is_empty() || is_missing_with(None) {
+            return Vec::new();
+        }
+        all().filter(|n| !open[*n] && answers[*n].is_some() && is_missing_with(Some(*n))).collect()
     }
 
     /// Asks for one field until its answer decodes; `None` means the default.
@@ -254,6 +290,14 @@ struct Questions {
     declared: Fields,
     check: fn(&str, &str, &Fields) -> Result<(), String>,
     decode: fn(&Settings, &Fields) -> Result<(), Vec<Problem>>,
+}
+
+/// The questions that were answered, with their answers.
+fn given<'a>(
+    declared: &'a Fields,
+    answers: &'a [Option<String>],
+) -> impl Iterator<Item = (&'a Field, &'a str)> {
+    declared.iter().zip(answers).filter_map(|(field, answer)| Some((field, answer.as_deref()?)))
 }
 
 fn conversation_ended() -> Error {

@@ -485,3 +485,99 @@ async fn the_answer_to_a_question_that_was_given_up_is_skipped() {
     end.unwrap();
     assert_eq!(messages, [setting("two", "to two")]);
 }
+
+/// Asks for a group of settings that go together, or for none of them.
+struct Grouped;
+
+/// What a pipeline sets.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "asked for, not used")]
+struct GroupedParams {
+    /// The time between two runs.
+    every: GoDuration,
+    #[serde(flatten)]
+    alert: Option<Alert>,
+    #[serde(flatten)]
+    note: Note,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "asked for, not used")]
+struct Alert {
+    channel: String,
+    threshold: u8,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "asked for, not used")]
+struct Note {
+    note: Option<String>,
+}
+
+impl Extension for Grouped {
+    type Config = NoConfig;
+    type Params = GroupedParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+/// Answers the next question, which is about `key`.
+async fn answer(talk: &mut Conversation, key: &str, text: &str) {
+    let question = talk.query().await;
+    assert!(question.starts_with(&format!("{key} ")) || question.starts_with(&format!("{key}:")));
+    talk.answer(text).await;
+}
+
+const THRESHOLD_IS_REQUIRED: &str = "`threshold`: is required: whole number from 0 to 255";
+
+/// A conversation in which half of the group has been given and is refused.
+async fn half_of_a_group(client: &Client) -> Conversation {
+    let mut talk = Conversation::configurator(client).await.unwrap();
+    for (key, text) in [("every", "5m"), ("channel", "ops"), ("note", "x"), ("threshold", "")] {
+        answer(&mut talk, key, text).await;
+    }
+    assert_eq!(talk.message().await, THRESHOLD_IS_REQUIRED);
+    talk
+}
+
+/// What says how to leave the group out.
+async fn way_out(talk: &mut Conversation) {
+    assert_eq!(talk.message().await, "or leave `channel` empty too");
+}
+
+#[tokio::test]
+async fn an_optional_group_can_be_completed_or_dropped_after_half_of_it_was_given() {
+    let started = Setup::default().start::<Grouped>();
+    let client = started.client().await;
+    let both = [setting("channel", "ops"), setting("threshold", "3")];
+    for (channel, threshold, group) in [("ops", "3", &both[..]), ("", "", &[])] {
+        let mut talk = half_of_a_group(&client).await;
+        way_out(&mut talk).await;
+        answer(&mut talk, "channel", channel).await;
+        answer(&mut talk, "threshold", threshold).await;
+        let (mut messages, end) = talk.rest().await;
+        end.unwrap();
+        messages.retain(|message| {
+            *message != setting("every", "5m") && *message != setting("note", "x")
+        });
+        assert_eq!(messages, group);
+    }
+}
+
+#[tokio::test]
+async fn half_of_an_optional_group_is_given_up_on() {
+    let started = Setup::default().start::<Grouped>();
+    let client = started.client().await;
+    let mut talk = half_of_a_group(&client).await;
+    for _ in 1..10 {
+        way_out(&mut talk).await;
+        answer(&mut talk, "channel", "ops").await;
+        answer(&mut talk, "threshold", "").await;
+        assert_eq!(talk.message().await, THRESHOLD_IS_REQUIRED);
+    }
+    let (messages, end) = talk.rest().await;
+    assert!(messages.is_empty(), "{messages:?}");
+    assert_eq!(end.unwrap_err().code(), Code::FailedPrecondition);
+}
