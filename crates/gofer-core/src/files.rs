@@ -51,9 +51,13 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// If `path` cannot be the name of a file, or its symlinks cannot be followed.
+    /// If `path` cannot be the name of a file, its symlinks cannot be followed, or there is
+    /// something else than a regular file, such as a device.
     pub fn new(path: &Path) -> io::Result<Self> {
         let target = follow(path)?;
+        if fs::metadata(&target).is_ok_and(|it| !it.is_file()) {
+            return Err(io::Error::new(InvalidInput, "it is not a regular file"));
+        }
         let mut name = target.file_name().ok_or(InvalidInput)?.to_owned();
         name.push(format!(".{:08x}.new", fastrand::u32(..)));
         Ok(Self { temporary: target.with_file_name(name), target })

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::net::UnixListener;
 
 use super::*;
 
@@ -103,6 +104,26 @@ fn symlinks_in_a_circle_are_an_error() {
     symlink("b", scratch.path("a")).unwrap();
     replace(&scratch.path("a"), b"one", 0o600).unwrap_err();
     assert_eq!(scratch.names(), ["a", "b"]);
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_replaced() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let _socket = UnixListener::bind(&path).unwrap();
+    symlink("socket", scratch.path("link")).unwrap();
+    for name in ["socket", "link"] {
+        for outcome in [
+            replace(&scratch.path(name), b"one", 0o600),
+            create(&scratch.path(name), b"one", 0o600).map(drop),
+        ] {
+            let why = outcome.unwrap_err().to_string();
+            assert!(why.contains("not a regular file"), "{why}");
+        }
+        assert!(fs::metadata(&path).unwrap().file_type().is_socket(), "{name}");
+    }
+    assert!(is_symlink(&scratch.path("link")));
+    assert_eq!(scratch.names(), ["link", "socket"]);
 }
 
 #[test]
