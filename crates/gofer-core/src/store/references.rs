@@ -53,14 +53,14 @@ fn reference(text: &str) -> Option<(ReferenceKind, &str)> {
 }
 
 /// Whether somebody may have meant a reference: the text is nothing but an expression in braces, with
-/// or without a word before it, or has a word such as `secret` before braces anywhere. Other texts
+/// or without a word right before it, or has a word such as `secret` before braces anywhere. Other texts
 /// with braces, such as templates and JSON, are values.
 fn looks_like_a_reference(text: &str) -> bool {
     let mut before = text;
     while let Some(braces) = before.rfind('{').and_then(|last| before.get(..=last)) {
         before = braces.trim_end_matches('{');
         let is_double = braces.len() - before.len() >= 2;
-        if names_a_kind(&last_word(before), is_double) {
+        if names_a_kind(&last_word(before, is_double), is_double) {
             return true;
         }
     }
@@ -70,13 +70,16 @@ fn looks_like_a_reference(text: &str) -> bool {
 /// `word{{ anything }}`, or parts of it.
 fn is_only_an_expression(text: &str) -> bool {
     let Some((word, rest)) = text.trim().split_once("{{") else { return false };
-    let inner = rest.trim_end_matches('}');
-    word.trim_end().chars().all(is_of_word) && !inner.contains(['{', '}'])
+    let inner = rest.trim_start_matches('{').trim_end_matches('}');
+    word.chars().all(is_of_word) && !inner.contains(['{', '}'])
 }
 
-/// The word that a text ends with, spaces after it aside: without case and separators.
-fn last_word(text: &str) -> String {
-    let text = text.trim_end();
+/// The word that a text before braces ends with, without case and separators. Spaces after it do not
+/// count, and before double braces nothing does that is neither a letter nor a digit: before a single
+/// one, that may be JSON.
+fn last_word(text: &str, is_double: bool) -> String {
+    let is_between = |it: char| it.is_whitespace() || is_double && !it.is_alphanumeric();
+    let text = text.trim_end_matches(is_between);
     let start = text.rfind(|it| !is_of_word(it)).map_or(0, |at| {
         at + text.get(at..).and_then(|it| it.chars().next()).map_or(1, char::len_utf8)
     });

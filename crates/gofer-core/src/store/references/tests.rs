@@ -40,6 +40,8 @@ fn what_looks_like_a_reference_is_no_value() {
         "global_secret{{ {x} }}",
         "global_secret{{ a }}{{ b }}",
         "vault{{ a",
+        "{{{ x }}}",
+        "{{{{x}}}}",
         // The key.
         "global_secret{{}}",
         "global_secret{{  }}",
@@ -50,6 +52,11 @@ fn what_looks_like_a_reference_is_no_value() {
         "é:pipeline_object{{ x }} and {{ more }}",
         r#"{"token": "global_secret{{ x }}"}"#,
         "\u{feff}global_secret{{ x }}",
+        // Between the kind and the braces.
+        "global_secret\u{200b}{{ x }}",
+        "global_secret:{{ x }}",
+        "global_secret=\"{{ x }}\"",
+        "global_secret: {{ x }} is how not to write one",
     ] {
         assert_eq!(Setting::of(setting), Setting::Malformed, "{setting}");
     }
@@ -70,7 +77,9 @@ fn other_texts_with_braces_are_values() {
         "object {",
         "a secret is kept",
         "global_secret",
-        "global_secret: {{ x }} is how to write one",
+        r#"{"global_secret": {"a": 1}}"#,
+        "a {{ x }}",
+        "Release {{ tag }}",
         "{é}",
     ] {
         assert_eq!(Setting::of(setting), Setting::Value, "{setting}");
