@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use gofer_net::tls::NOT_ACCEPTED;
 use gofer_sdk::GoferAddress;
 use tonic::{Code, Status};
 
@@ -152,7 +153,7 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
     let is_pinned = settings.as_ref().is_some_and(|settings| settings.is_pinned);
     let message = status.message().to_owned();
     match status.code() {
-        Code::Unavailable if message.contains("invalid peer certificate") && is_pinned => (
+        Code::Unavailable if message.contains(NOT_ACCEPTED) && is_pinned => (
             UNAVAILABLE,
             format!("{address} is not the core that you started there: {message}"),
             Some(
@@ -161,9 +162,9 @@ fn explain(status: &Status, connection: &Connection) -> (u8, String, Option<&'st
                  a token for this server with GOFER_TOKEN",
             ),
         ),
-        Code::Unavailable if message.contains("invalid peer certificate") => (
+        Code::Unavailable if message.contains(NOT_ACCEPTED) => (
             UNAVAILABLE,
-            format!("the certificate of {address} is not trusted: {message}"),
+            format!("cannot reach Gofer at {address}: {message}"),
             Some(
                 "trust its certificate with --ca or GOFER_CA (a core keeps it next to its store, \
                  such as gofer.redb.crt), and use an address that it is valid for; for \

@@ -24,7 +24,7 @@ use tower_service::Service;
 pub(crate) use breakable::End;
 
 use crate::bounded::MAX_RECEIVED_BYTES;
-use crate::tls::{Trust, client_config};
+use crate::tls::{Trust, client_config, rejection};
 use crate::{BoxFuture, BoxStream, TCP_DEAD_AFTER, TCP_PROBE_AFTER, TCP_PROBE_EVERY};
 
 /// The limit for all of it. Longer than retransmitting a lost SYN takes (1 s, then 3 s), and
@@ -106,7 +106,8 @@ impl Connector {
     async fn handshake(&self) -> io::Result<(Sender, Driver, Arc<End>)> {
         let stream = self.dial().await?;
         let tls = self.tls.get_or_try_init(|| self.tls_config()).await?;
-        let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await?;
+        let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await;
+        let stream = stream.map_err(rejection)?;
         let (stream, end) = breakable::Breakable::new(Box::new(stream));
         let stream: BoxStream = Box::new(stream);
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())

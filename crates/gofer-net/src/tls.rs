@@ -4,6 +4,7 @@
 //! choose a default in a program with two of them.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,6 +37,7 @@ pub enum PemProblem {
     Expired,
     NotYetValid,
     NoName,
+    Version,
 }
 
 impl PemProblem {
@@ -69,6 +71,11 @@ impl fmt::Display for PemProblem {
                  subject alternative names, and not in its subject (with openssl: `-addext \
                  subjectAltName=DNS:localhost,IP:127.0.0.1`)"
             }
+            Self::Version => {
+                "the certificate is of X.509 version 1, and so for no name or address: clients look \
+                 for them among its subject alternative names, which version 3 has (with openssl: \
+                 `openssl req -x509 -addext subjectAltName=DNS:localhost,IP:127.0.0.1`)"
+            }
         })
     }
 }
@@ -84,6 +91,11 @@ pub fn server_config(chain: &str, key: &str) -> Result<Arc<ServerConfig>, PemPro
         .with_single_cert(chain, key)
         .map_err(|error| match error {
             TlsError::InconsistentKeys(_) => PemProblem::Pair,
+            TlsError::InvalidCertificate(CertificateError::Other(why))
+                if why.to_string() == "UnsupportedCertVersion" =>
+            {
+                PemProblem::Version
+            }
             TlsError::InvalidCertificate(_) => PemProblem::Certificate,
             _ => PemProblem::KeyKind,
         })?;
@@ -287,6 +299,51 @@ impl ServerCertVerifier for Explicit {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.signed.supported_verify_schemes()
     }
+}
+
+/// What the error of a connection begins with whose server has presented a certificate that is not
+/// accepted.
+pub const NOT_ACCEPTED: &str = "the server's certificate is not accepted";
+
+/// The error of a handshake, in words if it is about the server's certificate.
+pub(crate) fn rejection(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(TlsError::InvalidCertificate(why)) => {
+            io::Error::new(error.kind(), format!("{NOT_ACCEPTED}: {}", in_words(why)))
+        }
+        _ => error,
+    }
+}
+
+fn in_words(error: &CertificateError) -> String {
+    use CertificateError as Is;
+    let words = match error {
+        Is::Expired | Is::ExpiredContext { .. } => "it has expired, by the clock of this machine",
+        Is::NotValidYet | Is::NotValidYetContext { .. } => {
+            "it is not valid yet, by the clock of this machine"
+        }
+        Is::NotValidForNameContext { expected, presented } => {
+            // Each is `DnsName("localhost")` or `IpAddress(127.0.0.1)`.
+            let names = presented
+                .iter()
+                .filter_map(|name| Some(name.split_once('(')?.1.trim_matches(['"', ')'])));
+            let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+            let but_for = if names.is_empty() {
+                String::new()
+            } else {
+                format!(", but for {}", names.join(", "))
+            };
+            return format!("it is not for `{}`{but_for}", expected.to_str());
+        }
+        Is::NotValidForName => "it is for another name",
+        Is::Revoked => "it has been revoked",
+        Is::InvalidPurpose | Is::InvalidPurposeContext { .. } => "it is not one for servers",
+        Is::BadEncoding => "it is malformed",
+        Is::UnhandledCriticalExtension => "it has a critical extension that is not supported",
+        // Whoever has signed it, none of them is trusted.
+        _ => "it is neither one that this client trusts nor issued by one",
+    };
+    words.to_owned()
 }
 
 /// `SKIP_TLS_VERIFY`: accepts any certificate, but the handshake must still be signed with its key.

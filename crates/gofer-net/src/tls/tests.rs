@@ -19,6 +19,18 @@ fn at(year: u64) -> Duration {
     Duration::from_secs((year - 1970) * 31_557_600)
 }
 
+/// As `openssl x509 -req -signkey` makes one if it is given no extensions.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBJDCBywIUPT579FaXjx1SQarwEad7kVc5cgIwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTE1MTk1NloYDzIxMjYxMTA1MTUxOTU2
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AARCj4EnuEq0R2+fHYSgpArD0zA/uAbINJXTaOnGJr10gaQyLbDhup4zc85rIDF7
++K88DOrVmn1duVUa99yNobW/MAoGCCqGSM49BAMCA0gAMEUCIQDl33fBC3MaIYs/
+r5+qKIgiIFCuhRyjyTFOhCfuVPdJRQIgR9cx+cJjNQzqIp1ErTPQc9ZHWUrqd87t
+sWmMlIhsYXY=
+-----END CERTIFICATE-----";
+
 /// Whether a client that was given `given` accepts `served`.
 fn accepts(given: &str, served: &str, name: &str, year: u64) -> Result<(), TlsError> {
     let given = certificates(given).unwrap();
@@ -54,6 +66,52 @@ fn what_no_client_would_accept_is_refused_with_the_reason() {
     assert_eq!(check(&own(&[], (2020, 2030)), 2025), Err(PemProblem::NoName));
     let other = own(&["localhost"], (2020, 2030));
     assert_eq!(check(&(good.0.clone(), other.1), 2025), Err(PemProblem::Pair));
+    assert_eq!(check(&(VERSION_1.to_owned(), good.1.clone()), 2025), Err(PemProblem::Version));
     let served = Served::check(&good.0, &good.1, UNIX_EPOCH + at(2025)).unwrap();
     assert!(served.is_for("localhost") && !served.is_for("127.0.0.1"));
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_said_in_words() {
+    let why = |given, served, name, year| {
+        let error = accepts(given, served, name, year).unwrap_err();
+        rejection(io::Error::other(error)).to_string()
+    };
+    let (good, _) = own(&["localhost", "127.0.0.1"], (2020, 2030));
+    let (other, _) = own(&["localhost"], (2020, 2030));
+    let said = |what| format!("the server's certificate is not accepted: {what}");
+    let untrusted = said("it is neither one that this client trusts nor issued by one");
+    assert_eq!(why(&good, &other, "localhost", 2025), untrusted);
+    let expired = said("it has expired, by the clock of this machine");
+    assert_eq!(why(&good, &good, "localhost", 2035), expired);
+    let early = said("it is not valid yet, by the clock of this machine");
+    assert_eq!(why(&good, &good, "localhost", 2015), early);
+    assert_eq!(
+        why(&good, &good, "example.com", 2025),
+        said("it is not for `example.com`, but for `localhost`, `127.0.0.1`")
+    );
+    let (nameless, _) = own(&[], (2020, 2030));
+    let for_none = said("it is not for `example.com`");
+    assert_eq!(why(&nameless, &nameless, "example.com", 2025), for_none);
+    // What is no certificate's fault stays as it is.
+    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    assert_eq!(rejection(reset).kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_cannot_be_verified_is_not_trusted() {
+    for error in [
+        CertificateError::UnknownIssuer,
+        CertificateError::BadSignature,
+        CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: vec![6, 8],
+            public_key_algorithm_id: vec![6, 7],
+        },
+    ] {
+        let why = rejection(io::Error::other(TlsError::InvalidCertificate(error))).to_string();
+        assert!(
+            why.ends_with("it is neither one that this client trusts nor issued by one"),
+            "{why}"
+        );
+    }
 }
