@@ -148,6 +148,8 @@ mod allowed;
 mod api;
 mod authorize;
 mod builder;
+#[cfg(feature = "store")]
+mod caught;
 mod certificates;
 mod command;
 mod conversations;
@@ -179,6 +181,8 @@ mod sync;
 /// change or disappear in any version.
 #[doc(hidden)]
 pub mod internal {
+    #[cfg(feature = "store")]
+    pub use crate::caught::is_caught;
     pub use crate::files::*;
     pub use crate::size::Size;
 }

@@ -66,14 +66,14 @@ use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
 #[cfg(feature = "store")]
-use crate::files;
+use crate::{caught::catch, files};
 use access::Access;
 use disk::Disk;
 use events::EventLog;
 use gofer_net::Clock;
 use gofer_proto as proto;
 #[cfg(feature = "store")]
-use gofer_sdk::{Error, ErrorKind, Result};
+use gofer_sdk::Result;
 #[cfg(feature = "store")]
 use journal::Record;
 use journal::{Flags, Journal};
@@ -145,28 +145,33 @@ impl Store {
     /// is.
     #[cfg(feature = "store")]
     pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
-        let seal =
-            Arc::new(if let Some(key) = key { Seal::new(&key)? } else { Seal::beside(path)? });
-        let mut tables = Tables::new(clock, Some(Arc::clone(&seal)));
-        let progress = tables.events.announcements();
-        let disk = Disk::open(path, progress, &seal, |record| {
-            tables.restore(record).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::FailedPrecondition,
-                    format!(
-                        "the store `{}` is damaged (a record has no owner); restore it from \
-                         a backup",
-                        path.display()
-                    ),
-                )
-            })
+        // The library of the file panics at some kinds of damage.
+        let (tables, disk) = catch(|| Self::read(clock, path, key)).unwrap_or_else(|panic| {
+            tracing::debug!(panic, "the store cannot be read");
+            Err(file::damaged(path, &"its content makes no sense"))
         })?;
-        tables.restore_run_keys();
-        tables.events.restored();
         if let Some(warning) = exposed(path) {
             tracing::warn!("{warning}");
         }
         Ok(Self::with(clock, tables, Some(disk)))
+    }
+
+    #[cfg(feature = "store")]
+    fn read(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<(Tables, Disk)> {
+        file::check_place(path)?;
+        let seal = Arc::new(match key {
+            Some(key) => Seal::given(&key, path)?,
+            None => Seal::beside(path)?,
+        });
+        let mut tables = Tables::new(clock, Some(Arc::clone(&seal)));
+        let progress = tables.events.announcements();
+        let disk = Disk::open(path, progress, &seal, |record| {
+            let restored = tables.restore(record);
+            restored.ok_or_else(|| file::damaged(path, &"a record has no owner"))
+        })?;
+        tables.restore_run_keys();
+        tables.events.restored();
+        Ok((tables, disk))
     }
 
     fn with(clock: Clock, tables: Tables, disk: Option<Disk>) -> Arc<Self> {

@@ -7,6 +7,7 @@
 //! disk. A response is sent only once the changes it reports are on disk: see `Store::durable` and
 //! its one caller, the router.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -18,7 +19,7 @@ use super::file::{self, RECORDS, commit};
 use super::journal::{Journal, Record, RecordKind, Write, decode};
 use super::seal::Seal;
 use crate::sync::lock;
-use gofer_sdk::{Error, ErrorKind, Result};
+use gofer_sdk::Result;
 
 /// The file, and the thread that writes it.
 pub(super) struct Disk {
@@ -62,32 +63,23 @@ impl Disk {
     ) -> Result<Self> {
         let shown = path.display();
         let database = file::open(path)?;
-        let damaged = |what: &str| {
-            Error::new(
-                ErrorKind::FailedPrecondition,
-                format!("the store `{shown}` is damaged ({what}); restore it from a backup"),
-            )
-        };
-        let failed = |error: &dyn std::fmt::Display| damaged(&error.to_string());
-        let transaction = database.begin_read().map_err(|error| failed(&error))?;
+        let damaged = |what: &dyn Display| file::damaged(path, what);
+        let transaction = database.begin_read().map_err(|error| damaged(&error))?;
         // A new file has no table.
         if let Ok(table) = transaction.open_table(RECORDS) {
-            for record in table.iter().map_err(|error| failed(&error))? {
-                let (key, value) = record.map_err(|error| failed(&error))?;
+            for record in table.iter().map_err(|error| damaged(&error))? {
+                let (key, value) = record.map_err(|error| damaged(&error))?;
                 let record = decode(key.value(), value.value(), seal);
                 let kind = key.value().first();
                 let sealed = [RecordKind::Secret, RecordKind::Registration];
                 if record.is_none() && sealed.iter().any(|it| kind == Some(&(*it as u8))) {
-                    return Err(Error::new(
-                        ErrorKind::FailedPrecondition,
-                        format!(
-                            "the secrets in the store `{shown}` were encrypted with another key; \
-                             set that key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
-                             `{shown}.key`, or restore a backup of both"
-                        ),
-                    ));
+                    return Err(file::refused(format!(
+                        "the secrets in the store `{shown}` were encrypted with another key; set \
+                         that key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
+                         `{shown}.key`, or restore a backup of both"
+                    )));
                 }
-                read(record.ok_or_else(|| damaged("a record cannot be read"))?)?;
+                read(record.ok_or_else(|| damaged(&"a record cannot be read"))?)?;
             }
         }
         drop(transaction);

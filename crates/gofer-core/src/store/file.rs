@@ -1,6 +1,7 @@
 //! The file of a store: created whole, opened only if it is intact and of a known version, and
 //! written one transaction at a time.
 
+use std::fmt::Display;
 use std::io::ErrorKind::{InvalidData, NotFound, PermissionDenied, UnexpectedEof};
 use std::path::Path;
 
@@ -57,8 +58,31 @@ pub(super) fn verify(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn refused(why: String) -> Error {
+/// Refuses a path where there can be no store, before anything is created.
+pub(super) fn check_place(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if std::fs::metadata(path).is_ok_and(|it| !it.is_file()) {
+        let why = format!("the store `{shown}` cannot be opened: it is not a regular file");
+        return Err(refused(why));
+    }
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    match parent.map(|it| (it.display(), std::fs::metadata(it))) {
+        Some((parent, Err(error))) if error.kind() == NotFound => Err(refused(format!(
+            "the store `{shown}` cannot be created: there is no directory `{parent}`"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn refused(why: String) -> Error {
     Error::new(ErrorKind::FailedPrecondition, why)
+}
+
+pub(super) fn damaged(path: &Path, what: &dyn Display) -> Error {
+    let shown = path.display();
+    refused(format!(
+        "the store `{shown}` is damaged ({what}); restore it from a backup, with its key"
+    ))
 }
 
 fn explain(path: &Path, error: DatabaseError) -> Error {
@@ -85,9 +109,7 @@ fn explain(path: &Path, error: DatabaseError) -> Error {
             ),
             _ => format!("the store `{shown}` cannot be opened: {error}"),
         },
-        error => format!(
-            "the store `{shown}` is damaged ({error}); restore it from a backup, with its key"
-        ),
+        error => return damaged(path, &error),
     })
 }
 

@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::file;
 use crate::certificates::random_key;
 use crate::files;
-use gofer_sdk::{Error, ErrorKind, Result};
+use gofer_sdk::{Error, Result};
 
 pub(super) struct Seal {
     key: LessSafeKey,
@@ -24,6 +24,23 @@ impl Seal {
         Ok(Self { key: LessSafeKey::new(key), random: SystemRandom::new() })
     }
 
+    /// With the key that is set for a store. The file beside the store may hold no other one, which
+    /// would be used as soon as none is set.
+    pub(super) fn given(key: &[u8; 32], store: &Path) -> Result<Self> {
+        let path = files::with_suffix(store, ".key");
+        let text = std::fs::read_to_string(&path);
+        if text.is_ok_and(|text| key_from_hex(text.trim()).as_ref() != Some(key)) {
+            return Err(file::refused(format!(
+                "a key of the store `{}` is set (GOFER_ENCRYPTION_KEY, `encryption_key`), and \
+                 `{}` holds another one; set none if the store was made with the one in the file, \
+                 or else move that file away",
+                store.display(),
+                path.display()
+            )));
+        }
+        Self::new(key)
+    }
+
     /// With the key in the file beside a store, which is created with a new store.
     pub(super) fn beside(store: &Path) -> Result<Self> {
         let path = &files::with_suffix(store, ".key");
@@ -31,27 +48,27 @@ impl Seal {
         if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
             if file::verify(store)? {
                 // Another key would make what is encrypted look damaged.
-                return Err(Error::new(
-                    ErrorKind::FailedPrecondition,
-                    format!(
-                        "the encryption key of the store `{}` is missing: there is no `{shown}`; \
-                         put that file back, from a backup if need be, or set the key that the \
-                         store was made with (GOFER_ENCRYPTION_KEY, `encryption_key`); without the \
-                         key, start with a new store in another file",
-                        store.display()
-                    ),
-                ));
+                return Err(file::refused(format!(
+                    "the encryption key of the store `{}` is missing: there is no `{shown}`; put \
+                     that file back, from a backup if need be, or set the key that the store was \
+                     made with (GOFER_ENCRYPTION_KEY, `encryption_key`); without the key, start \
+                     with a new store in another file",
+                    store.display()
+                )));
             }
             let key = random_key().map_err(|it| Error::internal(it.message().to_owned()))?;
             // If another process is faster, its key is the one that counts.
-            files::create(path, format!("{key}\n").as_bytes(), 0o600)
-                .map_err(|error| Error::internal(format!("cannot create `{shown}`: {error}")))?;
+            files::create(path, format!("{key}\n").as_bytes(), 0o600).map_err(|error| {
+                file::refused(format!(
+                    "the store `{}` cannot be created: cannot create `{shown}`: {error}",
+                    store.display()
+                ))
+            })?;
         }
         let text = std::fs::read_to_string(path)
             .map_err(|error| Error::internal(format!("cannot read `{shown}`: {error}")))?;
         let key = key_from_hex(text.trim()).ok_or_else(|| {
-            let why = format!("`{shown}` must hold a key: 64 hexadecimal digits");
-            Error::new(ErrorKind::FailedPrecondition, why)
+            file::refused(format!("`{shown}` must hold a key: 64 hexadecimal digits"))
         })?;
         Self::new(&key)
     }

@@ -254,12 +254,17 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
     assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
     let key = directory.path("store.redb.key");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    // Another key is refused, and its own one opens it.
-    let other = Store::open(Clock::system(), &directory.path("store.redb"), Some([7; 32]));
-    let why = other.err().unwrap().to_string();
-    assert!(why.contains("encrypted with another key"), "{why}");
-    let own =
-        super::super::seal::key_from_hex(std::fs::read_to_string(&key).unwrap().trim()).unwrap();
+    // Another key is refused, whether or not its own one is there, and its own one opens it.
+    let other = || {
+        let opened = Store::open(Clock::system(), &directory.path("store.redb"), Some([7; 32]));
+        opened.err().unwrap().to_string()
+    };
+    let own = std::fs::read_to_string(&key).unwrap();
+    assert!(other().contains("store.redb.key` holds another one"), "{}", other());
+    std::fs::remove_file(&key).unwrap();
+    assert!(other().contains("encrypted with another key"), "{}", other());
+    std::fs::write(&key, &own).unwrap();
+    let own = super::super::seal::key_from_hex(own.trim()).unwrap();
     let store = Store::open(Clock::system(), &directory.path("store.redb"), Some(own)).unwrap();
     assert_eq!(store.secret(Holder::Global { by: &By::Core }, "it").unwrap().1, secret);
     assert_eq!(store.registration("it"), Some(registration));
@@ -312,6 +317,20 @@ async fn a_lost_key_is_reported_and_no_other_is_made() {
     let empty = directory.path("empty.redb");
     std::fs::write(&empty, "").unwrap();
     open_store(&empty).close().await;
+}
+
+#[tokio::test]
+async fn a_new_store_is_not_begun_with_one_of_two_keys() {
+    let directory = Scratch::new();
+    let (path, key) = (directory.path("store.redb"), directory.path("store.redb.key"));
+    std::fs::write(&key, "0a".repeat(32)).unwrap();
+    let why = Store::open(Clock::system(), &path, Some([7; 32])).err().unwrap().to_string();
+    for text in ["GOFER_ENCRYPTION_KEY", "`encryption_key`", "store.redb.key", "another one"] {
+        assert!(why.contains(text), "{why}");
+    }
+    assert_eq!(directory.names(), ["store.redb.key"]);
+    Store::open(Clock::system(), &path, Some([10; 32])).unwrap().close().await;
+    open_store(&path).close().await;
 }
 
 #[tokio::test]
@@ -394,8 +413,16 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
         }
     }
     assert!(refused > 0, "no damage was noticed");
-    let half = &whole[..whole.len() / 2];
-    std::fs::write(directory.path("store.redb"), half).unwrap();
-    let refusal = refusal(&directory.path("store.redb"));
-    assert!(refusal.contains("store.redb"), "{refusal}");
+    // At some of these the library panics.
+    let overwritten = (1..8).map(|eighth| {
+        let (intact, rest) = whole.split_at(whole.len() / 8 * eighth);
+        [intact, &vec![0xff; rest.len()]].concat()
+    });
+    let half = whole[..whole.len() / 2].to_vec();
+    for content in overwritten.chain([half]) {
+        std::fs::write(directory.path("store.redb"), &content).unwrap();
+        let refusal = refusal(&directory.path("store.redb"));
+        assert!(refusal.contains("damaged") && refusal.contains("backup"), "{refusal}");
+        assert!(std::fs::read(directory.path("store.redb")).unwrap() == content, "{refusal}");
+    }
 }
