@@ -162,13 +162,20 @@ fn table(header: &[&str], rows: &[Vec<Cell>]) -> io::Result<()> {
     out.flush()
 }
 
-/// Without control characters, which a terminal would interpret.
+/// Without control characters, which a terminal would interpret, and others that end a line, change
+/// its order or cannot be seen.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        text.replace(char::is_control, " ").into()
-    } else {
-        text.into()
-    }
+    let is_unsafe = |it: char| {
+        it.is_control()
+            || matches!(
+                it,
+                '\u{200b}'..='\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{2069}'
+                    | '\u{feff}'
+            )
+    };
+    if text.contains(is_unsafe) { text.replace(is_unsafe, " ").into() } else { text.into() }
 }
 
 /// Unix milliseconds as RFC 3339; `None` for 0, which means never.
