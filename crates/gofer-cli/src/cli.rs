@@ -106,7 +106,7 @@ impl Command {
             Self::Service(service::ServiceCommand::Start(start)) => {
                 return service::start::run(*start, connection, out).await;
             }
-            Self::Config(command) => return command.run(connection, out),
+            Self::Config(command) => return command.run(connection, out).await,
             Self::Completions(command) => return command.run(),
             _ => {}
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::settings::{ConfigFile, Connection, Settings};
+use crate::terminal;
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -48,7 +49,7 @@ pub(crate) enum Key {
 }
 
 impl ConfigCommand {
-    pub(crate) fn run(self, connection: &Connection, out: Out) -> Result<(), Failure> {
+    pub(crate) async fn run(self, connection: &Connection, out: Out) -> Result<(), Failure> {
         let path = connection.file()?;
         match self {
             Self::Show => return show(connection, out),
@@ -57,7 +58,7 @@ impl ConfigCommand {
                 return Ok(out.done(&path, &json!({ "path": path }))?);
             }
             Self::Set { key, value } => {
-                let value = if value == "-" { read_value()? } else { value };
+                let value = if value == "-" { read_value(key).await? } else { value };
                 let mut file = ConfigFile::read(&path)?;
                 set(&mut file, key, Some(value))?;
                 file.write(&path)?;
@@ -73,7 +74,12 @@ impl ConfigCommand {
     }
 }
 
-fn read_value() -> Result<String, Failure> {
+async fn read_value(key: Key) -> Result<String, Failure> {
+    if let Key::Token = key
+        && let Some(token) = terminal::ask_secret("Token").await?
+    {
+        return Ok(token.trim().to_owned());
+    }
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
     Ok(text.trim().to_owned())

@@ -136,9 +136,8 @@ async fn read(put: &PutSecret) -> Result<String, Failure> {
     if let Some(path) = &put.from_file {
         return std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error));
     }
-    if io::stdin().is_terminal() {
-        write!(io::stderr(), "Secret (not shown): ")?;
-        return Ok(terminal::read_hidden_line().await?.unwrap_or_default());
+    if let Some(secret) = terminal::ask_secret("Secret").await? {
+        return Ok(secret);
     }
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;

@@ -1,6 +1,6 @@
 //! Answers that are typed without being shown.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::LazyLock;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -44,11 +44,12 @@ pub(crate) fn read_line() -> io::Result<Option<String>> {
     Ok((length > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// One line that is not shown.
-pub(crate) async fn read_hidden_line() -> Result<Option<String>, Failure> {
-    let _hidden = Hidden::new()?;
+/// Asks for a secret, which is not shown; `None` if standard input is no terminal.
+pub(crate) async fn ask_secret(what: &str) -> Result<Option<String>, Failure> {
+    let Some(_hidden) = Hidden::new()? else { return Ok(None) };
+    write!(io::stderr(), "{what} (not shown): ")?;
     let line = tokio::task::spawn_blocking(read_line).await;
-    Ok(line.map_err(io::Error::other)??)
+    Ok(Some(line.map_err(io::Error::other)??.unwrap_or_default()))
 }
 
 static INTERRUPTED: LazyLock<watch::Sender<bool>> = LazyLock::new(watch::Sender::default);

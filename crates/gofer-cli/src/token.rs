@@ -1,7 +1,6 @@
 //! `gofer token`. A token itself is shown only once, when it is created; later its digest names it.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use clap::{Args, Subcommand, ValueEnum};
 use gofer_proto as proto;
@@ -14,6 +13,7 @@ use crate::output::{Cell, Health, Row, moment, note, rfc3339, word};
 use crate::pairs::unique;
 use crate::session::Session;
 use crate::settings::{ConfigFile, Connection};
+use crate::terminal;
 
 /// As good as no end, which Gofer does not accept: a hundred years.
 pub(crate) const NO_END: &str = "876000h";
@@ -107,12 +107,14 @@ pub(crate) struct TokenArg {
 }
 
 impl TokenArg {
-    fn read(self) -> Result<String, Failure> {
+    async fn read(self) -> Result<String, Failure> {
         if let Some(token) = self.which.filter(|token| token != "-") {
             return Ok(token);
         }
-        let mut line = String::new();
-        io::stdin().read_line(&mut line)?;
+        let line = match terminal::ask_secret("Token").await? {
+            None => terminal::read_line()?.unwrap_or_default(),
+            Some(typed) => typed,
+        };
         match line.trim() {
             "" => Err(Failure::usage("a token is missing").hint("pass it on standard input")),
             token => Ok(token.to_owned()),
@@ -135,23 +137,23 @@ impl TokenCommand {
                 Ok(session.out.list(&answer.into_inner().tokens, "There are no tokens.")?)
             }
             Self::Get(which) => {
-                let request = proto::GetTokenRequest { token: which.read()? };
+                let request = proto::GetTokenRequest { token: which.read().await? };
                 let answer = session.api().get_token(request).await.map_err(not_found)?;
                 let details = answer.into_inner().details.unwrap_or_default();
                 Ok(session.out.details(lines(&details), &details.json())?)
             }
             Self::Enable(which) => {
-                let request = proto::EnableTokenRequest { token: which.read()? };
+                let request = proto::EnableTokenRequest { token: which.read().await? };
                 session.api().enable_token(request).await.map_err(not_found)?;
                 Ok(session.out.done("Enabled the token.", &json!({ "enabled": true }))?)
             }
             Self::Disable(which) => {
-                let request = proto::DisableTokenRequest { token: which.read()? };
+                let request = proto::DisableTokenRequest { token: which.read().await? };
                 session.api().disable_token(request).await.map_err(not_found)?;
                 Ok(session.out.done("Disabled the token.", &json!({ "enabled": false }))?)
             }
             Self::Delete(which) => {
-                let request = proto::DeleteTokenRequest { token: which.read()? };
+                let request = proto::DeleteTokenRequest { token: which.read().await? };
                 session.api().delete_token(request).await.map_err(not_found)?;
                 Ok(session.out.done("Deleted the token.", &json!({ "deleted": true }))?)
             }

@@ -143,3 +143,19 @@ async fn a_terminal_shows_what_is_typed_again_after_an_interrupt() {
     typing.await.unwrap();
     assert!(gofer.state().settings.is_empty());
 }
+
+#[test]
+fn a_token_is_not_shown_while_it_is_typed() {
+    let mut machine = Machine::new("typed-token");
+    machine.connect_to("127.0.0.1:1", TOKEN);
+    for (line, status) in [("exec gofer config set token -", 0), ("exec gofer token delete", 6)] {
+        let mut terminal = Terminal::start(machine.shell(line));
+        terminal.until("Token (not shown): ");
+        assert!(!terminal.shows_what_is_typed());
+        terminal.type_line("hunter2");
+        assert_eq!(terminal.ended().code(), Some(status), "{}", terminal.shown());
+        assert!(terminal.shows_what_is_typed());
+    }
+    let file = std::fs::read_to_string(machine.file("config.toml")).unwrap();
+    assert!(file.contains("hunter2"), "{file}");
+}
