@@ -1,7 +1,9 @@
 //! A client with the settings of this command.
 
+use std::path::Path;
 use std::time::Duration;
 
+use gofer_net::tls::certificates;
 use gofer_proto::embedded::GetCapabilitiesRequest;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::gofer_client::GoferClient;
@@ -51,11 +53,16 @@ impl Session {
             builder = builder.token(token);
         }
         if let Some(path) = &settings.ca {
-            let pem = std::fs::read_to_string(path).map_err(|error| {
-                Failure::file("read", path, &error)
-                    .hint("it is set by --ca, GOFER_CA or `ca` in the configuration file")
-            })?;
-            builder = builder.ca_certificate(pem);
+            let pem = read_pem(path).and_then(|pem| {
+                certificates(&pem).map_err(|problem| {
+                    let path = path.display();
+                    Failure::usage(format!("`{path}` cannot be trusted: {problem}"))
+                })?;
+                Ok(pem)
+            });
+            builder = builder.ca_certificate(pem.map_err(|failure| {
+                failure.hint("it is set by --ca, GOFER_CA or `ca` in the configuration file")
+            })?);
         }
         if let Some(pem) = &settings.certificate {
             builder = if settings.is_pinned {
@@ -92,6 +99,13 @@ impl Session {
             None => Pipeline { namespace: self.settings.namespace.clone(), id: text.to_owned() },
         }
     }
+}
+
+/// The content of a file that is expected to be PEM. What is no text is no PEM either, which is said
+/// where it is parsed.
+pub(crate) fn read_pem(path: &Path) -> Result<String, Failure> {
+    let content = std::fs::read(path).map_err(|error| Failure::file("read", path, &error))?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
 /// A request that may take as long as an extension takes to become ready.

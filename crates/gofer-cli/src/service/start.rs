@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use anstyle::Style;
 use clap::{Args, ValueEnum};
 use gofer_core::Core;
+use gofer_core::internal::is_caught;
 use gofer_net::log::{LogWriter, is_transport};
 use gofer_net::tls::Served;
 use gofer_proto as proto;
@@ -23,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::access::{Access, AccessArgs};
 use crate::failure::Failure;
 use crate::output::{Out, say, visible};
+use crate::session::read_pem;
 use crate::settings::Connection;
 
 /// The key that secrets are encrypted with. Not a flag: other users of the machine can read those.
@@ -148,24 +150,7 @@ pub(crate) async fn run(
     if start.access.allow_bootstrap {
         builder = builder.allow_bootstrap();
     }
-    let core = builder.start().await.map_err(|error| {
-        let is_of = |what| error.to_string().starts_with(what);
-        let hint = if is_of("cannot listen for external events") {
-            Some("--external-events sets another address")
-        } else if is_of("cannot listen") {
-            Some("--listen or GOFER_LISTEN sets another address")
-        } else if is_of("configuration `encryption_key`") {
-            Some("GOFER_ENCRYPTION_KEY sets it; without that, a new store has a key in a file")
-        } else {
-            // What is wrong with a store says what to do.
-            None
-        };
-        let failure = Failure::from(error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let core = builder.start().await.map_err(not_started)?;
     let address = core.address().unwrap_or(start.listen);
     let reached = reached_at(address, served.as_ref());
     if served.as_ref().is_some_and(|served| !served.is_for(host(&reached))) {
@@ -173,6 +158,12 @@ pub(crate) async fn run(
             address = reached,
             "the certificate in --tls-cert is not for this address: clients have to use one that \
              it is for"
+        );
+    }
+    if address.ip().is_unspecified() && served.is_none() {
+        tracing::warn!(
+            "the generated certificate is for this machine only: for clients on others, set one \
+             that is for the name or address that they use, with --tls-cert and --tls-key"
         );
     }
     let access = Access::of(&start, &core, reached.clone(), connection, &log).await;
@@ -203,6 +194,25 @@ pub(crate) async fn run(
     outcome
 }
 
+/// Names the flag of what is wrong, if it has one.
+fn not_started(error: gofer_sdk::Error) -> Failure {
+    let message = error.to_string();
+    let is_of = |what| message.starts_with(what);
+    let hint = if is_of("cannot listen for external events") {
+        "--external-events sets another address"
+    } else if is_of("cannot listen") {
+        "--listen or GOFER_LISTEN sets another address"
+    } else if is_of("configuration `encryption_key`") {
+        "GOFER_ENCRYPTION_KEY sets it; without that, a new store has a key in a file"
+    } else if is_of("the store `") && message.contains("` cannot be ") {
+        "--store or GOFER_STORE sets another file"
+    } else {
+        // What else is wrong with a store says what to do.
+        return error.into();
+    };
+    Failure::from(error).hint(hint)
+}
+
 /// Reports on standard output that fail are only logged.
 fn announced(outcome: Result<(), Failure>) {
     if let Err(failure) = outcome {
@@ -216,10 +226,9 @@ fn read(
     certificate: &Path,
     key: &Path,
 ) -> Result<(String, String, Served), Failure> {
-    let text = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))
-    };
-    let (chain, secret) = (text(certificate)?, text(key)?);
+    let another = |failure: Failure, flag| failure.hint(format!("{flag} sets another file"));
+    let text = |path, flag| read_pem(path).map_err(|failure| another(failure, flag));
+    let (chain, secret) = (text(certificate, flags[0])?, text(key, flags[1])?);
     let served = Served::check(&chain, &secret, SystemTime::now()).map_err(|problem| {
         let certificate = certificate.display();
         let (what, flag) = if problem.is_of_key() {
@@ -227,8 +236,7 @@ fn read(
         } else {
             (format!("the certificate `{certificate}`"), flags[0])
         };
-        Failure::usage(format!("{what} cannot be used: {problem}"))
-            .hint(format!("{flag} sets another file"))
+        another(Failure::usage(format!("{what} cannot be used: {problem}")), flag)
     })?;
     Ok((chain, secret, served))
 }
@@ -273,7 +281,13 @@ fn log(level: LevelFilter) -> LogWriter {
         .with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     // The default hook would wait for the reader of the log.
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        if is_caught() {
+            tracing::debug!("{panic}");
+        } else {
+            tracing::error!("{panic}");
+        }
+    }));
     log
 }
 

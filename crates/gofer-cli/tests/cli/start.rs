@@ -66,7 +66,10 @@ fn a_start_that_fails_names_its_flag_and_leaves_no_file() {
     write_certificate(&machine, "other", &["localhost"], 9999);
     write_certificate(&machine, "expired", &["localhost"], 2001);
     write_certificate(&machine, "nameless", &[], 9999);
+    std::fs::write(machine.file("binary.pem"), [0x30, 0x82, 0xff, 0x01]).unwrap();
     let port = taken.to_string();
+    let directory = machine.file("");
+    let directory = directory.display();
     let free = "--listen 127.0.0.1:0";
     for (flags, texts) in [
         (format!("--listen {port}"), vec![&*port, "hint: --listen"]),
@@ -92,12 +95,86 @@ fn a_start_that_fails_names_its_flag_and_leaves_no_file() {
             ),
             vec!["good.pem", "does not match", "hint: --external-events-key"],
         ),
-        (format!("{free} --store nowhere/gofer.redb"), vec!["nowhere/gofer.redb"]),
+        (
+            format!("{free} --store nowhere/gofer.redb"),
+            vec!["nowhere/gofer.redb", "there is no directory `nowhere`", "hint: --store"],
+        ),
+        (format!("{free} --store {directory}"), vec!["is not a regular file", "hint: --store"]),
+        // Nobody can create a file there.
+        (
+            format!("{free} --store /proc/gofer.redb"),
+            vec!["the store `/proc/gofer.redb` cannot be created", "hint: --store"],
+        ),
+        (
+            format!("{free} --tls-cert missing.pem --tls-key good.key"),
+            vec!["missing.pem", "hint: --tls-cert"],
+        ),
+        (
+            format!("{free} --tls-cert binary.pem --tls-key good.key"),
+            vec!["binary.pem", "expected PEM text", "hint: --tls-cert"],
+        ),
+        (
+            format!("{free} --tls-cert good.pem --tls-key binary.pem"),
+            vec!["expected PEM text", "hint: --tls-key"],
+        ),
         (format!("{free} --run-command nope"), vec!["--run-command: there is no program `nope`"]),
         (format!("{free} --run-command ./good.pem -x"), vec!["no program `./good.pem`"]),
     ] {
         refused(&machine, &flags, &texts);
     }
+}
+
+#[test]
+fn what_a_client_is_told_to_trust_is_named_if_it_is_no_certificate() {
+    let machine = Machine::new("no-certificate");
+    write_certificate(&machine, "good", &["localhost"], 9999);
+    std::fs::write(machine.file("empty.pem"), "").unwrap();
+    std::fs::write(machine.file("binary.pem"), [0x30, 0x82, 0xff, 0x01]).unwrap();
+    for file in ["empty.pem", "binary.pem", "good.key"] {
+        let (status, shown) = machine.outcome(&format!("gofer --ca {file} service info"));
+        assert_eq!(status.code(), Some(2), "{shown}");
+        for text in [file, "expected PEM text", "hint: it is set by --ca"] {
+            assert!(shown.contains(text), "`{text}` is not in: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_described_in_words() {
+    let mut machine = Machine::new("not-trusted");
+    write_certificate(&machine, "served", &["localhost"], 9999);
+    write_certificate(&machine, "other", &["localhost"], 9999);
+    machine.type_block(
+        "$ gofer service start --listen 127.0.0.1:8080 --in-memory --allow-bootstrap \
+         --tls-cert served.pem --tls-key served.key\nGofer listens on 127.0.0.1:8080.\n",
+    );
+    let shown = machine.core_output();
+    let line = shown.lines().find(|line| line.contains("token bootstrap")).unwrap();
+    let address = line.split_whitespace().nth(2).unwrap();
+    for (trust, why) in [
+        ("", "it is neither one that this client trusts nor issued by one\n"),
+        ("--ca other.pem", "it is neither one that this client trusts nor issued by one\n"),
+    ] {
+        let line = format!("gofer --address {address} {trust} service info");
+        let (status, shown) = machine.outcome(&line);
+        assert_eq!(status.code(), Some(6), "{shown}");
+        let expected = format!(
+            "error: cannot reach Gofer at {address}: cannot connect: the server's certificate is \
+             not accepted: {why}hint: "
+        );
+        assert!(shown.contains(&expected), "{shown}");
+    }
+}
+
+#[test]
+fn a_core_that_others_cannot_verify_warns_once() {
+    let mut machine = Machine::new("all-addresses");
+    machine.type_block(
+        "$ gofer service start --listen 0.0.0.0:0 --in-memory --allow-bootstrap\nGofer listens on …\n",
+    );
+    let shown = machine.core_output();
+    assert_eq!(shown.matches("--tls-cert").count(), 1, "{shown}");
+    machine.type_block("^C\nStopped.\n");
 }
 
 #[test]
@@ -136,6 +213,16 @@ fn a_store_that_cannot_be_used_is_refused_with_what_to_do() {
     );
     std::fs::write(machine.file("other.redb.key"), "no key").unwrap();
     refused(&machine, &format!("{free} --store other.redb"), &["other.redb.key", "64 hexadecimal"]);
+    copy("overwritten.redb", true);
+    let mut content = std::fs::read(machine.file("overwritten.redb")).unwrap();
+    let middle = content.len() / 2;
+    content[middle..].fill(0xff);
+    std::fs::write(machine.file("overwritten.redb"), content).unwrap();
+    let (status, shown) =
+        machine.outcome(&format!("gofer service start {free} --store overwritten.redb"));
+    assert_eq!(status.code(), Some(4), "{shown}");
+    assert!(shown.contains("overwritten.redb` is damaged") && shown.contains("backup"), "{shown}");
+    assert!(!shown.contains("panicked") && !shown.contains("unreachable"), "{shown}");
     copy("damaged.redb", true);
     std::fs::write(machine.file("damaged.redb"), "this is no store at all").unwrap();
     refused(
