@@ -213,22 +213,22 @@ impl Store {
             pipeline.run_keys.insert(key, pending.id);
         }
         events.publish(now, EventKind::RunStarted, &run_details(&pending, None));
+        let mut run = pending.clone();
         if let Some(queue) = queue {
-            journal.put_run(&pending);
-            pipeline.runs.push_back(pending.clone());
-            queue.wait(pipeline, pending.id);
+            journal.put_run(&run);
+            pipeline.runs.push_back(run.clone());
+            queue.wait(pipeline, run.id);
             self.run_queued.notify_one();
         } else {
-            let mut run = pending.clone();
             end(&mut run, now, &Ending::success(), events, journal);
-            pipeline.runs.push_back(run);
+            pipeline.runs.push_back(run.clone());
         }
         // While the tables are locked, so that watchers see runs in order. Not copied if there are
         // none.
         if self.started.receiver_count() > 0 {
-            let _ = self.started.send(pending.clone());
+            let _ = self.started.send(pending);
         }
-        Ok(pending)
+        Ok(run)
     }
 
     /// Ends a run early. Its handler is dropped soon after.
