@@ -9,6 +9,7 @@ use crate::extension::Settings;
 /// How a reference begins.
 const REFERENCES: [&str; 3] = ["pipeline_secret{{", "global_secret{{", "pipeline_object{{"];
 
+/// Whether the whole value is a reference.
 pub(super) fn is_reference(value: &str) -> bool {
     let value = value.trim();
     value.ends_with("}}") && REFERENCES.iter().any(|kind| value.starts_with(kind))

@@ -45,7 +45,7 @@ const AT_ONCE: u32 = 3;
 /// No response has arrived yet.
 const NOTHING: i64 = i64::MIN;
 
-/// None has before the connection ended, which was counted as a failure.
+/// The connection ended without a response, and was counted as a failure.
 const COUNTED: i64 = NOTHING + 1;
 
 /// The request was not sent, because there is no connection.
@@ -292,8 +292,8 @@ impl Channel {
         }
     }
 
-    /// The same for a connection that may have ended. Its last response may have arrived, and its
-    /// caller not have seen it yet.
+    /// Counts a connection that has ended as [`unanswered`](Self::unanswered), once no call waits on
+    /// it: a response may have arrived that its caller has not seen yet.
     fn count_ended(&self, link: &Link) {
         if link.end.is_reached() && link.waiting.load(Ordering::Relaxed) == 0 {
             self.unanswered(&mut self.state(), link);

@@ -278,7 +278,7 @@ async fn respond(
     let open = match peer.begin(decision) {
         Ok(open) => open,
         Err(Refusal::Status(status)) => return Ok(status.into_http()),
-        // What a status can't say: no caller needs to know, since the call may be sent again.
+        // Unlike a status, this tells the client that it may send the call again by itself.
         Err(Refusal::Closing) => return Err(Reason::REFUSED_STREAM.into()),
     };
     if !open.authenticated {

@@ -189,8 +189,8 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
-/// An answer that is not gRPC is that of a proxy, which cannot reach Gofer or does not know it. Also
-/// if it is a page: that would be read as a message.
+/// Refuses a response that is not gRPC: it comes from a proxy that cannot reach Gofer, or from
+/// another server. Tonic would decode its page as a message.
 fn check_grpc(head: &Parts) -> Result<(), Status> {
     let is_grpc = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/grpc");
     let kind = head.headers.get(CONTENT_TYPE);
