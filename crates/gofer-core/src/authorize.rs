@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::grants::Grant;
 use super::store::{
-    By, ExtensionKey, KeyHolder, Needs, Store, StoredToken, not_subscribed_in, or_default,
-    unknown_token,
+    By, EventScope, ExtensionKey, KeyHolder, Needs, Store, StoredToken, not_subscribed_in,
+    or_default, unknown_token,
 };
 use gofer_net::auth::{self, Authorize, Class, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
@@ -310,6 +310,25 @@ impl Caller {
         match &self.is {
             Kind::Manager => RunStatusReasonKind::AdminCancelled,
             Kind::Client(_) | Kind::Extension(_) => RunStatusReasonKind::UserCancelled,
+        }
+    }
+
+    /// Which events the caller may see, for a listing, which asks while it holds the store.
+    pub(super) fn scopes(&self) -> impl Fn(EventScope<'_>) -> bool {
+        let readable = self.readable();
+        let (is_manager, is_client) = (self.is_manager(), matches!(self.is, Kind::Client(_)));
+        let sees_all = match &self.is {
+            Kind::Extension(it) => it.is_granted(Grant::Namespaces),
+            Kind::Manager | Kind::Client(_) => true,
+        };
+        move |scope| match scope {
+            _ if is_manager => true,
+            EventScope::Namespace(namespace) => readable(namespace),
+            EventScope::Extension(name) => match &self.is {
+                Kind::Extension(it) => sees_all || it.key.name == name,
+                Kind::Manager | Kind::Client(_) => true,
+            },
+            EventScope::Core => is_client,
         }
     }
 

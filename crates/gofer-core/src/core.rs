@@ -159,14 +159,15 @@ impl Core {
             skip_verification: false,
         };
         let network = Network::default();
-        let (public, new_files, store) = open_store(store, tls, clock, address).await?;
+        let essential = EssentialTasks::default();
+        let (public, new_files, store) = open_store(store, tls, clock, address, &essential).await?;
         let tls = Tls {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
-        let essential = EssentialTasks::default();
         let serving = Serving::new(network.clone(), address, port, tls, essential.clone());
-        store.begin_runs(run_handler.is_some().then_some(runs_at_a_time));
+        let most = run_handler.is_some().then_some(runs_at_a_time);
+        store.begin_runs(most).map_err(|status| error(&status))?;
         let token = random_key().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
             Arc::clone(&store),
@@ -606,8 +607,7 @@ impl Core {
     /// # }
     /// ```
     pub async fn failure(&self) -> Error {
-        let what = self.inner.essential.panicked().await;
-        Error::internal(format!("{what} has panicked; the log has the reason"))
+        Error::internal(self.inner.essential.failed().await.to_string())
     }
 
     /// Stops the core: external events first, then all extensions, then the runs that are being
@@ -685,18 +685,20 @@ async fn open_store(
     tls: Option<(String, String)>,
     clock: Clock,
     address: Option<SocketAddr>,
+    essential: &EssentialTasks,
 ) -> Result<(PublicIdentity, Option<NewFiles>, Arc<Store>)> {
     let path = store.path().map(Path::to_owned);
+    let essential = essential.clone();
     let open = move |path: Option<&Path>| {
         let mut new_files = path.and_then(NewFiles::of);
-        let store = store.open(clock)?;
+        let store = store.open(clock, &essential)?;
         if let Some(files) = new_files.as_mut().filter(|_| store.awaits_first_token()) {
             files.remove_unless_kept();
         }
         Ok((public_identity(tls, path, address)?, new_files, store))
     };
     match path {
-        // Reads whole files.
+        // Reads files.
         Some(path) => tokio::task::spawn_blocking(move || open(Some(&path))).await?,
         None => open(None),
     }

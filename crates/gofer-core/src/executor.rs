@@ -4,7 +4,6 @@
 //! The handler is called at most once for each run, even if the core crashes: that a run has
 //! started is on disk before its handler is called.
 
-use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +20,9 @@ use gofer_sdk::internal::run_info;
 /// How long cancelled handlers may take to be dropped. One that does not yield in this time is not
 /// waited for: its run has already ended.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Between attempts to record the end of a run while the store cannot be written.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The task that executes runs until it is stopped or dropped.
 pub(super) struct Executor {
@@ -96,36 +98,39 @@ async fn all(executions: &mut JoinSet<()>) {
 
 async fn execute(store: Arc<Store>, handler: RunHandler, job: Job) {
     let run = run_info(job.run.clone());
-    // Ends the run even if dropping the handler panics.
-    let mut conclusion = Conclusion { store: &store, job: &job, ending: None };
-    let execution = async {
-        match store.durable().await {
-            Ok(()) => handler.execute(run).await,
-            // Nothing can be stored any more, not even the end of the run.
-            Err(_) => pending().await,
-        }
-    };
-    conclusion.ending = tokio::select! {
+    let mut execution = Execution { store: &store, job: &job, is_over: false };
+    if store.durable().await.is_err() {
+        // It waits again.
+        execution.is_over = true;
+        return;
+    }
+    let ending = tokio::select! {
         biased;
         // Cancelled by the store, which has ended the run.
-        () = job.cancelled.cancelled() => None,
-        ending = execution => Some(ending),
+        () = job.cancelled.cancelled() => Ending::dropped(),
+        ending = handler.execute(run) => ending,
     };
+    // If the store cannot be written, its end is recorded as soon as it can.
+    while store.end_run(&job, &ending).is_err() || store.durable().await.is_err() {
+        tokio::time::sleep(STORE_AGAIN).await;
+    }
+    execution.is_over = true;
 }
 
-/// Reports the end of an execution to the store when dropped.
-struct Conclusion<'a> {
+/// Reports the end of an execution to the store when it is dropped early, even by a panic while its
+/// handler is dropped.
+struct Execution<'a> {
     store: &'a Store,
     job: &'a Job,
-    ending: Option<Ending>,
+    is_over: bool,
 }
 
-impl Drop for Conclusion<'_> {
+impl Drop for Execution<'_> {
     fn drop(&mut self) {
-        let ending = self.ending.take().unwrap_or_else(|| {
-            let why = "the run's handler was dropped before it ended";
-            Ending::failure(Reason::SchedulerError, why)
-        });
-        self.store.end_run(self.job, &ending);
+        if !self.is_over {
+            // If it cannot be stored, the next core notices.
+            let _ = self.store.end_run(self.job, &Ending::dropped());
+        }
+        self.store.release(self.job);
     }
 }

@@ -490,7 +490,7 @@ impl Extensions {
     }
 
     fn publish(&self, kind: EventKind, of: &proto::ExtensionRegistration) {
-        self.store.publish(kind, &serde_json::json!({ "name": of.name, "image": of.image }));
+        let _ = self.store.publish_extension(kind, of);
     }
 }
 

@@ -185,6 +185,8 @@ pub mod internal {
     pub use crate::caught::is_caught;
     pub use crate::files::*;
     pub use crate::size::Size;
+    #[cfg(feature = "store")]
+    pub use crate::store::Backing;
 }
 
 pub use self::core::Core;

@@ -6,17 +6,19 @@
 //! the caller may; for everything else, `authorize` does. Calls to extensions about a subscription
 //! are up to `api`.
 //!
-//! Everything is read from memory, and also written to the file if there is one (`disk`).
-//!
-//! Of each pipeline, [`RUNS_PER_PIPELINE`] runs are kept: the newest, and those that are not
-//! complete. Of all events, the newest [`EVENTS`].
+//! What is alive is read from memory, and also written to the file if there is one (`disk`). What is
+//! over, such as runs that are complete, is only there (`history`). How much is kept is in `usage`;
+//! of all events, the newest [`EVENTS`].
 
 mod access;
+#[cfg(feature = "store")]
+mod backing;
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
 mod events;
-#[cfg(feature = "store")]
+#[cfg_attr(not(feature = "store"), path = "store/no_file.rs")]
 mod file;
+mod history;
 mod initiator;
 mod journal;
 mod launches;
@@ -40,11 +42,14 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod usage;
 
 pub(super) use access::{
     By, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in, unknown_token,
 };
-pub(super) use events::EventKind;
+#[cfg(feature = "store")]
+pub use backing::Backing;
+pub(super) use events::{EventBatch, EventKind, EventScope};
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
 pub(super) use options::{Options, RESET};
@@ -66,20 +71,26 @@ use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
 #[cfg(feature = "store")]
-use crate::{caught::catch, files};
+use crate::{caught::catch, essential::EssentialTasks, files, sync::lock};
 use access::Access;
 use disk::Disk;
+#[cfg(feature = "store")]
+use disk::Listeners;
 use events::EventLog;
+#[cfg(feature = "store")]
+use file::StoreFile;
 use gofer_net::Clock;
 use gofer_proto as proto;
-#[cfg(feature = "store")]
 use gofer_sdk::Result;
 #[cfg(feature = "store")]
-use journal::Record;
+use history::History;
 use journal::{Flags, Journal};
+#[cfg(feature = "store")]
+use journal::{Record, RecordKind, decode};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
 use queue::RunQueue;
+#[cfg(feature = "store")]
 use seal::Seal;
 use secrets::Secrets;
 use subscription_locks::SubscriptionLocks;
@@ -87,11 +98,7 @@ use subscription_locks::SubscriptionLocks;
 /// The namespace that always exists. An empty name stands for it.
 const DEFAULT: &str = "default";
 
-/// Runs kept of one pipeline, about half a kilobyte each. Per pipeline, so that one that runs every
-/// second does not evict the daily run from which another takes its schedule.
-const RUNS_PER_PIPELINE: usize = 10_000;
-
-/// Events kept, a few hundred bytes each. Every run adds two.
+/// Events kept, a few hundred bytes each on disk. Every run adds two.
 const EVENTS: usize = 100_000;
 
 /// Runs that a watcher may lag behind before it misses some.
@@ -101,10 +108,10 @@ pub(super) struct Store {
     clock: Clock,
     /// One lock for all tables: an operation is a few look-ups, and sees them in a consistent
     /// state.
-    tables: Mutex<Tables>,
+    tables: Arc<Mutex<Tables>>,
     started: broadcast::Sender<proto::Run>,
     /// Notified when there may be a run to execute.
-    run_queued: Notify,
+    run_queued: Arc<Notify>,
     tokens_changed: watch::Sender<()>,
     subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
@@ -127,13 +134,15 @@ struct Tables {
     /// If runs are executed.
     queue: Option<RunQueue>,
     events: EventLog,
+    /// Runs that the operation under way has accepted, for those that watch.
+    started: Vec<proto::Run>,
     journal: Journal,
 }
 
 impl Store {
     /// A store in memory only.
-    pub(super) fn new(clock: Clock) -> Arc<Self> {
-        Self::with(clock, Tables::new(clock, None), None)
+    pub(super) fn new(clock: Clock) -> Result<Arc<Self>> {
+        Self::with(clock, Tables::new(clock, Journal::new(None, Arc::default())), |_| Ok(None))
     }
 
     /// A store in a file, which is created if there is none. Without a key for its secrets, one is
@@ -144,48 +153,84 @@ impl Store {
     /// If the file is in use, damaged, of a newer version, or not a store. It is then left as it
     /// is.
     #[cfg(feature = "store")]
-    pub(super) fn open(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<Arc<Self>> {
+    pub(super) fn open(
+        clock: Clock,
+        path: &Path,
+        key: Option<[u8; 32]>,
+        backing: Option<Arc<dyn Backing>>,
+        essential: &EssentialTasks,
+    ) -> Result<Arc<Self>> {
+        let on_runtime = backing.is_some();
         // The library of the file panics at some kinds of damage.
-        let (tables, disk) = catch(|| Self::read(clock, path, key)).unwrap_or_else(|panic| {
-            tracing::debug!(panic, "the store cannot be read");
-            Err(file::damaged(path, &"its content makes no sense"))
-        })?;
-        if let Some(warning) = exposed(path) {
+        let (tables, file) =
+            catch(|| Self::read(clock, path, key, backing)).unwrap_or_else(|panic| {
+                tracing::debug!(panic, "the store cannot be read");
+                Err(file::damaged(path, &"its content makes no sense"))
+            })?;
+        if !on_runtime && let Some(warning) = exposed(path) {
             tracing::warn!("{warning}");
         }
-        Ok(Self::with(clock, tables, Some(disk)))
+        Self::with(clock, tables, |store| {
+            let history = Arc::clone(lock(&store.tables).journal.history());
+            let disk = Disk::new(history);
+            let run_queued = Arc::clone(&store.run_queued);
+            let listeners = Listeners {
+                progress: lock(&store.tables).events.announcements(),
+                started: store.started.clone(),
+                writable: Box::new(move || run_queued.notify_one()),
+            };
+            let tables = Arc::clone(&store.tables);
+            disk.start(file, tables, listeners, essential, on_runtime)?;
+            Ok(Some(disk))
+        })
     }
 
     #[cfg(feature = "store")]
-    fn read(clock: Clock, path: &Path, key: Option<[u8; 32]>) -> Result<(Tables, Disk)> {
-        file::check_place(path)?;
-        let seal = Arc::new(match key {
-            Some(key) => Seal::given(&key, path)?,
-            None => Seal::beside(path)?,
-        });
-        let mut tables = Tables::new(clock, Some(Arc::clone(&seal)));
-        let progress = tables.events.announcements();
-        let disk = Disk::open(path, progress, &seal, |record| {
-            let restored = tables.restore(record);
-            restored.ok_or_else(|| file::damaged(path, &"a record has no owner"))
-        })?;
-        tables.restore_run_keys();
-        tables.events.restored();
-        Ok((tables, disk))
+    fn read(
+        clock: Clock,
+        path: &Path,
+        key: Option<[u8; 32]>,
+        backing: Option<Arc<dyn Backing>>,
+    ) -> Result<(Tables, Arc<StoreFile>)> {
+        if backing.is_none() {
+            file::check_place(path)?;
+        }
+        let (seal, key_file) = match key {
+            Some(key) => (Seal::given(&key, path)?, None),
+            None => Seal::beside(path).map(|(seal, file)| (seal, Some(file)))?,
+        };
+        let seal = Arc::new(seal);
+        let mut tables = Tables::new(clock, Journal::new(Some(Arc::clone(&seal)), Arc::default()));
+        let file =
+            StoreFile::open(path, backing, |key, value| tables.restore(path, key, value, &seal))?;
+        let file = Arc::new(file);
+        let history = Arc::new(History::in_file(Arc::clone(&file)));
+        tables.journal = Journal::new(Some(seal), history);
+        tables.restored(path)?;
+        if let Some(key_file) = key_file {
+            key_file.keep()?;
+        }
+        file.accept()?;
+        Ok((tables, file))
     }
 
-    fn with(clock: Clock, tables: Tables, disk: Option<Disk>) -> Arc<Self> {
-        let store = Arc::new(Self {
+    fn with(
+        clock: Clock,
+        tables: Tables,
+        disk: impl FnOnce(&Self) -> Result<Option<Disk>>,
+    ) -> Result<Arc<Self>> {
+        let mut store = Self {
             clock,
-            tables: Mutex::new(tables),
+            tables: Arc::new(Mutex::new(tables)),
             started: broadcast::Sender::new(UNWATCHED_RUNS),
-            run_queued: Notify::new(),
+            run_queued: Arc::default(),
             tokens_changed: watch::Sender::default(),
             subscription_locks: Arc::default(),
-            disk,
-        });
-        store.ensure_default();
-        store
+            disk: None,
+        };
+        store.disk = disk(&store)?;
+        store.ensure_default().map_err(|status| gofer_sdk::internal::error(&status))?;
+        Ok(Arc::new(store))
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -199,7 +244,7 @@ impl Store {
     /// If it cannot be written.
     pub(super) async fn durable(&self) -> Result<(), Status> {
         match &self.disk {
-            Some(disk) => disk.durable().await.map_err(|why| Status::unavailable(&*why)),
+            Some(disk) => disk.durable().await,
             None => Ok(()),
         }
     }
@@ -210,27 +255,41 @@ impl Store {
         self.tables().events.close();
     }
 
-    /// Writes all pending changes. Later ones are not kept, and another process may open the file.
+    /// Writes all pending changes. Later ones are refused, and another process may open the file.
     pub(super) async fn close(&self) {
         if let Some(disk) = &self.disk {
-            disk.close().await;
+            let needed = self.tables().needed();
+            disk.close(needed).await;
         }
     }
 
-    fn tables(&self) -> Locked<'_> {
+    /// The tables, to read them, or to change what is in memory only.
+    fn tables(&self) -> MutexGuard<'_, Tables> {
         // No operation panics half-way through a change.
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        Locked { tables, disk: self.disk.as_ref() }
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tables, for an operation that changes them.
+    ///
+    /// # Errors
+    ///
+    /// If changes cannot be stored at the moment.
+    fn change(&self) -> Result<Change<'_>, Status> {
+        let tables = self.tables();
+        if let Some(disk) = &self.disk {
+            disk.check_writable()?;
+        }
+        Ok(Change { tables, store: self })
     }
 }
 
 /// The tables, for one operation. Its changes are submitted as a whole when this is dropped.
-struct Locked<'a> {
+struct Change<'a> {
     tables: MutexGuard<'a, Tables>,
-    disk: Option<&'a Disk>,
+    store: &'a Store,
 }
 
-impl Deref for Locked<'_> {
+impl Deref for Change<'_> {
     type Target = Tables;
 
     fn deref(&self) -> &Tables {
@@ -238,27 +297,30 @@ impl Deref for Locked<'_> {
     }
 }
 
-impl DerefMut for Locked<'_> {
+impl DerefMut for Change<'_> {
     fn deref_mut(&mut self) -> &mut Tables {
         &mut self.tables
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for Change<'_> {
     fn drop(&mut self) {
-        let Tables { events, journal, .. } = &mut *self.tables;
-        match self.disk {
-            Some(disk) => {
-                let last_event = events.journal(journal);
-                disk.submit(journal, last_event);
+        let Tables { events, journal, started, .. } = &mut *self.tables;
+        let last_event = events.journal(journal);
+        if let Some(disk) = &self.store.disk {
+            disk.submit(journal, last_event, started);
+        } else {
+            for run in started.drain(..) {
+                // Nobody may be watching any more.
+                let _ = self.store.started.send(run);
             }
-            None => events.announce(),
+            events.announce();
         }
     }
 }
 
 impl Tables {
-    fn new(clock: Clock, seal: Option<Arc<Seal>>) -> Self {
+    fn new(clock: Clock, journal: Journal) -> Self {
         Self {
             clock,
             namespaces: BTreeMap::new(),
@@ -271,14 +333,70 @@ impl Tables {
             flags: Flags::default(),
             queue: None,
             events: EventLog::new(EVENTS),
-            journal: Journal::new(seal),
+            started: Vec::new(),
+            journal,
         }
     }
 
-    /// Inserts a record that was read from a file; `None` if its owner is missing. Records arrive
-    /// in the order of their kinds.
+    /// Makes these what the file holds. What is in memory only stays.
     #[cfg(feature = "store")]
-    fn restore(&mut self, record: Record) -> Option<()> {
+    fn roll_back(&mut self, file: &StoreFile) -> Result<()> {
+        let Some(seal) = self.journal.seal().cloned() else { return Ok(()) };
+        let journal = Journal::new(Some(Arc::clone(&seal)), Arc::clone(self.journal.history()));
+        let mut stored = Self::new(self.clock, journal);
+        file.alive(|key, value| stored.restore(file.path(), key, value, &seal))?;
+        std::mem::swap(&mut stored.access, &mut self.access);
+        std::mem::swap(&mut stored.queue, &mut self.queue);
+        std::mem::swap(&mut stored.events, &mut self.events);
+        stored.restored(file.path())?;
+        stored.restore_queue();
+        *self = stored;
+        Ok(())
+    }
+
+    /// After all records that are alive.
+    #[cfg(feature = "store")]
+    fn restored(&mut self, path: &Path) -> Result<()> {
+        for NamespaceTable { pipelines, usage, .. } in self.namespaces.values_mut() {
+            for pipeline in pipelines.values() {
+                usage.add(&pipeline.usage);
+                usage.replace_live(0, pipeline.live_bytes());
+            }
+        }
+        let history = Arc::clone(self.journal.history());
+        let restored = self.events.restore(&history);
+        restored.map_err(|_| file::damaged(path, &"an event cannot be read"))
+    }
+
+    /// About how many bytes the file needs.
+    fn needed(&self) -> u64 {
+        let namespaces = self.namespaces.values().map(|it| &it.usage);
+        let all: u64 = namespaces.map(|it| it.run_bytes + it.content_bytes).sum();
+        // Keys, and pages that are not full.
+        (all + self.events.bytes()) * 2
+    }
+
+    #[cfg(feature = "store")]
+    fn restore(&mut self, path: &Path, key: &[u8], value: &[u8], seal: &Seal) -> Result<()> {
+        let kind = key.first().copied().and_then(RecordKind::of);
+        let Some(record) = decode(key, value, seal) else {
+            if matches!(kind, Some(RecordKind::Secret | RecordKind::Registration)) {
+                let shown = path.display();
+                return Err(file::refused(format!(
+                    "the secrets in the store `{shown}` were encrypted with another key; set that \
+                     key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
+                     `{shown}.key`, or restore a backup of both"
+                )));
+            }
+            return Err(file::damaged(path, &"a record cannot be read"));
+        };
+        let restored = self.insert(record);
+        restored.ok_or_else(|| file::damaged(path, &"a record has no owner"))
+    }
+
+    /// Inserts a record; `None` if its owner is missing. Records arrive in the order of their kinds.
+    #[cfg(feature = "store")]
+    fn insert(&mut self, record: Record) -> Option<()> {
         match record {
             Record::Version => {}
             Record::Flags(flags) => self.flags = flags,
@@ -291,12 +409,14 @@ impl Tables {
             }
             Record::Config(it) => {
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
-                pipeline.configs.insert(it.version, it);
+                pipeline.live = Some(it);
             }
             Record::Run(it) => {
-                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
-                pipeline.last_run = it.id;
-                pipeline.runs.push_back(it);
+                let pipeline = self.pipeline_mut(&it.run.namespace, &it.run.pipeline).ok()?;
+                pipeline.unfinished.runs.insert(it.run.id, it);
+            }
+            Record::Usage(namespace, pipeline, it) => {
+                self.pipeline_mut(&namespace, &pipeline).ok()?.usage = it;
             }
             Record::Subscription(it, beginning) => {
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
@@ -315,11 +435,6 @@ impl Tables {
             }
             Record::Launch(digest) => {
                 self.launches.insert(digest);
-            }
-            Record::Event(it) => self.events.restore(it),
-            Record::Object(it) => {
-                let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
-                pipeline.objects.insert((it.run, it.key.clone()), it);
             }
             Record::Secret(it) if it.pipeline.is_empty() => {
                 self.secrets.insert(it.key.clone(), it);

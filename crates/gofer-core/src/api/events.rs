@@ -10,7 +10,7 @@ use tonic::codegen::tokio_stream::Stream;
 
 use super::{Api, ResponseStream};
 use crate::authorize::{Caller, TokenWatch};
-use crate::store::Store;
+use crate::store::{EventBatch, Store};
 use gofer_net::BoxFuture;
 use gofer_proto as proto;
 
@@ -25,7 +25,7 @@ impl Api {
     ) -> Result<proto::GetEventResponse, Status> {
         // The same error whether it does not exist or belongs to another namespace, so that it
         // reveals nothing about the latter.
-        match self.store.event(request.id).filter(|event| caller.can_see(event)) {
+        match self.store.event(request.id, &caller.scopes())? {
             Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
             None => Err(Status::not_found(format!(
                 "event {} does not exist, was removed, or belongs to a namespace that the token \
@@ -83,27 +83,28 @@ impl Reader {
         if self.back.is_none() && self.after >= self.until {
             return Ok(false);
         }
-        let events = if let Some(before) = self.back {
-            let events = self.store.events_before(before, BATCH);
-            self.back = events.last().map(|oldest| oldest.id);
-            events
-        } else {
-            let mut events = self.store.events_after(self.after, BATCH);
-            // Only at the start may older ones be missing.
-            if self.after > 0 && events.first().is_some_and(|it| it.id > self.after + 1) {
-                return Err(Status::resource_exhausted(format!(
-                    "events after {} were dropped before they were read; read faster, or list \
-                     again",
-                    self.after
-                )));
-            }
-            events.retain(|event| event.id <= self.until);
-            let Some(newest) = events.last() else { return Ok(false) };
-            self.after = newest.id;
-            events
-        };
-        let seen: Vec<_> = events.into_iter().filter(|it| self.caller.can_see(it)).collect();
-        self.read = seen.into_iter();
+        let sees = self.caller.scopes();
+        if let Some(before) = self.back {
+            let EventBatch { events, through, .. } =
+                self.store.events_before(before, BATCH, &sees)?;
+            self.back = (through > 0).then_some(through);
+            self.read = events.into_iter();
+            return Ok(true);
+        }
+        let EventBatch { events, through, missed } =
+            self.store.events_after(self.after, self.until, BATCH, &sees)?;
+        // Only at the start may older ones be missing.
+        if missed && self.after > 0 {
+            return Err(Status::resource_exhausted(format!(
+                "events after {} were dropped before they were read; read faster, or list again",
+                self.after
+            )));
+        }
+        if through == self.after {
+            return Ok(false);
+        }
+        self.after = through;
+        self.read = events.into_iter();
         Ok(true)
     }
 
@@ -147,12 +148,6 @@ impl Stream for Reader {
             }
             match self.read_on() {
                 Ok(true) => {
-                    if self.read.len() == 0 {
-                        // None of them is for this caller. Other tasks run before the next batch is
-                        // searched.
-                        context.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
                     continue;
                 }
                 Ok(false) if !self.follow => return Poll::Ready(None),

@@ -81,7 +81,7 @@ fn a_client_sees_the_events_of_its_namespaces_and_of_none() {
 #[tokio::test(start_paused = true)]
 async fn a_long_call_notices_within_a_minute_that_its_token_expired_by_a_clock_that_was_set() {
     static AHEAD: AtomicI64 = AtomicI64::new(0);
-    let store = Store::new(Clock::set_by(&AHEAD));
+    let store = Store::new(Clock::set_by(&AHEAD)).unwrap();
     let hour = Some(Duration::from_secs(3600));
     let (_, token) = store
         .create_token(TokenKind::Management, Vec::new(), HashMap::new(), hour, &By::Core)

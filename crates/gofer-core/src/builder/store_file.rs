@@ -1,8 +1,10 @@
 //! The options for the store.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::CoreBuilder;
+use crate::store::Backing;
 
 /// The store.
 #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
@@ -14,6 +16,14 @@ impl CoreBuilder {
     /// As in memory, only the newest runs and events are kept.
     pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
         self.store.path = Some(path.into());
+        self
+    }
+
+    /// Keeps the store in something else than a file, and writes it as a task of this runtime. The
+    /// encryption key has to be set.
+    #[doc(hidden)]
+    pub fn store_backing(mut self, backing: Arc<dyn Backing>) -> Self {
+        self.store.backing = Some(backing);
         self
     }
 

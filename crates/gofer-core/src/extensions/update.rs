@@ -65,7 +65,7 @@ impl Extensions {
             self.store.replace_registration(after, options)?;
             return Ok(None);
         }
-        self.store.narrow_options(&after.name, &options);
+        self.store.narrow_options(&after.name, &options)?;
         let new = self.bring_up(&after, &options, &guard.progress).await?;
         self.store.replace_registration(after, options)?;
         // From here on, calls that begin or end a subscription wait until the old extension has

@@ -1,104 +1,168 @@
 //! Keeps the store beyond the life of its process.
 //!
-//! Reads go to the tables in memory; every change is also written to one redb file. The changes of
-//! an operation are collected while it holds the lock of the tables and submitted together when it
-//! releases it, so the file holds whole operations in their order. A thread commits everything
-//! submitted since its last commit in one transaction, so concurrent callers share one wait for the
-//! disk. A response is sent only once the changes it reports are on disk: see `Store::durable` and
-//! its one caller, the router.
+//! What is alive is read from the tables in memory; every change is also written to one redb file.
+//! The changes of an operation are collected while it holds the lock of the tables and submitted
+//! together when it releases it, so the file holds whole operations in their order. A writer commits
+//! everything submitted since its last commit in one transaction, so concurrent callers share one
+//! wait for the disk. A response is sent only once the changes it reports are on disk: see
+//! `Store::durable` and its one caller, the router.
+//!
+//! If a commit fails, for example because the disk is full, nothing has changed: the tables become
+//! what the file holds, those who wait for the changes are told, and further changes are refused
+//! until the file can be written again, which is tried every [`RETRY_AFTER`]. Reading goes on.
 
-use std::fmt::Display;
-use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
-use tokio::sync::watch;
+use redb::DatabaseError;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+use tonic::Status;
 
+use super::Tables;
 use super::events::EventProgress;
-use super::file::{self, RECORDS, commit};
-use super::journal::{Journal, Record, RecordKind, Write, decode};
-use super::seal::Seal;
+use super::file::StoreFile;
+use super::history::History;
+use super::journal::{Journal, Part, Write};
+use crate::essential::{EssentialTasks, Failing};
 use crate::sync::lock;
+use gofer_proto::Run;
 use gofer_sdk::Result;
 
-/// The file, and the thread that writes it.
+/// Between two attempts to write again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a file that cannot even be opened again is tried.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+
+/// The end of the writer that submits to it.
 pub(super) struct Disk {
-    queue: Arc<WriteQueue>,
-    committed: watch::Receiver<Committed>,
+    queue: Arc<Queue>,
+    history: Arc<History>,
 }
 
-struct WriteQueue {
+struct Queue {
     pending: Mutex<Pending>,
-    changed: Condvar,
+    /// Notified when there is something to do.
+    changed: Notify,
+    /// Whether the file has been closed.
+    closed: watch::Sender<bool>,
 }
 
 #[derive(Default)]
 struct Pending {
-    writes: Vec<Write>,
-    /// The number of submissions.
-    submitted: u64,
-    /// The number of the newest event among them.
-    last_event: i64,
-    closed: bool,
+    batch: Batch,
+    /// That of the commit under way.
+    committing: Option<Arc<Outcome>>,
+    /// Why changes are refused, while they are.
+    refused: Option<Arc<str>>,
+    /// Whether the tables still have what could not be written.
+    is_ahead: bool,
+    /// The file is to be closed.
+    closing: bool,
+    /// What the file needs; see [`Disk::close`].
+    needed: u64,
 }
 
-/// How much is in the file.
-#[derive(Clone, Debug, Default)]
-struct Committed {
-    submitted: u64,
-    /// Why nothing more is written, once that is so.
-    ended: Option<Arc<str>>,
+/// What is written in one transaction.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<Write>,
+    /// The number of the newest submission.
+    submission: u64,
+    /// The number of the newest event.
+    last_event: i64,
+    /// Runs that have been accepted, for those that watch.
+    started: Vec<Run>,
+    outcome: Arc<Outcome>,
+}
+
+/// Whether a batch has been written; `None` while that is not known.
+struct Outcome(watch::Sender<Option<Result<(), Arc<str>>>>);
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+/// What the writer tells others about.
+pub(super) struct Listeners {
+    pub(super) progress: watch::Sender<EventProgress>,
+    pub(super) started: tokio::sync::broadcast::Sender<Run>,
+    /// Called after a failure, once changes are accepted again.
+    pub(super) writable: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Disk {
-    /// Opens or creates the file, and passes every record in it to `read`, in the order of their
-    /// kinds.
+    pub(super) fn new(history: Arc<History>) -> Self {
+        let queue = Queue {
+            pending: Mutex::default(),
+            changed: Notify::new(),
+            closed: watch::Sender::new(false),
+        };
+        Self { queue: Arc::new(queue), history }
+    }
+
+    /// Starts to write, in a thread of its own or as a task of this runtime.
     ///
-    /// Events are announced through `progress` once they are on disk.
-    pub(super) fn open(
-        path: &Path,
-        progress: watch::Sender<EventProgress>,
-        seal: &Seal,
-        mut read: impl FnMut(Record) -> Result<()>,
-    ) -> Result<Self> {
-        let shown = path.display();
-        let database = file::open(path)?;
-        let damaged = |what: &dyn Display| file::damaged(path, what);
-        let transaction = database.begin_read().map_err(|error| damaged(&error))?;
-        // A new file has no table.
-        if let Ok(table) = transaction.open_table(RECORDS) {
-            for record in table.iter().map_err(|error| damaged(&error))? {
-                let (key, value) = record.map_err(|error| damaged(&error))?;
-                let record = decode(key.value(), value.value(), seal);
-                let kind = key.value().first();
-                let sealed = [RecordKind::Secret, RecordKind::Registration];
-                if record.is_none() && sealed.iter().any(|it| kind == Some(&(*it as u8))) {
-                    return Err(file::refused(format!(
-                        "the secrets in the store `{shown}` were encrypted with another key; set \
-                         that key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
-                         `{shown}.key`, or restore a backup of both"
-                    )));
-                }
-                read(record.ok_or_else(|| damaged(&"a record cannot be read"))?)?;
-            }
+    /// # Errors
+    ///
+    /// If there can be no thread.
+    pub(super) fn start(
+        &self,
+        file: Arc<StoreFile>,
+        tables: Arc<Mutex<Tables>>,
+        listeners: Listeners,
+        essential: &EssentialTasks,
+        on_runtime: bool,
+    ) -> Result<()> {
+        let failing = essential.watch("the writing of the store");
+        let (queue, history) = (Arc::clone(&self.queue), Arc::clone(&self.history));
+        let writer = Writer { file, queue, history, tables, listeners, failing };
+        if on_runtime {
+            tokio::spawn(writer.run());
+            return Ok(());
         }
-        drop(transaction);
-        let queue = Arc::new(WriteQueue { pending: Mutex::default(), changed: Condvar::new() });
-        let (committed, watched) = watch::channel(Committed::default());
-        let writer = Writer { database, queue: Arc::clone(&queue), committed, progress };
-        std::thread::Builder::new().name("gofer-store".to_owned()).spawn(|| writer.run())?;
-        Ok(Self { queue, committed: watched })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let work = move || runtime.block_on(writer.run());
+        std::thread::Builder::new().name("gofer-store".to_owned()).spawn(work)?;
+        Ok(())
+    }
+
+    /// Whether changes are accepted. Asked while the tables are locked.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not.
+    pub(super) fn check_writable(&self) -> Result<(), Status> {
+        let pending = lock(&self.queue.pending);
+        if pending.closing {
+            return Err(Status::unavailable("the store is closed: the core is stopping"));
+        }
+        match &pending.refused {
+            None => Ok(()),
+            Some(why) => Err(not_written(why)),
+        }
     }
 
     /// Submits the changes of an operation, which still holds the tables.
-    pub(super) fn submit(&self, journal: &mut Journal, last_event: i64) {
+    pub(super) fn submit(&self, journal: &mut Journal, last_event: i64, started: &mut Vec<Run>) {
         if journal.writes.is_empty() {
             return;
         }
+        let submission = self.history.submitted();
         let mut pending = lock(&self.queue.pending);
-        pending.writes.append(&mut journal.writes);
-        pending.submitted += 1;
-        pending.last_event = last_event;
+        let batch = &mut pending.batch;
+        if batch.writes.is_empty() {
+            mem::swap(&mut batch.writes, &mut journal.writes);
+        } else {
+            batch.writes.append(&mut journal.writes);
+        }
+        batch.started.append(started);
+        batch.submission = submission;
+        batch.last_event = last_event;
         self.queue.changed.notify_one();
     }
 
@@ -106,31 +170,38 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The reason if it never will be.
-    pub(super) async fn durable(&self) -> Result<(), Arc<str>> {
-        let submitted = lock(&self.queue.pending).submitted;
-        let mut committed = self.committed.clone();
-        let reached = committed
-            .wait_for(|it| it.submitted >= submitted || it.ended.is_some())
-            .await
-            .map(|it| (it.submitted >= submitted, it.ended.clone()));
-        match reached {
-            Ok((true, _)) => Ok(()),
-            Ok((false, Some(why))) => Err(why),
-            Ok(_) | Err(_) => Err("the store has stopped writing; restart the core".into()),
+    /// If it is not, and never will be.
+    pub(super) async fn durable(&self) -> Result<(), Status> {
+        let outcome = {
+            let pending = lock(&self.queue.pending);
+            if pending.is_ahead {
+                return Err(not_written(pending.refused.as_deref().unwrap_or_default()));
+            }
+            if pending.batch.writes.is_empty() {
+                pending.committing.clone()
+            } else {
+                Some(Arc::clone(&pending.batch.outcome))
+            }
+        };
+        let Some(outcome) = outcome else { return Ok(()) };
+        match outcome.0.subscribe().wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(why))) => Err(not_written(why)),
+            Ok(None) | Err(_) => Err(not_written("the store has stopped writing")),
         }
     }
 
     /// Writes everything submitted and closes the file. Returns once another process may open it.
-    pub(super) async fn close(&self) {
+    /// A file that is far larger than `needed` is compacted.
+    pub(super) async fn close(&self, needed: u64) {
+        lock(&self.queue.pending).needed = needed;
         self.end();
-        let mut committed = self.committed.clone();
-        // Fails only if the thread has ended, which closes the file too.
-        let _ = committed.wait_for(|it| it.ended.is_some()).await;
+        // `self` has a sender.
+        let _ = self.queue.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     fn end(&self) {
-        lock(&self.queue.pending).closed = true;
+        lock(&self.queue.pending).closing = true;
         self.queue.changed.notify_one();
     }
 }
@@ -141,38 +212,153 @@ impl Drop for Disk {
     }
 }
 
-/// The thread that commits.
+fn not_written(why: &str) -> Status {
+    Status::unavailable(format!(
+        "the change was not made, since the store cannot be written ({why}); it can be tried again"
+    ))
+}
+
+/// Commits what is submitted.
 struct Writer {
-    database: Database,
-    queue: Arc<WriteQueue>,
-    committed: watch::Sender<Committed>,
-    progress: watch::Sender<EventProgress>,
+    file: Arc<StoreFile>,
+    queue: Arc<Queue>,
+    history: Arc<History>,
+    tables: Arc<Mutex<Tables>>,
+    listeners: Listeners,
+    failing: Failing,
 }
 
 impl Writer {
-    fn run(self) {
-        let Self { database, queue, committed, progress } = self;
-        let why: Arc<str> = loop {
-            let (writes, submitted, last_event) = {
-                let waiting = queue.changed.wait_while(lock(&queue.pending), |pending| {
-                    pending.writes.is_empty() && !pending.closed
-                });
-                let mut pending = waiting.unwrap_or_else(PoisonError::into_inner);
-                if pending.writes.is_empty() {
-                    break "the store is closed".into();
+    async fn run(self) {
+        let closed = Closed(&self.queue);
+        let Self { file, queue, .. } = &self;
+        loop {
+            let (batch, closing) = {
+                let mut pending = lock(&queue.pending);
+                let batch = mem::take(&mut pending.batch);
+                if !batch.writes.is_empty() {
+                    pending.committing = Some(Arc::clone(&batch.outcome));
                 }
-                (std::mem::take(&mut pending.writes), pending.submitted, pending.last_event)
+                (batch, pending.closing)
             };
-            if let Err(error) = commit(&database, &writes) {
-                // Memory is now ahead of the disk, so no later response could be relied on.
-                tracing::error!(%error, "the store cannot be written");
-                break "the store cannot be written; see the core's log".into();
+            if batch.writes.is_empty() {
+                if closing {
+                    break;
+                }
+                queue.changed.notified().await;
+                continue;
             }
-            progress.send_modify(|it| it.last = it.last.max(last_event));
-            committed.send_modify(|it| it.submitted = submitted);
+            match file.commit(&batch.writes) {
+                Ok(()) => self.committed(&batch),
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be written; changes are refused until it can");
+                    if !self.recover(&batch, &error.to_string()).await {
+                        break;
+                    }
+                }
+            }
+        }
+        let needed = lock(&queue.pending).needed;
+        file.close(needed);
+        drop(closed);
+    }
+
+    fn committed(&self, batch: &Batch) {
+        let keys = batch.writes.iter().filter(|it| it.of == Part::History).map(|it| &*it.key);
+        self.history.committed(keys, batch.submission);
+        lock(&self.queue.pending).committing = None;
+        for run in &batch.started {
+            // Nobody may be watching.
+            let _ = self.listeners.started.send(run.clone());
+        }
+        self.listeners.progress.send_modify(|it| it.last = it.last.max(batch.last_event));
+        batch.outcome.0.send_replace(Some(Ok(())));
+    }
+
+    /// Undoes in memory what could not be written, and waits until the file can be written again.
+    /// Returns false if that is given up, or the file is to be closed.
+    async fn recover(&self, failed: &Batch, why: &str) -> bool {
+        let why: Arc<str> = why.into();
+        let begun = Instant::now();
+        let mut rolled_back = false;
+        loop {
+            match self.file.reopen() {
+                Ok(()) if !rolled_back => {
+                    if let Err(error) = self.roll_back(failed, &why) {
+                        self.failing.report(&error.to_string());
+                        return false;
+                    }
+                    rolled_back = true;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if !rolled_back {
+                        self.refuse(failed, &why);
+                    }
+                    let is_damaged = !matches!(
+                        &error,
+                        DatabaseError::Storage(
+                            redb::StorageError::Io(_) | redb::StorageError::PreviousIo
+                        )
+                    );
+                    if is_damaged || (!rolled_back && begun.elapsed() > GIVE_UP_AFTER) {
+                        self.failing.report(&format!("the store cannot be opened again: {error}"));
+                        return false;
+                    }
+                }
+            }
+            sleep(RETRY_AFTER).await;
+            if lock(&self.queue.pending).closing {
+                return false;
+            }
+            if rolled_back && self.file.try_write().is_ok() {
+                lock(&self.queue.pending).refused = None;
+                tracing::info!("the store can be written again");
+                (self.listeners.writable)();
+                return true;
+            }
+        }
+    }
+
+    /// Makes the tables what the file holds.
+    fn roll_back(&self, failed: &Batch, why: &Arc<str>) -> Result<()> {
+        // Nothing can be submitted meanwhile.
+        let mut tables = lock(&self.tables);
+        self.refuse(failed, why);
+        self.history.roll_back();
+        tables.roll_back(&self.file)?;
+        lock(&self.queue.pending).is_ahead = false;
+        Ok(())
+    }
+
+    /// Refuses changes from now on, and what has been submitted.
+    fn refuse(&self, failed: &Batch, why: &Arc<str>) {
+        let submitted = {
+            let mut pending = lock(&self.queue.pending);
+            pending.refused = Some(Arc::clone(why));
+            pending.is_ahead = true;
+            pending.committing = None;
+            mem::take(&mut pending.batch)
         };
-        drop(database);
-        committed.send_modify(|it| it.ended = Some(why));
+        for outcome in [&failed.outcome, &submitted.outcome] {
+            outcome.0.send_replace(Some(Err(Arc::clone(why))));
+        }
+    }
+}
+
+/// Says so when the file is closed, also after a panic.
+struct Closed<'a>(&'a Queue);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.0.pending);
+        pending.closing = true;
+        let stopped: Arc<str> = "the store has stopped writing".into();
+        for outcome in pending.committing.take().iter().chain([&pending.batch.outcome]) {
+            outcome.0.send_if_modified(|it| it.replace(Err(Arc::clone(&stopped))).is_none());
+        }
+        drop(pending);
+        self.0.closed.send_replace(true);
     }
 }
 

@@ -1,61 +1,288 @@
-//! The file of a store: created whole, opened only if it is intact and of a known version, and
-//! written one transaction at a time.
+//! The file of a store: created whole, opened only if what is alive in it is intact and of a known
+//! version, and written one transaction at a time.
+//!
+//! It has two tables: what is alive, which is read when the file is opened, and the history. Each
+//! record ends with a checksum, which is verified when the record is read: redb itself verifies
+//! those of its pages only in a file that has not been closed.
 
+mod upgrade;
+
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::File;
 use std::io::ErrorKind::{InvalidData, NotFound, PermissionDenied, UnexpectedEof};
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::backends::InMemoryBackend;
+use bytes::Bytes;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, StorageBackend as _, StorageError, TableDefinition,
+    Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
 };
+use tonic::Status;
 
-use super::journal::{RecordKind, Write};
+use super::backing::{Backing, Staged, Staging, SystemFile};
+use super::history::{Order, unreadable};
+use super::journal::{Part, RecordKind, Write};
+use crate::caught::catch;
 use crate::files::NewFile;
+use crate::sync::lock;
 use gofer_sdk::{Error, ErrorKind, Result};
 
-/// One table: a record's kind is the first byte of its key.
+/// What is alive. A record's kind is the first byte of its key. In version 2 and before, everything.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// The layout of the records. Newer ones are refused. Version 2 added the options of extensions,
-/// of which any may be absent.
-pub(super) const VERSION: u32 = 2;
+/// The history.
+const HISTORY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("history");
 
-/// Opens a file that is intact and of a known version, or creates one.
-pub(super) fn open(path: &Path) -> Result<Database> {
-    let shown = path.display();
-    let explain = |error| explain(path, error);
-    if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
-        create(path)
-            .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
-    }
-    verify(path)?;
-    let database = Database::create(path).map_err(explain)?;
-    if check(path, &database)? == Content::Empty {
-        begin(&database)
-            .map_err(|error| refused(format!("the store `{shown}` cannot be created: {error}")))?;
-    }
-    Ok(database)
+/// The layout of the records. Newer ones are refused. Version 2 added the options of extensions,
+/// of which any may be absent; version 3 checksums, and the history as a table of its own.
+pub(super) const VERSION: u32 = 3;
+
+/// Bytes of the file that are cached.
+const CACHE: usize = 32 << 20;
+
+/// A file is compacted on a clean stop if it is larger than this, and than twice what it needs.
+const WORTH_COMPACTING: u64 = 16 << 20;
+
+/// An open store.
+pub(super) struct StoreFile {
+    /// For errors.
+    path: PathBuf,
+    backing: Arc<dyn Backing>,
+    staging: Mutex<Staging>,
+    /// `None` while it is opened again after a failure, and once it is closed.
+    database: RwLock<Option<Database>>,
 }
 
-/// Whether there is a store that has been begun. The file is left as it is, and refused if it is
-/// not intact or of an unknown version.
-pub(super) fn verify(path: &Path) -> Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.len() > 0 => {}
-        Ok(_) => return Ok(false),
-        Err(error) if error.kind() == NotFound => return Ok(false),
-        Err(error) => return Err(refused(format!("cannot read `{}`: {error}", path.display()))),
+/// How each file of redb begins.
+const MAGIC: &[u8] = b"redb";
+
+/// A table of the file.
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+impl StoreFile {
+    /// Opens a file that is intact and of a known version, or creates one. What is alive in it is
+    /// passed to `read`. Until it is [accepted](Self::accept), the file is left as it is.
+    ///
+    /// Of an earlier version, `read` is given what is encrypted before anything else.
+    pub(super) fn open(
+        path: &Path,
+        backing: Option<Arc<dyn Backing>>,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<Self> {
+        let shown = path.display();
+        let cannot = |what: &str, error: &dyn Display| {
+            refused(format!("the store `{shown}` cannot be {what}: {error}"))
+        };
+        let is_new = std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound);
+        if backing.is_none() && is_new {
+            create(path).map_err(|error| cannot("created", &error))?;
+        }
+        let backing = backing.unwrap_or_else(|| Arc::new(SystemFile(path.to_owned())));
+        let storage = backing.open().map_err(|error| explain(path, error.into()))?;
+        let (staged, staging) = Staged::new(storage).map_err(|error| cannot("opened", &error))?;
+        let database = database(staged).map_err(|error| explain(path, error))?;
+        let content = check(path, &database)?;
+        if content != Content::Current {
+            if content == Content::Earlier {
+                upgrade::check(path, &database, &mut read)?;
+            }
+            staging.release().map_err(|error| cannot("opened", &error))?;
+            match content {
+                Content::Empty => begin(&database).map_err(|it| cannot("created", &it))?,
+                Content::Earlier | Content::Current => upgrade::upgrade(path, &database)?,
+            }
+        }
+        alive(path, &database, read)?;
+        Ok(Self {
+            path: path.to_owned(),
+            backing,
+            staging: Mutex::new(staging),
+            database: RwLock::new(Some(database)),
+        })
     }
-    let explain = |error| explain(path, error);
-    match redb::ReadOnlyDatabase::open(path) {
-        // A file that was not closed is repaired when it is opened.
-        Ok(_) | Err(DatabaseError::RepairAborted) => {}
-        Err(error) => return Err(explain(error)),
+
+    /// Repairs the file if it was not closed, and writes to it from now on.
+    pub(super) fn accept(&self) -> Result<()> {
+        let shown = self.path.display();
+        let released = lock(&self.staging).release();
+        released.map_err(|error| refused(format!("the store `{shown}` cannot be opened: {error}")))
     }
-    // Opening writes, so it is tried on a copy: a file that is refused is left as it is.
-    check(path, &copy(path).map_err(explain)?)?;
-    Ok(true)
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file again after a failure, after which redb refuses everything. It is only read
+    /// until [`try_write`](Self::try_write) has succeeded.
+    pub(super) fn reopen(&self) -> Result<(), DatabaseError> {
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // First, since it locks the file.
+        drop(place.take());
+        let opened = catch(|| {
+            let (storage, staging) = Staged::new(self.backing.open()?)?;
+            *lock(&self.staging) = staging;
+            database(storage)
+        });
+        *place = Some(opened.map_err(StorageError::Corrupted)??);
+        Ok(())
+    }
+
+    /// Passes what is alive to `read`.
+    pub(super) fn alive(&self, read: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = place.as_ref().ok_or_else(|| refused("the store is closed".to_owned()))?;
+        alive(&self.path, database, read)
+    }
+
+    /// A record of the history.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Status> {
+        self.read_history(|table| {
+            let Some(found) = table.get(key)? else { return Ok(None) };
+            Ok(Some(intact(key, found.value()).map(Bytes::copy_from_slice)))
+        })?
+        .map(|found| found.ok_or_else(|| unreadable("a record of the history")))
+        .transpose()
+    }
+
+    /// Passes each record of the history in a range to `visit`, until that breaks.
+    pub(super) fn visit(
+        &self,
+        range: &Range<Vec<u8>>,
+        order: Order,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Status> {
+        let flow = self.read_history(|table| {
+            let mut records = table.range(&*range.start..&*range.end)?;
+            loop {
+                let next = match order {
+                    Order::OldestFirst => records.next(),
+                    Order::NewestFirst => records.next_back(),
+                };
+                let Some(record) = next else { return Ok(Some(ControlFlow::Continue(()))) };
+                let (key, value) = record?;
+                let Some(value) = intact(key.value(), value.value()) else { return Ok(None) };
+                if visit(key.value(), value).is_break() {
+                    return Ok(Some(ControlFlow::Break(())));
+                }
+            }
+        })?;
+        flow.ok_or_else(|| unreadable("a record of the history"))
+    }
+
+    fn read_history<T>(
+        &self,
+        read: impl FnOnce(&Table) -> Result<T, redb::Error>,
+    ) -> Result<T, Status> {
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &*place else {
+            return Err(Status::unavailable("the store is being opened again; try again"));
+        };
+        let outcome = catch(|| read(&database.begin_read()?.open_table(HISTORY)?));
+        outcome.map_err(|_panic| unreadable("the history"))?.map_err(|error| match error {
+            redb::Error::Corrupted(_) => unreadable("the history"),
+            error => Status::unavailable(format!("the store cannot be read: {error}; try again")),
+        })
+    }
+
+    /// Writes all of the records or none; of several with one key, the last.
+    pub(super) fn commit(&self, writes: &[Write]) -> Result<(), redb::Error> {
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = place.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+        catch(|| commit(database, writes))
+            .unwrap_or_else(|panic| Err(redb::Error::Corrupted(panic)))
+    }
+
+    /// Writes what was held back since the file was opened again, and a record that is there already,
+    /// to see whether the file can be written.
+    pub(super) fn try_write(&self) -> Result<(), redb::Error> {
+        lock(&self.staging).release()?;
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = place.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+        catch(|| begin(database)).unwrap_or_else(|panic| Err(redb::Error::Corrupted(panic)))
+    }
+
+    /// Closes the file, compacting it first if it is far larger than `needed` bytes.
+    pub(super) fn close(&self, needed: u64) {
+        let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut database) = place.take() else { return };
+        let length = std::fs::metadata(&self.path).map_or(0, |it| it.len());
+        let closed = catch(|| {
+            if length > WORTH_COMPACTING && length / 2 > needed {
+                database.compact().map_err(redb::Error::from)?;
+            }
+            database.close().map_err(redb::Error::from)
+        });
+        let problem = match closed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic,
+        };
+        tracing::warn!(
+            problem,
+            "the store was not closed cleanly; it is repaired when it is opened"
+        );
+    }
+}
+
+fn database(storage: Staged) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(CACHE).create_with_backend(storage)
+}
+
+/// Passes each record that is alive to `read`.
+fn alive(
+    path: &Path,
+    database: &Database,
+    mut read: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let damaged = |what: &dyn Display| damaged(path, what);
+    let transaction = database.begin_read().map_err(|error| damaged(&error))?;
+    let table = transaction.open_table(RECORDS).map_err(|error| damaged(&error))?;
+    let mut count = 0;
+    for record in table.iter().map_err(|error| damaged(&error))? {
+        let (key, value) = record.map_err(|error| damaged(&error))?;
+        let intact = intact(key.value(), value.value());
+        read(key.value(), intact.ok_or_else(|| damaged(&"a record has another checksum"))?)?;
+        count += 1;
+    }
+    if table.len().map_err(|error| damaged(&error))? != count {
+        return Err(damaged(&"records are missing"));
+    }
+    // That it can be read, too.
+    match transaction.open_table(HISTORY) {
+        Ok(_) | Err(TableError::TableDoesNotExist(_)) => Ok(()),
+        Err(error) => Err(damaged(&error)),
+    }
+}
+
+/// A record without its checksum, if it is the right one.
+fn intact<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+    let (value, checksum) = value.split_last_chunk()?;
+    (checksum_of(key, value) == *checksum).then_some(value)
+}
+
+/// Of the key too, so that a record is not taken for another one.
+fn checksum_of(key: &[u8], value: &[u8]) -> [u8; 4] {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(key);
+    checksum.update(value);
+    checksum.finalize().to_be_bytes()
+}
+
+/// Whether there is a store already, which is not empty. Refused if it is something else.
+pub(super) fn exists(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|it| it.take(MAGIC.len() as u64).read_to_end(&mut start));
+    match read {
+        Err(error) if error.kind() == NotFound => Ok(false),
+        Ok(0) => Ok(false),
+        Ok(_) if start == MAGIC => Ok(true),
+        Ok(_) => Err(explain(path, io::Error::new(InvalidData, "it begins otherwise").into())),
+        Err(error) => Err(explain(path, error.into())),
+    }
 }
 
 /// Refuses a path where there can be no store, before anything is created.
@@ -113,15 +340,6 @@ fn explain(path: &Path, error: DatabaseError) -> Error {
     })
 }
 
-/// The whole file in memory, opened with all checksums verified.
-fn copy(path: &Path) -> Result<Database, DatabaseError> {
-    let content = std::fs::read(path)?;
-    let memory = InMemoryBackend::new();
-    memory.set_len(content.len() as u64)?;
-    memory.write(0, &content)?;
-    Database::builder().set_check_integrity_on_open(true).create_with_backend(memory)
-}
-
 /// Creates the file, whole or not at all, for its owner alone: most of it is not encrypted. A
 /// process that is killed half-way leaves a temporary file beside it, which is never read.
 fn create(path: &Path) -> Result<(), redb::Error> {
@@ -135,22 +353,29 @@ fn create(path: &Path) -> Result<(), redb::Error> {
 }
 
 fn begin(database: &Database) -> Result<(), redb::Error> {
+    commit(database, &[version_record()])
+}
+
+fn version_record() -> Write {
     let key = RecordKind::Version.key(&[], None);
-    commit(database, &[Write { key, value: Some(VERSION.to_be_bytes().to_vec()) }])
+    Write { of: Part::Alive, key, value: Some(Bytes::copy_from_slice(&VERSION.to_be_bytes())) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// New, or not finished by the process that created it.
     Empty,
-    Records,
+    /// Of an earlier version.
+    Earlier,
+    Current,
 }
 
 fn check(path: &Path, database: &impl ReadableDatabase) -> Result<Content> {
     let shown = path.display();
     match version(database) {
         Ok(None) => Ok(Content::Empty),
-        Ok(Some(version)) if version <= VERSION => Ok(Content::Records),
+        Ok(Some(VERSION)) => Ok(Content::Current),
+        Ok(Some(version)) if version < VERSION => Ok(Content::Earlier),
         Ok(Some(version)) => Err(refused(format!(
             "the store `{shown}` has version {version}, and this program reads versions up to \
              {VERSION}; use a newer version of this program"
@@ -170,19 +395,32 @@ fn version(database: &impl ReadableDatabase) -> Result<Option<u32>, redb::Error>
     }
     let table = transaction.open_table(RECORDS)?;
     let found = table.get(&*RecordKind::Version.key(&[], None))?;
-    let version = found.and_then(|it| Some(u32::from_be_bytes(it.value().try_into().ok()?)));
+    // Of version 3 and later, a checksum follows.
+    let version = found.and_then(|it| Some(u32::from_be_bytes(*it.value().first_chunk()?)));
     version.map(Some).ok_or_else(|| redb::Error::Corrupted("it has no version".to_owned()))
 }
 
-/// Writes all of the records or none.
+/// Writes all of the records or none. In the order of their keys, so that each page is found once.
 pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+    let last: BTreeMap<_, _> = writes.iter().map(|it| ((it.of, &*it.key), &it.value)).collect();
     let transaction = database.begin_write()?;
     {
-        let mut table = transaction.open_table(RECORDS)?;
-        for Write { key, value } in writes {
+        let mut alive = transaction.open_table(RECORDS)?;
+        let mut history = transaction.open_table(HISTORY)?;
+        let mut record = Vec::new();
+        for ((of, key), value) in last {
+            let table = match of {
+                Part::Alive => &mut alive,
+                Part::History => &mut history,
+            };
             match value {
-                Some(value) => drop(table.insert(&**key, &**value)?),
-                None => drop(table.remove(&**key)?),
+                Some(value) => {
+                    record.clear();
+                    record.extend_from_slice(value);
+                    record.extend(checksum_of(key, value));
+                    drop(table.insert(key, &*record)?);
+                }
+                None => drop(table.remove(key)?),
             }
         }
     }

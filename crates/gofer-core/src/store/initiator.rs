@@ -73,7 +73,8 @@ pub(super) fn check<'a>(
             by.name
         )));
     };
-    if split(&initiator.name, installed).is_some_and(|(name, _)| name.len() > by.name.len()) {
+    let longest = split(&initiator.name, |it| installed.contains_key(it));
+    if longest.is_some_and(|(name, _)| name.len() > by.name.len()) {
         return Err(Status::permission_denied(format!(
             "the `initiator.name` of the extension `{}` is that of another extension; use another \
              label",
@@ -85,17 +86,14 @@ pub(super) fn check<'a>(
 }
 
 /// The extension that an initiator's name is of, and its label.
-pub(super) fn split<'a>(
-    initiator: &'a str,
-    installed: &BTreeMap<String, ExtensionRegistration>,
-) -> Option<(&'a str, &'a str)> {
+pub(super) fn split(initiator: &str, is_installed: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
     let mut splits = initiator.match_indices(" (").filter_map(|(end, _)| {
         let extension = initiator.get(..end)?;
         Some((extension, label(extension, initiator)?))
     });
     let first = splits.next()?;
     let splits = std::iter::once(first).chain(splits);
-    Some(splits.filter(|(name, _)| installed.contains_key(*name)).last().unwrap_or(first))
+    Some(splits.filter(|(name, _)| is_installed(name)).last().unwrap_or(first))
 }
 
 fn label<'a>(extension: &str, initiator: &'a str) -> Option<&'a str> {

@@ -1,6 +1,6 @@
 //! The changes of an operation, as records of a file.
 //!
-//! A record's key begins with the byte of its kind, so that reading the file in order gives
+//! A record's key begins with the byte of its kind, so that reading what is alive in order gives
 //! namespaces before their pipelines, and pipelines before what belongs to them. Its value is a
 //! protobuf message, usually one of the API's.
 
@@ -12,12 +12,13 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::Status;
 
-#[cfg(feature = "store")]
-use super::file::VERSION;
-use super::objects::Object;
+use super::history::{History, StoredRun};
+use super::run_keys::RunKey;
 use super::seal::Seal;
 use super::secrets::Secret;
 use super::subscriptions::Beginning;
+use super::usage::Usage;
+use bytes::Bytes;
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 
@@ -33,16 +34,28 @@ pub(super) enum RecordKind {
     Flags = 1,
     Namespace = 2,
     Pipeline = 3,
+    /// Alive: the live one. In the history: those before it.
     Config = 4,
+    /// Alive: one that is not complete. In the history: those that are.
     Run = 5,
     Subscription = 6,
     Registration = 7,
     Token = 8,
+    /// In the history.
     Event = 9,
+    /// Of earlier versions: with its content.
+    #[cfg(feature = "store")]
     Object = 10,
     Secret = 11,
     Launch = 12,
     Options = 13,
+    Usage = 14,
+    /// In the history.
+    ObjectInfo = 15,
+    /// In the history.
+    ObjectContent = 16,
+    /// In the history: the run that has this key.
+    RunKey = 17,
 }
 
 impl RecordKind {
@@ -51,9 +64,7 @@ impl RecordKind {
     pub(super) fn key(self, names: &[&str], number: Option<i64>) -> Vec<u8> {
         let mut key = vec![self as u8];
         for name in names {
-            // Names are far shorter than 4 GiB.
-            key.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
-            key.extend_from_slice(name.as_bytes());
+            push_name(&mut key, name);
         }
         if let Some(number) = number {
             key.extend(number.to_be_bytes());
@@ -62,25 +73,51 @@ impl RecordKind {
     }
 }
 
-/// The changes of an operation, in order. Nothing is collected for a store in memory only.
+pub(super) fn push_name(key: &mut Vec<u8>, name: &str) {
+    // Names are far shorter than 4 GiB.
+    key.extend(u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes());
+    key.extend_from_slice(name.as_bytes());
+}
+
+/// The changes of an operation, in order. Nothing is collected for a store in memory only, whose
+/// history is in memory too.
 pub(super) struct Journal {
     kept: bool,
     seal: Option<Arc<Seal>>,
+    history: Arc<History>,
     pub(super) writes: Vec<Write>,
 }
 
 /// A record that is put or, without a value, removed.
+#[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
 pub(super) struct Write {
-    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
+    pub(super) of: Part,
     pub(super) key: Vec<u8>,
-    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is written"))]
-    pub(super) value: Option<Vec<u8>>,
+    pub(super) value: Option<Bytes>,
+}
+
+/// The part of the store that a record belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// Read when the file is opened, and held in memory.
+    Alive,
+    /// Read when it is asked for.
+    History,
 }
 
 impl Journal {
     /// Collects changes if there is a key to encrypt secrets with.
-    pub(super) fn new(seal: Option<Arc<Seal>>) -> Self {
-        Self { kept: seal.is_some(), seal, writes: Vec::new() }
+    pub(super) fn new(seal: Option<Arc<Seal>>, history: Arc<History>) -> Self {
+        Self { kept: seal.is_some(), seal, history, writes: Vec::new() }
+    }
+
+    #[cfg(feature = "store")]
+    pub(super) fn seal(&self) -> Option<&Arc<Seal>> {
+        self.seal.as_ref()
+    }
+
+    pub(super) fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     fn write(
@@ -91,8 +128,12 @@ impl Journal {
         value: Option<Vec<u8>>,
     ) {
         if self.kept {
-            self.writes.push(Write { key: kind.key(names, number), value });
+            self.write_alive(kind.key(names, number), value);
         }
+    }
+
+    fn write_alive(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.writes.push(Write { of: Part::Alive, key, value: value.map(Bytes::from) });
     }
 
     fn put(
@@ -104,6 +145,16 @@ impl Journal {
     ) {
         if self.kept {
             self.write(kind, names, number, Some(record.encode_to_vec()));
+        }
+    }
+
+    /// Adds a record to the history, or removes one.
+    pub(super) fn write_history(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        if self.kept {
+            self.history.set(key.clone(), value.clone());
+            self.writes.push(Write { of: Part::History, key, value });
+        } else {
+            self.history.set(key, value);
         }
     }
 
@@ -132,18 +183,33 @@ impl Journal {
         self.write(RecordKind::Pipeline, &[namespace, id], None, None);
     }
 
+    pub(super) fn put_usage(&mut self, of: &proto::PipelineMetadata, it: &Usage) {
+        self.put(RecordKind::Usage, &[&of.namespace, &of.id], None, it);
+    }
+
+    pub(super) fn remove_usage(&mut self, of: &proto::PipelineMetadata) {
+        self.write(RecordKind::Usage, &[&of.namespace, &of.id], None, None);
+    }
+
+    /// Puts the live one.
     pub(super) fn put_config(&mut self, it: &proto::PipelineConfig) {
-        self.put(RecordKind::Config, &[&it.namespace, &it.pipeline], Some(it.version), it);
+        self.put(RecordKind::Config, &[&it.namespace, &it.pipeline], None, it);
     }
 
     pub(super) fn remove_config(&mut self, it: &proto::PipelineConfig) {
-        self.write(RecordKind::Config, &[&it.namespace, &it.pipeline], Some(it.version), None);
+        self.write(RecordKind::Config, &[&it.namespace, &it.pipeline], None, None);
     }
 
-    pub(super) fn put_run(&mut self, it: &proto::Run) {
-        self.put(RecordKind::Run, &[&it.namespace, &it.pipeline], Some(it.id), it);
+    /// Puts one that is not complete.
+    pub(super) fn put_run(&mut self, it: &proto::Run, key: Option<RunKey>) {
+        if self.kept {
+            let value = StoredRun::encode(it, key);
+            let names = [&*it.namespace, &it.pipeline];
+            self.write(RecordKind::Run, &names, Some(it.id), Some(value));
+        }
     }
 
+    /// Removes one that was not complete.
     pub(super) fn remove_run(&mut self, it: &proto::Run) {
         self.write(RecordKind::Run, &[&it.namespace, &it.pipeline], Some(it.id), None);
     }
@@ -173,7 +239,7 @@ impl Journal {
     ) -> Result<(), Status> {
         let key = RecordKind::Registration.key(&[&it.name], None);
         let Some(sealed) = self.sealed(&key, &it.encode_to_vec())? else { return Ok(()) };
-        self.writes.push(Write { key, value: Some(sealed) });
+        self.write_alive(key, Some(sealed));
         Ok(())
     }
 
@@ -181,11 +247,8 @@ impl Journal {
         self.write(RecordKind::Registration, &[name], None, None);
     }
 
-    /// Together with the version of the file: programs that read only earlier ones know no options.
     pub(super) fn put_options(&mut self, name: &str, it: &ExtensionOptions) {
         if self.kept {
-            #[cfg(feature = "store")]
-            self.write(RecordKind::Version, &[], None, Some(VERSION.to_be_bytes().to_vec()));
             let record = StoredOptions { name: name.to_owned(), options: Some(it.clone()) };
             self.put(RecordKind::Options, &[name], None, &record);
         }
@@ -205,25 +268,10 @@ impl Journal {
         self.digest(RecordKind::Token, digest, None);
     }
 
-    pub(super) fn put_event(&mut self, it: &proto::Event) {
-        self.put(RecordKind::Event, &[], Some(it.id), it);
-    }
-
-    pub(super) fn remove_event(&mut self, id: i64) {
-        self.write(RecordKind::Event, &[], Some(id), None);
-    }
-
-    pub(super) fn put_object(&mut self, it: &Object) {
-        self.put(RecordKind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), it);
-    }
-
-    pub(super) fn remove_object(&mut self, it: &Object) {
-        self.write(RecordKind::Object, &[&it.namespace, &it.pipeline, &it.key], Some(it.run), None);
-    }
-
-    pub(super) fn put_secret(&mut self, it: &Secret) -> Result<(), Status> {
+    /// The record of a secret; `None` for a store in memory only.
+    pub(super) fn sealed_secret(&self, it: &Secret) -> Result<Option<SealedRecord>, Status> {
         let key = RecordKind::Secret.key(&[&it.namespace, &it.pipeline, &it.key], None);
-        let Some(sealed) = self.sealed(&key, it.content.as_bytes())? else { return Ok(()) };
+        let Some(sealed) = self.sealed(&key, it.content.as_bytes())? else { return Ok(None) };
         let record = SealedSecret {
             namespace: it.namespace.clone(),
             pipeline: it.pipeline.clone(),
@@ -232,8 +280,13 @@ impl Journal {
             created: it.created,
             sealed,
         };
-        self.writes.push(Write { key, value: Some(record.encode_to_vec()) });
-        Ok(())
+        Ok(Some(SealedRecord(key, record)))
+    }
+
+    pub(super) fn put_secret(&mut self, sealed: Option<SealedRecord>) {
+        if let Some(SealedRecord(key, record)) = sealed {
+            self.write_alive(key, Some(record.encode_to_vec()));
+        }
     }
 
     /// Encrypted for its place; `None` for a store in memory only.
@@ -253,8 +306,7 @@ impl Journal {
 
     fn digest(&mut self, kind: RecordKind, digest: &[u8; 32], value: Option<Vec<u8>>) {
         if self.kept {
-            let key = [&[kind as u8], &digest[..]].concat();
-            self.writes.push(Write { key, value });
+            self.write_alive([&[kind as u8], &digest[..]].concat(), value);
         }
     }
 
@@ -279,6 +331,9 @@ struct StoredBeside {
     #[prost(message, optional, tag = "1001")]
     beginning: Option<Beginning>,
 }
+
+/// A secret with the key of its record.
+pub(super) struct SealedRecord(Vec<u8>, SealedSecret);
 
 /// A secret as stored on disk.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -10,16 +10,16 @@ impl Store {
     /// is on disk, so that no process is ever forgotten.
     pub(crate) async fn begin_launch(&self, digest: &[u8; 32]) -> Result<(), Status> {
         {
-            let mut tables = self.tables();
+            let mut tables = self.change()?;
             tables.launches.insert(*digest);
             tables.journal.put_launch(digest);
         }
         self.durable().await
     }
 
-    /// Records that the process has ended.
+    /// Records that the process has ended. If that cannot be stored, the next core finds out.
     pub(crate) fn end_launch(&self, digest: &[u8; 32]) {
-        let mut tables = self.tables();
+        let Ok(mut tables) = self.change() else { return };
         let Tables { launches, journal, .. } = &mut *tables;
         if launches.remove(digest) {
             journal.remove_launch(digest);

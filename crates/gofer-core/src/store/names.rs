@@ -10,6 +10,9 @@ const MAX_NAME_BYTES: usize = 200;
 /// What a limit of 0 means.
 const DEFAULT_LIMIT: usize = 200;
 
+/// A page has no more, whatever was asked for: it must fit into memory and into a response.
+const MAX_LIMIT: usize = 1000;
+
 /// A name must not be empty, contain `/` (which joins names) or control characters, or be longer
 /// than 200 bytes.
 pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Status> {
@@ -51,11 +54,23 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Everything.
+    pub(super) const ALL: Self = Self { offset: 0, limit: usize::MAX };
+
     pub(crate) fn new(offset: i64, limit: i64) -> Result<Self, Status> {
         let (Ok(offset), Ok(limit)) = (usize::try_from(offset), usize::try_from(limit)) else {
             return Err(Status::invalid_argument("`offset` and `limit` must not be negative"));
         };
-        Ok(Self { offset, limit: if limit == 0 { DEFAULT_LIMIT } else { limit } })
+        let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
+        Ok(Self { offset, limit })
+    }
+
+    pub(super) fn offset(self) -> usize {
+        self.offset
+    }
+
+    pub(super) fn limit(self) -> usize {
+        self.limit
     }
 
     pub(super) fn of<'a, T: Clone + 'a>(self, all: impl Iterator<Item = &'a T>) -> Vec<T> {

@@ -6,7 +6,9 @@ use std::collections::btree_map::Entry;
 use serde_json::json;
 use tonic::Status;
 
+use super::events::EventScope;
 use super::pipelines::PipelineTable;
+use super::usage::NamespaceUsage;
 use super::{
     By, DEFAULT, EventKind, Needs, Page, Store, Tables, check_name, no_namespace, or_default,
 };
@@ -15,19 +17,20 @@ use gofer_proto as proto;
 pub(super) struct NamespaceTable {
     pub(super) namespace: proto::Namespace,
     pub(super) pipelines: BTreeMap<String, PipelineTable>,
+    pub(super) usage: NamespaceUsage,
 }
 
 impl NamespaceTable {
     pub(super) fn new(namespace: proto::Namespace) -> Self {
-        Self { namespace, pipelines: BTreeMap::new() }
+        Self { namespace, pipelines: BTreeMap::new(), usage: NamespaceUsage::default() }
     }
 }
 
 impl Store {
     /// Creates the default namespace if there is none.
-    pub(super) fn ensure_default(&self) {
+    pub(super) fn ensure_default(&self) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let Tables { namespaces, journal, .. } = &mut *tables;
         namespaces.entry(DEFAULT.to_owned()).or_insert_with_key(|id| {
             let namespace = proto::Namespace {
@@ -40,6 +43,7 @@ impl Store {
             journal.put_namespace(&namespace);
             NamespaceTable::new(namespace)
         });
+        Ok(())
     }
 
     pub(crate) fn create_namespace(
@@ -50,7 +54,7 @@ impl Store {
         check_name("namespace's id", &request.id)?;
         let now = self.clock.unix_millis();
         let proto::CreateNamespaceRequest { id, name, description } = request;
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(&id))?;
         let Tables { namespaces, events, journal, .. } = &mut *tables;
         let Entry::Vacant(free) = namespaces.entry(id) else {
@@ -66,7 +70,8 @@ impl Store {
         journal.put_namespace(&namespace);
         free.insert(NamespaceTable::new(namespace.clone()));
         let details = json!({ "namespace_id": namespace.id });
-        events.publish(now, EventKind::NamespaceCreated, &details);
+        let scope = EventScope::Namespace(&namespace.id);
+        events.publish(now, EventKind::NamespaceCreated, scope, &details);
         Ok(namespace)
     }
 
@@ -91,7 +96,7 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(&request.id))?;
         let namespace = &mut tables.namespace_mut(&request.id)?.namespace;
         namespace.name = request.name;
@@ -110,7 +115,7 @@ impl Store {
             return Err(Status::failed_precondition("the namespace `default` cannot be deleted"));
         }
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(id))?;
         let Some(table) = tables.namespaces.get(id) else { return Err(no_namespace(id)) };
         if !table.pipelines.is_empty() {
@@ -120,7 +125,8 @@ impl Store {
         }
         tables.namespaces.remove(id);
         tables.journal.remove_namespace(id);
-        tables.events.publish(now, EventKind::NamespaceDeleted, &json!({ "namespace_id": id }));
+        let (scope, details) = (EventScope::Namespace(id), json!({ "namespace_id": id }));
+        tables.events.publish(now, EventKind::NamespaceDeleted, scope, &details);
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Stands in for the store's file if the feature `store` is off: there is none.
 
-use std::sync::Arc;
+use gofer_proto::Run;
+use tonic::Status;
 
 use super::journal::Journal;
 
@@ -8,15 +9,19 @@ pub(super) enum Disk {}
 
 #[expect(clippy::unused_async, reason = "as with the feature")]
 impl Disk {
-    pub(super) fn submit(&self, _: &mut Journal, _: i64) {
+    pub(super) fn check_writable(&self) -> Result<(), Status> {
         match *self {}
     }
 
-    pub(super) async fn durable(&self) -> Result<(), Arc<str>> {
+    pub(super) fn submit(&self, _: &mut Journal, _: i64, _: &mut Vec<Run>) {
         match *self {}
     }
 
-    pub(super) async fn close(&self) {
+    pub(super) async fn durable(&self) -> Result<(), Status> {
+        match *self {}
+    }
+
+    pub(super) async fn close(&self, _: u64) {
         match *self {}
     }
 }

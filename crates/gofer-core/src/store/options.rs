@@ -189,8 +189,8 @@ impl Store {
 
     /// Takes back what new options do not allow an extension any more, also from its keys. What they
     /// allow in addition is not given yet.
-    pub(crate) fn narrow_options(&self, extension: &str, to: &Options) {
-        let mut tables = self.tables();
+    pub(crate) fn narrow_options(&self, extension: &str, to: &Options) -> Result<(), Status> {
+        let mut tables = self.change()?;
         let Tables { options, access, namespaces, .. } = &mut *tables;
         let now = options.get(extension).cloned().unwrap_or_default();
         let narrowed = now.common(to, namespaces);
@@ -198,6 +198,7 @@ impl Store {
         tables.set_options(extension.to_owned(), narrowed);
         drop(tables);
         self.tokens_changed.send_replace(());
+        Ok(())
     }
 }
 

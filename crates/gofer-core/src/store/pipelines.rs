@@ -3,21 +3,26 @@
 //! There are no deployments: a configuration is live as soon as it is registered, and the version
 //! before it is deprecated.
 
-use gofer_proto as proto;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{ControlFlow, Range};
 
+use prost::Message as _;
 use serde_json::json;
 use tonic::Status;
 
-use super::objects::Objects;
+use super::events::EventScope;
+use super::history::{History, Order, beginning_with, unreadable};
+use super::journal::{Journal, RecordKind};
+use super::namespaces::NamespaceTable;
 use super::queue::{UnfinishedRuns, dequeue, end_early};
-use super::run_keys::RunKeys;
-use super::runs::Ending;
-use super::secrets::Secrets;
-use super::subscriptions::Beginning;
+use super::runs::{Ending, run_key};
+use super::secrets::{Secret, Secrets};
+use super::subscriptions::{Beginning, subscription_size};
+use super::usage::{EARLIER_CONFIGS, NamespaceUsage, Usage, size};
 use super::{
     By, EventKind, Needs, Page, Store, Tables, check_name, no_namespace, no_pipeline, or_default,
 };
+use gofer_proto as proto;
 use gofer_proto::pipeline_config::PipelineConfigState;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::run_status_reason::RunStatusReasonKind;
@@ -26,17 +31,15 @@ use gofer_proto::{self, Pipeline, PipelineConfig, PipelineMetadata, UserPipeline
 #[derive(Default)]
 pub(super) struct PipelineTable {
     pub(super) metadata: PipelineMetadata,
-    pub(super) configs: BTreeMap<i64, PipelineConfig>,
-    /// Oldest first: the newest ones, and older ones that are not complete.
-    pub(super) runs: VecDeque<proto::Run>,
+    /// The configuration that new runs use.
+    pub(super) live: Option<PipelineConfig>,
     pub(super) unfinished: UnfinishedRuns,
-    pub(super) last_run: i64,
-    pub(super) run_keys: RunKeys,
+    /// Of what is in the history.
+    pub(super) usage: Usage,
     /// By extension and label.
     pub(super) subscriptions: BTreeMap<(String, String), proto::PipelineExtensionSubscription>,
     /// By the same. None of those that an earlier version stored.
     pub(super) beginnings: BTreeMap<(String, String), Beginning>,
-    pub(super) objects: Objects,
     pub(super) secrets: Secrets,
 }
 
@@ -47,7 +50,7 @@ impl PipelineTable {
 
     /// The configuration that new runs use.
     pub(super) fn live(&self) -> Option<&PipelineConfig> {
-        self.configs.values().next_back()
+        self.live.as_ref()
     }
 
     /// 0 without one.
@@ -55,15 +58,39 @@ impl PipelineTable {
         self.live().map_or(0, |live| live.version)
     }
 
-    fn config(&self, version: i64) -> Result<&PipelineConfig, Status> {
-        let found = if version == 0 { self.live() } else { self.configs.get(&version) };
-        found.ok_or_else(|| {
+    fn config(&self, history: &History, version: i64) -> Result<PipelineConfig, Status> {
+        if let Some(live) = self.live().filter(|it| version == 0 || it.version == version) {
+            return Ok(live.clone());
+        }
+        let Some(record) = history.get(&config_key(&self.metadata, version))? else {
             let PipelineMetadata { namespace, id, .. } = &self.metadata;
-            Status::not_found(format!(
+            return Err(Status::not_found(format!(
                 "the pipeline `{namespace}/{id}` has no configuration of version {version}"
-            ))
-        })
+            )));
+        };
+        PipelineConfig::decode(record).map_err(|_| unreadable("a configuration"))
     }
+
+    /// Bytes of what is in memory, which count as content too.
+    pub(super) fn live_bytes(&self) -> u64 {
+        let config = self.live.as_ref().map_or(0, config_size);
+        let secrets: u64 = self.secrets.values().map(Secret::size).sum();
+        let subscriptions: u64 = self.subscriptions.values().map(subscription_size).sum();
+        config + secrets + subscriptions
+    }
+}
+
+/// The key of the record of a configuration that is not live.
+pub(super) fn config_key(of: &PipelineMetadata, version: i64) -> Vec<u8> {
+    RecordKind::Config.key(&[&of.namespace, &of.id], Some(version))
+}
+
+fn earlier_configs(of: &PipelineMetadata) -> Range<Vec<u8>> {
+    beginning_with(RecordKind::Config.key(&[&of.namespace, &of.id], None))
+}
+
+pub(super) fn config_size(it: &PipelineConfig) -> u64 {
+    size(it.encoded_len())
 }
 
 impl Store {
@@ -81,35 +108,19 @@ impl Store {
         }
         let tasks = tasks(config.tasks)?;
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let namespace = or_default(namespace);
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let NamespaceTable { pipelines, usage, .. } = table;
+        let scope = EventScope::Namespace(namespace);
         let mut details = json!({ "namespace_id": namespace, "pipeline_id": config.id });
-        if !table.pipelines.contains_key(&config.id) {
-            events.publish(now, EventKind::PipelineRegistered, &details);
-        }
-        let pipeline = table.pipelines.entry(config.id).or_insert_with_key(|id| {
-            PipelineTable::new(PipelineMetadata {
-                namespace: namespace.to_owned(),
-                id: id.to_owned(),
-                created: now,
-                modified: now,
-                state: PipelineState::Active.into(),
-            })
-        });
-        let mut version = 1;
-        if let Some(mut before) = pipeline.configs.last_entry() {
-            version = before.key() + 1;
-            let before = before.get_mut();
-            before.state = PipelineConfigState::Deprecated.into();
-            before.deprecated = now;
-            journal.put_config(before);
-        }
+        let before = pipelines.get(&config.id).and_then(PipelineTable::live);
+        let version = before.map_or(1, |it| it.version + 1);
         let config = PipelineConfig {
             namespace: namespace.to_owned(),
-            pipeline: pipeline.metadata.id.clone(),
+            pipeline: config.id,
             version,
             parallelism: config.parallelism,
             name: config.name,
@@ -119,12 +130,28 @@ impl Store {
             registered: now,
             deprecated: 0,
         };
-        pipeline.configs.insert(version, config.clone());
+        usage.check_content(namespace, 0, config_size(&config))?;
+        let id = config.pipeline.clone();
+        if !pipelines.contains_key(&id) {
+            events.publish(now, EventKind::PipelineRegistered, scope, &details);
+        }
+        let pipeline = pipelines.entry(id).or_insert_with_key(|id| {
+            PipelineTable::new(PipelineMetadata {
+                namespace: namespace.to_owned(),
+                id: id.to_owned(),
+                created: now,
+                modified: now,
+                state: PipelineState::Active.into(),
+            })
+        });
+        pipeline.deprecate(now, usage, journal)?;
+        usage.content_bytes += config_size(&config);
+        pipeline.live = Some(config.clone());
         pipeline.metadata.modified = now;
         journal.put_pipeline(&pipeline.metadata);
         journal.put_config(&config);
         details["version"] = version.into();
-        events.publish(now, EventKind::PipelineConfigRegistered, &details);
+        events.publish(now, EventKind::PipelineConfigRegistered, scope, &details);
         if let Some(queue) = queue {
             // It may allow more parallelism than the one before.
             queue.enqueue(pipeline);
@@ -156,7 +183,7 @@ impl Store {
     ) -> Result<Pipeline, Status> {
         let tables = self.tables();
         let pipeline = tables.pipeline(namespace, id)?;
-        let config = pipeline.config(version)?.clone();
+        let config = pipeline.config(tables.journal.history(), version)?;
         Ok(Pipeline { metadata: Some(pipeline.metadata.clone()), config: Some(config) })
     }
 
@@ -180,7 +207,7 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
         let metadata = &mut tables.pipeline_mut(namespace, id)?.metadata;
         if metadata.state() == state {
@@ -195,7 +222,8 @@ impl Store {
             PipelineState::Active | PipelineState::Unknown => EventKind::PipelineEnabled,
         };
         let details = json!({ "namespace_id": or_default(namespace), "pipeline_id": id });
-        tables.events.publish(now, kind, &details);
+        let scope = EventScope::Namespace(or_default(namespace));
+        tables.events.publish(now, kind, scope, &details);
         Ok(())
     }
 
@@ -210,26 +238,40 @@ impl Store {
         by: &By,
     ) -> Result<Vec<proto::PipelineExtensionSubscription>, Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let namespace = or_default(namespace);
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
-        let removed = tables.namespace_mut(namespace)?.pipelines.remove(id);
-        let mut removed = removed.ok_or_else(|| no_pipeline(namespace, id))?;
-        let Tables { events, journal, queue, .. } = &mut *tables;
+        let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        // Read before anything changes.
+        let pipeline = table.pipelines.get(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        let past = pipeline.history(journal.history())?;
+        let Some(mut removed) = table.pipelines.remove(id) else {
+            return Err(no_pipeline(namespace, id));
+        };
         dequeue(queue, &removed);
-        end_early(&mut removed, None, now, &Ending::cancelled(reason), (events, journal, queue));
-        tables.journal.remove_pipeline(&removed.metadata.namespace, id);
-        removed.configs.values().for_each(|it| tables.journal.remove_config(it));
-        removed.runs.iter().for_each(|it| tables.journal.remove_run(it));
-        removed.subscriptions.values().for_each(|it| tables.journal.remove_subscription(it));
-        removed.objects.values().for_each(|it| tables.journal.remove_object(it));
-        removed.secrets.values().for_each(|it| tables.journal.remove_secret(it));
+        let ending = Ending::cancelled(reason);
+        let of = (&mut table.usage, &mut removed);
+        let ended = end_early(of, None, now, &ending, (events, &mut *journal, queue));
+        // What has just ended, too.
+        let ended = ended.into_iter().map(|run| run_key(&removed.metadata, run));
+        past.into_iter().chain(ended).for_each(|key| journal.write_history(key, None));
+        table.usage.remove(&removed.usage);
+        let live = removed.live_bytes();
+        table.usage.content_bytes = table.usage.content_bytes.saturating_sub(live);
+        journal.remove_pipeline(namespace, id);
+        journal.remove_usage(&removed.metadata);
+        removed.live.iter().for_each(|it| journal.remove_config(it));
+        removed.subscriptions.values().for_each(|it| journal.remove_subscription(it));
+        removed.secrets.values().for_each(|it| journal.remove_secret(it));
         let version = removed.live_version();
         let subscriptions: Vec<_> = removed.subscriptions.into_values().collect();
         for subscription in &subscriptions {
             tables.publish_unsubscription(now, subscription, version);
         }
-        let details = json!({ "namespace_id": or_default(namespace), "pipeline_id": id });
-        tables.events.publish(now, EventKind::PipelineDeleted, &details);
+        let details = json!({ "namespace_id": namespace, "pipeline_id": id });
+        let scope = EventScope::Namespace(namespace);
+        tables.events.publish(now, EventKind::PipelineDeleted, scope, &details);
         Ok(subscriptions)
     }
 
@@ -240,7 +282,8 @@ impl Store {
         pipeline: &str,
         version: i64,
     ) -> Result<PipelineConfig, Status> {
-        self.tables().pipeline(namespace, pipeline)?.config(version).cloned()
+        let tables = self.tables();
+        tables.pipeline(namespace, pipeline)?.config(tables.journal.history(), version)
     }
 
     /// Newest first.
@@ -251,7 +294,17 @@ impl Store {
         page: Page,
     ) -> Result<Vec<PipelineConfig>, Status> {
         let tables = self.tables();
-        Ok(page.of(tables.pipeline(namespace, pipeline)?.configs.values().rev()))
+        let pipeline = tables.pipeline(namespace, pipeline)?;
+        let (mut configs, mut damaged) = (Vec::from_iter(pipeline.live.clone()), false);
+        let earlier = earlier_configs(&pipeline.metadata);
+        tables.journal.history().visit(earlier, Order::NewestFirst, |_, record| {
+            match PipelineConfig::decode(record) {
+                Ok(config) => configs.push(config),
+                Err(_) => damaged = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if damaged { Err(unreadable("a configuration")) } else { Ok(page.of(configs.iter())) }
     }
 
     pub(crate) fn delete_config(
@@ -262,26 +315,90 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let namespace = or_default(namespace);
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
-        let table = tables.pipeline_mut(namespace, pipeline)?;
-        let config = table.config(version)?;
-        let (version, state) = (config.version, config.state());
-        if state == PipelineConfigState::Live {
+        let Tables { namespaces, events, journal, .. } = &mut *tables;
+        let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
+        let NamespaceTable { pipelines, usage, .. } = table;
+        let of = pipelines.get_mut(pipeline).ok_or_else(|| no_pipeline(namespace, pipeline))?;
+        let config = of.config(journal.history(), version)?;
+        let version = config.version;
+        if config.state() == PipelineConfigState::Live {
             return Err(Status::failed_precondition(format!(
-                "version {version} of the pipeline `{}/{pipeline}` is live; \
+                "version {version} of the pipeline `{namespace}/{pipeline}` is live; \
                  register another first",
-                or_default(namespace)
             )));
         }
-        if let Some(removed) = table.configs.remove(&version) {
-            tables.journal.remove_config(&removed);
-        }
+        of.forget_config(&config, usage, journal);
         let details = json!({
-            "namespace_id": or_default(namespace), "pipeline_id": pipeline, "version": version,
+            "namespace_id": namespace, "pipeline_id": pipeline, "version": version,
         });
-        tables.events.publish(now, EventKind::PipelineConfigDeleted, &details);
+        let scope = EventScope::Namespace(namespace);
+        events.publish(now, EventKind::PipelineConfigDeleted, scope, &details);
         Ok(())
+    }
+}
+
+impl PipelineTable {
+    /// Moves the live configuration to the history, and drops the oldest ones there.
+    fn deprecate(
+        &mut self,
+        now: i64,
+        usage: &mut NamespaceUsage,
+        journal: &mut Journal,
+    ) -> Result<(), Status> {
+        let mut oldest = None;
+        if self.usage.earlier_configs >= EARLIER_CONFIGS {
+            let earlier = earlier_configs(&self.metadata);
+            journal.history().visit(earlier, Order::OldestFirst, |_, record| {
+                oldest = Some(PipelineConfig::decode(record));
+                ControlFlow::Break(())
+            })?;
+        }
+        let oldest = oldest.transpose().map_err(|_| unreadable("a configuration"))?;
+        let Some(mut config) = self.live.take() else { return Ok(()) };
+        if let Some(oldest) = oldest {
+            self.forget_config(&oldest, usage, journal);
+        }
+        usage.content_bytes = usage.content_bytes.saturating_sub(config_size(&config));
+        config.state = PipelineConfigState::Deprecated.into();
+        config.deprecated = now;
+        usage.replace_content(&mut self.usage, 0, config_size(&config));
+        self.usage.earlier_configs += 1;
+        let key = config_key(&self.metadata, config.version);
+        journal.write_history(key, Some(config.encode_to_vec().into()));
+        journal.put_usage(&self.metadata, &self.usage);
+        Ok(())
+    }
+
+    /// Drops a configuration that is not live.
+    fn forget_config(
+        &mut self,
+        config: &PipelineConfig,
+        usage: &mut NamespaceUsage,
+        journal: &mut Journal,
+    ) {
+        usage.replace_content(&mut self.usage, config_size(config), 0);
+        self.usage.earlier_configs = self.usage.earlier_configs.saturating_sub(1);
+        journal.write_history(config_key(&self.metadata, config.version), None);
+        journal.put_usage(&self.metadata, &self.usage);
+    }
+
+    /// The keys of all its records in the history.
+    fn history(&self, history: &History) -> Result<Vec<Vec<u8>>, Status> {
+        let of = [&*self.metadata.namespace, &self.metadata.id];
+        let mut keys = Vec::new();
+        for kind in [
+            RecordKind::Run,
+            RecordKind::Config,
+            RecordKind::ObjectInfo,
+            RecordKind::ObjectContent,
+            RecordKind::RunKey,
+        ] {
+            keys.append(&mut history.keys(beginning_with(kind.key(&of, None)))?);
+        }
+        Ok(keys)
     }
 }
 

@@ -14,26 +14,38 @@ use super::events::EventLog;
 use super::journal::Journal;
 use super::namespaces::NamespaceTable;
 use super::pipelines::PipelineTable;
-use super::runs::{Ending, end};
+use super::runs::{Ending, UnfinishedRun, end};
+use super::usage::NamespaceUsage;
 use super::{Store, Tables};
 use gofer_proto::Run;
 use gofer_proto::run::RunState;
+use tonic::Status;
 
 /// The runs of the whole core, if runs are executed.
 pub(super) struct RunQueue {
     /// How many runs may be executed at a time.
     most: usize,
-    /// The executions that have not ended, by their tickets.
-    tickets: HashMap<u64, CancellationToken>,
+    /// The executions that have not been released, by their tickets.
+    tickets: HashMap<u64, Execution>,
     last_ticket: u64,
     /// Namespaces and ids of the pipelines that may have a run to execute, round-robin. Each is in
     /// it at most once.
     ready: VecDeque<(String, String)>,
 }
 
-/// The runs of one pipeline that wait or are being executed.
+#[cfg_attr(not(feature = "store"), expect(dead_code, reason = "nothing is rolled back"))]
+struct Execution {
+    cancel: CancellationToken,
+    namespace: String,
+    pipeline: String,
+    run: i64,
+}
+
+/// The runs of one pipeline that are not complete.
 #[derive(Default)]
 pub(super) struct UnfinishedRuns {
+    /// All of them, by their numbers.
+    pub(super) runs: BTreeMap<i64, UnfinishedRun>,
     /// In the order of their numbers.
     waiting: VecDeque<i64>,
     /// Being executed, with their tickets. A cancelled run stays until its handler is gone, so that
@@ -41,13 +53,6 @@ pub(super) struct UnfinishedRuns {
     running: BTreeMap<i64, u64>,
     /// Whether the pipeline is in [`RunQueue::ready`].
     is_ready: bool,
-}
-
-impl UnfinishedRuns {
-    /// All of them, by their numbers.
-    fn all(&self) -> Vec<i64> {
-        self.running.keys().chain(&self.waiting).copied().collect()
-    }
 }
 
 impl PipelineTable {
@@ -64,8 +69,10 @@ impl RunQueue {
     }
 
     /// Adds a run of a pipeline.
-    pub(super) fn wait(&mut self, pipeline: &mut PipelineTable, run: i64) {
-        pipeline.unfinished.waiting.push_back(run);
+    pub(super) fn wait(&mut self, pipeline: &mut PipelineTable, run: UnfinishedRun) {
+        let id = run.run.id;
+        pipeline.unfinished.runs.insert(id, run);
+        pipeline.unfinished.waiting.push_back(id);
         self.enqueue(pipeline);
     }
 
@@ -80,8 +87,8 @@ impl RunQueue {
 
     /// Ends the execution of a run.
     fn cancel(&self, ticket: u64) {
-        if let Some(cancel) = self.tickets.get(&ticket) {
-            cancel.cancel();
+        if let Some(execution) = self.tickets.get(&ticket) {
+            execution.cancel.cancel();
         }
     }
 
@@ -101,13 +108,16 @@ impl RunQueue {
                 continue;
             }
             let Some(number) = pipeline.unfinished.waiting.pop_front() else { continue };
-            let Some(run) = pipeline.run_mut(number) else { continue };
+            let Some(UnfinishedRun { run, key }) = pipeline.unfinished.runs.get_mut(&number) else {
+                continue;
+            };
             run.state = RunState::Running.into();
-            journal.put_run(run);
+            journal.put_run(run, *key);
             let run = run.clone();
             self.last_ticket += 1;
             let (ticket, cancelled) = (self.last_ticket, CancellationToken::new());
-            self.tickets.insert(ticket, cancelled.clone());
+            let cancel = cancelled.clone();
+            self.tickets.insert(ticket, Execution { cancel, namespace, pipeline: id, run: number });
             pipeline.unfinished.running.insert(number, ticket);
             self.enqueue(pipeline);
             return Some(Job { run, ticket, cancelled });
@@ -126,36 +136,80 @@ pub(crate) struct Job {
     pub(crate) cancelled: CancellationToken,
 }
 
+impl Tables {
+    /// After the tables have become what is on disk: has the runs wait that wait there. What is being
+    /// executed goes on, unless it has not begun there.
+    #[cfg(feature = "store")]
+    pub(super) fn restore_queue(&mut self) {
+        let Some(queue) = &mut self.queue else { return };
+        queue.ready.clear();
+        let mut tickets = BTreeMap::new();
+        for (ticket, it) in &queue.tickets {
+            tickets.insert((&*it.namespace, &*it.pipeline, it.run), *ticket);
+        }
+        let mut ready = Vec::new();
+        for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
+            let PipelineTable { metadata, unfinished, .. } = &mut *pipeline;
+            for (id, UnfinishedRun { run, .. }) in &unfinished.runs {
+                let ticket = tickets.get(&(&*metadata.namespace, &*metadata.id, *id));
+                match (run.state(), ticket) {
+                    (RunState::Running, Some(ticket)) => {
+                        unfinished.running.insert(*id, *ticket);
+                    }
+                    (RunState::Running, None) => {}
+                    _ => unfinished.waiting.push_back(*id),
+                }
+            }
+            ready.push(pipeline);
+        }
+        drop(tickets);
+        for pipeline in ready {
+            queue.enqueue(pipeline);
+        }
+    }
+}
+
 impl Store {
     /// Settles the unfinished runs of an earlier process, and sets how many runs are executed at a
     /// time; with `None`, runs are not executed and succeed at once.
-    pub(crate) fn begin_runs(&self, most: Option<usize>) {
+    pub(crate) fn begin_runs(&self, most: Option<usize>) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.queue = most.map(RunQueue::new);
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
-        for pipeline in namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
-            let PipelineTable { runs, unfinished, .. } = pipeline;
-            for run in runs.iter_mut() {
-                match run.state() {
-                    RunState::Running => end(run, now, &Ending::lost(), events, journal),
-                    RunState::Pending if queue.is_none() => {
-                        end(run, now, &Ending::success(), events, journal);
-                    }
-                    RunState::Pending => unfinished.waiting.push_back(run.id),
-                    RunState::Complete | RunState::Unknown => {}
+        for NamespaceTable { pipelines, usage, .. } in namespaces.values_mut() {
+            for pipeline in pipelines.values_mut() {
+                for (id, unfinished) in std::mem::take(&mut pipeline.unfinished.runs) {
+                    let ending = match unfinished.run.state() {
+                        RunState::Running => Ending::lost(),
+                        _ if queue.is_none() => Ending::success(),
+                        _ => {
+                            pipeline.unfinished.runs.insert(id, unfinished);
+                            pipeline.unfinished.waiting.push_back(id);
+                            continue;
+                        }
+                    };
+                    journal.remove_run(&unfinished.run);
+                    end(
+                        (&mut *usage, &mut *pipeline),
+                        unfinished,
+                        now,
+                        &ending,
+                        (&mut *events, &mut *journal),
+                    );
+                }
+                if let Some(queue) = queue {
+                    queue.enqueue(pipeline);
                 }
             }
-            if let Some(queue) = queue {
-                queue.enqueue(pipeline);
-            }
         }
+        Ok(())
     }
 
     /// Takes the next run that may be executed. It is running from then on, until
-    /// [`end_run`](Self::end_run).
+    /// [`end_run`](Self::end_run). None is taken while that cannot be stored.
     pub(crate) fn next_run(&self) -> Option<Job> {
-        let mut tables = self.tables();
+        let mut tables = self.change().ok()?;
         let Tables { namespaces, journal, queue, .. } = &mut *tables;
         queue.as_mut()?.next(namespaces, journal)
     }
@@ -167,22 +221,32 @@ impl Store {
 
     /// Records that the execution of a run is over. `ending` counts unless the run has been ended
     /// otherwise.
-    pub(crate) fn end_run(&self, job: &Job, ending: &Ending) {
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be stored. It can be tried again.
+    pub(crate) fn end_run(&self, job: &Job, ending: &Ending) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let Job { run: Run { namespace, pipeline, id, .. }, ticket, .. } = job;
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
-        let Some(queue) = queue else { return };
-        queue.tickets.remove(ticket);
-        let table = namespaces.get_mut(namespace);
-        if let Some(pipeline) = table.and_then(|it| it.pipelines.get_mut(pipeline))
+        let Some(queue) = queue else { return Ok(()) };
+        if let Some(NamespaceTable { pipelines, usage, .. }) = namespaces.get_mut(namespace)
+            && let Some(pipeline) = pipelines.get_mut(pipeline)
             && pipeline.unfinished.running.get(id) == Some(ticket)
         {
             pipeline.unfinished.running.remove(id);
-            if let Some(run) = pipeline.run_mut(*id) {
-                end(run, now, ending, events, journal);
-            }
+            end_unfinished((usage, &mut *pipeline), *id, now, ending, (events, journal));
             queue.enqueue(pipeline);
+        }
+        self.run_queued.notify_one();
+        Ok(())
+    }
+
+    /// Another run may take the place of an execution, whose end has been stored.
+    pub(crate) fn release(&self, job: &Job) {
+        if let Some(queue) = &mut self.tables().queue {
+            queue.tickets.remove(&job.ticket);
         }
         self.run_queued.notify_one();
     }
@@ -190,41 +254,59 @@ impl Store {
     /// Ends all runs that are being executed; waiting ones stay pending.
     pub(crate) fn end_running(&self, ending: &Ending) {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        // Otherwise they are lost, which is noticed by the next core.
+        let Ok(mut tables) = self.change() else { return };
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let Some(queue) = queue else { return };
-        for pipeline in namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
-            let running: Vec<_> = pipeline.unfinished.running.keys().copied().collect();
-            for run in running {
-                if let Some(run) = pipeline.run_mut(run) {
-                    end(run, now, ending, events, journal);
+        for NamespaceTable { pipelines, usage, .. } in namespaces.values_mut() {
+            for pipeline in pipelines.values_mut() {
+                let running: Vec<_> = pipeline.unfinished.running.keys().copied().collect();
+                for run in running {
+                    let of = (&mut *usage, &mut *pipeline);
+                    end_unfinished(of, run, now, ending, (&mut *events, &mut *journal));
                 }
             }
         }
-        queue.tickets.values().for_each(CancellationToken::cancel);
+        queue.tickets.values().for_each(|it| it.cancel.cancel());
     }
+}
+
+/// Ends a run, unless it is complete. Returns whether it did.
+fn end_unfinished(
+    (usage, pipeline): (&mut NamespaceUsage, &mut PipelineTable),
+    run: i64,
+    now: i64,
+    ending: &Ending,
+    (events, journal): (&mut EventLog, &mut Journal),
+) -> bool {
+    let Some(unfinished) = pipeline.unfinished.runs.remove(&run) else { return false };
+    journal.remove_run(&unfinished.run);
+    end((usage, pipeline), unfinished, now, ending, (events, journal));
+    true
 }
 
 /// Ends one run of a pipeline early, or with `None` all. Returns the numbers of those that were not
 /// complete.
 pub(super) fn end_early(
-    pipeline: &mut PipelineTable,
+    (usage, pipeline): (&mut NamespaceUsage, &mut PipelineTable),
     which: Option<i64>,
     now: i64,
     ending: &Ending,
     (events, journal, queue): (&mut EventLog, &mut Journal, &mut Option<RunQueue>),
 ) -> Vec<i64> {
-    let mut ended = which.map_or_else(|| pipeline.unfinished.all(), |run| vec![run]);
+    let all = || {
+        let UnfinishedRuns { running, waiting, .. } = &pipeline.unfinished;
+        running.keys().chain(waiting).copied().collect()
+    };
+    let mut ended = which.map_or_else(all, |run| vec![run]);
     ended.retain(|&number| {
-        let Some(run) = pipeline.run_mut(number) else { return false };
-        if run.state() == RunState::Complete {
-            return false;
-        }
-        end(run, now, ending, events, journal);
-        if let (Some(queue), Some(ticket)) = (&*queue, pipeline.unfinished.running.get(&number)) {
+        let of = (&mut *usage, &mut *pipeline);
+        let is_ended = end_unfinished(of, number, now, ending, (&mut *events, &mut *journal));
+        let running = pipeline.unfinished.running.get(&number).filter(|_| is_ended);
+        if let (Some(queue), Some(ticket)) = (&*queue, running) {
             queue.cancel(*ticket);
         }
-        true
+        is_ended
     });
     match which {
         Some(run) => pipeline.unfinished.waiting.retain(|waiting| *waiting != run),

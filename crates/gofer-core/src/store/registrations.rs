@@ -14,7 +14,7 @@ impl Store {
         registration: ExtensionRegistration,
         options: Options,
     ) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let Tables { registrations, journal, .. } = &mut *tables;
         let name = registration.name.clone();
         if registrations.contains_key(&name) {
@@ -33,7 +33,7 @@ impl Store {
         registration: ExtensionRegistration,
         options: Options,
     ) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let Tables { registrations, journal, .. } = &mut *tables;
         let name = registration.name.clone();
         let place = registrations
@@ -57,7 +57,7 @@ impl Store {
     /// Removes a registration, which is returned, and ends the subscriptions to it.
     pub(crate) fn remove_registration(&self, name: &str) -> Result<ExtensionRegistration, Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let removed = tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
         tables.journal.remove_registration(name);
         tables.set_options(name.to_owned(), Options::default());
@@ -71,7 +71,7 @@ impl Store {
         name: &str,
         status: Registered,
     ) -> Result<ExtensionRegistration, Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let Tables { registrations, journal, .. } = &mut *tables;
         let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
         let mut changed = registration.clone();

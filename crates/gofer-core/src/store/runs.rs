@@ -1,23 +1,38 @@
 //! Runs. If they are executed, a run waits in the [`queue`](super::queue). Otherwise it is
-//! complete, and successful, as soon as it has been accepted.
+//! complete, and successful, as soon as it has been accepted. Those that are complete are in the
+//! [history](super::history).
 
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tonic::Status;
 
+use super::events::{EventScope, number};
+use super::history::{History, Order, StoredRun, beginning_with, unreadable};
+use super::journal::RecordKind;
+use super::namespaces::NamespaceTable;
 use super::pipelines::{PipelineTable, variables};
 use super::queue::end_early;
-use super::run_keys::{self, IDENTITY, RunKey};
+use super::run_keys::{self, IDENTITY, RunKey, record_key};
+use super::usage::{
+    NamespaceUsage, RUN_BYTES_PER_NAMESPACE, RUN_BYTES_PER_PIPELINE, RUNS_PER_PIPELINE, size,
+};
 use super::{
-    By, EventKind, EventLog, Journal, Needs, Page, RUNS_PER_PIPELINE, Store, Tables, initiator,
-    no_namespace, no_pipeline, or_default,
+    By, EventKind, EventLog, Journal, Needs, Page, Store, Tables, initiator, no_namespace,
+    no_pipeline, or_default,
 };
 use crate::grants::Grant;
 use gofer_proto::initiator::Type;
 use gofer_proto::pipeline_metadata::PipelineState;
 use gofer_proto::run::{RunState, RunStatus};
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
-use gofer_proto::{Initiator, RetryRunRequest, Run, RunStatusReason, StartRunRequest, Variable};
+use gofer_proto::{
+    Initiator, PipelineMetadata, RetryRunRequest, Run, RunStatusReason, StartRunRequest, Variable,
+};
 
 /// Characters kept of the description of how a run ended.
 const DESCRIPTION: usize = 1000;
@@ -42,6 +57,10 @@ impl Ending {
         Self::with(RunStatus::Cancelled, by, "the run was cancelled")
     }
 
+    pub(crate) fn dropped() -> Self {
+        Self::failure(Reason::SchedulerError, "the run's handler was dropped before it ended")
+    }
+
     /// The process that was executing it ended.
     pub(super) fn lost() -> Self {
         Self::failure(Reason::SchedulerError, "the core ended while the run was being executed")
@@ -53,23 +72,41 @@ impl Ending {
     }
 }
 
-/// Completes a run, unless it is complete.
+/// A run that is not complete, with its key.
+pub(super) struct UnfinishedRun {
+    pub(super) run: Run,
+    pub(super) key: Option<RunKey>,
+}
+
+/// Completes a run, which moves to the history.
 pub(super) fn end(
-    run: &mut Run,
+    (usage, pipeline): (&mut NamespaceUsage, &mut PipelineTable),
+    UnfinishedRun { mut run, key }: UnfinishedRun,
     now: i64,
     ending: &Ending,
-    events: &mut EventLog,
-    journal: &mut Journal,
-) {
-    if run.state() == RunState::Complete {
-        return;
-    }
+    (events, journal): (&mut EventLog, &mut Journal),
+) -> Run {
     run.ended = now;
     run.state = RunState::Complete.into();
     run.status = ending.status.into();
     run.status_reason.clone_from(&ending.reason);
-    journal.put_run(run);
-    events.publish(now, EventKind::RunCompleted, &run_details(run, Some(ending.status)));
+    let record = StoredRun::encode(&run, key);
+    usage.add_run(&mut pipeline.usage, size(record.len()));
+    journal.write_history(run_key(&pipeline.metadata, run.id), Some(record.into()));
+    journal.put_usage(&pipeline.metadata, &pipeline.usage);
+    let details = run_details(&run, Some(ending.status));
+    events.publish(now, EventKind::RunCompleted, EventScope::Namespace(&run.namespace), &details);
+    run
+}
+
+/// The key of the record of a run.
+pub(super) fn run_key(of: &PipelineMetadata, run: i64) -> Vec<u8> {
+    RecordKind::Run.key(&[&of.namespace, &of.id], Some(run))
+}
+
+/// The keys of all complete runs of a pipeline.
+pub(super) fn all_runs(of: &PipelineMetadata) -> Range<Vec<u8>> {
+    beginning_with(RecordKind::Run.key(&[&of.namespace, &of.id], None))
 }
 
 /// The details of the events about a run, as the contract lists them.
@@ -85,36 +122,116 @@ struct RunDetails<'a> {
 }
 
 impl PipelineTable {
-    pub(super) fn run(&self, id: i64) -> Result<&Run, Status> {
-        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok();
-        place.and_then(|place| self.runs.get(place)).ok_or_else(|| {
-            Status::not_found(format!(
+    /// A run, complete or not.
+    pub(super) fn run(&self, history: &History, id: i64) -> Result<Run, Status> {
+        if let Some(unfinished) = self.unfinished.runs.get(&id) {
+            return Ok(unfinished.run.clone());
+        }
+        let Some(record) = history.get(&run_key(&self.metadata, id))? else {
+            return Err(Status::not_found(format!(
                 "the pipeline `{}/{}` has no run {id}; it may have been removed",
                 self.metadata.namespace, self.metadata.id
-            ))
-        })
+            )));
+        };
+        Run::decode(record).map_err(|_| unreadable("a run"))
     }
 
-    pub(super) fn run_mut(&mut self, id: i64) -> Option<&mut Run> {
-        let place = self.runs.binary_search_by_key(&id, |run| run.id).ok()?;
-        self.runs.get_mut(place)
-    }
-
-    /// Removes the oldest complete run if there is no room for one more.
-    fn forget_oldest_run(&mut self, journal: &mut Journal) -> Result<(), Status> {
-        if self.runs.len() < RUNS_PER_PIPELINE {
-            return Ok(());
+    /// Whether there is such a run.
+    pub(super) fn check_run(&self, history: &History, id: i64) -> Result<(), Status> {
+        if self.unfinished.runs.contains_key(&id) {
+            Ok(())
+        } else {
+            self.run(history, id).map(drop)
         }
-        let over = self.runs.iter().position(|run| run.state() == RunState::Complete);
-        let Some(oldest) = over.and_then(|place| self.runs.remove(place)) else {
+    }
+
+    /// Newest first.
+    fn runs(&self, history: &History, page: Page) -> Result<Vec<Run>, Status> {
+        let mut runs = Vec::new();
+        let (mut skip, mut damaged) = (page.offset(), false);
+        let mut unfinished = self.unfinished.runs.values().rev().map(|it| &it.run).peekable();
+        let mut add = |run: &mut dyn FnMut() -> Option<Run>| {
+            if skip > 0 {
+                skip -= 1;
+            } else if let Some(run) = run() {
+                runs.push(run);
+            } else {
+                damaged = true;
+            }
+            if runs.len() >= page.limit() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        history.visit(all_runs(&self.metadata), Order::NewestFirst, |key, record| {
+            while let Some(run) = unfinished.next_if(|run| run.id > number(key)) {
+                add(&mut || Some(run.clone()))?;
+            }
+            add(&mut || Run::decode(record).ok())
+        })?;
+        for run in unfinished {
+            if add(&mut || Some(run.clone())).is_break() {
+                break;
+            }
+        }
+        runs.truncate(page.limit());
+        if damaged { Err(unreadable("a run")) } else { Ok(runs) }
+    }
+
+    /// Removes the oldest complete runs if there is no room for one more.
+    fn forget_oldest_runs(
+        &mut self,
+        usage: &mut NamespaceUsage,
+        journal: &mut Journal,
+    ) -> Result<(), Status> {
+        let unfinished = self.unfinished.runs.len();
+        if unfinished >= RUNS_PER_PIPELINE {
             return Err(Status::resource_exhausted(format!(
                 "the pipeline `{}/{}` has reached the limit of {RUNS_PER_PIPELINE} incomplete \
                  runs; cancel some or raise its `parallelism`",
                 self.metadata.namespace, self.metadata.id
             )));
+        }
+        while self.usage.runs > 0
+            && (unfinished + usize::try_from(self.usage.runs).unwrap_or(usize::MAX)
+                >= RUNS_PER_PIPELINE
+                || self.usage.run_bytes >= RUN_BYTES_PER_PIPELINE
+                || usage.run_bytes >= RUN_BYTES_PER_NAMESPACE)
+        {
+            self.forget_oldest_run(usage, journal)?;
+        }
+        Ok(())
+    }
+
+    fn forget_oldest_run(
+        &mut self,
+        usage: &mut NamespaceUsage,
+        journal: &mut Journal,
+    ) -> Result<(), Status> {
+        let mut oldest = None;
+        let history = Arc::clone(journal.history());
+        history.visit(all_runs(&self.metadata), Order::OldestFirst, |key, record| {
+            oldest = Some((key.to_vec(), record.len(), StoredRun::decode(record)));
+            ControlFlow::Break(())
+        })?;
+        let Some((place, length, run)) = oldest else {
+            // Nothing is left, whatever was counted.
+            let bytes = self.usage.run_bytes;
+            usage.remove_run(&mut self.usage, bytes);
+            self.usage.runs = 0;
+            return Ok(());
         };
-        journal.remove_run(&oldest);
-        self.run_keys.remove(oldest.id);
+        let (run, key) = run.ok_or_else(|| unreadable("a run"))?;
+        usage.remove_run(&mut self.usage, size(length));
+        journal.write_history(place, None);
+        if let Some(key) = key {
+            let place = record_key(&self.metadata, key);
+            // Unless a later run has it: then it has been told from this one.
+            if history.get(&place)?.is_some_and(|record| number(&record) == run.id) {
+                journal.write_history(place, None);
+            }
+        }
         Ok(())
     }
 }
@@ -144,7 +261,7 @@ impl Store {
         let Run { initiator: earlier, mut variables, .. } = {
             let tables = self.tables();
             tables.authorize(by, Needs::Pipeline(&namespace_id, &pipeline_id))?;
-            tables.pipeline(&namespace_id, &pipeline_id)?.run(run_id)?.clone()
+            tables.pipeline(&namespace_id, &pipeline_id)?.run(tables.journal.history(), run_id)?
         };
         if by.extension().is_some() || earlier.unwrap_or_default().r#type() == Type::Extension {
             variables.retain(|it| !IDENTITY.contains(&&*it.key));
@@ -164,7 +281,7 @@ impl Store {
         initiator::check_length(&initiator)?;
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Pipeline(namespace, id))?;
         let label = initiator::check(&initiator, by, &tables.registrations)?;
         let mut key = None;
@@ -172,12 +289,15 @@ impl Store {
             run_keys::check(&variables)?;
             key = RunKey::of(&by.name, label, &variables);
         }
-        let Tables { namespaces, flags, events, journal, queue, .. } = &mut *tables;
+        let Tables { namespaces, flags, events, journal, queue, started, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
-        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        let NamespaceTable { pipelines, usage, .. } = table;
+        let pipeline = pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         // Whatever has changed since, such as the pipeline being disabled.
-        if let Some(run) = key.and_then(|key| pipeline.run_keys.find(key)) {
-            return pipeline.run(run).cloned();
+        if let Some(key) = key
+            && let Some(record) = journal.history().get(&record_key(&pipeline.metadata, key))?
+        {
+            return pipeline.run(journal.history(), number(&record));
         }
         if flags.ignores_runs {
             return Err(Status::failed_precondition(
@@ -197,7 +317,7 @@ impl Store {
             namespace: namespace.to_owned(),
             pipeline: id.to_owned(),
             version: live.version,
-            id: pipeline.last_run + 1,
+            id: pipeline.usage.last_run + 1,
             started: now,
             ended: 0,
             state: RunState::Pending.into(),
@@ -207,27 +327,31 @@ impl Store {
             variables,
             store_objects_expired: false,
         };
-        pipeline.forget_oldest_run(journal)?;
-        pipeline.last_run = pending.id;
+        pipeline.forget_oldest_runs(usage, journal)?;
+        pipeline.usage.last_run = pending.id;
         if let Some(key) = key {
-            pipeline.run_keys.insert(key, pending.id);
+            let number = Bytes::copy_from_slice(&pending.id.to_be_bytes());
+            journal.write_history(record_key(&pipeline.metadata, key), Some(number));
         }
-        events.publish(now, EventKind::RunStarted, &run_details(&pending, None));
-        let mut run = pending.clone();
-        if let Some(queue) = queue {
-            journal.put_run(&run);
-            pipeline.runs.push_back(run.clone());
-            queue.wait(pipeline, run.id);
-            self.run_queued.notify_one();
-        } else {
-            end(&mut run, now, &Ending::success(), events, journal);
-            pipeline.runs.push_back(run.clone());
-        }
+        let scope = EventScope::Namespace(namespace);
+        events.publish(now, EventKind::RunStarted, scope, &run_details(&pending, None));
+        let unfinished = UnfinishedRun { run: pending, key };
         // While the tables are locked, so that watchers see runs in order. Not copied if there are
         // none.
         if self.started.receiver_count() > 0 {
-            let _ = self.started.send(pending);
+            started.push(unfinished.run.clone());
         }
+        let run = if let Some(queue) = queue {
+            let run = unfinished.run.clone();
+            journal.put_run(&run, key);
+            journal.put_usage(&pipeline.metadata, &pipeline.usage);
+            queue.wait(pipeline, unfinished);
+            self.run_queued.notify_one();
+            run
+        } else {
+            let of = (&mut *usage, &mut *pipeline);
+            end(of, unfinished, now, &Ending::success(), (events, journal))
+        };
         Ok(run)
     }
 
@@ -270,20 +394,22 @@ impl Store {
     ) -> Result<Vec<i64>, Status> {
         let now = self.clock.unix_millis();
         let namespace = or_default(namespace);
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Pipeline(namespace, id))?;
         let Tables { namespaces, events, journal, queue, .. } = &mut *tables;
         let table = namespaces.get_mut(namespace).ok_or_else(|| no_namespace(namespace))?;
-        let pipeline = table.pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
+        let NamespaceTable { pipelines, usage, .. } = table;
+        let pipeline = pipelines.get_mut(id).ok_or_else(|| no_pipeline(namespace, id))?;
         if let Some(run) = which {
-            pipeline.run(run)?;
+            pipeline.check_run(journal.history(), run)?;
         }
         let ending = Ending::cancelled(reason);
-        Ok(end_early(pipeline, which, now, &ending, (events, journal, queue)))
+        Ok(end_early((usage, pipeline), which, now, &ending, (events, journal, queue)))
     }
 
     pub(crate) fn run(&self, namespace: &str, pipeline: &str, id: i64) -> Result<Run, Status> {
-        self.tables().pipeline(namespace, pipeline)?.run(id).cloned()
+        let tables = self.tables();
+        tables.pipeline(namespace, pipeline)?.run(tables.journal.history(), id)
     }
 
     /// Newest first.
@@ -294,14 +420,12 @@ impl Store {
         page: Page,
     ) -> Result<Vec<Run>, Status> {
         let tables = self.tables();
-        Ok(page.of(tables.pipeline(namespace, pipeline)?.runs.iter().rev()))
+        tables.pipeline(namespace, pipeline)?.runs(tables.journal.history(), page)
     }
 
     /// All that are kept, newest first; none if the pipeline does not exist.
     pub(crate) fn runs(&self, namespace: &str, pipeline: &str) -> Vec<Run> {
-        let tables = self.tables();
-        let table = tables.pipeline(namespace, pipeline);
-        table.map_or_else(|_| Vec::new(), |table| table.runs.iter().rev().cloned().collect())
+        self.list_runs(namespace, pipeline, Page::ALL).unwrap_or_default()
     }
 
     /// Each run as it is accepted.
@@ -312,7 +436,7 @@ impl Store {
     /// Stops runs from being started, or allows them again. Returns whether they are refused from
     /// now on.
     pub(crate) fn toggle_ignoring_runs(&self, by: &By) -> Result<bool, Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;
         let Tables { flags, journal, .. } = &mut *tables;
         flags.ignores_runs = !flags.ignores_runs;

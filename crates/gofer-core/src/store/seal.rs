@@ -1,8 +1,9 @@
 //! Encryption at rest: AES-256-GCM, with a key that is given, or kept in a file beside the store
 //! that only its owner can read.
 
+use std::fmt::Display;
 use std::io::ErrorKind::NotFound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -42,11 +43,13 @@ impl Seal {
     }
 
     /// With the key in the file beside a store, which is created with a new store.
-    pub(super) fn beside(store: &Path) -> Result<Self> {
+    ///
+    /// Once the store is open, [`KeyFile::keep`] has to be called.
+    pub(super) fn beside(store: &Path) -> Result<(Self, KeyFile)> {
         let path = &files::with_suffix(store, ".key");
         let shown = path.display();
         if std::fs::metadata(path).is_err_and(|error| error.kind() == NotFound) {
-            if file::verify(store)? {
+            if file::exists(store)? {
                 // Another key would make what is encrypted look damaged.
                 return Err(file::refused(format!(
                     "the encryption key of the store `{}` is missing: there is no `{shown}`; put \
@@ -70,7 +73,7 @@ impl Seal {
         let key = key_from_hex(text.trim()).ok_or_else(|| {
             file::refused(format!("`{shown}` must hold a key: 64 hexadecimal digits"))
         })?;
-        Self::new(&key)
+        Ok((Self::new(&key)?, KeyFile { path: path.clone(), key }))
     }
 
     /// The encrypted text, bound to its place: it cannot be decrypted at another one.
@@ -91,6 +94,29 @@ impl Seal {
         let once = Nonce::assume_unique_for_key(*nonce);
         let text = self.key.open_in_place(once, Aad::from(place), &mut text).ok()?;
         Some(text.to_vec())
+    }
+}
+
+/// The file that a key was read from.
+pub(super) struct KeyFile {
+    path: PathBuf,
+    key: [u8; 32],
+}
+
+impl KeyFile {
+    /// Makes sure that the file is still there, now that nobody else can open the store. Another
+    /// process whose start failed may have removed the files of its new store, of which this was one.
+    pub(super) fn keep(&self) -> Result<()> {
+        let Self { path, key } = self;
+        let shown = path.display();
+        let lost = |why: &dyn Display| file::refused(format!("cannot keep `{shown}`: {why}"));
+        files::create(path, format!("{}\n", hex::encode(key)).as_bytes(), 0o600)
+            .map_err(|error| lost(&error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| lost(&error))?;
+        if key_from_hex(text.trim()).as_ref() == Some(key) {
+            return Ok(());
+        }
+        Err(lost(&"it holds another key now; start again"))
     }
 }
 

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use tonic::Status;
 
 use super::patterns::Patterns;
+use super::usage::size;
 use super::{By, Needs, Store, Tables, check_name, or_default};
 use crate::grants::Grant;
 use gofer_proto::SecretStoreKey;
+
+/// Bytes of all global secrets.
+const GLOBAL_SECRETS: u64 = 64 << 20;
 
 /// The owner of secrets, and who asks for them.
 #[derive(Clone, Copy)]
@@ -40,6 +44,11 @@ pub(super) struct Secret {
 }
 
 impl Secret {
+    /// What it counts as.
+    pub(super) fn size(&self) -> u64 {
+        size(self.key.len() + self.content.len())
+    }
+
     fn metadata(&self) -> SecretStoreKey {
         SecretStoreKey {
             key: self.key.clone(),
@@ -54,30 +63,55 @@ pub(super) type Secrets = BTreeMap<String, Secret>;
 
 impl Tables {
     /// To read them.
-    fn secrets(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
-        self.secrets_if(of, Grant::ReadSecrets, Grant::GlobalSecrets)
+    fn secrets(&self, of: Holder<'_>) -> Result<&Secrets, Status> {
+        self.authorize_secrets(of, Grant::ReadSecrets, Grant::GlobalSecrets)?;
+        match of {
+            Holder::Pipeline { namespace, pipeline, .. } => {
+                Ok(&self.pipeline(namespace, pipeline)?.secrets)
+            }
+            Holder::Global { .. } => Ok(&self.secrets),
+        }
     }
 
     /// To change them.
     fn secrets_mut(&mut self, of: Holder<'_>) -> Result<&mut Secrets, Status> {
-        self.secrets_if(of, Grant::WriteSecrets, Grant::Everything)
+        self.authorize_secrets(of, Grant::WriteSecrets, Grant::Everything)?;
+        match of {
+            Holder::Pipeline { namespace, pipeline, .. } => {
+                Ok(&mut self.pipeline_mut(namespace, pipeline)?.secrets)
+            }
+            Holder::Global { .. } => Ok(&mut self.secrets),
+        }
     }
 
     /// With what an extension must have been granted for those of a pipeline, and for global ones.
-    fn secrets_if(
-        &mut self,
-        of: Holder<'_>,
-        own: Grant,
-        global: Grant,
-    ) -> Result<&mut Secrets, Status> {
+    fn authorize_secrets(&self, of: Holder<'_>, own: Grant, global: Grant) -> Result<(), Status> {
         match of {
             Holder::Pipeline { namespace, pipeline, by } => {
-                self.authorize(by, Needs::Secrets(namespace, pipeline, own))?;
-                Ok(&mut self.pipeline_mut(namespace, pipeline)?.secrets)
+                self.authorize(by, Needs::Secrets(namespace, pipeline, own))
             }
-            Holder::Global { by } => {
-                self.authorize(by, Needs::Management(global))?;
-                Ok(&mut self.secrets)
+            Holder::Global { by } => self.authorize(by, Needs::Management(global)),
+        }
+    }
+
+    /// Checks that there is room for a secret that replaces these bytes, and counts it.
+    fn charge_secret(&mut self, of: Holder<'_>, replaced: u64, bytes: u64) -> Result<(), Status> {
+        match of {
+            Holder::Pipeline { namespace, .. } => {
+                let table = self.namespace_mut(namespace)?;
+                table.usage.check_content(or_default(namespace), replaced, bytes)?;
+                table.usage.replace_live(replaced, bytes);
+                Ok(())
+            }
+            Holder::Global { .. } => {
+                let all: u64 = self.secrets.values().map(Secret::size).sum();
+                if bytes <= replaced || all - replaced + bytes <= GLOBAL_SECRETS {
+                    return Ok(());
+                }
+                Err(Status::resource_exhausted(format!(
+                    "there is no room for {bytes} bytes more: the global secrets have {all} of at \
+                     most {GLOBAL_SECRETS} bytes; delete some"
+                )))
             }
         }
     }
@@ -89,7 +123,7 @@ impl Store {
         of: Holder<'_>,
         key: &str,
     ) -> Result<(SecretStoreKey, String), Status> {
-        let mut tables = self.tables();
+        let tables = self.tables();
         let found = tables.secrets(of)?.get(key);
         found.map(|it| (it.metadata(), it.content.clone())).ok_or_else(|| no_secret(key))
     }
@@ -108,7 +142,7 @@ impl Store {
         force: bool,
     ) -> Result<(), Status> {
         // Here as well, so that it is refused for want of access and not for anything else.
-        self.tables().secrets_mut(of)?;
+        self.tables().authorize_secrets(of, Grant::WriteSecrets, Grant::Everything)?;
         check_name("secret's key", &key)?;
         let patterns = Patterns::new(&namespaces)?;
         let created = self.clock.unix_millis();
@@ -116,8 +150,9 @@ impl Store {
             Holder::Pipeline { namespace, pipeline, .. } => (or_default(namespace), pipeline),
             Holder::Global { .. } => ("", ""),
         };
-        let mut tables = self.tables();
-        if tables.secrets_mut(of)?.contains_key(&key) && !force {
+        let mut tables = self.change()?;
+        let replaced = tables.secrets_mut(of)?.get(&key).map(Secret::size);
+        if replaced.is_some() && !force {
             let why = format!("a secret `{key}` already exists; set `force` to replace it");
             return Err(Status::already_exists(why));
         }
@@ -130,15 +165,18 @@ impl Store {
             created,
             content,
         };
-        // First, since it may fail: then nothing has changed.
-        tables.journal.put_secret(&secret)?;
+        // First, since these may fail: then nothing has changed.
+        let sealed = tables.journal.sealed_secret(&secret)?;
+        tables.charge_secret(of, replaced.unwrap_or(0), secret.size())?;
+        tables.journal.put_secret(sealed);
         tables.secrets_mut(of)?.insert(key, secret);
         Ok(())
     }
 
     pub(crate) fn delete_secret(&self, of: Holder<'_>, key: &str) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         let removed = tables.secrets_mut(of)?.remove(key).ok_or_else(|| no_secret(key))?;
+        tables.charge_secret(of, removed.size(), 0)?;
         tables.journal.remove_secret(&removed);
         Ok(())
     }

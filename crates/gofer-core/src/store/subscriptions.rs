@@ -3,7 +3,9 @@
 use serde_json::json;
 use tonic::Status;
 
+use super::events::EventScope;
 use super::registrations::not_installed;
+use super::usage::size;
 use super::{By, EventKind, Needs, Store, Tables, or_default};
 use gofer_proto::pipeline_extension_subscription::Status as State;
 use gofer_proto::pipeline_extension_subscription_status_reason::PipelineExtensionSubscriptionStatusReasonKind as Kind;
@@ -36,19 +38,26 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(&subscription.namespace))?;
         if !tables.registrations.contains_key(&subscription.name) {
             return Err(not_installed(&subscription.name));
         }
+        let namespace = tables.namespace(&subscription.namespace)?;
         let pipeline = tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
+        let key = (subscription.name.clone(), subscription.label.clone());
+        let replaced = pipeline.subscriptions.get(&key).map_or(0, subscription_size);
+        let bytes = subscription_size(&subscription);
+        namespace.usage.check_content(&namespace.namespace.id, replaced, bytes)?;
         let details = subscription_details(&subscription, pipeline.live_version());
         tables.journal.put_subscription(&subscription, beginning);
+        let scope = subscription.namespace.clone();
+        tables.namespace_mut(&scope)?.usage.replace_live(replaced, bytes);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
-        let key = (subscription.name.clone(), subscription.label.clone());
         pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
         pipeline.subscriptions.insert(key, subscription);
-        tables.events.publish(now, EventKind::PipelineExtensionSubscription, &details);
+        let scope = EventScope::Namespace(or_default(&scope));
+        tables.events.publish(now, EventKind::PipelineExtensionSubscription, scope, &details);
         Ok(())
     }
 
@@ -77,7 +86,7 @@ impl Store {
             Some(stored) if stored.status() != State::Disabled => {
                 table.beginnings.get(&key).copied()
             }
-            _ => Some(Beginning { after_run: table.last_run, at }),
+            _ => Some(Beginning { after_run: table.usage.last_run, at }),
         }
     }
 
@@ -107,7 +116,7 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let now = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
@@ -116,6 +125,7 @@ impl Store {
         let removed =
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         let version = table.live_version();
+        tables.namespace_mut(namespace)?.usage.replace_live(subscription_size(&removed), 0);
         tables.journal.remove_subscription(&removed);
         tables.publish_unsubscription(now, &removed, version);
         Ok(())
@@ -130,11 +140,11 @@ impl Store {
         by: &By,
     ) -> Result<(), Status> {
         let at = self.clock.unix_millis();
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Namespace(namespace))?;
         let table = tables.pipeline_mut(namespace, pipeline)?;
         let key = (extension.to_owned(), label.to_owned());
-        let after_run = table.last_run;
+        let after_run = table.usage.last_run;
         let subscription = table
             .subscriptions
             .get_mut(&key)
@@ -166,6 +176,9 @@ impl Tables {
             });
         }
         for (subscription, version) in &removed {
+            if let Ok(table) = self.namespace_mut(&subscription.namespace) {
+                table.usage.replace_live(subscription_size(subscription), 0);
+            }
             self.journal.remove_subscription(subscription);
             self.publish_unsubscription(now, subscription, *version);
         }
@@ -179,8 +192,15 @@ impl Tables {
         version: i64,
     ) {
         let kind = EventKind::PipelineExtensionUnsubscription;
-        self.events.publish(now, kind, &subscription_details(subscription, version));
+        let scope = EventScope::Namespace(or_default(&subscription.namespace));
+        self.events.publish(now, kind, scope, &subscription_details(subscription, version));
     }
+}
+
+/// What a subscription counts as. Without its status, which the core changes.
+pub(super) fn subscription_size(it: &Subscription) -> u64 {
+    let settings: usize = it.settings.iter().map(|(key, value)| key.len() + value.len()).sum();
+    size(it.name.len() + it.label.len() + settings)
 }
 
 pub(crate) fn status_reason(status: State, description: &str) -> StatusReason {

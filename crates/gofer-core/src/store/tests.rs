@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::patterns::Patterns;
+use super::usage::RUNS_PER_PIPELINE;
 use super::*;
 use gofer_net::auth::sha256;
 use gofer_proto::extension_registration::ExtensionStatus;
@@ -20,8 +21,12 @@ use gofer_proto::run::{RunState, RunStatus};
 use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_proto::token::Kind;
 
+pub(super) fn all_events(store: &Store) -> Vec<proto::Event> {
+    store.events_after(0, i64::MAX, usize::MAX, &|_| true).unwrap().events
+}
+
 fn store() -> Arc<Store> {
-    let store = Store::new(Clock::derived());
+    let store = Store::new(Clock::derived()).unwrap();
     store.ensure_pipeline("", "nightly").unwrap();
     store
 }
@@ -71,7 +76,7 @@ fn with_interval() -> Arc<Store> {
 }
 
 fn kinds(store: &Store) -> Vec<String> {
-    store.events_after(0, usize::MAX).into_iter().map(|event| event.r#type).collect()
+    all_events(store).into_iter().map(|event| event.r#type).collect()
 }
 
 #[track_caller]
@@ -214,7 +219,7 @@ async fn a_run_without_a_handler_is_complete_when_its_start_is_answered() {
 async fn a_run_is_published_with_what_the_contract_lists() {
     let store = store();
     store.start_run(start("nightly"), &By::Core).unwrap();
-    let events = store.events_after(2, usize::MAX);
+    let events = store.events_after(2, i64::MAX, usize::MAX, &|_| true).unwrap().events;
     assert_eq!(events[0].r#type, "RUN_STARTED");
     assert_eq!(
         events[0].details,
@@ -248,7 +253,7 @@ async fn a_run_that_must_not_start_is_refused() {
 #[tokio::test]
 async fn a_pipeline_without_a_configuration_does_not_run() {
     let store = store();
-    store.tables().pipeline_mut("", "nightly").unwrap().configs.clear();
+    store.tables().pipeline_mut("", "nightly").unwrap().live = None;
     refused(
         store.start_run(start("nightly"), &By::Core),
         Code::FailedPrecondition,
@@ -325,19 +330,63 @@ async fn records_carry_the_time_of_the_clock() {
 async fn events_are_read_from_any_number_in_either_direction() {
     let store = store();
     for _ in 0..4 {
-        store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
+        store
+            .publish_extension(
+                EventKind::ExtensionEnabled,
+                &proto::ExtensionRegistration::default(),
+            )
+            .unwrap();
     }
-    let ids = |events: Vec<proto::Event>| events.iter().map(|it| it.id).collect::<Vec<_>>();
-    assert_eq!(ids(store.events_after(0, 2)), [1, 2]);
-    assert_eq!(ids(store.events_after(4, 9)), [5, 6]);
-    assert!(store.events_after(6, 9).is_empty());
-    assert_eq!(ids(store.events_before(7, 2)), [6, 5]);
-    assert_eq!(ids(store.events_before(3, 9)), [2, 1]);
-    assert!(store.events_before(1, 9).is_empty());
-    assert_eq!(store.event(3).unwrap().id, 3);
+    let ids = |batch: EventBatch| batch.events.iter().map(|it| it.id).collect::<Vec<_>>();
+    let after = |id, until, limit| {
+        let batch = store.events_after(id, until, limit, &|_| true).unwrap();
+        (batch.through, ids(batch))
+    };
+    let before = |id, limit| {
+        let batch = store.events_before(id, limit, &|_| true).unwrap();
+        (batch.through, ids(batch))
+    };
+    assert_eq!(after(0, i64::MAX, 2), (2, vec![1, 2]));
+    assert_eq!(after(4, i64::MAX, 9), (6, vec![5, 6]));
+    assert_eq!(after(1, 3, 9), (3, vec![2, 3]));
+    assert_eq!(after(6, i64::MAX, 9), (6, vec![]));
+    assert_eq!(before(7, 2), (5, vec![6, 5]));
+    assert_eq!(before(3, 9), (0, vec![2, 1]));
+    assert_eq!(before(1, 9), (0, vec![]));
+    assert_eq!(store.event(3, &|_| true).unwrap().unwrap().id, 3);
     for id in [0, 7, i64::MIN, i64::MAX] {
-        assert_eq!(store.event(id), None);
+        assert_eq!(store.event(id, &|_| true).unwrap(), None);
     }
+}
+
+#[tokio::test]
+async fn only_events_that_are_seen_are_read() {
+    let store = store();
+    store.tables().events = EventLog::new(6);
+    let extension =
+        |name: &str| proto::ExtensionRegistration { name: name.to_owned(), ..Default::default() };
+    for name in ["a", "b", "a", "c", "b", "a", "a"] {
+        store.publish_extension(EventKind::ExtensionEnabled, &extension(name)).unwrap();
+    }
+    let sees = |names: &'static [&str]| {
+        move |scope: EventScope<'_>| names.iter().any(|it| scope == EventScope::Extension(it))
+    };
+    let ids = |batch: &EventBatch| batch.events.iter().map(|it| it.id).collect::<Vec<_>>();
+    // The first has been dropped.
+    let batch = store.events_after(0, i64::MAX, 9, &sees(&["a", "c"])).unwrap();
+    assert_eq!((ids(&batch), batch.through, batch.missed), (vec![3, 4, 6, 7], 7, true));
+    let batch = store.events_after(1, i64::MAX, 1, &sees(&["b"])).unwrap();
+    assert_eq!((ids(&batch), batch.through, batch.missed), (vec![2], 2, false));
+    let batch = store.events_before(7, 2, &sees(&["b"])).unwrap();
+    assert_eq!((ids(&batch), batch.through), (vec![5, 2], 2));
+    assert!(store.event(4, &sees(&["a"])).unwrap().is_none());
+    assert!(store.event(4, &sees(&["c"])).unwrap().is_some());
+    // A scope is forgotten with its last event.
+    for _ in 0..6 {
+        store.publish_extension(EventKind::ExtensionEnabled, &extension("d")).unwrap();
+    }
+    assert!(store.events_after(7, i64::MAX, 9, &sees(&["a", "b", "c"])).unwrap().events.is_empty());
+    assert_eq!(ids(&store.events_after(7, i64::MAX, 9, &sees(&["d"])).unwrap()).len(), 6);
 }
 
 #[tokio::test]
@@ -345,11 +394,16 @@ async fn only_the_newest_events_are_kept_and_numbers_go_on() {
     let store = store();
     store.tables().events = EventLog::new(3);
     for _ in 0..5 {
-        store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
+        store
+            .publish_extension(
+                EventKind::ExtensionEnabled,
+                &proto::ExtensionRegistration::default(),
+            )
+            .unwrap();
     }
-    let ids: Vec<_> = store.events_after(0, 9).iter().map(|it| it.id).collect();
-    assert_eq!(ids, [3, 4, 5]);
-    assert_eq!(store.event(2), None);
+    let events = store.events_after(0, i64::MAX, 9, &|_| true).unwrap().events;
+    assert_eq!(events.iter().map(|it| it.id).collect::<Vec<_>>(), [3, 4, 5]);
+    assert_eq!(store.event(2, &|_| true).unwrap(), None);
 }
 
 #[tokio::test]
@@ -361,7 +415,9 @@ async fn a_waiter_for_an_event_is_woken() {
         progress.wait_for(|it| it.last > last).await.map(|it| it.last).unwrap()
     });
     tokio::task::yield_now().await;
-    store.publish(EventKind::ExtensionEnabled, &serde_json::json!({}));
+    store
+        .publish_extension(EventKind::ExtensionEnabled, &proto::ExtensionRegistration::default())
+        .unwrap();
     assert_eq!(waiting.await.unwrap(), last + 1);
 }
 
@@ -383,7 +439,7 @@ async fn a_subscription_is_stored_replaced_and_removed() {
         Code::NotFound,
         "`hourly` to the extension `interval`",
     );
-    let last = store.events_after(0, usize::MAX).pop().unwrap();
+    let last = all_events(&store).pop().unwrap();
     assert_eq!(last.r#type, "PIPELINE_EXTENSION_UNSUBSCRIPTION");
     assert!(!last.details.contains("every"), "settings may be secrets: {}", last.details);
 }

@@ -15,6 +15,12 @@ use gofer_net::auth::sha256;
 use gofer_proto::Token;
 use gofer_proto::token::Kind;
 
+/// Tokens that there may be.
+const MOST_TOKENS: usize = 10_000;
+
+/// How long it is remembered that a token has expired, in milliseconds.
+const EXPIRED_FOR: i64 = 30 * 24 * 60 * 60 * 1000;
+
 /// Of a digest, to name a token: enough that nobody hits another one by a typing error.
 const LEAST_DIGITS: usize = 8;
 
@@ -101,9 +107,11 @@ impl Store {
         by: &By,
     ) -> Result<(Token, String), Status> {
         let (details, token) = self.new_token(kind, namespaces, metadata, valid_for)?;
-        let mut tables = self.tables();
+        let now = self.clock.unix_millis();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;
         tables.check_named_namespaces(&details.token.namespaces)?;
+        tables.forget_expired_tokens(now)?;
         tables.insert_token(&token, &details);
         Ok((details.token, token))
     }
@@ -155,7 +163,7 @@ impl Store {
 
     /// Makes it valid, if it is the first one.
     pub(crate) fn add_first_token(&self, first: &FirstToken) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         if std::mem::replace(&mut tables.flags.bootstrapped, true) {
             return Err(Status::failed_precondition(
                 "the first token has already been made; use a management token to make more",
@@ -197,7 +205,7 @@ impl Store {
     }
 
     pub(crate) fn disable_token(&self, which: &str, disabled: bool, by: &By) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;
         let digest = tables.find_token(which)?;
         let Tables { tokens, journal, .. } = &mut *tables;
@@ -209,7 +217,7 @@ impl Store {
     }
 
     pub(crate) fn delete_token(&self, which: &str, by: &By) -> Result<(), Status> {
-        let mut tables = self.tables();
+        let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;
         let digest = tables.find_token(which)?;
         tables.tokens.remove(&digest).ok_or_else(no_token)?;
@@ -263,6 +271,25 @@ impl Tables {
             )),
             (None, _) => Err(no_token()),
         }
+    }
+
+    /// Forgets tokens that expired long ago, and checks that there is room for one more.
+    fn forget_expired_tokens(&mut self, now: i64) -> Result<(), Status> {
+        let Self { tokens, journal, .. } = self;
+        tokens.retain(|digest, stored| {
+            let token = &stored.token;
+            let is_kept = token.expires == 0 || token.expires.saturating_add(EXPIRED_FOR) > now;
+            if !is_kept {
+                journal.remove_token(digest);
+            }
+            is_kept
+        });
+        if tokens.len() < MOST_TOKENS {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!(
+            "there are {MOST_TOKENS} tokens already; delete some, or let them expire"
+        )))
     }
 
     fn insert_token(&mut self, token: &str, details: &StoredToken) {

@@ -18,7 +18,7 @@ use gofer_proto::token::Kind;
 use gofer_proto::{Initiator, RetryRunRequest, StartRunRequest};
 
 fn store() -> Arc<Store> {
-    let store = Store::new(Clock::derived());
+    let store = Store::new(Clock::derived()).unwrap();
     store.ensure_pipeline("", "nightly").unwrap();
     store.ensure_pipeline("", "other").unwrap();
     store

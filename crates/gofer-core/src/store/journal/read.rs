@@ -1,18 +1,20 @@
-//! Reading the records of a file.
+//! Reading the records of what is alive.
 
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use prost::Message;
 
 use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredOptions};
-use crate::store::objects::Object;
+use crate::store::history::StoredRun;
 use crate::store::patterns::Patterns;
+use crate::store::runs::UnfinishedRun;
 use crate::store::seal::Seal;
 use crate::store::secrets::Secret;
 use crate::store::subscriptions::Beginning;
+use crate::store::usage::Usage;
 
 impl RecordKind {
-    fn of(byte: u8) -> Option<Self> {
+    pub(in crate::store) fn of(byte: u8) -> Option<Self> {
         let all = [
             Self::Version,
             Self::Flags,
@@ -28,6 +30,10 @@ impl RecordKind {
             Self::Secret,
             Self::Launch,
             Self::Options,
+            Self::Usage,
+            Self::ObjectInfo,
+            Self::ObjectContent,
+            Self::RunKey,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -41,15 +47,15 @@ pub(in crate::store) enum Record {
     Namespace(proto::Namespace),
     Pipeline(proto::PipelineMetadata),
     Config(proto::PipelineConfig),
-    Run(proto::Run),
+    Run(UnfinishedRun),
     Subscription(proto::PipelineExtensionSubscription, Option<Beginning>),
     Registration(proto::ExtensionRegistration),
     Token([u8; 32], proto::Token),
-    Event(proto::Event),
-    Object(Object),
     Secret(Secret),
     Launch([u8; 32]),
     Options(String, ExtensionOptions),
+    /// With the namespace and the pipeline.
+    Usage(String, String, Usage),
 }
 
 /// Decodes a record; `None` if it is malformed, or encrypted with another key.
@@ -67,7 +73,10 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
         RecordKind::Namespace => Record::Namespace(Message::decode(value).ok()?),
         RecordKind::Pipeline => Record::Pipeline(Message::decode(value).ok()?),
         RecordKind::Config => Record::Config(Message::decode(value).ok()?),
-        RecordKind::Run => Record::Run(Message::decode(value).ok()?),
+        RecordKind::Run => {
+            let (run, key) = StoredRun::decode(value)?;
+            Record::Run(UnfinishedRun { run, key })
+        }
         RecordKind::Subscription => Record::Subscription(
             Message::decode(value).ok()?,
             StoredBeside::decode(value).ok()?.beginning,
@@ -77,8 +86,6 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
             Record::Registration(Message::decode(&*registration).ok()?)
         }
         RecordKind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
-        RecordKind::Event => Record::Event(Message::decode(value).ok()?),
-        RecordKind::Object => Record::Object(Message::decode(value).ok()?),
         RecordKind::Launch => Record::Launch(rest.try_into().ok()?),
         RecordKind::Options => {
             let it = StoredOptions::decode(value).ok()?;
@@ -96,5 +103,23 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
                 created: it.created,
             })
         }
+        RecordKind::Usage => {
+            let (namespace, rest) = split_name(rest)?;
+            let (pipeline, _) = split_name(rest)?;
+            Record::Usage(namespace, pipeline, Message::decode(value).ok()?)
+        }
+        // In the history.
+        RecordKind::Event
+        | RecordKind::Object
+        | RecordKind::ObjectInfo
+        | RecordKind::ObjectContent
+        | RecordKind::RunKey => return None,
     })
+}
+
+/// The name that a part of a key begins with, and what follows.
+fn split_name(key: &[u8]) -> Option<(String, &[u8])> {
+    let (length, rest) = key.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
+    Some((String::from_utf8(name.to_vec()).ok()?, rest))
 }

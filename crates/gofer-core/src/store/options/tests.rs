@@ -80,32 +80,18 @@ mod stored {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::super::file::{VERSION, commit};
-    use super::super::super::journal::{RecordKind, Write};
     use super::*;
+    use crate::essential::EssentialTasks;
     use crate::files::tests::Scratch;
     use gofer_net::Clock;
     use gofer_proto::ExtensionRegistration;
-    use redb::{Database, ReadableDatabase as _};
 
     fn open(path: &Path) -> Arc<Store> {
-        Store::open(Clock::system(), path, None).unwrap()
+        Store::open(Clock::system(), path, None, None, &EssentialTasks::default()).unwrap()
     }
 
     fn registration(name: &str) -> ExtensionRegistration {
         ExtensionRegistration { name: name.to_owned(), ..Default::default() }
-    }
-
-    fn version_key() -> Vec<u8> {
-        RecordKind::Version.key(&[], None)
-    }
-
-    fn version(path: &Path) -> u32 {
-        let database = Database::open(path).unwrap();
-        let table = database.begin_read().unwrap();
-        let table = table.open_table(super::super::super::file::RECORDS).unwrap();
-        let version = table.get(&*version_key()).unwrap().unwrap();
-        u32::from_be_bytes(version.value().try_into().unwrap())
     }
 
     #[tokio::test]
@@ -146,32 +132,5 @@ mod stored {
         store.put_registration(registration("gone"), Options::default()).unwrap();
         assert!(store.options("gone").grants.is_empty());
         store.close().await;
-    }
-
-    /// A file of version 1 has no options, and keeps its version until it has one.
-    #[tokio::test]
-    async fn an_earlier_store_opens_and_its_extensions_have_the_defaults() {
-        let directory = Scratch::new();
-        let path = directory.path("store.redb");
-        let store = open(&path);
-        store.put_registration(registration("interval"), Options::default()).unwrap();
-        store.close().await;
-        drop(store);
-        let database = Database::open(&path).unwrap();
-        let value = Some(1_u32.to_be_bytes().to_vec());
-        commit(&database, &[Write { key: version_key(), value }]).unwrap();
-        drop(database);
-        let store = open(&path);
-        assert_eq!(store.options("interval").message, ExtensionOptions::default());
-        assert_eq!(store.options("interval").limits, Options::default().limits);
-        store.close().await;
-        drop(store);
-        assert_eq!(version(&path), 1);
-        let store = open(&path);
-        let options = Options::new(message(&["read-secrets"], &[])).unwrap();
-        store.replace_registration(registration("interval"), options).unwrap();
-        store.close().await;
-        drop(store);
-        assert_eq!(version(&path), VERSION);
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tonic::Code;
 
-use super::super::{By, RUNS_PER_PIPELINE};
+use super::super::By;
+use super::super::tests::all_events;
+use super::super::usage::RUNS_PER_PIPELINE;
 use super::*;
 use gofer_net::Clock;
 use gofer_proto::run::RunStatus;
@@ -13,8 +15,8 @@ use gofer_proto::run_status_reason::RunStatusReasonKind as Reason;
 use gofer_proto::{Initiator, StartRunRequest, UserPipelineConfig};
 
 fn store(most: usize) -> Arc<Store> {
-    let store = Store::new(Clock::derived());
-    store.begin_runs(Some(most));
+    let store = Store::new(Clock::derived()).unwrap();
+    store.begin_runs(Some(most)).unwrap();
     store
 }
 
@@ -38,6 +40,12 @@ fn start(store: &Store, pipeline: &str, count: usize) {
     }
 }
 
+/// As the executor does.
+fn end(store: &Store, job: &Job, ending: &Ending) {
+    store.end_run(job, ending).unwrap();
+    store.release(job);
+}
+
 /// All jobs that may be executed now.
 fn due(store: &Store) -> Vec<Job> {
     std::iter::from_fn(|| store.next_run()).collect()
@@ -52,7 +60,7 @@ fn states(store: &Store, pipeline: &str) -> Vec<(RunState, RunStatus)> {
 }
 
 fn completed(store: &Store) -> usize {
-    let events = store.events_after(0, usize::MAX);
+    let events = all_events(store);
     events.iter().filter(|event| event.r#type == "RUN_COMPLETED").count()
 }
 
@@ -71,7 +79,7 @@ async fn a_run_is_pending_then_running_then_complete() {
     let job = store.next_run().unwrap();
     assert_eq!(job.run.state(), RunState::Running);
     assert_eq!((states(&store, "nightly"), completed(&store)), (vec![RUNNING], 0));
-    store.end_run(&job, &Ending::success());
+    end(&store, &job, &Ending::success());
     assert_eq!((states(&store, "nightly"), completed(&store)), (vec![SUCCESSFUL], 1));
     assert!(store.next_run().is_none());
 }
@@ -83,7 +91,7 @@ async fn runs_of_a_pipeline_begin_in_order_within_its_parallelism() {
     start(&store, "nightly", 4);
     let first = due(&store);
     assert_eq!(names(&first), [("nightly", 1), ("nightly", 2)]);
-    store.end_run(&first[1], &Ending::success());
+    end(&store, &first[1], &Ending::success());
     let second = due(&store);
     assert_eq!(names(&second), [("nightly", 3)]);
     assert_eq!(states(&store, "nightly"), [RUNNING, SUCCESSFUL, RUNNING, PENDING]);
@@ -102,10 +110,10 @@ async fn more_parallelism_applies_at_once_and_less_ends_no_run() {
     pipeline(&store, "nightly", 2);
     for job in jobs.drain(..2) {
         assert!(!job.cancelled.is_cancelled());
-        store.end_run(&job, &Ending::success());
+        end(&store, &job, &Ending::success());
         assert!(store.next_run().is_none(), "two are still running");
     }
-    store.end_run(&jobs[0], &Ending::success());
+    end(&store, &jobs[0], &Ending::success());
     assert_eq!(names(&due(&store)), [("nightly", 5)]);
 }
 
@@ -119,7 +127,7 @@ async fn pipelines_are_served_round_robin_within_the_limit_of_the_core() {
     let first = due(&store);
     assert_eq!(names(&first), [("one", 1), ("two", 1), ("one", 2)]);
     for job in &first {
-        store.end_run(job, &Ending::success());
+        end(&store, job, &Ending::success());
     }
     assert_eq!(names(&due(&store)), [("two", 2), ("one", 3), ("two", 3)]);
 }
@@ -131,7 +139,7 @@ async fn a_run_that_waits_is_cancelled_and_never_begins() {
     start(&store, "nightly", 3);
     let job = store.next_run().unwrap();
     store.cancel_run("", "nightly", 2, Reason::UserCancelled, &By::Core).unwrap();
-    store.end_run(&job, &Ending::success());
+    end(&store, &job, &Ending::success());
     assert_eq!(names(&due(&store)), [("nightly", 3)]);
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, CANCELLED, RUNNING]);
     let cancelled = store.run("", "nightly", 2).unwrap().status_reason.unwrap();
@@ -149,7 +157,7 @@ async fn a_cancelled_run_keeps_its_place_until_its_handler_is_gone() {
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert!(store.next_run().is_none());
     // It was about to succeed; what was reported stays.
-    store.end_run(&job, &Ending::success());
+    end(&store, &job, &Ending::success());
     assert_eq!(states(&store, "nightly"), [CANCELLED, PENDING]);
     assert_eq!(completed(&store), 1);
     assert_eq!(names(&due(&store)), [("nightly", 2)]);
@@ -174,7 +182,7 @@ async fn cancelling_all_returns_the_runs_that_were_not_complete() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 4);
     let jobs = due(&store);
-    store.end_run(&jobs[0], &Ending::success());
+    end(&store, &jobs[0], &Ending::success());
     assert_eq!(
         store.cancel_runs("", "nightly", Reason::AdminCancelled, &By::Core).unwrap(),
         [2, 3, 4]
@@ -193,7 +201,7 @@ async fn runs_of_a_deleted_pipeline_end_and_a_new_one_has_none_of_them() {
     start(&store, "nightly", 3);
     let old = due(&store);
     store.delete_pipeline("", "nightly", Reason::UserCancelled, &By::Core).unwrap();
-    let kinds: Vec<_> = store.events_after(0, usize::MAX).into_iter().map(|it| it.r#type).collect();
+    let kinds: Vec<_> = all_events(&store).into_iter().map(|it| it.r#type).collect();
     assert_eq!(kinds[kinds.len() - 4..][..3], ["RUN_COMPLETED"; 3]);
     assert_eq!(kinds.last().unwrap(), "PIPELINE_DELETED");
     assert!(old.iter().all(|job| job.cancelled.is_cancelled()));
@@ -201,11 +209,11 @@ async fn runs_of_a_deleted_pipeline_end_and_a_new_one_has_none_of_them() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
     assert!(store.next_run().is_none(), "the old ones have not ended yet");
-    store.end_run(&old[1], &Ending::success());
+    end(&store, &old[1], &Ending::success());
     let new = store.next_run().unwrap();
-    store.end_run(&old[0], &Ending::success());
+    end(&store, &old[0], &Ending::success());
     assert_eq!(states(&store, "nightly"), [RUNNING], "of the same number, and another run");
-    store.end_run(&new, &Ending::success());
+    end(&store, &new, &Ending::success());
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL]);
 }
 
@@ -227,7 +235,7 @@ async fn a_run_that_is_not_complete_is_kept() {
         let run = i64::try_from(run).unwrap();
         assert_eq!(store.run("", "nightly", run).unwrap().id, run);
     }
-    store.end_run(&first, &Ending::success());
+    end(&store, &first, &Ending::success());
     start(&store, "nightly", 1);
     assert_eq!(store.runs("", "nightly").len(), RUNS_PER_PIPELINE);
 }
@@ -238,9 +246,13 @@ async fn runs_of_an_earlier_process_are_settled() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 3);
     let lost = store.next_run().unwrap();
-    // As the next process does.
-    store.tables().pipeline_mut("", "nightly").unwrap().unfinished = UnfinishedRuns::default();
-    store.begin_runs(Some(1));
+    // As the next process finds them.
+    let mut tables = store.tables();
+    let unfinished = &mut tables.pipeline_mut("", "nightly").unwrap().unfinished;
+    let runs = std::mem::take(&mut unfinished.runs);
+    *unfinished = UnfinishedRuns { runs, ..UnfinishedRuns::default() };
+    drop(tables);
+    store.begin_runs(Some(1)).unwrap();
     assert_eq!(states(&store, "nightly"), [FAILED, PENDING, PENDING]);
     let reason = store.run("", "nightly", 1).unwrap().status_reason.unwrap();
     assert_eq!(reason.reason(), Reason::SchedulerError);
@@ -254,7 +266,7 @@ async fn without_a_handler_pending_runs_of_an_earlier_process_succeed() {
     let store = store(1);
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 2);
-    store.begin_runs(None);
+    store.begin_runs(None).unwrap();
     assert_eq!(states(&store, "nightly"), [SUCCESSFUL, SUCCESSFUL]);
     assert_eq!(completed(&store), 2);
 }
@@ -276,7 +288,7 @@ async fn a_long_description_of_an_ending_is_truncated() {
     pipeline(&store, "nightly", 0);
     start(&store, "nightly", 1);
     let job = store.next_run().unwrap();
-    store.end_run(&job, &Ending::failure(Reason::AbnormalExit, &"ö".repeat(100_000)));
+    end(&store, &job, &Ending::failure(Reason::AbnormalExit, &"ö".repeat(100_000)));
     let reason = store.run("", "nightly", 1).unwrap().status_reason.unwrap();
     assert_eq!(reason.description.chars().count(), 1000);
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use super::super::{
-    By, ExtensionKey, KeyGuard, KeyHolder, NewKey, Options, RUNS_PER_PIPELINE, Store,
-};
+use super::super::history::beginning_with;
+use super::super::usage::RUNS_PER_PIPELINE;
+use super::super::{By, ExtensionKey, KeyGuard, KeyHolder, NewKey, Options, Store};
 use super::*;
+#[cfg(feature = "store")]
+use crate::essential::EssentialTasks;
 use crate::grants::Grant;
 use gofer_net::Clock;
 use gofer_proto::initiator::Type;
@@ -46,7 +48,7 @@ impl Interval {
     }
 
     fn in_memory() -> Self {
-        Self::of(Store::new(Clock::derived()))
+        Self::of(Store::new(Clock::derived()).unwrap())
     }
 
     fn by(&self) -> By {
@@ -214,7 +216,8 @@ async fn a_key_goes_with_its_run() {
     let next = i64::try_from(RUNS_PER_PIPELINE).unwrap() + 2;
     assert_eq!(interval.start("nightly", "hourly", "a").unwrap(), next);
     let tables = interval.store.tables();
-    assert_eq!(tables.pipeline("", "nightly").unwrap().run_keys.runs.len(), 1);
+    let keys = beginning_with(RecordKind::RunKey.key(&[], None));
+    assert_eq!(tables.journal.history().keys(keys).unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -270,7 +273,7 @@ fn start_as(store: &Store, by: &Arc<ExtensionKey>, name: &str) -> Result<i64, Co
 /// One with such a name may be in the store of an earlier version.
 #[tokio::test]
 async fn an_extension_does_not_pass_for_another_whose_name_begins_with_its_own() {
-    let store = Store::new(Clock::derived());
+    let store = Store::new(Clock::derived()).unwrap();
     store.ensure_pipeline("", "nightly").unwrap();
     let [(_ci, ci), (_eu, eu)] = namesakes(&store);
     assert_eq!(start_as(&store, &eu, "ci (eu) (nightly)"), Ok(1));
@@ -288,7 +291,8 @@ async fn an_extension_does_not_pass_for_another_whose_name_begins_with_its_own()
 async fn a_stored_key_belongs_to_the_extension_with_the_longer_name() {
     let directory = crate::files::tests::Scratch::new();
     let path = directory.path("store.redb");
-    let open = || Store::open(Clock::system(), &path, None).unwrap();
+    let open =
+        || Store::open(Clock::system(), &path, None, None, &EssentialTasks::default()).unwrap();
     let store = open();
     store.ensure_pipeline("", "nightly").unwrap();
     let keys = namesakes(&store);
@@ -308,7 +312,11 @@ async fn a_stored_key_belongs_to_the_extension_with_the_longer_name() {
 async fn a_key_survives_a_restart_of_the_core() {
     let directory = crate::files::tests::Scratch::new();
     let path = directory.path("store.redb");
-    let open = || Interval::of(Store::open(Clock::system(), &path, None).unwrap());
+    let open = || {
+        Interval::of(
+            Store::open(Clock::system(), &path, None, None, &EssentialTasks::default()).unwrap(),
+        )
+    };
     let interval = open();
     interval.start("nightly", "hourly", "a").unwrap();
     interval.store.start_run(request(Type::Human, "nightly", "me", "b"), &By::Core).unwrap();
