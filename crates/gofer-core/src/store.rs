@@ -83,6 +83,7 @@ use queue::RunQueue;
 use seal::Seal;
 use secrets::Secrets;
 use subscription_locks::SubscriptionLocks;
+use subscriptions::ByExtension;
 
 /// The namespace that always exists. An empty name stands for it.
 const DEFAULT: &str = "default";
@@ -116,6 +117,7 @@ struct Tables {
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
     /// Of the extensions whose options are not the default ones.
     options: BTreeMap<String, Options>,
+    by_extension: ByExtension,
     /// By the SHA-256 of the token.
     tokens: HashMap<[u8; 32], Arc<StoredToken>>,
     /// The global ones.
@@ -204,6 +206,17 @@ impl Store {
         }
     }
 
+    /// Waits until a change is on disk, before what depends on it is done.
+    ///
+    /// # Errors
+    ///
+    /// If it was not made, or cannot be written.
+    pub(super) async fn committed<T>(&self, change: Result<T, Status>) -> Result<T, Status> {
+        let changed = change?;
+        self.durable().await?;
+        Ok(changed)
+    }
+
     /// Ends the streams that follow events, so that stopping does not have to wait for them.
     /// Nothing else changes.
     pub(super) fn end_streams(&self) {
@@ -264,6 +277,7 @@ impl Tables {
             namespaces: BTreeMap::new(),
             registrations: BTreeMap::new(),
             options: BTreeMap::new(),
+            by_extension: ByExtension::default(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
             launches: BTreeSet::new(),
@@ -299,6 +313,7 @@ impl Tables {
                 pipeline.runs.push_back(it);
             }
             Record::Subscription(it, beginning) => {
+                self.by_extension.insert(&it);
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
                 let key = (it.name.clone(), it.label.clone());
                 pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{Extensions, Held, Running};
+use super::{Extensions, Held, Running, Unrestored};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
 use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
@@ -55,6 +55,7 @@ impl Extensions {
                 documentation: info.documentation,
                 started,
                 held: Held::default(),
+                unrestored: Unrestored::default(),
                 owns_subscriptions: watch::Sender::new(true),
             })),
             Err(status) => {

@@ -164,6 +164,7 @@ impl EventLog {
 }
 
 impl Store {
+    #[cfg(test)]
     pub(crate) fn publish(&self, kind: EventKind, details: &serde_json::Value) {
         let now = self.clock.unix_millis();
         self.tables().events.publish(now, kind, details);

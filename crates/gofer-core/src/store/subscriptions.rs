@@ -1,5 +1,7 @@
 //! Which pipelines are subscribed to which extensions, with what settings.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde_json::json;
 use tonic::Status;
 
@@ -23,6 +25,30 @@ pub(crate) struct Beginning {
     pub(crate) at: i64,
 }
 
+/// The subscriptions of each extension, as namespace, pipeline and label: those in the tables of the
+/// pipelines, found without looking at all of these.
+#[derive(Default)]
+pub(super) struct ByExtension(HashMap<String, BTreeSet<[String; 3]>>);
+
+impl ByExtension {
+    pub(super) fn insert(&mut self, it: &Subscription) {
+        let names = [&it.namespace, &it.pipeline, &it.label].map(Clone::clone);
+        self.0.entry(it.name.clone()).or_default().insert(names);
+    }
+
+    pub(super) fn remove(&mut self, it: &Subscription) {
+        let Some(names) = self.0.get_mut(&it.name) else { return };
+        names.remove(&[&it.namespace, &it.pipeline, &it.label].map(Clone::clone));
+        if names.is_empty() {
+            self.0.remove(&it.name);
+        }
+    }
+
+    fn of(&self, extension: &str) -> impl Iterator<Item = &[String; 3]> {
+        self.0.get(extension).into_iter().flatten()
+    }
+}
+
 impl Store {
     /// Stores a subscription, replacing one with the same names. `beginning` is what
     /// [`beginning`](Self::beginning) returned before the extension was called.
@@ -44,6 +70,7 @@ impl Store {
         let pipeline = tables.pipeline(&subscription.namespace, &subscription.pipeline)?;
         let details = subscription_details(&subscription, pipeline.live_version());
         tables.journal.put_subscription(&subscription, beginning);
+        tables.by_extension.insert(&subscription);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
         let key = (subscription.name.clone(), subscription.label.clone());
         pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
@@ -93,12 +120,11 @@ impl Store {
 
     pub(crate) fn subscriptions_of_extension(&self, extension: &str) -> Vec<Subscription> {
         let tables = self.tables();
-        let pipelines = tables.namespaces.values().flat_map(|table| table.pipelines.values());
-        pipelines
-            .flat_map(|pipeline| pipeline.subscriptions.values())
-            .filter(|subscription| subscription.name == extension)
-            .cloned()
-            .collect()
+        let found = tables.by_extension.of(extension).filter_map(|[namespace, pipeline, label]| {
+            let key = (extension.to_owned(), label.clone());
+            tables.pipeline(namespace, pipeline).ok()?.subscriptions.get(&key)
+        });
+        found.cloned().collect()
     }
 
     pub(crate) fn remove_subscription(
@@ -116,6 +142,7 @@ impl Store {
         let removed =
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         let version = table.live_version();
+        tables.by_extension.remove(&removed);
         tables.journal.remove_subscription(&removed);
         tables.publish_unsubscription(now, &removed, version);
         Ok(())
@@ -153,21 +180,16 @@ impl Store {
 
 impl Tables {
     pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) {
-        let mut removed = Vec::new();
-        for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
-            let version = pipeline.live_version();
-            pipeline.beginnings.retain(|(of, _), _| of != extension);
-            pipeline.subscriptions.retain(|(of, _), subscription| {
-                let keep = of != extension;
-                if !keep {
-                    removed.push((std::mem::take(subscription), version));
-                }
-                keep
-            });
-        }
-        for (subscription, version) in &removed {
-            self.journal.remove_subscription(subscription);
-            self.publish_unsubscription(now, subscription, *version);
+        for [namespace, pipeline, label] in
+            self.by_extension.0.remove(extension).unwrap_or_default()
+        {
+            let Ok(table) = self.pipeline_mut(&namespace, &pipeline) else { continue };
+            let key = (extension.to_owned(), label);
+            table.beginnings.remove(&key);
+            let Some(removed) = table.subscriptions.remove(&key) else { continue };
+            let version = table.live_version();
+            self.journal.remove_subscription(&removed);
+            self.publish_unsubscription(now, &removed, version);
         }
     }
 

@@ -38,6 +38,7 @@ mod options;
 mod real_command_line;
 mod references;
 mod refusals;
+mod restoring;
 mod runs;
 mod streaming;
 mod subscribed_anew;

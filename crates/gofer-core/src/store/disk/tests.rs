@@ -60,7 +60,10 @@ fn everything(store: &Store) -> String {
         }
         all.push(format!("{namespace:?}"));
     }
-    all.push(format!("{:?}", store.registrations()));
+    for registration in store.registrations() {
+        all.push(format!("{:?}", store.subscriptions_of_extension(&registration.name)));
+        all.push(format!("{registration:?}"));
+    }
     // Tokens made within the same millisecond have no order.
     let mut tokens: Vec<_> =
         store.tokens("").into_iter().map(|token| format!("{token:?}")).collect();
