@@ -548,3 +548,6 @@ fn named<T>(name: &str, outcome: Result<T, Status>) -> Result<T, Status> {
         _ => status,
     })
 }
+
+#[cfg(all(test, feature = "store"))]
+mod tests;

@@ -42,7 +42,8 @@ mod tests;
 mod tokens;
 
 pub(super) use access::{
-    By, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in, unknown_token,
+    By, Credential, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in,
+    unknown_token,
 };
 pub(super) use events::EventKind;
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
