@@ -5,6 +5,7 @@
 
 mod held;
 mod launch;
+mod orphans;
 mod restore;
 mod slots;
 mod supervisor;
@@ -22,7 +23,7 @@ use tonic::Status;
 
 use super::essential::EssentialTasks;
 use super::handle::ExtensionHandle;
-use super::launcher::{Containers, InProcess, check_image, end_orphans};
+use super::launcher::{Containers, InProcess, check_image};
 use super::limits::ContainerLimits;
 use super::state::{ExtensionState, ExtensionStatus};
 use super::store::{Beginning, Options, Store, not_installed};
@@ -269,21 +270,6 @@ impl Extensions {
         } else {
             guard.finish_stopped();
         }
-    }
-
-    /// Ends the orphans of an earlier core that was killed: its processes and containers.
-    pub(super) async fn end_orphans(&self) {
-        let launches = self.store.launches();
-        if launches.is_empty() {
-            return;
-        }
-        end_orphans(launches.clone()).await;
-        for digest in &launches {
-            self.store.end_launch(digest);
-        }
-        let Some(this) = self.this.upgrade() else { return };
-        // In the background: the engine may be slow, or there may be none.
-        self.processes.spawn(async move { this.containers.remove_orphans(launches).await });
     }
 
     /// Reserves the names of all stored extensions, before any caller can use them.

@@ -57,7 +57,7 @@ pub(super) use setup::StoreSetup;
 pub(super) use subscriptions::{Beginning, status_reason};
 pub(super) use tokens::StoredToken;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 #[cfg(feature = "store")]
 use std::path::Path;
@@ -66,6 +66,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
+use crate::launcher::Recorded;
 #[cfg(feature = "store")]
 use crate::{caught::catch, files};
 use access::Access;
@@ -123,8 +124,8 @@ struct Tables {
     tokens: HashMap<[u8; 32], Arc<StoredToken>>,
     /// The global ones.
     secrets: Secrets,
-    /// Digests of the keys that child processes were launched with.
-    launches: BTreeSet<[u8; 32]>,
+    /// By the digests of the keys that they were launched with.
+    launches: BTreeMap<[u8; 32], Recorded>,
     access: Access,
     flags: Flags,
     /// If runs are executed.
@@ -281,7 +282,7 @@ impl Tables {
             by_extension: ByExtension::default(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
-            launches: BTreeSet::new(),
+            launches: BTreeMap::new(),
             access: Access::default(),
             flags: Flags::default(),
             queue: None,
@@ -329,8 +330,8 @@ impl Tables {
             Record::Token(digest, it) => {
                 self.tokens.insert(digest, Arc::new(StoredToken::restore(it)));
             }
-            Record::Launch(digest) => {
-                self.launches.insert(digest);
+            Record::Launch(it) => {
+                self.launches.insert(it.digest, it);
             }
             Record::Event(it) => self.events.restore(it),
             Record::Object(it) => {

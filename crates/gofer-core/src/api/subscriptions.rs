@@ -75,7 +75,9 @@ impl Api {
         let namespace = caller.authorize_reading(&request.namespace_id)?;
         let mut subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
         subscriptions.retain(|it| caller.sees_extension(&it.name));
-        subscriptions.iter_mut().for_each(|it| self.extensions.explain(it));
+        for subscription in &mut subscriptions {
+            self.extensions.explain(subscription);
+        }
         Ok(proto::ListPipelineExtensionSubscriptionsResponse { subscriptions })
     }
 

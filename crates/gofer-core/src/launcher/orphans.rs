@@ -5,13 +5,16 @@
 //! unless it was given another one, and is found whether the extension itself is still there or not;
 //! all of its process group goes with it. On systems without `/proc/<pid>/environ` no orphans are
 //! found.
+//!
+//! Whatever has a core that may be running is no orphan.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
 
+use super::recorded::Recorded;
 use gofer_net::auth::sha256;
 use gofer_sdk::internal::PREFIX;
 
@@ -21,25 +24,43 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two searches.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Kills the processes that were launched with keys of these digests, and waits until they have
-/// ended and released their ports and files.
-pub(crate) async fn end_orphans(digests: Vec<[u8; 32]>) {
-    if digests.is_empty() {
-        return;
+/// What is left of a launch in processes that can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// They were killed and have not ended yet.
+    Killed,
+    /// They were left alone, since their core may be running.
+    Owned,
+}
+
+/// Kills the processes of these launches that are orphans, and waits until they have ended and
+/// released their ports and files.
+pub(crate) async fn end_orphans(launches: Vec<Recorded>) -> Vec<(Recorded, Left)> {
+    if launches.is_empty() {
+        return Vec::new();
     }
-    let digests: Arc<HashSet<[u8; 32]>> = Arc::new(digests.into_iter().collect());
+    let digests: Arc<HashSet<_>> = Arc::new(launches.iter().map(|it| it.digest).collect());
+    let owned: HashSet<_> =
+        launches.iter().filter(|it| it.may_have_owner()).map(|it| it.digest).collect();
+    let mut found = HashMap::new();
     let mut killed = HashSet::new();
     let all = async {
         loop {
             let digests = Arc::clone(&digests);
             // Blocking: reads a file for each process of the system.
             let search = tokio::task::spawn_blocking(move || find(&digests));
-            let found = search.await.unwrap_or_default();
-            if found.is_empty() {
-                break;
+            found = search.await.unwrap_or_default();
+            let orphans = found.iter().filter(|(_, digest)| !owned.contains(*digest));
+            let mut none = true;
+            for (id, _) in orphans {
+                none = false;
+                if killed.insert(*id) {
+                    end(*id);
+                }
             }
-            for id in found.into_iter().filter(|id| killed.insert(*id)) {
-                end(id);
+            if none {
+                break;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -47,17 +68,26 @@ pub(crate) async fn end_orphans(digests: Vec<[u8; 32]>) {
     if tokio::time::timeout(GONE_TIMEOUT, all).await.is_err() {
         tracing::warn!("orphaned processes of a killed core have not ended");
     }
+    let found: HashSet<_> = found.into_values().collect();
+    let left = |digest: &[u8; 32]| match (found.contains(digest), owned.contains(digest)) {
+        (false, _) => Left::Nothing,
+        (true, false) => Left::Killed,
+        (true, true) => Left::Owned,
+    };
+    launches.into_iter().map(|it| (left(&it.digest), it)).map(|(left, it)| (it, left)).collect()
 }
 
-/// Those that have not ended yet.
-fn find(digests: &HashSet<[u8; 32]>) -> Vec<Pid> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let is_orphan =
-        |id: &Pid| key_in(&environment_of(*id)).is_some_and(|key| digests.contains(&sha256(key)));
+/// Those that have not ended yet, with the digest of their key.
+fn find(digests: &HashSet<[u8; 32]>) -> HashMap<Pid, [u8; 32]> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return HashMap::new() };
+    let digest_of = |id: Pid| {
+        let digest = sha256(key_in(&environment_of(id))?);
+        digests.contains(&digest).then_some((id, digest))
+    };
     processes
         .flatten()
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-        .filter(is_orphan)
+        .filter_map(digest_of)
         .collect()
 }
 

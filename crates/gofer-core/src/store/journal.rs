@@ -18,6 +18,7 @@ use super::objects::Object;
 use super::seal::Seal;
 use super::secrets::Secret;
 use super::subscriptions::Beginning;
+use crate::launcher::Recorded;
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 
@@ -243,8 +244,9 @@ impl Journal {
         sealed.map(Some).ok_or_else(|| Status::internal("a secret cannot be encrypted"))
     }
 
-    pub(super) fn put_launch(&mut self, digest: &[u8; 32]) {
-        self.digest(RecordKind::Launch, digest, Some(Vec::new()));
+    pub(super) fn put_launch(&mut self, it: &Recorded) {
+        let record = StoredLaunch { is_container: it.is_container, owner: it.owner.clone() };
+        self.digest(RecordKind::Launch, &it.digest, Some(record.encode_to_vec()));
     }
 
     pub(super) fn remove_launch(&mut self, digest: &[u8; 32]) {
@@ -278,6 +280,15 @@ struct StoredOptions {
 struct StoredBeside {
     #[prost(message, optional, tag = "1001")]
     beginning: Option<Beginning>,
+}
+
+/// What is stored of a launch besides the digest of its key. Earlier versions stored nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredLaunch {
+    #[prost(bool, optional, tag = "1")]
+    is_container: Option<bool>,
+    #[prost(string, tag = "2")]
+    owner: String,
 }
 
 /// A secret as stored on disk.

@@ -4,7 +4,8 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use prost::Message;
 
-use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredOptions};
+use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredLaunch, StoredOptions};
+use crate::launcher::Recorded;
 use crate::store::objects::Object;
 use crate::store::patterns::Patterns;
 use crate::store::seal::Seal;
@@ -48,7 +49,7 @@ pub(in crate::store) enum Record {
     Event(proto::Event),
     Object(Object),
     Secret(Secret),
-    Launch([u8; 32]),
+    Launch(Recorded),
     Options(String, ExtensionOptions),
 }
 
@@ -79,7 +80,10 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
         RecordKind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
         RecordKind::Event => Record::Event(Message::decode(value).ok()?),
         RecordKind::Object => Record::Object(Message::decode(value).ok()?),
-        RecordKind::Launch => Record::Launch(rest.try_into().ok()?),
+        RecordKind::Launch => {
+            let StoredLaunch { is_container, owner } = StoredLaunch::decode(value).ok()?;
+            Record::Launch(Recorded { digest: rest.try_into().ok()?, is_container, owner })
+        }
         RecordKind::Options => {
             let it = StoredOptions::decode(value).ok()?;
             Record::Options(it.name, it.options.unwrap_or_default())
