@@ -1,7 +1,8 @@
 //! The extensions of a core: installed, updated, enabled, disabled, uninstalled, and called.
 //!
 //! The [`launcher`](super::launcher) starts what they run in, the store keeps their registrations,
-//! [`supervisor`] restarts them, and [`slots`] has their status and decides who may change one.
+//! [`supervisor`] restarts them, [`restore`] gives them their stored subscriptions, and [`slots`] has
+//! their status and decides who may change one. What a killed core has left, [`orphans`] ends.
 
 mod held;
 mod launch;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::held::{Key, key};
 use super::{Extensions, Running};
@@ -114,7 +115,8 @@ impl Extensions {
                     let (Some(this), Some(running)) = (this.upgrade(), running.upgrade()) else {
                         return;
                     };
-                    this.restore(&running, &subscription).await
+                    // Boxed, so that one that waits is small.
+                    Box::pin(this.restore(&running, &subscription)).await
                 };
                 match outcome {
                     Restored::Done => return,
@@ -197,17 +199,26 @@ impl Extensions {
             }
             return Restored::Later(error.to_owned());
         }
-        running.unrestored.set_why(current, "");
-        // Fails if its pipeline was deleted meanwhile: nothing to mark then.
-        let names = [namespace, pipeline, name, label].map(String::as_str);
-        let _ = self.store.set_subscription_status(names, State::Error, error, &By::Core);
         tracing::warn!(
             extension = %name, pipeline = shown, label, ?code, error,
             "a stored subscription is refused"
         );
         drop(access);
         self.store.end_access(current);
-        Restored::Refused(error.to_owned())
+        let names = [namespace, pipeline, name, label].map(String::as_str);
+        let marked = self.store.set_subscription_status(names, State::Error, error, &By::Core);
+        match self.store.committed(marked).await {
+            // It is active still.
+            Err(status) if status.code() == Code::Unavailable => {
+                running.unrestored.set_why(current, error);
+                Restored::Later(error.to_owned())
+            }
+            // It fails otherwise if its pipeline was deleted meanwhile: nothing to mark then.
+            Ok(()) | Err(_) => {
+                running.unrestored.set_why(current, "");
+                Restored::Refused(error.to_owned())
+            }
+        }
     }
 
     /// Says of a stored subscription that is active but not in effect why that is.

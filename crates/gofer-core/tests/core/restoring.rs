@@ -166,7 +166,9 @@ async fn only_a_refusal_marks_a_subscription_and_ends_the_attempts() {
 async fn a_subscription_that_is_removed_or_disabled_is_tried_no_longer() {
     let pipelines = ["restore-removed", "restore-disabled"];
     let (core, fickle) = install(&pipelines).await;
-    pipelines.into_iter().for_each(|it| answer(it, Answer::Unavailable));
+    for it in pipelines {
+        answer(it, Answer::Unavailable);
+    }
     fickle.restart().await.unwrap();
     core.elapse(minutes(10)).await;
     // Neither waits for the next attempt.
@@ -183,7 +185,9 @@ async fn a_subscription_that_is_removed_or_disabled_is_tried_no_longer() {
     };
     tokio::time::timeout(seconds(1), changes).await.unwrap();
     let attempts = pipelines.map(asked);
-    pipelines.into_iter().for_each(|it| answer(it, Answer::Accept));
+    for it in pipelines {
+        answer(it, Answer::Accept);
+    }
     core.elapse(minutes(10)).await;
     assert_eq!(pipelines.map(asked), attempts);
     assert_eq!(status(&core, pipelines[1]).await.0, State::Disabled);

@@ -271,18 +271,21 @@ async fn a_failure_is_explained_by_the_log_once() {
     assert_eq!(again.message(), failure.message());
 }
 
+/// The ID of a container and its labels.
+type Labelled = (String, HashMap<String, String>);
+
 /// Stands in for an engine: it drops a number of connections, and then has these containers until they
 /// are removed.
 struct FakeEngine {
     address: String,
-    containers: Arc<Mutex<Vec<(String, HashMap<String, String>)>>>,
+    containers: Arc<Mutex<Vec<Labelled>>>,
     /// How many connections are dropped from now on.
     down_for: Arc<AtomicUsize>,
     _serving: AbortOnDropHandle<()>,
 }
 
 impl FakeEngine {
-    async fn start(down_for: usize, containers: Vec<(String, HashMap<String, String>)>) -> Self {
+    async fn start(down_for: usize, containers: Vec<Labelled>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
         let containers = Arc::new(Mutex::new(containers));
@@ -305,10 +308,7 @@ impl FakeEngine {
         Self { address, containers, down_for, _serving: serving }
     }
 
-    async fn answer(
-        mut stream: TcpStream,
-        containers: &Mutex<Vec<(String, HashMap<String, String>)>>,
-    ) -> io::Result<()> {
+    async fn answer(mut stream: TcpStream, containers: &Mutex<Vec<Labelled>>) -> io::Result<()> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);
@@ -409,7 +409,7 @@ async fn a_launch_is_forgotten_only_once_its_container_is_gone() {
         while engine.down_for.load(Ordering::SeqCst) > before - 2 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(core.store().launches(), [launch.clone()]);
+        assert_eq!(core.store().launches(), std::slice::from_ref(&launch));
         core.stop().await;
     }
     engine.down_for.store(2, Ordering::SeqCst);
