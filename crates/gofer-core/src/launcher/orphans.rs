@@ -3,12 +3,13 @@
 //! They are identified by the key in their environment, whose digest is in the store, so a process
 //! that merely reuses the ID is left alone. What an extension has started has the same environment
 //! unless it was given another one, and is found whether the extension itself is still there or not;
-//! all of its process group goes with it. On systems without `/proc/<pid>/environ` no orphans are
-//! found.
+//! all of its process group goes with it. On systems without `/proc/<pid>/environ`, and where
+//! `/proc` is that of another PID namespace, no orphans are found.
 //!
 //! Whatever has a core that may be running is no orphan.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,9 +80,20 @@ pub(crate) async fn end_orphans(launches: Vec<Recorded>) -> Vec<(Recorded, Left)
 
 /// Those that have not ended yet, with the digest of their key.
 fn find(digests: &HashSet<[u8; 32]>) -> HashMap<Pid, [u8; 32]> {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return HashMap::new() };
+    find_in(Path::new("/proc"), digests)
+}
+
+fn find_in(proc: &Path, digests: &HashSet<[u8; 32]>) -> HashMap<Pid, [u8; 32]> {
+    let this = std::fs::read_link(proc.join("self"));
+    // In that of another PID namespace, IDs belong to other processes than here.
+    let is_ours = this.is_ok_and(|it| it.as_os_str() == &*std::process::id().to_string());
+    let Ok(processes) = std::fs::read_dir(proc) else { return HashMap::new() };
+    if !is_ours {
+        return HashMap::new();
+    }
     let digest_of = |id: Pid| {
-        let digest = sha256(key_in(&environment_of(id))?);
+        let environment = environment_of(&proc.join(id.as_raw_nonzero().to_string()));
+        let digest = sha256(key_in(&environment)?);
         digests.contains(&digest).then_some((id, digest))
     };
     processes
@@ -107,12 +119,39 @@ fn end(id: Pid) {
 }
 
 /// Empty if it cannot be read, or the process has ended, even before it has been waited for.
-fn environment_of(id: Pid) -> Vec<u8> {
-    std::fs::read(format!("/proc/{}/environ", id.as_raw_nonzero())).unwrap_or_default()
+fn environment_of(process: &Path) -> Vec<u8> {
+    std::fs::read(process.join("environ")).unwrap_or_default()
 }
 
 /// The extension's key in the content of an `environ` file.
 fn key_in(environment: &[u8]) -> Option<&[u8]> {
     let mut variables = environment.split(|byte| *byte == 0);
     variables.find_map(|variable| variable.strip_prefix(PREFIX.as_bytes())?.strip_prefix(b"KEY="))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::files::tests::Scratch;
+
+    #[test]
+    fn processes_of_another_pid_namespace_are_not_found() {
+        let proc = Scratch::new();
+        let process = proc.path("4321");
+        std::fs::create_dir(&process).unwrap();
+        std::fs::write(process.join("environ"), format!("A=b\0{PREFIX}KEY=the key\0")).unwrap();
+        let digests = HashSet::from([sha256(b"the key")]);
+        let found = |this: u32| {
+            let link = proc.path("self");
+            let _ = std::fs::remove_file(&link);
+            symlink(this.to_string(), &link).unwrap();
+            find_in(process.parent().unwrap(), &digests).into_values().collect::<HashSet<_>>()
+        };
+        assert_eq!(found(std::process::id()), digests);
+        assert_eq!(found(std::process::id() + 1), HashSet::new());
+    }
 }

@@ -288,7 +288,7 @@ async fn a_stored_subscription_that_is_not_answered_is_tried_again() {
     assert_eq!((&*what, state), ("hangs", State::Active), "{reason}");
     assert!(reason.contains("not in effect yet"), "{reason}");
     std::fs::remove_file(&hangs).unwrap();
-    while test.stored().await.unwrap().2 != "" {
+    while !test.stored().await.unwrap().2.is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // It may hold what it was given without an answer, so that is ended first.
