@@ -229,7 +229,7 @@ methods! {
             &self,
             request: Request<proto::ListEventsRequest>,
         ) -> Result<Response<Self::ListEventsStream>, Status> {
-            let (caller, token) = self.tokens.watch(Authenticated::of(&request)?)?;
+            let (caller, token) = self.tokens.watch(Authenticated::of(&request)?.clone())?;
             Ok(Response::new(Self::list_events(self, caller, token, request.into_inner())))
         }
 
@@ -239,7 +239,7 @@ methods! {
             &self,
             request: Request<Streaming<proto::RunExtensionInstallerClientMessage>>,
         ) -> Result<Response<Self::RunExtensionInstallerStream>, Status> {
-            let by = Authenticated::of(&request)?;
+            let by = Authenticated::of(&request)?.clone();
             let messages = Self::run_extension_installer(self, by, request.into_inner());
             messages.await.map(Response::new)
         }
@@ -251,7 +251,7 @@ methods! {
             &self,
             request: Request<Streaming<proto::RunPipelineConfiguratorClientMessage>>,
         ) -> Result<Response<Self::RunPipelineConfiguratorStream>, Status> {
-            let by = Authenticated::of(&request)?;
+            let by = Authenticated::of(&request)?.clone();
             let messages = Self::run_pipeline_configurator(self, by, request.into_inner());
             messages.await.map(Response::new)
         }
@@ -262,7 +262,7 @@ methods! {
             &self,
             request: Request<Streaming<proto::AttachToTaskRunRequest>>,
         ) -> Result<Response<Self::AttachToTaskRunStream>, Status> {
-            let by = Authenticated::of(&request)?;
+            let by = Authenticated::of(&request)?.clone();
             Err(Self::attach_to_task_run(self, by, request.into_inner()).await)
         }
 

@@ -1,9 +1,9 @@
 //! Access to the embedded core.
 //!
 //! [`TokenTable`] authenticates each call before anything else sees it, and refuses one with an
-//! unknown, expired or disabled token. The token's digest travels with the request as
-//! [`Authenticated`]. Once the message has arrived, each method looks up its [`Caller`] and checks
-//! its access: the token may have been revoked meanwhile, and the namespace is inside the message.
+//! unknown, expired or disabled token. Who called travels with the request as [`Authenticated`]. Once
+//! the message has arrived, each method checks the access of its [`Caller`]: the namespace is inside
+//! the message. The token is looked up again only if any has changed meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::grants::Grant;
 use super::store::{
-    By, EventScope, ExtensionKey, KeyHolder, Needs, Store, StoredToken, not_subscribed_in,
-    or_default, unknown_token,
+    By, Credential, EventScope, ExtensionKey, KeyHolder, Needs, Store, StoredToken,
+    not_subscribed_in, or_default, unknown_token,
 };
 use gofer_net::auth::{self, Authorize, Class, Decision, OPEN, bearer, sha256};
 use gofer_proto as proto;
@@ -45,27 +45,43 @@ impl TokenTable {
 
     /// The caller of a long call, and a watch on its token.
     pub(super) fn watch(&self, by: Authenticated) -> Result<(Caller, TokenWatch), Status> {
-        // Subscribed first, so that no change is missed.
-        let changes = self.store.token_changes();
-        let caller = self.caller(by)?;
-        Ok((caller, TokenWatch { tokens: self.clone(), by, changes }))
+        let caller = self.caller(&by)?;
+        Ok((caller.clone(), TokenWatch { tokens: self.clone(), by }))
     }
 
-    /// The caller, if its token is still valid. The key of an installer's conversation is for no
-    /// method that requires one.
-    pub(super) fn caller(&self, Authenticated(digest): Authenticated) -> Result<Caller, Status> {
-        match self.store.key_holder(&digest) {
-            Some(KeyHolder::Core) => Ok(Caller { by: By::Core, is: Kind::Manager }),
-            Some(KeyHolder::Extension(key)) => {
+    /// The caller of a request, if its token is still valid.
+    pub(super) fn caller(&self, by: &Authenticated) -> Result<Caller, Status> {
+        if by.changes.has_changed().unwrap_or(true) {
+            return self.look_up(by.digest);
+        }
+        by.caller.check_valid(self.store.clock().unix_millis())?;
+        Ok(by.caller.clone())
+    }
+
+    fn authenticate(&self, token: &[u8]) -> Result<Authenticated, Status> {
+        // Before the look-up, so that no change is missed.
+        let changes = self.store.token_changes();
+        let digest = sha256(token);
+        Ok(Authenticated { digest, caller: self.look_up(digest)?, changes })
+    }
+
+    /// The key of an installer's conversation is for no method that requires one.
+    fn look_up(&self, digest: [u8; 32]) -> Result<Caller, Status> {
+        #[cfg(test)]
+        tests::LOOK_UPS.with(|count| count.set(count.get() + 1));
+        match self.store.credential(&digest).ok_or_else(unknown_token)? {
+            Credential::Key(KeyHolder::Core) => {
+                Ok(Caller { by: By::Core, is: Kind::Manager(None) })
+            }
+            Credential::Key(KeyHolder::Extension(key)) => {
                 let by = By::Extension(Arc::clone(&key));
                 let store = Arc::clone(&self.store);
                 Ok(Caller { by, is: Kind::Extension(ExtensionCaller { store, key }) })
             }
-            Some(KeyHolder::Installer) => Err(Status::permission_denied(
+            Credential::Key(KeyHolder::Installer) => Err(Status::permission_denied(
                 "the key of an installer's conversation gives access to nothing",
             )),
-            None => {
-                let token = self.store.token_of(&digest).ok_or_else(unknown_token)?;
+            Credential::Token(token) => {
                 Caller::with(digest, token, self.store.clock().unix_millis())
             }
         }
@@ -76,13 +92,12 @@ impl TokenTable {
 pub(super) struct TokenWatch {
     tokens: TokenTable,
     by: Authenticated,
-    changes: watch::Receiver<()>,
 }
 
 impl TokenWatch {
     /// Whether any token has changed since the last check.
     pub(super) fn has_changed(&self) -> bool {
-        self.changes.has_changed().unwrap_or(true)
+        self.by.changes.has_changed().unwrap_or(true)
     }
 
     pub(super) fn check(&mut self) -> Result<(), Status> {
@@ -94,16 +109,18 @@ impl TokenWatch {
         &mut self,
         requirement: impl Fn(&Caller) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        self.changes.mark_unchanged();
-        requirement(&self.tokens.caller(self.by)?)
+        if self.has_changed() {
+            self.by.changes.mark_unchanged();
+            self.by.caller = self.tokens.look_up(self.by.digest)?;
+        }
+        requirement(&self.tokens.caller(&self.by)?)
     }
 
     /// Waits until the token should be checked again.
     pub(super) fn may_have_changed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut changes = self.changes.clone();
-        let store = &self.tokens.store;
-        let expires = store.token_of(&self.by.0).map_or(0, |it| it.token.expires);
-        let left = expires.saturating_sub(store.clock().unix_millis());
+        let mut changes = self.by.changes.clone();
+        let expires = self.by.caller.token().map_or(0, |it| it.token.expires);
+        let left = expires.saturating_sub(self.tokens.store.clock().unix_millis());
         // At least the resolution of the clock.
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0).max(1));
         let left = left.min(LOOK_AT_CLOCK);
@@ -127,54 +144,61 @@ impl Authorize for TokenTable {
         if path.starts_with(OPEN) {
             return Ok(Decision::Open);
         }
-        let token = bearer(headers).map(|token| Authenticated(sha256(token)));
-        let caller = token.map(|by| self.caller(by));
-        if let (Some(by), Some(Ok(caller))) = (token, &caller) {
-            extensions.insert(by);
-            let class = match &caller.is {
-                Kind::Manager => Class::Manager,
-                Kind::Extension(_) => Class::Extension,
-                Kind::Client(_) => Class::Other,
-            };
-            return Ok(Decision::Granted(auth::Caller { digest: by.0, class }));
-        }
-        if WITHOUT_TOKEN.contains(&path) {
-            return Ok(Decision::Open);
-        }
-        Err(caller.and_then(Result::err).unwrap_or_else(|| {
-            Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
-        }))
+        let refusal = match bearer(headers).map(|token| self.authenticate(token)) {
+            Some(Ok(by)) => {
+                let class = match &by.caller.is {
+                    Kind::Manager(_) => Class::Manager,
+                    Kind::Extension(_) => Class::Extension,
+                    Kind::Client(_) => Class::Other,
+                };
+                let digest = by.digest;
+                extensions.insert(by);
+                return Ok(Decision::Granted(auth::Caller { digest, class }));
+            }
+            Some(Err(refusal)) => refusal,
+            None => {
+                Status::unauthenticated("send a token as metadata: `authorization: Bearer <token>`")
+            }
+        };
+        if WITHOUT_TOKEN.contains(&path) { Ok(Decision::Open) } else { Err(refusal) }
     }
 
     fn is_valid(&self, caller: &auth::Caller) -> bool {
-        self.caller(Authenticated(caller.digest)).is_ok()
+        self.look_up(caller.digest).is_ok()
     }
 }
 
-/// Part of each request whose token was valid when it began: the token's digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Authenticated([u8; 32]);
+/// Part of each request whose token was valid when it began: who called.
+#[derive(Clone)]
+pub(super) struct Authenticated {
+    /// Of the token.
+    pub(super) digest: [u8; 32],
+    caller: Caller,
+    /// Of any token since this one was looked up.
+    changes: watch::Receiver<()>,
+}
 
 impl Authenticated {
     /// Of a request. Missing only if the method requires no token.
-    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<&Self, Status> {
         request
             .extensions()
             .get()
-            .copied()
             .ok_or_else(|| Status::unauthenticated("this call requires a token"))
     }
 }
 
 /// The caller of a method.
+#[derive(Clone)]
 pub(super) struct Caller {
     by: By,
     is: Kind,
 }
 
+#[derive(Clone)]
 enum Kind {
-    /// Has access to everything.
-    Manager,
+    /// Has access to everything; the core itself has no token.
+    Manager(Option<Arc<StoredToken>>),
     /// Has access to the namespaces that the token's patterns match.
     Client(Arc<StoredToken>),
     /// Has access to the pipelines that are subscribed to it, and reads what is in their namespaces.
@@ -182,6 +206,7 @@ enum Kind {
 }
 
 /// An extension that calls with the key it was launched with.
+#[derive(Clone)]
 struct ExtensionCaller {
     store: Arc<Store>,
     key: Arc<ExtensionKey>,
@@ -191,13 +216,26 @@ impl Caller {
     fn with(digest: [u8; 32], stored: Arc<StoredToken>, now: i64) -> Result<Self, Status> {
         stored.check_valid(now)?;
         let is = match stored.token.kind() {
-            TokenKind::Management => Kind::Manager,
+            TokenKind::Management => Kind::Manager(Some(stored)),
             TokenKind::Client => Kind::Client(stored),
             TokenKind::Unknown => {
                 return Err(Status::unauthenticated("the token has an unknown kind"));
             }
         };
         Ok(Self { by: By::Token(digest), is })
+    }
+
+    fn token(&self) -> Option<&StoredToken> {
+        match &self.is {
+            Kind::Manager(token) => token.as_deref(),
+            Kind::Client(token) => Some(token),
+            Kind::Extension(_) => None,
+        }
+    }
+
+    /// Checks that its token, which has not changed, has not expired.
+    fn check_valid(&self, now: i64) -> Result<(), Status> {
+        self.token().map_or(Ok(()), |token| token.check_valid(now))
     }
 
     /// For changes, which check their caller's access in their own transaction.
@@ -208,7 +246,7 @@ impl Caller {
     /// Whether it may do everything.
     pub(super) fn is_manager(&self) -> bool {
         match &self.is {
-            Kind::Manager => true,
+            Kind::Manager(_) => true,
             Kind::Client(_) => false,
             Kind::Extension(it) => it.is_granted(Grant::Everything),
         }
@@ -217,7 +255,7 @@ impl Caller {
     /// For methods that concern the whole server.
     pub(super) fn require_manager(&self) -> Result<(), Status> {
         match &self.is {
-            Kind::Manager => Ok(()),
+            Kind::Manager(_) => Ok(()),
             Kind::Client(token) => token.check_management(),
             Kind::Extension(it) => it.require(Grant::Everything),
         }
@@ -226,7 +264,7 @@ impl Caller {
     /// For methods that any token may call, but an extension only if it was granted more.
     pub(super) fn require_token(&self) -> Result<(), Status> {
         match &self.is {
-            Kind::Manager | Kind::Client(_) => Ok(()),
+            Kind::Manager(_) | Kind::Client(_) => Ok(()),
             Kind::Extension(it) => it.require(Grant::Namespaces),
         }
     }
@@ -244,7 +282,7 @@ impl Caller {
         let namespace = or_default(namespace);
         match &self.is {
             _ if self.reads(namespace) => Ok(namespace),
-            Kind::Manager => Ok(namespace),
+            Kind::Manager(_) => Ok(namespace),
             Kind::Client(token) => token.check_access(namespace).map(|()| namespace),
             Kind::Extension(it) => Err(not_subscribed_in(namespace, &it.key.name)),
         }
@@ -253,7 +291,7 @@ impl Caller {
     /// Whether the caller may read what is in a namespace.
     fn reads(&self, namespace: &str) -> bool {
         match &self.is {
-            Kind::Manager => true,
+            Kind::Manager(_) => true,
             Kind::Client(token) => token.has_access(namespace),
             Kind::Extension(it) => {
                 self.is_manager() || it.store.is_subscribed_in(&it.key, namespace)
@@ -268,12 +306,12 @@ impl Caller {
         let is_manager = self.is_manager();
         let own = match &self.is {
             Kind::Extension(it) => it.store.namespaces_of(&it.key),
-            Kind::Manager | Kind::Client(_) => BTreeSet::new(),
+            Kind::Manager(_) | Kind::Client(_) => BTreeSet::new(),
         };
         move |namespace| match &self.is {
             _ if is_manager => true,
             Kind::Client(token) => token.has_access(namespace),
-            Kind::Manager | Kind::Extension(_) => own.contains(namespace),
+            Kind::Manager(_) | Kind::Extension(_) => own.contains(namespace),
         }
     }
 
@@ -291,7 +329,7 @@ impl Caller {
 
     pub(super) fn sees_extension(&self, name: &str) -> bool {
         match &self.is {
-            Kind::Manager | Kind::Client(_) => true,
+            Kind::Manager(_) | Kind::Client(_) => true,
             Kind::Extension(it) => it.key.name == name || it.is_granted(Grant::Namespaces),
         }
     }
@@ -308,7 +346,7 @@ impl Caller {
     /// The reason recorded for runs that this caller cancels.
     pub(super) fn cancellation(&self) -> RunStatusReasonKind {
         match &self.is {
-            Kind::Manager => RunStatusReasonKind::AdminCancelled,
+            Kind::Manager(_) => RunStatusReasonKind::AdminCancelled,
             Kind::Client(_) | Kind::Extension(_) => RunStatusReasonKind::UserCancelled,
         }
     }
@@ -319,14 +357,14 @@ impl Caller {
         let (is_manager, is_client) = (self.is_manager(), matches!(self.is, Kind::Client(_)));
         let sees_all = match &self.is {
             Kind::Extension(it) => it.is_granted(Grant::Namespaces),
-            Kind::Manager | Kind::Client(_) => true,
+            Kind::Manager(_) | Kind::Client(_) => true,
         };
         move |scope| match scope {
             _ if is_manager => true,
             EventScope::Namespace(namespace) => readable(namespace),
             EventScope::Extension(name) => match &self.is {
                 Kind::Extension(it) => sees_all || it.key.name == name,
-                Kind::Manager | Kind::Client(_) => true,
+                Kind::Manager(_) | Kind::Client(_) => true,
             },
             EventScope::Core => is_client,
         }

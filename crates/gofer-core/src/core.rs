@@ -400,12 +400,10 @@ impl Core {
         Box::pin(async move {
             check_extension_name(&name).map_err(|status| error(&status))?;
             let options = Options::new(options).map_err(|status| error(&status))?;
-            let Inner { extensions, store, .. } = &*self.inner;
-            let extensions = Arc::clone(extensions);
+            let extensions = Arc::clone(&self.inner.extensions);
             let install = complete(async move { extensions.install(request, options).await });
             let outcome = match tokio::time::timeout(PULL_TIMEOUT, install).await {
-                Ok(Ok(())) => store.durable().await,
-                Ok(refused) => refused,
+                Ok(outcome) => outcome,
                 Err(_) => {
                     Err(Status::deadline_exceeded("the extension did not become ready in time"))
                 }

@@ -1,10 +1,13 @@
 //! The extensions of a core: installed, updated, enabled, disabled, uninstalled, and called.
 //!
 //! The [`launcher`](super::launcher) starts what they run in, the store keeps their registrations,
-//! [`supervisor`] restarts them, and [`slots`] has their status and decides who may change one.
+//! [`supervisor`] restarts them, [`restore`] gives them their stored subscriptions, and [`slots`] has
+//! their status and decides who may change one. What a killed core has left, [`orphans`] ends.
 
 mod held;
 mod launch;
+mod orphans;
+mod restore;
 mod slots;
 mod supervisor;
 mod update;
@@ -21,10 +24,10 @@ use tonic::Status;
 
 use super::essential::EssentialTasks;
 use super::handle::ExtensionHandle;
-use super::launcher::{Containers, InProcess, check_image, end_orphans};
+use super::launcher::{Containers, InProcess, check_image};
 use super::limits::ContainerLimits;
 use super::state::{ExtensionState, ExtensionStatus};
-use super::store::{Beginning, EventKind, Options, Store, not_installed};
+use super::store::{Beginning, Options, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
@@ -34,8 +37,8 @@ use gofer_proto::extension_service_client::ExtensionServiceClient;
 use gofer_sdk::internal::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE};
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
+use restore::{Restored, Unrestored};
 use slots::{SlotGuard, Slots};
-use supervisor::Restored;
 
 /// How long all processes may take to end once every extension was stopped, including those that
 /// were still being brought up.
@@ -77,6 +80,7 @@ struct Running {
     documentation: String,
     started: i64,
     held: Held,
+    unrestored: Unrestored,
     /// False during an update, until the extension that it replaces has stopped and so ended its
     /// subscriptions.
     owns_subscriptions: watch::Sender<bool>,
@@ -164,9 +168,12 @@ impl Extensions {
             status: Registered::Enabled.into(),
         };
         let running = self.bring_up(&registration, &options, &guard.progress).await?;
-        self.store.put_registration(registration.clone(), options)?;
+        let installed = self.store.put_registration(registration, options);
+        if let Err(status) = self.store.committed(installed).await {
+            running.handle.stop().await;
+            return Err(status);
+        }
         guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
-        self.publish(EventKind::ExtensionInstalled, &registration);
         Ok(())
     }
 
@@ -174,10 +181,17 @@ impl Extensions {
     pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        let removed = self.store.remove_registration(name)?;
-        guard.finish_removed();
-        self.publish(EventKind::ExtensionUninstalled, &removed);
-        Ok(())
+        match self.store.committed(self.store.remove_registration(name)).await {
+            Ok(()) => {
+                guard.finish_removed();
+                Ok(())
+            }
+            Err(status) => {
+                let problem = format!("it was not uninstalled: {}", status.message());
+                self.go_on(name, guard, None, &problem);
+                Err(status)
+            }
+        }
     }
 
     pub(super) async fn enable(&self, name: &str) -> Result<(), Status> {
@@ -191,10 +205,18 @@ impl Extensions {
     pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        let disabled = self.store.set_registration_status(name, Registered::Disabled)?;
-        guard.finish_stopped();
-        self.publish(EventKind::ExtensionDisabled, &disabled);
-        Ok(())
+        let disabled = self.store.set_registration_status(name, Registered::Disabled);
+        match self.store.committed(disabled).await {
+            Ok(()) => {
+                guard.finish_stopped();
+                Ok(())
+            }
+            Err(status) => {
+                let problem = format!("it was not disabled: {}", status.message());
+                self.go_on(name, guard, None, &problem);
+                Err(status)
+            }
+        }
     }
 
     /// Stops an extension, launches it anew and restores its subscriptions.
@@ -207,13 +229,20 @@ impl Extensions {
         // Looked up only now that nothing else can change it.
         let (registration, options) = (self.registration(name)?, self.store.options(name));
         guard.stop().await;
-        match self.bring_up(&registration, &options, &guard.progress).await {
-            Ok(running) => {
-                // Before the guard is released, so that a later `disable` wins.
-                if enable && registration.status() != Registered::Enabled {
-                    let enabled = self.store.set_registration_status(name, Registered::Enabled)?;
-                    self.publish(EventKind::ExtensionEnabled, &enabled);
+        let relaunched = async {
+            let running = self.bring_up(&registration, &options, &guard.progress).await?;
+            // Before the guard is released, so that a later `disable` wins.
+            if enable && registration.status() != Registered::Enabled {
+                let enabled = self.store.set_registration_status(name, Registered::Enabled);
+                if let Err(status) = self.store.committed(enabled).await {
+                    running.handle.stop().await;
+                    return Err(status);
                 }
+            }
+            Ok(running)
+        };
+        match relaunched.await {
+            Ok(running) => {
                 guard.finish_supervised(Some(&running), "", |lease| {
                     self.supervise(lease, Some(&running))
                 });
@@ -221,31 +250,27 @@ impl Extensions {
                 Ok(())
             }
             Err(status) => {
-                if registration.status() == Registered::Enabled {
-                    // The supervisor keeps trying.
-                    let problem = status.message();
-                    guard.finish_supervised(None, problem, |lease| self.supervise(lease, None));
-                } else {
-                    guard.finish_stopped();
-                }
+                self.go_on(name, guard, None, status.message());
                 Err(status)
             }
         }
     }
 
-    /// Ends the orphans of an earlier core that was killed: its processes and containers.
-    pub(super) async fn end_orphans(&self) {
-        let launches = self.store.launches();
-        if launches.is_empty() {
-            return;
+    /// After a change that failed: an extension that is stored as enabled goes on, or is brought up
+    /// again; any other one stays stopped.
+    fn go_on(
+        &self,
+        name: &str,
+        guard: SlotGuard<'_>,
+        running: Option<&Arc<Running>>,
+        problem: &str,
+    ) {
+        let registration = self.store.registration(name);
+        if registration.is_some_and(|it| it.status() == Registered::Enabled) {
+            guard.finish_supervised(running, problem, |lease| self.supervise(lease, running));
+        } else {
+            guard.finish_stopped();
         }
-        end_orphans(launches.clone()).await;
-        for digest in &launches {
-            self.store.end_launch(digest);
-        }
-        let Some(this) = self.this.upgrade() else { return };
-        // In the background: the engine may be slow, or there may be none.
-        self.processes.spawn(async move { this.containers.remove_orphans(launches).await });
     }
 
     /// Reserves the names of all stored extensions, before any caller can use them.
@@ -368,8 +393,10 @@ impl Extensions {
         Accepted(running): Accepted,
     ) {
         if !self.slots.is_current(&subscription.name, &running) {
-            // If this fails, it is restored when the extension comes up.
-            let _ = self.subscribe(subscription).await;
+            // One that is not running is given it when it comes up.
+            let Ok(running) = self.slots.running(&subscription.name) else { return };
+            running.subscriptions_owned().await;
+            self.restore_stored(&running, subscription).await;
         }
     }
 
@@ -417,13 +444,15 @@ impl Extensions {
             return Err(status);
         }
         running.held.set(subscription, digest);
+        running.unrestored.set_why(subscription, "");
         access.keep();
         *lock(&self.subscribed) = Instant::now();
         Ok(())
     }
 
     /// After a change that was refused: makes an extension hold again what is stored, `before`, or
-    /// nothing. The lock of the subscription is held. Returns why it does not, which is then stored.
+    /// nothing. The lock of the subscription is held. Returns what has become of `before` if the
+    /// extension does not hold it.
     pub(super) async fn put_back(
         &self,
         subscription: &proto::PipelineExtensionSubscription,
@@ -435,7 +464,10 @@ impl Extensions {
         if let Some(before) = before {
             return match self.restore_stored(&running, before).await {
                 Restored::Done => Ok(()),
-                Restored::Refused(why) => Err(why),
+                Restored::Refused(why) => Err(format!("is refused now, too: {why}")),
+                Restored::Later(why) => {
+                    Err(format!("is not in effect at the moment, and is tried again: {why}"))
+                }
             };
         }
         if !running.held.holds_nothing(subscription) {
@@ -488,10 +520,6 @@ impl Extensions {
     fn registration(&self, name: &str) -> Result<proto::ExtensionRegistration, Status> {
         self.store.registration(name).ok_or_else(|| not_installed(name))
     }
-
-    fn publish(&self, kind: EventKind, of: &proto::ExtensionRegistration) {
-        let _ = self.store.publish_extension(kind, of);
-    }
 }
 
 /// The extension that accepted a subscription.
@@ -507,3 +535,6 @@ fn named<T>(name: &str, outcome: Result<T, Status>) -> Result<T, Status> {
         _ => status,
     })
 }
+
+#[cfg(all(test, feature = "store"))]
+mod tests;

@@ -213,11 +213,6 @@ impl ExtensionHandle {
         }
     }
 
-    /// Whether it passes a health check now.
-    pub(super) async fn is_healthy(&self) -> bool {
-        self.check_health().await.is_none()
-    }
-
     /// One health check: the problem, if there is one.
     async fn check_health(&self) -> Option<Arc<str>> {
         let mut request = tonic::Request::new(HealthCheckRequest::default());

@@ -6,8 +6,12 @@
 mod container;
 mod in_process;
 mod orphans;
+mod owner;
 mod process;
 mod program;
+mod recorded;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::task::TaskTracker;
@@ -15,13 +19,14 @@ use tonic::Status;
 
 pub(super) use container::Containers;
 pub(super) use in_process::InProcess;
-pub(super) use orphans::end_orphans;
+pub(super) use orphans::{Left, end_orphans};
 pub(super) use process::{LaunchProgress, Process};
 pub(super) use program::ChildProcess;
+pub(super) use recorded::{Recorded, UntilGone};
 
 use super::certificates::Identity;
 use super::limits::{ContainerLimits, Timeouts};
-use gofer_net::Dial;
+use gofer_net::{Backoff, Dial};
 use gofer_sdk::internal::PREFIX;
 
 /// Prefix of an image that is a program on this machine. A container image whose name is `exec`
@@ -30,6 +35,10 @@ pub(super) const PROGRAM: &str = "exec:";
 
 /// Prefix of an image that is a Rust type of this process.
 pub(super) const IN_PROCESS: &str = "in-process:";
+
+/// Between attempts to end an orphan.
+pub(super) const RETRY_ORPHANS: Backoff =
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(60));
 
 /// What is needed for one launch of an extension.
 pub(super) struct LaunchSpec {
@@ -55,6 +64,8 @@ pub(super) struct LaunchSpec {
     pub(super) progress: LaunchProgress,
     /// Tracks what the extension runs in, until it has ended.
     pub(super) processes: TaskTracker,
+    /// Dropped once nothing of it is left, if the store records it.
+    pub(super) until_gone: Option<UntilGone>,
 }
 
 impl LaunchSpec {

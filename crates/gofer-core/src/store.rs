@@ -45,7 +45,8 @@ mod tokens;
 mod usage;
 
 pub(super) use access::{
-    By, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in, unknown_token,
+    By, Credential, ExtensionKey, KeyGuard, KeyHolder, Needs, NewKey, not_subscribed_in,
+    unknown_token,
 };
 #[cfg(feature = "store")]
 pub use backing::Backing;
@@ -61,7 +62,7 @@ pub(super) use setup::StoreSetup;
 pub(super) use subscriptions::{Beginning, status_reason};
 pub(super) use tokens::StoredToken;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 #[cfg(feature = "store")]
 use std::path::Path;
@@ -70,6 +71,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 use tonic::Status;
 
+use crate::launcher::Recorded;
 #[cfg(feature = "store")]
 use crate::{caught::catch, essential::EssentialTasks, files, sync::lock};
 use access::Access;
@@ -94,6 +96,7 @@ use queue::RunQueue;
 use seal::Seal;
 use secrets::Secrets;
 use subscription_locks::SubscriptionLocks;
+use subscriptions::ByExtension;
 
 /// The namespace that always exists. An empty name stands for it.
 const DEFAULT: &str = "default";
@@ -112,7 +115,7 @@ pub(super) struct Store {
     started: broadcast::Sender<proto::Run>,
     /// Notified when there may be a run to execute.
     run_queued: Arc<Notify>,
-    tokens_changed: watch::Sender<()>,
+    tokens_changed: Arc<watch::Sender<()>>,
     subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
 }
@@ -123,12 +126,13 @@ struct Tables {
     registrations: BTreeMap<String, proto::ExtensionRegistration>,
     /// Of the extensions whose options are not the default ones.
     options: BTreeMap<String, Options>,
+    by_extension: ByExtension,
     /// By the SHA-256 of the token.
     tokens: HashMap<[u8; 32], Arc<StoredToken>>,
     /// The global ones.
     secrets: Secrets,
-    /// Digests of the keys that child processes were launched with.
-    launches: BTreeSet<[u8; 32]>,
+    /// By the digests of the keys that they were launched with.
+    launches: BTreeMap<[u8; 32], Recorded>,
     access: Access,
     flags: Flags,
     /// If runs are executed.
@@ -174,9 +178,11 @@ impl Store {
             let history = Arc::clone(lock(&store.tables).journal.history());
             let disk = Disk::new(history);
             let run_queued = Arc::clone(&store.run_queued);
+            let tokens_changed = Arc::clone(&store.tokens_changed);
             let listeners = Listeners {
                 progress: lock(&store.tables).events.announcements(),
                 started: store.started.clone(),
+                rolled_back: Box::new(move || drop(tokens_changed.send_replace(()))),
                 writable: Box::new(move || run_queued.notify_one()),
             };
             let tables = Arc::clone(&store.tables);
@@ -224,7 +230,7 @@ impl Store {
             tables: Arc::new(Mutex::new(tables)),
             started: broadcast::Sender::new(UNWATCHED_RUNS),
             run_queued: Arc::default(),
-            tokens_changed: watch::Sender::default(),
+            tokens_changed: Arc::default(),
             subscription_locks: Arc::default(),
             disk: None,
         };
@@ -247,6 +253,17 @@ impl Store {
             Some(disk) => disk.durable().await,
             None => Ok(()),
         }
+    }
+
+    /// Waits until a change is on disk, before what depends on it is done.
+    ///
+    /// # Errors
+    ///
+    /// If it was not made, or cannot be written.
+    pub(super) async fn committed<T>(&self, change: Result<T, Status>) -> Result<T, Status> {
+        let changed = change?;
+        self.durable().await?;
+        Ok(changed)
     }
 
     /// Ends the streams that follow events, so that stopping does not have to wait for them.
@@ -326,9 +343,10 @@ impl Tables {
             namespaces: BTreeMap::new(),
             registrations: BTreeMap::new(),
             options: BTreeMap::new(),
+            by_extension: ByExtension::default(),
             tokens: HashMap::new(),
             secrets: BTreeMap::new(),
-            launches: BTreeSet::new(),
+            launches: BTreeMap::new(),
             access: Access::default(),
             flags: Flags::default(),
             queue: None,
@@ -419,6 +437,7 @@ impl Tables {
                 self.pipeline_mut(&namespace, &pipeline).ok()?.usage = it;
             }
             Record::Subscription(it, beginning) => {
+                self.by_extension.insert(&it);
                 let pipeline = self.pipeline_mut(&it.namespace, &it.pipeline).ok()?;
                 let key = (it.name.clone(), it.label.clone());
                 pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
@@ -433,8 +452,8 @@ impl Tables {
             Record::Token(digest, it) => {
                 self.tokens.insert(digest, Arc::new(StoredToken::restore(it)));
             }
-            Record::Launch(digest) => {
-                self.launches.insert(digest);
+            Record::Launch(it) => {
+                self.launches.insert(it.digest, it);
             }
             Record::Secret(it) if it.pipeline.is_empty() => {
                 self.secrets.insert(it.key.clone(), it);

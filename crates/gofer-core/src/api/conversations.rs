@@ -90,15 +90,16 @@ fn may_configure(store: &Store, caller: &Caller, extension: &str) -> Result<(), 
     )))
 }
 
-/// How many conversations each token has.
+/// How many conversations each token has, by its digest.
 #[derive(Clone, Default)]
-pub(super) struct Conversations(Arc<Mutex<HashMap<Authenticated, usize>>>);
+pub(super) struct Conversations(Arc<Mutex<HashMap<[u8; 32], usize>>>);
 
 impl Conversations {
     fn open(&self, tokens: &TokenTable, by: Authenticated) -> Result<Opened, Status> {
+        let digest = by.digest;
         let (_, token) = tokens.watch(by)?;
         let mut open = self.lock();
-        let count = open.entry(by).or_default();
+        let count = open.entry(digest).or_default();
         if *count == PER_TOKEN {
             return Err(Status::resource_exhausted(format!(
                 "there are {PER_TOKEN} conversations with this token; end one first"
@@ -109,10 +110,10 @@ impl Conversations {
         let (sent, _) = watch::channel(Instant::now());
         let requirement: Requirement = Box::new(|_| Ok(()));
         let end = End { token, requirement, sent };
-        Ok(Opened { end, place: Place { of: self.clone(), by } })
+        Ok(Opened { end, place: Place { of: self.clone(), digest } })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Authenticated, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,16 +121,16 @@ impl Conversations {
 /// One of the conversations of a token.
 struct Place {
     of: Conversations,
-    by: Authenticated,
+    digest: [u8; 32],
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.of.lock();
-        if let Some(count) = open.get_mut(&self.by) {
+        if let Some(count) = open.get_mut(&self.digest) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.by);
+                open.remove(&self.digest);
             }
         }
     }

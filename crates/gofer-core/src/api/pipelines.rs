@@ -59,9 +59,10 @@ impl Api {
     ) -> Result<proto::DeletePipelineResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let reason = caller.cancellation();
-        let ended = self.store.delete_pipeline(namespace, &request.id, reason, caller.by())?;
+        let deleted = self.store.delete_pipeline(namespace, &request.id, reason, caller.by());
         let api = self.clone();
         let end = async move {
+            let ended = api.store.committed(deleted).await?;
             let mut outcome = Ok(());
             for subscription in &ended {
                 // All are ended; the first error is reported.

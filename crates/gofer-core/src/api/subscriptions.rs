@@ -57,12 +57,13 @@ impl Api {
     ) -> Result<proto::GetPipelineExtensionSubscriptionResponse, Status> {
         let namespace = caller.authorize_reading(&request.namespace_id)?;
         caller.authorize_extension(&request.extension_name)?;
-        let subscription = self.store.subscription(
+        let mut subscription = self.store.subscription(
             namespace,
             &request.pipeline_id,
             &request.extension_name,
             &request.extension_label,
         )?;
+        self.extensions.explain(&mut subscription);
         Ok(proto::GetPipelineExtensionSubscriptionResponse { subscription: Some(subscription) })
     }
 
@@ -74,6 +75,9 @@ impl Api {
         let namespace = caller.authorize_reading(&request.namespace_id)?;
         let mut subscriptions = self.store.subscriptions(namespace, &request.pipeline_id)?;
         subscriptions.retain(|it| caller.sees_extension(&it.name));
+        for subscription in &mut subscriptions {
+            self.extensions.explain(subscription);
+        }
         Ok(proto::ListPipelineExtensionSubscriptionsResponse { subscriptions })
     }
 
@@ -89,8 +93,9 @@ impl Api {
             api.store.authorize(&by, Needs::Namespace(&named.namespace))?;
             let subscription = api.stored(&named)?;
             api.extensions.subscribe(&subscription).await?;
-            let enabled = api.set_status(&named, State::Active, &by);
-            // If the caller lost its access meanwhile, everything stays as it was.
+            let enabled = api.set_status(&named, State::Active, &by).await;
+            // If the caller lost its access meanwhile, or the change cannot be stored, everything stays
+            // as it was.
             if enabled.is_err() && subscription.status() != State::Active {
                 drop(api.end(&named, "not enabled").await);
             }
@@ -109,7 +114,7 @@ impl Api {
         let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
-            api.set_status(&named, State::Disabled, &by)?;
+            api.set_status(&named, State::Disabled, &by).await?;
             api.end(&named, "disabled").await
         })
         .await?;
@@ -125,7 +130,8 @@ impl Api {
         let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
-            api.store.remove_subscription(names(&named), &by)?;
+            let removed = api.store.remove_subscription(names(&named), &by);
+            api.store.committed(removed).await?;
             api.end(&named, "deleted").await
         })
         .await?;
@@ -148,10 +154,11 @@ impl Api {
             }
         };
         let stored = self.store.put_subscription(subscription.clone(), beginning, by);
+        let stored = self.store.committed(stored).await;
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
-            // Meanwhile the pipeline or the extension was deleted, or the caller lost its access. If
-            // the extension returns an error, there is nothing left to do.
+            // Meanwhile the pipeline or the extension was deleted, or the caller lost its access, or
+            // it cannot be stored. If the extension returns an error, there is nothing left to do.
             Err(_) => match self.active(&subscription) {
                 Some(before) => {
                     drop(self.extensions.put_back(&subscription, Some(&before)).await);
@@ -216,8 +223,9 @@ impl Api {
         self.store.subscription(&named.namespace, &named.pipeline, &named.name, &named.label)
     }
 
-    fn set_status(&self, named: &Subscription, state: State, by: &By) -> Result<(), Status> {
-        self.store.set_subscription_status(names(named), state, "", by)
+    async fn set_status(&self, named: &Subscription, state: State, by: &By) -> Result<(), Status> {
+        let changed = self.store.set_subscription_status(names(named), state, "", by);
+        self.store.committed(changed).await
     }
 }
 
@@ -227,7 +235,7 @@ fn also_lost(refusal: Status, put_back: Result<(), String>) -> Status {
         Ok(()) => refusal,
         Err(why) => Status::new(
             refusal.code(),
-            format!("{}; the subscription as it was is refused now, too: {why}", refusal.message()),
+            format!("{}; the subscription as it was {why}", refusal.message()),
         ),
     }
 }

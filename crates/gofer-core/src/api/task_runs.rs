@@ -91,7 +91,7 @@ impl Api {
             return Status::invalid_argument("the first message must be `init`");
         };
         // It may have been revoked while the message was on its way.
-        let caller = match self.tokens.caller(by) {
+        let caller = match self.tokens.caller(&by) {
             Ok(caller) => caller,
             Err(status) => return status,
         };

@@ -1,6 +1,7 @@
 //! What a token gives access to.
 #![allow(clippy::unwrap_used)]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -9,6 +10,13 @@ use gofer_proto as proto;
 use tonic::Code;
 
 use super::*;
+use crate::Core;
+use crate::store::NewKey;
+
+thread_local! {
+    /// How often this thread has looked up a token.
+    pub(super) static LOOK_UPS: Cell<usize> = const { Cell::new(0) };
+}
 
 fn token(kind: TokenKind, namespaces: &[&str]) -> proto::Token {
     proto::Token {
@@ -87,9 +95,75 @@ async fn a_long_call_notices_within_a_minute_that_its_token_expired_by_a_clock_t
         .create_token(TokenKind::Management, Vec::new(), HashMap::new(), hour, &By::Core)
         .unwrap();
     let tokens = TokenTable::new(store);
-    let (_, mut watch) = tokens.watch(Authenticated(sha256(token.as_bytes()))).unwrap();
+    let (_, mut watch) = tokens.watch(tokens.authenticate(token.as_bytes()).unwrap()).unwrap();
     watch.check().unwrap();
     AHEAD.store(2 * 3600 * 1_000_000_000, Ordering::Relaxed);
     tokio::time::timeout(LOOK_AT_CLOCK, watch.may_have_changed()).await.unwrap();
     assert_eq!(watch.check().unwrap_err().code(), Code::Unauthenticated);
+}
+
+/// Runs a call, and returns how often a token was looked up for it.
+async fn look_ups<T>(call: impl Future<Output = T>) -> usize {
+    let before = LOOK_UPS.get();
+    call.await;
+    LOOK_UPS.get() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_authenticated_once() {
+    let core = Core::in_memory().await.unwrap();
+    let mut api = core.client().api();
+    // The first one opens the connection.
+    api.list_namespaces(proto::ListNamespacesRequest::default()).await.unwrap();
+    let namespaces = api.list_namespaces(proto::ListNamespacesRequest::default());
+    assert_eq!(look_ups(async { namespaces.await.unwrap() }).await, 1);
+    let id = "ops".to_owned();
+    let create = proto::CreateNamespaceRequest { id, ..Default::default() };
+    assert_eq!(look_ups(async { api.create_namespace(create).await.unwrap() }).await, 1);
+    let follow = proto::ListEventsRequest { follow: true, ..Default::default() };
+    assert_eq!(look_ups(async { api.list_events(follow).await.unwrap() }).await, 1);
+    core.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_revoked_or_expires_while_the_message_is_on_its_way_is_refused() {
+    let store = Store::new(Clock::derived()).unwrap();
+    let tokens = TokenTable::new(Arc::clone(&store));
+    let create = |valid| {
+        store
+            .create_token(TokenKind::Management, Vec::new(), HashMap::new(), valid, &By::Core)
+            .unwrap()
+    };
+    let begin = |token: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let mut request = tonic::Request::new(());
+        let mut extensions = http::Extensions::new();
+        tokens.authorize("/proto.Gofer/ListPipelines", &headers, &mut extensions).unwrap();
+        *request.extensions_mut() = extensions;
+        request
+    };
+    let refusal = |request: &tonic::Request<()>| {
+        let status = tokens.caller(Authenticated::of(request).unwrap()).err().unwrap();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        status.message().to_owned()
+    };
+    let (_, disabled) = create(None);
+    let request = begin(&disabled);
+    tokens.caller(Authenticated::of(&request).unwrap()).unwrap();
+    store.disable_token(&disabled, true, &By::Core).unwrap();
+    assert!(refusal(&request).contains("disabled"));
+    let (_, deleted) = create(None);
+    let request = begin(&deleted);
+    store.delete_token(&deleted, &By::Core).unwrap();
+    assert!(refusal(&request).contains("unknown token"));
+    let (_, expired) = create(Some(Duration::from_secs(60)));
+    let request = begin(&expired);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(refusal(&request).contains("expired"));
+    let key = NewKey::Extension { name: "interval".to_owned(), grants: BTreeSet::new() };
+    let key = store.accept_key("the key", key);
+    let request = begin("the key");
+    drop(key);
+    assert!(refusal(&request).contains("unknown token"));
 }

@@ -12,7 +12,7 @@ use gofer_net::auth::sha256;
 use gofer_proto::PipelineExtensionSubscription as Subscription;
 
 /// Namespace, pipeline, label.
-type Key = [String; 3];
+pub(super) type Key = [String; 3];
 
 /// For each subscription that the extension may hold, the digest of its resolved settings; `None` if
 /// the outcome of a call is not known.
@@ -55,7 +55,7 @@ impl Held {
     }
 }
 
-fn key(subscription: &Subscription) -> Key {
+pub(super) fn key(subscription: &Subscription) -> Key {
     let Subscription { namespace, pipeline, label, .. } = subscription;
     [namespace.clone(), pipeline.clone(), label.clone()]
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::{Extensions, Held, Running};
+use super::{Extensions, Held, Running, Unrestored};
 use crate::certificates::{Identity, random_key};
 use crate::handle::ExtensionHandle;
-use crate::launcher::{ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM};
-use crate::store::{NewKey, Options, Store};
+use crate::launcher::{
+    ChildProcess, IN_PROCESS, LaunchProgress, LaunchSpec, Launcher, PROGRAM, Recorded, UntilGone,
+    is_container,
+};
+use crate::store::{NewKey, Options};
 use gofer_net::Transport;
 use gofer_net::auth::sha256;
 use gofer_proto as proto;
@@ -55,6 +58,7 @@ impl Extensions {
                 documentation: info.documentation,
                 started,
                 held: Held::default(),
+                unrestored: Unrestored::default(),
                 owns_subscriptions: watch::Sender::new(true),
             })),
             Err(status) => {
@@ -124,9 +128,20 @@ impl Extensions {
         } else {
             &self.containers
         };
+        let key = random_key()?;
+        let digest = sha256(key.as_bytes());
+        let may_outlive_core = !image.starts_with(IN_PROCESS);
+        // Before it is recorded: this may be cancelled at any point.
+        let until_gone = may_outlive_core.then(|| {
+            let store = Arc::clone(&self.store);
+            UntilGone::new(digest, move |digest| store.end_launch(digest))
+        });
+        if may_outlive_core {
+            self.store.begin_launch(Recorded::new(digest, is_container(image))).await?;
+        }
         let spec = LaunchSpec {
             name: name.clone(),
-            key: random_key()?,
+            key,
             identity: Identity::new()?,
             log_level: self.common.log_level.clone(),
             gofer_host: self.common.gofer_host.clone(),
@@ -136,37 +151,12 @@ impl Extensions {
             timeouts: options.timeouts,
             progress: progress.clone(),
             processes: self.processes.clone(),
+            until_gone,
         };
         let key = self.store.accept_key(&spec.key, of);
         progress.report("launching the process");
-        let digest = sha256(spec.key.as_bytes());
-        let may_outlive_core = !image.starts_with(IN_PROCESS);
-        let record = LaunchRecord { store: Arc::clone(&self.store), digest };
-        if may_outlive_core {
-            self.store.begin_launch(&digest).await?;
-        }
         let extension = launcher.launch(image, &spec).await?;
-        if may_outlive_core {
-            let end = extension.process.watch();
-            self.processes.spawn(async move {
-                end.await;
-                drop(record);
-            });
-        }
         ExtensionHandle::new(extension, &spec, self.clock, key)
-    }
-}
-
-/// The store's record of a launch, removed when this is dropped: after the process has ended, or if
-/// the launch failed or was cancelled.
-struct LaunchRecord {
-    store: Arc<Store>,
-    digest: [u8; 32],
-}
-
-impl Drop for LaunchRecord {
-    fn drop(&mut self) {
-        self.store.end_launch(&self.digest);
     }
 }
 

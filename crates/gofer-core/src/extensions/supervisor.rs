@@ -1,23 +1,16 @@
-//! Keeps an extension up: restarts it when it ends or becomes unhealthy, and restores its
-//! subscriptions.
+//! Keeps an extension up: restarts it when it ends or becomes unhealthy.
 //!
 //! Each extension has its own supervisor, so one that never comes up does not delay the others.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Code;
 
 use super::slots::{Lease, Superseded};
 use super::{Extensions, Running};
-use crate::store::By;
-use gofer_net::{Backoff, Effect, effect};
-use gofer_proto as proto;
-use gofer_proto::pipeline_extension_subscription::Status as State;
+use gofer_net::Backoff;
 
 /// Between an extension's end and its next launch. The first pause is short: most failures are
 /// transient.
@@ -25,25 +18,6 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 
 /// After an extension has run this long, the backoff starts over.
 const RECOVERED: Duration = Duration::from_secs(60);
-
-/// Subscriptions of one extension that are restored concurrently: enough to keep it busy.
-const RESTORES_IN_FLIGHT: usize = 16;
-
-/// Between attempts to restore a subscription if the response was lost or the extension is
-/// temporarily unavailable.
-const RESTORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-
-/// Attempts to restore a subscription while the extension is up. Together they take longer than an
-/// extension takes to end that was told to stop by something else, and refuses calls meanwhile.
-const RESTORE_ATTEMPTS: u32 = 10;
-
-/// The outcome for a stored subscription.
-pub(super) enum Restored {
-    /// Active, or not to be restored.
-    Done,
-    /// Marked as refused, for this reason.
-    Refused(String),
-}
 
 impl Extensions {
     /// Supervises the running extension, or brings it up first, until the returned handle is
@@ -84,98 +58,6 @@ impl Extensions {
                 Ok(None)
             }
         }
-    }
-
-    /// Restores an extension's stored subscriptions concurrently. One that is refused is marked and
-    /// does not affect the others; returns how many were refused.
-    pub(super) async fn restore_subscriptions(&self, name: &str, running: &Arc<Running>) -> usize {
-        let in_flight = Arc::new(Semaphore::new(RESTORES_IN_FLIGHT));
-        let mut restores = JoinSet::new();
-        for subscription in self.store.subscriptions_of_extension(name) {
-            let (Some(this), Ok(permit)) =
-                (self.this.upgrade(), Arc::clone(&in_flight).acquire_owned().await)
-            else {
-                return 0;
-            };
-            let running = Arc::clone(running);
-            restores.spawn(async move {
-                let outcome = this.restore(&running, &subscription).await;
-                drop(permit);
-                outcome
-            });
-        }
-        let mut refused = 0;
-        while let Some(outcome) = restores.join_next().await {
-            refused += usize::from(matches!(outcome, Ok(Restored::Refused(_))));
-        }
-        refused
-    }
-
-    /// Restores a stored subscription if it still exists and is neither disabled nor marked as
-    /// refused.
-    async fn restore(
-        &self,
-        running: &Arc<Running>,
-        stored: &proto::PipelineExtensionSubscription,
-    ) -> Restored {
-        let _lock = self.store.lock_subscription(stored).await;
-        let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = stored;
-        match self.store.subscription(namespace, pipeline, name, label) {
-            Ok(current) if current.status() == State::Active => {
-                self.restore_stored(running, &current).await
-            }
-            _ => Restored::Done,
-        }
-    }
-
-    /// Makes the extension hold a stored, active subscription, or marks that as refused. The lock of
-    /// the subscription is held.
-    pub(super) async fn restore_stored(
-        &self,
-        running: &Arc<Running>,
-        current: &proto::PipelineExtensionSubscription,
-    ) -> Restored {
-        let proto::PipelineExtensionSubscription { namespace, pipeline, name, label, .. } = current;
-        let mut backoff = RESTORE_BACKOFF;
-        // Also between attempts: the response to one that succeeded may have been lost.
-        let access = running.handle.key.begin_access(current);
-        for attempt in 1.. {
-            let Err(refusal) = self.subscribe_to(running, current).await else {
-                access.keep();
-                break;
-            };
-            // An error from an extension that is being stopped or is gone is not a refusal: the
-            // subscription is restored when the next one is up.
-            if !self.slots.is_current(name, running) || running.handle.process.ended().is_some() {
-                break;
-            }
-            let is_transient = match effect(&refusal) {
-                Effect::Unknown if refusal.code() == Code::DeadlineExceeded => {
-                    if !running.handle.is_healthy().await {
-                        break;
-                    }
-                    false
-                }
-                Effect::None | Effect::Unavailable | Effect::Unknown => true,
-                Effect::Refused => false,
-            };
-            if !is_transient || attempt == RESTORE_ATTEMPTS {
-                let (state, reason) = (State::Error, refusal.message());
-                // Fails if its pipeline was deleted meanwhile: nothing to mark then.
-                let names = [namespace, pipeline, name, label].map(String::as_str);
-                let _ = self.store.set_subscription_status(names, state, reason, &By::Core);
-                tracing::warn!(
-                    extension = %name, pipeline = %format_args!("{namespace}/{pipeline}"), label,
-                    code = ?refusal.code(), error = reason,
-                    "a stored subscription is refused"
-                );
-                drop(access);
-                self.store.end_access(current);
-                return Restored::Refused(reason.to_owned());
-            }
-            tokio::time::sleep(backoff.pause()).await;
-        }
-        Restored::Done
     }
 }
 

@@ -35,16 +35,9 @@ impl Extensions {
                 Ok(self.restore_subscriptions(&name, &new).await)
             }
             Err(status) => {
-                let enabled = self.registration(&name)?.status() == Registered::Enabled;
-                if enabled {
-                    let old = guard.before.clone();
-                    let problem = format!("the update failed: {}", status.message());
-                    guard.finish_supervised(old.as_ref(), &problem, |lease| {
-                        self.supervise(lease, old.as_ref())
-                    });
-                } else {
-                    guard.finish_stopped();
-                }
+                let old = guard.before.clone();
+                let problem = format!("the update failed: {}", status.message());
+                self.go_on(&name, guard, old.as_ref(), &problem);
                 Err(status)
             }
         }
@@ -62,12 +55,18 @@ impl Extensions {
         ContainerLimits::check_image(&options.message, &after.image)?;
         if after.status() != Registered::Enabled {
             self.store.resolved_configuration(&after)?;
-            self.store.replace_registration(after, options)?;
-            return Ok(None);
+            let updated = self.store.replace_registration(after, options);
+            return self.store.committed(updated).await.map(|()| None);
         }
-        self.store.narrow_options(&after.name, &options)?;
+        let narrowed = self.store.narrow_options(&after.name, &options);
+        self.store.committed(narrowed).await?;
+        self.store.narrow_access(&after.name);
         let new = self.bring_up(&after, &options, &guard.progress).await?;
-        self.store.replace_registration(after, options)?;
+        let updated = self.store.replace_registration(after, options);
+        if let Err(status) = self.store.committed(updated).await {
+            new.handle.stop().await;
+            return Err(status);
+        }
         // From here on, calls that begin or end a subscription wait until the old extension has
         // stopped, so that no subscription is ever held by both.
         new.owns_subscriptions.send_replace(false);

@@ -2,7 +2,7 @@
 //!
 //! Port 8082 of each is mapped to a free loopback port, its output becomes log events of this
 //! process, and it is removed when it has ended. Orphans of a killed core are removed when the
-//! engine is first used. The supervisor restarts a container that has ended, not the engine.
+//! engine is first used, and are tried again until they are gone. The supervisor restarts a container that has ended, not the engine.
 
 mod context;
 mod engine;
@@ -10,7 +10,6 @@ mod image;
 mod life;
 mod logs;
 mod orphans;
-mod owner;
 mod plan;
 mod pull;
 mod route;
@@ -18,6 +17,7 @@ mod symptom;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::{Mutex, Weak};
 
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{LaunchSpec, Launched, Launcher, Process};
+use super::{LaunchSpec, Launched, Launcher, Process, RETRY_ORPHANS};
 use crate::serving::Serving;
 use crate::sync::lock;
 use engine::Engine;
@@ -41,10 +41,18 @@ pub(crate) struct Containers {
     serving: Weak<Serving>,
     /// Set once one has been found and orphans have been removed.
     engine: OnceCell<Engine>,
-    /// Digests of the keys that an earlier core launched extensions with.
-    orphans: Mutex<Vec<[u8; 32]>>,
+    orphans: Mutex<Orphans>,
     /// Cancelled when nothing is to be launched any more.
     stopping: CancellationToken,
+}
+
+/// Earlier launches that may have left a container, by the digests of their keys.
+#[derive(Default)]
+struct Orphans {
+    /// Those of which that is not known.
+    sought: HashSet<[u8; 32]>,
+    /// Those that have left none, and have not been reported yet.
+    gone: Vec<[u8; 32]>,
 }
 
 impl Containers {
@@ -58,13 +66,52 @@ impl Containers {
         }
     }
 
-    /// Removes the containers that were launched with keys of these digests, now or as soon as
-    /// there is an engine.
-    pub(crate) async fn remove_orphans(&self, digests: Vec<[u8; 32]>) {
-        *lock(&self.orphans) = digests;
-        if let Some(Err(status)) = self.stopping.run_until_cancelled(self.engine()).await {
-            // There may never have been any containers.
-            tracing::debug!(%status, "cannot look for orphaned containers of a killed core");
+    /// Removes the containers that were launched with keys of these digests, as soon as there is an
+    /// engine. Those of which the engine has none, or no longer, are `gone`. Ends when nothing is to be
+    /// launched any more.
+    pub(crate) async fn remove_orphans(&self, digests: Vec<[u8; 32]>, gone: impl Fn(&[u8; 32])) {
+        lock(&self.orphans).sought.extend(digests);
+        let removal = async {
+            let mut backoff = RETRY_ORPHANS;
+            loop {
+                match self.engine().await {
+                    Ok(engine) => self.remove_sought(engine).await,
+                    // There may never have been any containers.
+                    Err(status) => {
+                        tracing::debug!(%status, "cannot look for orphaned containers of a killed core");
+                    }
+                }
+                let (ended, is_over) = {
+                    let mut orphans = lock(&self.orphans);
+                    (std::mem::take(&mut orphans.gone), orphans.sought.is_empty())
+                };
+                ended.iter().for_each(&gone);
+                if is_over {
+                    break;
+                }
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        };
+        let _ = self.stopping.run_until_cancelled(removal).await;
+    }
+
+    /// Removes the orphans that are still sought.
+    async fn remove_sought(&self, engine: &Engine) {
+        let sought = lock(&self.orphans).sought.clone();
+        if sought.is_empty() {
+            return;
+        }
+        self.remove_all(engine, &sought).await;
+    }
+
+    /// Removes these orphans, and those of other cores that have ended.
+    async fn remove_all(&self, engine: &Engine, sought: &HashSet<[u8; 32]>) {
+        let Some(left) = orphans::remove_all(engine, sought).await else { return };
+        let mut orphans = lock(&self.orphans);
+        for launch in sought.iter().filter(|it| !left.orphaned.contains(*it)) {
+            if orphans.sought.remove(launch) && !left.owned.contains(launch) {
+                orphans.gone.push(*launch);
+            }
         }
     }
 
@@ -77,8 +124,8 @@ impl Containers {
         self.engine
             .get_or_try_init(|| async {
                 let engine = Engine::find(self.address.as_deref()).await?;
-                let launches = lock(&self.orphans).clone();
-                orphans::remove_all(&engine, &launches).await;
+                let sought = lock(&self.orphans).sought.clone();
+                self.remove_all(&engine, &sought).await;
                 Ok(engine)
             })
             .await
@@ -109,8 +156,8 @@ impl Launcher for Containers {
         let (sender, ready) = oneshot::channel();
         let (last, limits) = (LastLines::default(), spec.limits);
         let life = {
-            let last = last.clone();
-            |kill| life::run(engine, plan, last, kill, sender)
+            let (last, until_gone) = (last.clone(), spec.until_gone.clone());
+            |kill| life::run(engine, plan, last, kill, sender, until_gone)
         };
         let process =
             Process::new(None, spec, life).with_advice(move || symptom::advice(&last, &limits));

@@ -42,8 +42,10 @@ impl Process {
         let kill = CancellationToken::new();
         let (sender, ended) = watch::channel(None);
         let run = run(kill.clone());
+        let until_gone = spec.until_gone.clone();
         spec.processes.spawn(async move {
             let end = run.await;
+            drop(until_gone);
             sender.send_replace(Some(end.into()));
         });
         let kill = kill.drop_guard();

@@ -8,10 +8,16 @@ use std::sync::Arc;
 
 use tonic::Status;
 
-use super::{Options, Store, Tables, or_default};
+use super::{Options, Store, StoredToken, Tables, or_default};
 use crate::grants::Grant;
 use gofer_net::auth::sha256;
 use gofer_proto::PipelineExtensionSubscription as Subscription;
+
+/// What a caller has shown.
+pub(crate) enum Credential {
+    Key(KeyHolder),
+    Token(Arc<StoredToken>),
+}
 
 /// Whom a key was made for.
 #[derive(Clone)]
@@ -178,6 +184,16 @@ impl Store {
         KeyGuard { store: Arc::clone(self), digest }
     }
 
+    /// What has this digest: a key or a token.
+    pub(crate) fn credential(&self, digest: &[u8; 32]) -> Option<Credential> {
+        let tables = self.tables();
+        match tables.access.0.get(digest) {
+            Some(key) => Some(Credential::Key(key.holder.clone())),
+            None => tables.tokens.get(digest).cloned().map(Credential::Token),
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn key_holder(&self, digest: &[u8; 32]) -> Option<KeyHolder> {
         self.tables().access.0.get(digest).map(|key| key.holder.clone())
     }

@@ -5,7 +5,7 @@
 //! together when it releases it, so the file holds whole operations in their order. A writer commits
 //! everything submitted since its last commit in one transaction, so concurrent callers share one
 //! wait for the disk. A response is sent only once the changes it reports are on disk: see
-//! `Store::durable` and its one caller, the router.
+//! `Store::durable`.
 //!
 //! If a commit fails, for example because the disk is full, nothing has changed: the tables become
 //! what the file holds, those who wait for the changes are told, and further changes are refused
@@ -91,6 +91,8 @@ impl Default for Outcome {
 pub(super) struct Listeners {
     pub(super) progress: watch::Sender<EventProgress>,
     pub(super) started: tokio::sync::broadcast::Sender<Run>,
+    /// Called when changes have been undone.
+    pub(super) rolled_back: Box<dyn Fn() + Send + Sync>,
     /// Called after a failure, once changes are accepted again.
     pub(super) writable: Box<dyn Fn() + Send + Sync>,
 }
@@ -328,6 +330,8 @@ impl Writer {
         self.history.roll_back();
         tables.roll_back(&self.file)?;
         lock(&self.queue.pending).is_ahead = false;
+        drop(tables);
+        (self.listeners.rolled_back)();
         Ok(())
     }
 

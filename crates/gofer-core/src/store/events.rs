@@ -344,6 +344,7 @@ impl Tables {
 }
 
 impl Store {
+    #[cfg(test)]
     pub(crate) fn publish_extension(
         &self,
         kind: EventKind,

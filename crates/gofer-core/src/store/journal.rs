@@ -18,6 +18,7 @@ use super::seal::Seal;
 use super::secrets::Secret;
 use super::subscriptions::Beginning;
 use super::usage::Usage;
+use crate::launcher::Recorded;
 use bytes::Bytes;
 use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
@@ -296,8 +297,9 @@ impl Journal {
         sealed.map(Some).ok_or_else(|| Status::internal("a secret cannot be encrypted"))
     }
 
-    pub(super) fn put_launch(&mut self, digest: &[u8; 32]) {
-        self.digest(RecordKind::Launch, digest, Some(Vec::new()));
+    pub(super) fn put_launch(&mut self, it: &Recorded) {
+        let record = StoredLaunch { is_container: it.is_container, owner: it.owner.clone() };
+        self.digest(RecordKind::Launch, &it.digest, Some(record.encode_to_vec()));
     }
 
     pub(super) fn remove_launch(&mut self, digest: &[u8; 32]) {
@@ -334,6 +336,15 @@ struct StoredBeside {
 
 /// A secret with the key of its record.
 pub(super) struct SealedRecord(Vec<u8>, SealedSecret);
+
+/// What is stored of a launch besides the digest of its key. Earlier versions stored nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredLaunch {
+    #[prost(bool, optional, tag = "1")]
+    is_container: Option<bool>,
+    #[prost(string, tag = "2")]
+    owner: String,
+}
 
 /// A secret as stored on disk.
 #[derive(Clone, PartialEq, prost::Message)]

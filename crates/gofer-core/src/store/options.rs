@@ -187,18 +187,23 @@ impl Store {
         tables.namespaces.keys().any(|namespace| allows(namespace) && readable(namespace))
     }
 
-    /// Takes back what new options do not allow an extension any more, also from its keys. What they
-    /// allow in addition is not given yet.
+    /// Takes back what new options do not allow an extension any more. What they allow in addition is
+    /// not given yet.
     pub(crate) fn narrow_options(&self, extension: &str, to: &Options) -> Result<(), Status> {
         let mut tables = self.change()?;
-        let Tables { options, access, namespaces, .. } = &mut *tables;
-        let now = options.get(extension).cloned().unwrap_or_default();
-        let narrowed = now.common(to, namespaces);
-        access.narrow(extension, &narrowed);
+        let now = tables.options.get(extension).cloned().unwrap_or_default();
+        let narrowed = now.common(to, &tables.namespaces);
         tables.set_options(extension.to_owned(), narrowed);
+        Ok(())
+    }
+
+    /// Takes back what its options do not allow an extension from the keys that it was given.
+    pub(crate) fn narrow_access(&self, extension: &str) {
+        let mut tables = self.tables();
+        let Tables { options, access, .. } = &mut *tables;
+        access.narrow(extension, &options.get(extension).cloned().unwrap_or_default());
         drop(tables);
         self.tokens_changed.send_replace(());
-        Ok(())
     }
 }
 

@@ -267,6 +267,7 @@ impl Store {
         let version = removed.live_version();
         let subscriptions: Vec<_> = removed.subscriptions.into_values().collect();
         for subscription in &subscriptions {
+            tables.by_extension.remove(subscription);
             tables.publish_unsubscription(now, subscription, version);
         }
         let details = json!({ "namespace_id": namespace, "pipeline_id": id });

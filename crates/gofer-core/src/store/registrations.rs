@@ -1,19 +1,20 @@
-//! What is needed to start each installed extension again. The events about it are published by the
-//! callers.
+//! What is needed to start each installed extension again.
 
 use tonic::Status;
 
-use super::{Options, Store, Tables};
+use super::{EventKind, Options, Store, Tables};
 use gofer_proto::ExtensionRegistration;
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 
 impl Store {
+    /// Stores an extension that was installed under a free name.
     pub(crate) fn put_registration(
         &self,
         registration: ExtensionRegistration,
         options: Options,
     ) -> Result<(), Status> {
+        let now = self.clock.unix_millis();
         let mut tables = self.change()?;
         let Tables { registrations, journal, .. } = &mut *tables;
         let name = registration.name.clone();
@@ -22,7 +23,8 @@ impl Store {
             return Err(Status::already_exists(why));
         }
         journal.put_registration(&registration)?;
-        registrations.insert(name.clone(), registration);
+        tables.publish_extension(now, EventKind::ExtensionInstalled, &registration);
+        tables.registrations.insert(name.clone(), registration);
         tables.set_options(name, options);
         Ok(())
     }
@@ -54,23 +56,25 @@ impl Store {
         self.tables().registrations.values().cloned().collect()
     }
 
-    /// Removes a registration, which is returned, and ends the subscriptions to it.
-    pub(crate) fn remove_registration(&self, name: &str) -> Result<ExtensionRegistration, Status> {
+    /// Removes an extension and ends the subscriptions to it.
+    pub(crate) fn remove_registration(&self, name: &str) -> Result<(), Status> {
         let now = self.clock.unix_millis();
         let mut tables = self.change()?;
         let removed = tables.registrations.remove(name).ok_or_else(|| not_installed(name))?;
         tables.journal.remove_registration(name);
         tables.set_options(name.to_owned(), Options::default());
         tables.end_subscriptions(now, name);
-        Ok(removed)
+        tables.publish_extension(now, EventKind::ExtensionUninstalled, &removed);
+        Ok(())
     }
 
-    /// Returns the registration as it is now.
+    /// Enables or disables an extension.
     pub(crate) fn set_registration_status(
         &self,
         name: &str,
         status: Registered,
-    ) -> Result<ExtensionRegistration, Status> {
+    ) -> Result<(), Status> {
+        let now = self.clock.unix_millis();
         let mut tables = self.change()?;
         let Tables { registrations, journal, .. } = &mut *tables;
         let registration = registrations.get_mut(name).ok_or_else(|| not_installed(name))?;
@@ -78,7 +82,12 @@ impl Store {
         changed.set_status(status);
         journal.put_registration(&changed)?;
         registration.clone_from(&changed);
-        Ok(changed)
+        let kind = match status {
+            Registered::Disabled => EventKind::ExtensionDisabled,
+            Registered::Enabled | Registered::UnknownStatus => EventKind::ExtensionEnabled,
+        };
+        tables.publish_extension(now, kind, &changed);
+        Ok(())
     }
 }
 

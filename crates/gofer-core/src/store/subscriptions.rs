@@ -1,5 +1,7 @@
 //! Which pipelines are subscribed to which extensions, with what settings.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde_json::json;
 use tonic::Status;
 
@@ -23,6 +25,30 @@ pub(crate) struct Beginning {
     /// In Unix milliseconds.
     #[prost(int64, tag = "2")]
     pub(crate) at: i64,
+}
+
+/// The subscriptions of each extension, as namespace, pipeline and label: those in the tables of the
+/// pipelines, found without looking at all of these.
+#[derive(Default)]
+pub(super) struct ByExtension(HashMap<String, BTreeSet<[String; 3]>>);
+
+impl ByExtension {
+    pub(super) fn insert(&mut self, it: &Subscription) {
+        let names = [&it.namespace, &it.pipeline, &it.label].map(Clone::clone);
+        self.0.entry(it.name.clone()).or_default().insert(names);
+    }
+
+    pub(super) fn remove(&mut self, it: &Subscription) {
+        let Some(names) = self.0.get_mut(&it.name) else { return };
+        names.remove(&[&it.namespace, &it.pipeline, &it.label].map(Clone::clone));
+        if names.is_empty() {
+            self.0.remove(&it.name);
+        }
+    }
+
+    fn of(&self, extension: &str) -> impl Iterator<Item = &[String; 3]> {
+        self.0.get(extension).into_iter().flatten()
+    }
 }
 
 impl Store {
@@ -53,6 +79,7 @@ impl Store {
         tables.journal.put_subscription(&subscription, beginning);
         let scope = subscription.namespace.clone();
         tables.namespace_mut(&scope)?.usage.replace_live(replaced, bytes);
+        tables.by_extension.insert(&subscription);
         let pipeline = tables.pipeline_mut(&subscription.namespace, &subscription.pipeline)?;
         pipeline.beginnings.extend(beginning.map(|it| (key.clone(), it)));
         pipeline.subscriptions.insert(key, subscription);
@@ -102,12 +129,11 @@ impl Store {
 
     pub(crate) fn subscriptions_of_extension(&self, extension: &str) -> Vec<Subscription> {
         let tables = self.tables();
-        let pipelines = tables.namespaces.values().flat_map(|table| table.pipelines.values());
-        pipelines
-            .flat_map(|pipeline| pipeline.subscriptions.values())
-            .filter(|subscription| subscription.name == extension)
-            .cloned()
-            .collect()
+        let found = tables.by_extension.of(extension).filter_map(|[namespace, pipeline, label]| {
+            let key = (extension.to_owned(), label.clone());
+            tables.pipeline(namespace, pipeline).ok()?.subscriptions.get(&key)
+        });
+        found.cloned().collect()
     }
 
     pub(crate) fn remove_subscription(
@@ -126,6 +152,7 @@ impl Store {
             removed.ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         let version = table.live_version();
         tables.namespace_mut(namespace)?.usage.replace_live(subscription_size(&removed), 0);
+        tables.by_extension.remove(&removed);
         tables.journal.remove_subscription(&removed);
         tables.publish_unsubscription(now, &removed, version);
         Ok(())
@@ -163,24 +190,19 @@ impl Store {
 
 impl Tables {
     pub(super) fn end_subscriptions(&mut self, now: i64, extension: &str) {
-        let mut removed = Vec::new();
-        for pipeline in self.namespaces.values_mut().flat_map(|it| it.pipelines.values_mut()) {
-            let version = pipeline.live_version();
-            pipeline.beginnings.retain(|(of, _), _| of != extension);
-            pipeline.subscriptions.retain(|(of, _), subscription| {
-                let keep = of != extension;
-                if !keep {
-                    removed.push((std::mem::take(subscription), version));
-                }
-                keep
-            });
-        }
-        for (subscription, version) in &removed {
-            if let Ok(table) = self.namespace_mut(&subscription.namespace) {
-                table.usage.replace_live(subscription_size(subscription), 0);
+        for [namespace, pipeline, label] in
+            self.by_extension.0.remove(extension).unwrap_or_default()
+        {
+            let Ok(table) = self.pipeline_mut(&namespace, &pipeline) else { continue };
+            let key = (extension.to_owned(), label);
+            table.beginnings.remove(&key);
+            let Some(removed) = table.subscriptions.remove(&key) else { continue };
+            let version = table.live_version();
+            if let Ok(table) = self.namespace_mut(&namespace) {
+                table.usage.replace_live(subscription_size(&removed), 0);
             }
-            self.journal.remove_subscription(subscription);
-            self.publish_unsubscription(now, subscription, *version);
+            self.journal.remove_subscription(&removed);
+            self.publish_unsubscription(now, &removed, version);
         }
     }
 

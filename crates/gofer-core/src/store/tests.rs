@@ -504,6 +504,76 @@ async fn an_extension_is_registered_once() {
 }
 
 #[tokio::test]
+async fn a_change_of_an_extension_and_its_event_are_one_operation() {
+    let store = with_interval();
+    let last = || all_events(&store).pop().unwrap();
+    let details = serde_json::json!({ "name": "interval", "image": "" }).to_string();
+    assert_eq!((&*last().r#type, &last().details), ("EXTENSION_INSTALLED", &details));
+    store.set_registration_status("interval", ExtensionStatus::Disabled).unwrap();
+    assert_eq!((&*last().r#type, &last().details), ("EXTENSION_DISABLED", &details));
+    store.set_registration_status("interval", ExtensionStatus::Enabled).unwrap();
+    assert_eq!((&*last().r#type, &last().details), ("EXTENSION_ENABLED", &details));
+    store.put_subscription(subscription("hourly"), None, &By::Core).unwrap();
+    let before = last().id;
+    store.remove_registration("interval").unwrap();
+    assert_eq!((&*last().r#type, &last().details), ("EXTENSION_UNINSTALLED", &details));
+    assert_eq!(
+        store.events_after(before, i64::MAX, 1, &|_| true).unwrap().events[0].r#type,
+        "PIPELINE_EXTENSION_UNSUBSCRIPTION"
+    );
+}
+
+/// The subscriptions of an extension, and those that a look at all pipelines finds.
+fn subscriptions_of(
+    store: &Store,
+    extension: &str,
+) -> [Vec<proto::PipelineExtensionSubscription>; 2] {
+    let page = || Page::new(0, i64::MAX).unwrap();
+    let namespaces = store.namespaces(page(), |_| true).into_iter();
+    let pipelines = namespaces.flat_map(|it| store.pipelines(&it.id, page()).unwrap());
+    let all = pipelines.flat_map(|it| store.subscriptions(&it.namespace, &it.id).unwrap());
+    let found = all.filter(|it| it.name == extension).collect();
+    [store.subscriptions_of_extension(extension), found]
+}
+
+#[tokio::test]
+async fn the_subscriptions_of_an_extension_are_those_of_all_pipelines() {
+    let store = with_interval();
+    let other = proto::ExtensionRegistration { name: "cron".to_owned(), ..Default::default() };
+    store.put_registration(other, Options::default()).unwrap();
+    let mut all = Vec::new();
+    for (namespace, pipeline) in [("default", "nightly"), ("default", "b"), ("ops", "nightly")] {
+        store.ensure_pipeline(namespace, pipeline).unwrap();
+        for (extension, label) in [("interval", "l"), ("interval", "m"), ("cron", "l")] {
+            all.push(proto::PipelineExtensionSubscription {
+                namespace: namespace.to_owned(),
+                pipeline: pipeline.to_owned(),
+                name: extension.to_owned(),
+                ..subscription(label)
+            });
+        }
+    }
+    let check = |of: &str, expected: usize| {
+        let [listed, found] = subscriptions_of(&store, of);
+        assert_eq!(listed, found);
+        assert_eq!(listed.len(), expected, "{of}");
+    };
+    for it in &all {
+        store.put_subscription(it.clone(), None, &By::Core).unwrap();
+        store.put_subscription(it.clone(), None, &By::Core).unwrap();
+    }
+    check("interval", 6);
+    store.remove_subscription(["", "b", "interval", "m"], &By::Core).unwrap();
+    check("interval", 5);
+    store.delete_pipeline("ops", "nightly", Reason::UserCancelled, &By::Core).unwrap();
+    check("interval", 3);
+    check("cron", 2);
+    store.remove_registration("interval").unwrap();
+    check("interval", 0);
+    check("cron", 2);
+}
+
+#[tokio::test]
 async fn a_token_is_kept_only_as_its_digest() {
     let store = store();
     let (details, token) = store.bootstrap_token().unwrap();

@@ -200,10 +200,6 @@ impl Store {
         Ok((digest, found.token.clone()))
     }
 
-    pub(crate) fn token_of(&self, digest: &[u8; 32]) -> Option<Arc<StoredToken>> {
-        self.tables().tokens.get(digest).cloned()
-    }
-
     pub(crate) fn disable_token(&self, which: &str, disabled: bool, by: &By) -> Result<(), Status> {
         let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;

@@ -25,6 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// Where the extension writes down what it is called with.
 const CALLS: &str = "FOREIGN_CALLS";
 
+/// While this file exists, it does not answer some.
+const HANGS: &str = "hangs";
+
 /// Written by hand, as an extension without the SDK is.
 struct Foreign {
     calls: PathBuf,
@@ -71,6 +74,7 @@ impl ExtensionService for Foreign {
         match &*what {
             "refused" => Err(Status::invalid_argument("`what` must be another")),
             "unanswered" => std::future::pending().await,
+            "hangs" if self.calls.with_file_name(HANGS).exists() => std::future::pending().await,
             "once" if std::mem::replace(&mut self.once.lock().unwrap(), true) => {
                 Err(Status::resource_exhausted("only once"))
             }
@@ -270,6 +274,26 @@ async fn a_change_whose_answer_is_lost_is_taken_back() {
     test.subscribe("unanswered").await.unwrap_err();
     assert_eq!(test.calls()[2..], ["one", "end", "unanswered", "end", "one"]);
     test.is_stored("one").await;
+    test.core.stop().await;
+}
+
+#[tokio::test]
+async fn a_stored_subscription_that_is_not_answered_is_tried_again() {
+    let test = Test::begin("foreign-hangs").await;
+    test.subscribe("hangs").await.unwrap();
+    let hangs = test.directory.0.join(HANGS);
+    std::fs::write(&hangs, "").unwrap();
+    test.foreign.restart().await.unwrap();
+    let (what, state, reason) = test.stored().await.unwrap();
+    assert_eq!((&*what, state), ("hangs", State::Active), "{reason}");
+    assert!(reason.contains("not in effect yet"), "{reason}");
+    std::fs::remove_file(&hangs).unwrap();
+    while !test.stored().await.unwrap().2.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It may hold what it was given without an answer, so that is ended first.
+    let calls = test.calls();
+    assert_eq!(calls[calls.len() - 2..], ["end", "hangs"]);
     test.core.stop().await;
 }
 

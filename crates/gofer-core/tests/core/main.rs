@@ -12,6 +12,9 @@
 mod caller;
 #[path = "../../../../tests/support/connection.rs"]
 mod connection;
+#[cfg(feature = "store")]
+#[path = "../../../../tests/support/disk.rs"]
+mod disk;
 mod files;
 #[path = "../../../../tests/support/log.rs"]
 mod log;
@@ -31,6 +34,8 @@ mod dropped;
 #[cfg(feature = "store")]
 mod durable;
 mod events;
+#[cfg(feature = "store")]
+mod failing_disk;
 mod foreign;
 mod health;
 mod long_names;
@@ -38,6 +43,7 @@ mod options;
 mod real_command_line;
 mod references;
 mod refusals;
+mod restoring;
 mod runs;
 mod streaming;
 mod subscribed_anew;

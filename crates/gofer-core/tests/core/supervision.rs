@@ -597,45 +597,190 @@ async fn a_disable_during_an_enable_wins_and_loses_no_subscription() {
 
 #[cfg(feature = "store")]
 mod orphans {
-    use std::io::{BufRead as _, BufReader};
+    use std::io::{BufRead as _, BufReader, Write as _};
 
     use super::*;
 
     /// The path of the store of the core under test.
     const STORE: &str = "GOFER_TEST_STORE";
 
+    /// The program that it installs.
+    const PROGRAM: &str = "GOFER_TEST_PROGRAM";
+
     /// A core that is killed. Not a test of its own.
     #[tokio::test]
     #[ignore = "started by a test of this file"]
     async fn core_under_test() {
         let Some(store) = std::env::var_os(STORE) else { return };
-        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap();
-        let extension = install(&core, "metronome", &metronome::program()).await;
-        extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
+        let program = PathBuf::from(std::env::var_os(PROGRAM).unwrap());
+        let core = start(Path::new(&store)).await;
+        let extension = install(&core, "metronome", &program).await;
         println!("process {}", extension.process_id().unwrap());
-        std::future::pending::<()>().await;
+        // Nothing is written to the store until it is asked for.
+        for line in std::io::stdin().lines() {
+            assert_eq!(line.unwrap(), "subscribe");
+            extension.subscribe("default/nightly", "l", OFTEN).await.unwrap();
+            println!("subscribed");
+        }
+    }
+
+    async fn start(store: &Path) -> Core {
+        Core::builder().listen(([127, 0, 0, 1], 0)).store(store).start().await.unwrap()
+    }
+
+    /// A core in another process, which is killed with this.
+    struct Other {
+        process: std::process::Child,
+        lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+        /// Of its extension.
+        extension: u32,
+    }
+
+    impl Other {
+        fn start(store: &Path, program: &Path) -> Self {
+            let mut process = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "supervision::orphans::core_under_test", "--ignored"])
+                .arg("--nocapture")
+                .env(STORE, store)
+                .env(PROGRAM, program)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+            let mut process_id =
+                || lines.find_map(|it| it.unwrap().strip_prefix("process ")?.parse().ok());
+            let extension = process_id().unwrap();
+            Self { process, lines, extension }
+        }
+
+        fn subscribe(&mut self) {
+            writeln!(self.process.stdin.as_mut().unwrap(), "subscribe").unwrap();
+            assert!(self.lines.any(|line| line.unwrap() == "subscribed"));
+        }
+
+        fn kill(&mut self) {
+            self.process.kill().unwrap();
+            self.process.wait().unwrap();
+        }
+    }
+
+    impl Drop for Other {
+        fn drop(&mut self) {
+            self.kill();
+        }
+    }
+
+    async fn ended(process: u32) {
+        within(async {
+            while is_running(process) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn orphans_of_a_killed_core_are_killed_by_the_next_one() {
         let script = Script::breakable("orphans");
         let store = script.0.join("gofer.redb");
-        let mut killed = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "supervision::orphans::core_under_test", "--ignored", "--nocapture"])
-            .env(STORE, &store)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(killed.stdout.take().unwrap()).lines();
-        let orphan =
-            lines.find_map(|line| line.unwrap().strip_prefix("process ")?.parse().ok()).unwrap();
-        killed.kill().unwrap();
-        killed.wait().unwrap();
+        let mut other = Other::start(&store, &metronome::program());
+        other.subscribe();
+        let orphan = other.extension;
+        other.kill();
         assert!(is_running(orphan), "it ended by itself");
-        let core = Core::builder().listen(([127, 0, 0, 1], 0)).store(&store).start().await.unwrap();
+        let core = start(&store).await;
         assert!(!is_running(orphan), "the orphan was not killed");
         runs(&core, "default/nightly", 2).await;
         within(core.stop()).await;
+    }
+
+    /// Of a shell's group: one that has the extension's environment, and one that has none.
+    #[tokio::test]
+    async fn what_a_wrapper_that_has_ended_has_started_is_an_orphan() {
+        let script = Script::directory("wrapper");
+        let file = |name: &str| script.0.join(name);
+        let write = |name| format!("echo $! > '{0}.new'\nmv '{0}.new' '{0}'", file(name).display());
+        script.set(&format!(
+            "env -i sleep 987654 &\n{}\n'{}' &\n{}\nwait",
+            write("bare"),
+            metronome::program().display(),
+            write("child")
+        ));
+        let store = script.0.join("gofer.redb");
+        let mut other = Other::start(&store, &script.program());
+        let of = async |name| {
+            within(async {
+                loop {
+                    if let Ok(text) = std::fs::read_to_string(file(name)) {
+                        return text.trim().parse::<u32>().unwrap();
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await
+        };
+        let (bare, child) = (of("bare").await, of("child").await);
+        let bare_runs = || exists(bare) && !stat(bare).contains(") Z ");
+        other.kill();
+        signal(other.extension, "KILL");
+        ended(other.extension).await;
+        assert!(is_running(child) && bare_runs(), "they ended by themselves");
+        let core = start(&store).await;
+        assert!(!is_running(child), "the orphan was not killed");
+        within(async {
+            while bare_runs() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        within(core.stop()).await;
+    }
+
+    /// Empty once the process is gone.
+    fn stat(process: u32) -> String {
+        std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default()
+    }
+
+    /// Copies a store with its key while nothing is written to it.
+    fn copy(store: &Path, to: &Path) {
+        for suffix in ["", ".key"] {
+            let with = |path: &Path| format!("{}{suffix}", path.display());
+            std::fs::copy(with(store), with(to)).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn on_a_copy_of_a_store_what_has_a_living_core_is_left_alone() {
+        let script = Script::breakable("copy");
+        let (store, copied) = (script.0.join("gofer.redb"), script.0.join("copy.redb"));
+        let mut other = Other::start(&store, &metronome::program());
+        copy(&store, &copied);
+        let core = start(&copied).await;
+        assert!(is_running(other.extension), "it was killed, and has a core");
+        within(core.stop()).await;
+        assert!(is_running(other.extension), "it was killed, and has a core");
+        // Once it has none any more, it is an orphan of the copy as well.
+        other.kill();
+        assert!(is_running(other.extension), "it ended by itself");
+        let core = start(&copied).await;
+        assert!(!is_running(other.extension), "the orphan was not killed");
+        within(core.stop()).await;
+    }
+
+    #[tokio::test]
+    async fn two_cores_of_a_process_leave_the_extensions_of_each_other_alone() {
+        let script = Script::breakable("two");
+        let (store, copied) = (script.0.join("gofer.redb"), script.0.join("copy.redb"));
+        let one = start(&store).await;
+        let extension = install(&one, "metronome", &metronome::program()).await;
+        let process = extension.process_id().unwrap();
+        copy(&store, &copied);
+        let two = start(&copied).await;
+        assert!(is_running(process), "it was killed, and has a core");
+        assert_eq!(extension.process_id(), Some(process));
+        within(two.stop()).await;
+        within(one.stop()).await;
     }
 }
 

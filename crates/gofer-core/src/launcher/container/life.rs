@@ -21,6 +21,7 @@ use super::engine::{Engine, EngineError};
 use super::logs::{LastLines, follow};
 use super::plan::{Plan, published};
 use super::symptom::{advice, out_of_memory};
+use crate::launcher::UntilGone;
 use crate::limits::ContainerLimits;
 use gofer_net::Backoff;
 
@@ -48,7 +49,11 @@ pub(super) async fn run(
     last: LastLines,
     kill: CancellationToken,
     ready: oneshot::Sender<Result<SocketAddr, Status>>,
+    until_gone: Option<UntilGone>,
 ) -> String {
+    let leaves = |something| until_gone.iter().for_each(|it| it.leaves(something));
+    // Even if this never gets further.
+    leaves(true);
     let Plan { name, extension, limits, body } = plan;
     let end = match bring_up(&engine, &name, body, &last, &limits).await {
         Ok(address) => {
@@ -73,13 +78,13 @@ pub(super) async fn run(
         }
         Err(problem) => {
             // Before the error is reported, so that nothing of it is left by then.
-            remove_container(&engine, &name).await;
+            leaves(!remove_container(&engine, &name).await);
             let end = problem.message().to_owned();
             let _ = ready.send(Err(problem));
             return end;
         }
     };
-    remove_container(&engine, &name).await;
+    leaves(!remove_container(&engine, &name).await);
     end
 }
 
@@ -187,20 +192,20 @@ async fn wait(engine: &Engine, name: &str) -> End {
     }
 }
 
-/// Removes a container, running or not, and its volumes.
-pub(super) async fn remove_container(engine: &Engine, name: &str) {
+/// Removes a container, running or not, and its volumes. Returns whether it is gone.
+pub(super) async fn remove_container(engine: &Engine, name: &str) -> bool {
     let until = Instant::now() + REMOVE_TIMEOUT;
     let mut backoff = BACKOFF;
     loop {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let error = match engine.call(engine.docker.remove_container(name, Some(options))).await {
-            Ok(()) | Err(EngineError::Missing(_)) => return,
+            Ok(()) | Err(EngineError::Missing(_)) => return true,
             // A conflict: it is already being removed.
             Err(error) => error.message().to_owned(),
         };
         if Instant::now() >= until {
             tracing::warn!(container = name, error, "cannot remove a container");
-            return;
+            return false;
         }
         tokio::time::sleep(backoff.pause()).await;
     }

@@ -9,9 +9,8 @@ use bollard::models::{
 
 use super::engine::CanLimit;
 use super::image::ImageName;
-use super::owner;
 use super::route::Route;
-use crate::launcher::LaunchSpec;
+use crate::launcher::{LaunchSpec, owner};
 use crate::limits::ContainerLimits;
 use gofer_net::auth::sha256;
 

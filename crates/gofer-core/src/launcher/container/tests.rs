@@ -1,23 +1,41 @@
-//! What can be tested without an engine: names, addresses, routes, owners, lines.
-#![allow(clippy::unwrap_used)]
+//! What can be tested without an engine: names, addresses, routes, lines, orphans.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+#[cfg(feature = "store")]
+use std::time::Duration;
 
 use bollard::models::{CreateImageInfo, Ipam, IpamConfig, NetworkInspect, SystemInfo};
-use tokio_util::task::TaskTracker;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::{Code, Status};
 
 use super::engine::{CanLimit, EngineKind, addresses};
 use super::image::ImageName;
 use super::logs::LastLines;
-use super::owner::{self, System, owner_has_ended};
-use super::plan::Plan;
+use super::plan::{LAUNCH, OWNER, Plan, launch_label};
 use super::pull::Layers;
 use super::route::{Route, RouteKind, gateway, route_kind};
-use super::symptom;
+use super::{Containers, symptom};
+#[cfg(feature = "store")]
+use crate::Core;
 use crate::certificates::Identity;
-use crate::launcher::{LaunchProgress, LaunchSpec, Process};
+use crate::essential::EssentialTasks;
+#[cfg(feature = "store")]
+use crate::files::tests::Scratch;
+#[cfg(feature = "store")]
+use crate::launcher::Recorded;
+use crate::launcher::{LaunchProgress, LaunchSpec, Process, UntilGone, owner};
 use crate::limits::{ContainerLimits, Timeouts};
+#[cfg(feature = "store")]
+use crate::store::Store;
+use crate::sync::lock;
+#[cfg(feature = "store")]
+use gofer_net::Clock;
 use gofer_proto::embedded::ExtensionOptions;
 
 #[test]
@@ -131,37 +149,6 @@ fn a_network_without_a_gateway_has_its_first_address() {
 }
 
 #[test]
-fn only_an_owner_that_has_certainly_ended_counts_as_ended() {
-    let started = |id| (id == 7).then_some(100);
-    let system =
-        System { boot: Some("now".to_owned()), namespace: Some("1".to_owned()), started: &started };
-    for (owner, container_runs, ended) in [
-        ("now.1.7.100", true, false),
-        // Its PID belongs to another process, or to none.
-        ("now.1.7.99", true, true),
-        ("now.1.8.100", true, true),
-        // A process in another namespace may be alive.
-        ("now.2.8.100", true, false),
-        ("before.1.8.100", false, true),
-        ("before.1.8.100", true, false),
-        ("", false, false),
-        ("now.1.8", false, false),
-        ("now.1.8.100.1", false, false),
-        ("now.1.eight.100", false, false),
-    ] {
-        assert_eq!(owner_has_ended(owner, container_runs, &system), ended, "{owner}");
-    }
-    let blind = System { boot: None, namespace: None, started: &|_| None };
-    assert!(!owner_has_ended("now.1.8.100", false, &blind));
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn this_process_has_not_ended() {
-    assert!(!owner::has_ended(&owner::this().unwrap(), false));
-}
-
-#[test]
 fn layers_are_counted_once_each() {
     let docker = [
         ("1.0", "Pulling from me/interval"),
@@ -242,6 +229,7 @@ fn spec(limits: ContainerLimits) -> LaunchSpec {
         timeouts: Timeouts::restore(&ExtensionOptions::default()),
         progress: LaunchProgress::default(),
         processes: TaskTracker::new(),
+        until_gone: None,
     }
 }
 
@@ -282,4 +270,155 @@ async fn a_failure_is_explained_by_the_log_once() {
     assert!(failure.message().contains("--writable-root"), "{failure}");
     let again = process.explain(failure.clone());
     assert_eq!(again.message(), failure.message());
+}
+
+/// The ID of a container and its labels.
+type Labelled = (String, HashMap<String, String>);
+
+/// Stands in for an engine: it drops a number of connections, and then has these containers until they
+/// are removed.
+struct FakeEngine {
+    address: String,
+    containers: Arc<Mutex<Vec<Labelled>>>,
+    /// How many connections are dropped from now on.
+    down_for: Arc<AtomicUsize>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl FakeEngine {
+    async fn start(down_for: usize, containers: Vec<Labelled>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        let containers = Arc::new(Mutex::new(containers));
+        let down_for = Arc::new(AtomicUsize::new(down_for));
+        let serving = {
+            let (containers, down_for) = (Arc::clone(&containers), Arc::clone(&down_for));
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let less = |left: usize| left.checked_sub(1);
+                    if down_for.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err() {
+                        let containers = Arc::clone(&containers);
+                        // The connection may be gone.
+                        tokio::spawn(async move { drop(Self::answer(stream, &containers).await) });
+                    }
+                }
+            }
+        };
+        let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+        Self { address, containers, down_for, _serving: serving }
+    }
+
+    async fn answer(mut stream: TcpStream, containers: &Mutex<Vec<Labelled>>) -> io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut words = head.split([' ', '?']);
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        let body = if path.ends_with("/version") {
+            serde_json::json!({ "ApiVersion": "1.44", "Version": "1" })
+        } else if path.ends_with("/containers/json") {
+            let all = lock(containers).clone().into_iter();
+            all.map(|(id, labels)| serde_json::json!({ "Id": id, "Labels": labels })).collect()
+        } else if method == "DELETE" {
+            lock(containers).retain(|(id, _)| !path.ends_with(id));
+            serde_json::Value::Null
+        } else {
+            serde_json::json!({})
+        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let status = if body.is_empty() { "204 No Content" } else { "200 OK" };
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(answer.as_bytes()).await
+    }
+
+    /// The IDs of its containers.
+    fn left(&self) -> Vec<String> {
+        lock(&self.containers).iter().map(|(id, _)| id.clone()).collect()
+    }
+}
+
+fn labels(digest: [u8; 32], owner: Option<String>) -> HashMap<String, String> {
+    let mut labels = HashMap::from([(LAUNCH.to_owned(), launch_label(&digest))]);
+    labels.extend(owner.map(|owner| (OWNER.to_owned(), owner)));
+    labels
+}
+
+#[tokio::test]
+async fn orphans_are_sought_until_the_engine_says_that_they_are_gone() {
+    let [orphan, owned, none, unknown] = [11, 12, 13, 14].map(|it| [it; 32]);
+    let _alive = UntilGone::new(owned, |_| {});
+    let this = owner::this();
+    let containers = vec![
+        ("orphan".to_owned(), labels(orphan, this.clone())),
+        ("owned".to_owned(), labels(owned, this)),
+        ("unknown".to_owned(), labels(unknown, None)),
+        ("foreign".to_owned(), labels([15; 32], None)),
+    ];
+    let engine = FakeEngine::start(3, containers).await;
+    let core = Containers::new(Some(engine.address.clone()), Weak::new());
+    let gone = Mutex::new(Vec::new());
+    let all = vec![orphan, owned, none, unknown];
+    core.remove_orphans(all, |digest| {
+        assert_eq!(engine.down_for.load(Ordering::SeqCst), 0, "the engine has said nothing yet");
+        lock(&gone).push(*digest);
+    })
+    .await;
+    let mut gone = gone.into_inner().unwrap();
+    gone.sort_unstable();
+    assert_eq!(gone, [orphan, none, unknown]);
+    assert_eq!(engine.left(), ["owned", "foreign"]);
+}
+
+#[tokio::test]
+async fn orphans_are_sought_no_longer_once_the_core_stops() {
+    let engine = FakeEngine::start(usize::MAX, Vec::new()).await;
+    let core = Containers::new(Some(engine.address.clone()), Weak::new());
+    let removal = core.remove_orphans(vec![[16; 32]], |_| panic!("the engine has said nothing"));
+    let stop = async {
+        while engine.down_for.load(Ordering::SeqCst) > usize::MAX - 3 {
+            tokio::task::yield_now().await;
+        }
+        core.close();
+    };
+    tokio::join!(removal, stop);
+}
+
+#[cfg(feature = "store")]
+#[tokio::test]
+async fn a_launch_is_forgotten_only_once_its_container_is_gone() {
+    let directory = Scratch::new();
+    let path = directory.path("store.redb");
+    let launch = Recorded { owner: String::new(), ..Recorded::new([17; 32], true) };
+    let store =
+        Store::open(Clock::system(), &path, None, None, &EssentialTasks::default()).unwrap();
+    store.begin_launch(launch.clone()).await.unwrap();
+    store.close().await;
+    drop(store);
+    let containers = vec![("left".to_owned(), labels(launch.digest, None))];
+    let engine = FakeEngine::start(usize::MAX, containers).await;
+    let builder = || Core::builder().store(&path).container_engine(&*engine.address);
+    // Two that find no engine.
+    for _ in 0..2 {
+        let core = builder().start().await.unwrap();
+        let before = engine.down_for.load(Ordering::SeqCst);
+        while engine.down_for.load(Ordering::SeqCst) > before - 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(core.store().launches(), std::slice::from_ref(&launch));
+        core.stop().await;
+    }
+    engine.down_for.store(2, Ordering::SeqCst);
+    let core = builder().start().await.unwrap();
+    while !core.store().launches().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(engine.left().is_empty());
+    core.stop().await;
 }

@@ -21,6 +21,7 @@ use super::super::usage::RUNS_PER_PIPELINE;
 use super::super::{By, Holder, Options, Owner, Page, Store, exposed};
 use super::*;
 use crate::files::tests::Scratch;
+use crate::launcher::Recorded;
 use gofer_net::Clock;
 use gofer_proto as proto;
 use gofer_proto::pipeline_extension_subscription::Status as State;
@@ -73,7 +74,10 @@ fn everything(store: &Store) -> String {
         }
         all.push(format!("{namespace:?}"));
     }
-    all.push(format!("{:?}", store.registrations()));
+    for registration in store.registrations() {
+        all.push(format!("{:?}", store.subscriptions_of_extension(&registration.name)));
+        all.push(format!("{registration:?}"));
+    }
     // Tokens made within the same millisecond have no order.
     let mut tokens: Vec<_> =
         store.tokens("").into_iter().map(|token| format!("{token:?}")).collect();
@@ -460,6 +464,29 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
         assert!(refusal.contains("damaged") && refusal.contains("backup"), "{refusal}");
         assert!(std::fs::read(directory.path("store.redb")).unwrap() == content, "{refusal}");
     }
+}
+
+#[tokio::test]
+async fn launches_are_restored_also_those_of_earlier_versions() {
+    let directory = Scratch::new();
+    let path = directory.path("store.redb");
+    let store = open_store(&path);
+    let launch = Recorded::new([2; 32], true);
+    store.begin_launch(launch.clone()).await.unwrap();
+    store.close().await;
+    drop(store);
+    {
+        let database = Database::open(&path).unwrap();
+        let key = [&[RecordKind::Launch as u8], &[1; 32][..]].concat();
+        commit(&database, &[Write { of: Part::Alive, key, value: Some(Bytes::new()) }]).unwrap();
+    }
+    let store = open_store(&path);
+    let earlier = Recorded { digest: [1; 32], is_container: None, owner: String::new() };
+    assert_eq!(store.launches(), [earlier.clone(), launch]);
+    store.end_launch(&[2; 32]);
+    store.close().await;
+    drop(store);
+    assert_eq!(open_store(&path).launches(), [earlier]);
 }
 
 mod failing;

@@ -4,7 +4,8 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use prost::Message;
 
-use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredOptions};
+use super::{Flags, RecordKind, SealedSecret, StoredBeside, StoredLaunch, StoredOptions};
+use crate::launcher::Recorded;
 use crate::store::history::StoredRun;
 use crate::store::patterns::Patterns;
 use crate::store::runs::UnfinishedRun;
@@ -52,7 +53,7 @@ pub(in crate::store) enum Record {
     Registration(proto::ExtensionRegistration),
     Token([u8; 32], proto::Token),
     Secret(Secret),
-    Launch([u8; 32]),
+    Launch(Recorded),
     Options(String, ExtensionOptions),
     /// With the namespace and the pipeline.
     Usage(String, String, Usage),
@@ -86,7 +87,10 @@ pub(in crate::store) fn decode(key: &[u8], value: &[u8], seal: &Seal) -> Option<
             Record::Registration(Message::decode(&*registration).ok()?)
         }
         RecordKind::Token => Record::Token(rest.try_into().ok()?, Message::decode(value).ok()?),
-        RecordKind::Launch => Record::Launch(rest.try_into().ok()?),
+        RecordKind::Launch => {
+            let StoredLaunch { is_container, owner } = StoredLaunch::decode(value).ok()?;
+            Record::Launch(Recorded { digest: rest.try_into().ok()?, is_container, owner })
+        }
         RecordKind::Options => {
             let it = StoredOptions::decode(value).ok()?;
             Record::Options(it.name, it.options.unwrap_or_default())

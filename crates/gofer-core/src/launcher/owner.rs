@@ -1,11 +1,10 @@
-//! The owner of a container: the process of the core that created it. Another core checks whether
-//! it has ended.
+//! The owner of a launch: the process of the core that made it. Another core checks whether it has
+//! ended.
 //!
 //! A process is identified by the boot ID of its machine, its PID namespace, its PID and its start
-//! time. On systems that do not provide these, containers have no owner, and no owner counts as
-//! ended.
+//! time. On systems that do not provide these, launches have no owner, and no owner counts as ended.
 
-/// This process, as the value of a container's label.
+/// This process, as text: the value of a container's label, and part of a launch's record.
 pub(super) fn this() -> Option<String> {
     let id = std::process::id();
     Some(format!("{}.{}.{id}.{}", boot()?, namespace()?, started(id)?))
@@ -13,22 +12,22 @@ pub(super) fn this() -> Option<String> {
 
 /// Whether the owner has certainly ended.
 ///
-/// An owner from another boot has if its container is not running: the engine does not restart
-/// these containers. An owner in another namespace may be alive.
+/// An owner from another boot has if its container, if it is one, is not running: the engine does not
+/// restart these containers. An owner in another namespace may be alive.
 pub(super) fn has_ended(owner: &str, container_runs: bool) -> bool {
     let system = System { boot: boot(), namespace: namespace(), started: &started };
     owner_has_ended(owner, container_runs, &system)
 }
 
 /// What the system reports.
-pub(super) struct System<'a> {
-    pub(super) boot: Option<String>,
-    pub(super) namespace: Option<String>,
+struct System<'a> {
+    boot: Option<String>,
+    namespace: Option<String>,
     /// The start time of the process with a PID, if there is one.
-    pub(super) started: &'a dyn Fn(u32) -> Option<u64>,
+    started: &'a dyn Fn(u32) -> Option<u64>,
 }
 
-pub(super) fn owner_has_ended(owner: &str, container_runs: bool, system: &System<'_>) -> bool {
+fn owner_has_ended(owner: &str, container_runs: bool, system: &System<'_>) -> bool {
     let mut parts = owner.split('.');
     let (Some(boot), Some(namespace), Some(id), Some(started), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -64,4 +63,45 @@ fn started(id: u32) -> Option<u64> {
     // one after it, and the start time is the twenty-second.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_an_owner_that_has_certainly_ended_counts_as_ended() {
+        let started = |id| (id == 7).then_some(100);
+        let system = System {
+            boot: Some("now".to_owned()),
+            namespace: Some("1".to_owned()),
+            started: &started,
+        };
+        for (owner, container_runs, ended) in [
+            ("now.1.7.100", true, false),
+            // Its PID belongs to another process, or to none.
+            ("now.1.7.99", true, true),
+            ("now.1.8.100", true, true),
+            // A process in another namespace may be alive.
+            ("now.2.8.100", true, false),
+            ("before.1.8.100", false, true),
+            ("before.1.8.100", true, false),
+            ("", false, false),
+            ("now.1.8", false, false),
+            ("now.1.8.100.1", false, false),
+            ("now.1.eight.100", false, false),
+        ] {
+            assert_eq!(owner_has_ended(owner, container_runs, &system), ended, "{owner}");
+        }
+        let blind = System { boot: None, namespace: None, started: &|_| None };
+        assert!(!owner_has_ended("now.1.8.100", false, &blind));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_not_ended() {
+        assert!(!has_ended(&this().unwrap(), false));
+    }
 }
