@@ -38,12 +38,13 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
         plains.push(plain(&file("plain")?, count)?);
     }
     std::fs::remove_dir_all(file("")?.parent().unwrap_or(Path::new("")))?;
+    let ratio = median(&cores) / median(&plains);
     table.promise(
         format!("StartRun, durable, {IN_FLIGHT} in flight"),
-        "≥ 5,000/s",
-        spread(&cores, 0, "/s"),
-        format!("{} (plain commits, {IN_FLIGHT} runs in each)", spread(&plains, 0, "/s")),
-        median(&cores) >= 5_000.0,
+        "≥ 0.4× plain commits",
+        format!("{}, {ratio:.2}×", spread(&cores, 0, "/s")),
+        format!("{} ({IN_FLIGHT} runs in each commit)", spread(&plains, 0, "/s")),
+        ratio >= 0.4,
     );
     Ok(())
 }

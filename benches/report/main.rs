@@ -21,6 +21,7 @@
 mod common;
 mod durable;
 mod exec;
+mod history;
 mod info;
 mod memory;
 mod restore;
@@ -35,8 +36,18 @@ use common::report::Table;
 use common::{Options, Result, machine, roles};
 
 /// The sections by name, in the order of the table.
-const SECTIONS: [&str; 9] =
-    ["throughput", "memory", "ticks", "subscribe", "info", "size", "exec", "durable", "restore"];
+const SECTIONS: [&str; 10] = [
+    "throughput",
+    "memory",
+    "ticks",
+    "subscribe",
+    "info",
+    "size",
+    "exec",
+    "durable",
+    "history",
+    "restore",
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
@@ -75,6 +86,7 @@ async fn main() -> Result<ExitCode> {
             "info" => info::measure(&options, &mut table).await?,
             "size" => size::measure(&mut table)?,
             "durable" => durable::measure(&options, &mut table).await?,
+            "history" => history::measure(&options, &mut table).await?,
             "restore" => restore::measure(&options, &mut table)?,
             _ => exec::measure(&options, &mut table).await?,
         }

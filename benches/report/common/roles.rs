@@ -7,7 +7,7 @@ use super::identity::PREFIX;
 use super::interval::Interval;
 use super::probe::Probe;
 use super::{Result, bare, process};
-use crate::{restore, ticks};
+use crate::{history, restore, ticks};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Role {
@@ -23,15 +23,18 @@ pub(crate) enum Role {
     Tasks,
     /// A core with extensions of its own.
     Core,
+    /// A core that opens a store with many runs.
+    History,
 }
 
-const ROLES: [(Role, &str); 6] = [
+const ROLES: [(Role, &str); 7] = [
     (Role::Sdk, "role:sdk"),
     (Role::SdkTicks, "role:sdk-ticks"),
     (Role::Bare, "role:bare"),
     (Role::BareTicks, "role:bare-ticks"),
     (Role::Tasks, "role:tasks"),
     (Role::Core, "role:core"),
+    (Role::History, "role:history"),
 ];
 
 impl Role {
@@ -66,6 +69,7 @@ pub(crate) async fn play(role: Role) -> Result<()> {
         Role::Bare => bare::serve(&std::env::var(format!("{PREFIX}HOST"))?).await,
         Role::BareTicks => ticks::bare_ticks().await,
         Role::Tasks => sleeping_tasks().await,
+        Role::History => history::core().await,
         Role::Core => restore::core().await.map_err(|error| error.to_string().into()),
     }
 }
