@@ -28,6 +28,7 @@ mod size;
 mod subscribe;
 mod throughput;
 mod ticks;
+mod year;
 
 use std::process::ExitCode;
 
@@ -35,8 +36,18 @@ use common::report::Table;
 use common::{Options, Result, machine, roles};
 
 /// The sections by name, in the order of the table.
-const SECTIONS: [&str; 9] =
-    ["throughput", "memory", "ticks", "subscribe", "info", "size", "exec", "durable", "restore"];
+const SECTIONS: [&str; 10] = [
+    "throughput",
+    "memory",
+    "ticks",
+    "subscribe",
+    "info",
+    "size",
+    "exec",
+    "durable",
+    "restore",
+    "year",
+];
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
@@ -76,6 +87,7 @@ async fn main() -> Result<ExitCode> {
             "size" => size::measure(&mut table)?,
             "durable" => durable::measure(&options, &mut table).await?,
             "restore" => restore::measure(&options, &mut table)?,
+            "year" => year::measure(&options, &mut table)?,
             _ => exec::measure(&options, &mut table).await?,
         }
     }
