@@ -29,6 +29,7 @@ mod size;
 mod subscribe;
 mod throughput;
 mod ticks;
+mod year;
 
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ use common::report::Table;
 use common::{Options, Result, machine, roles};
 
 /// The sections by name, in the order of the table.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "throughput",
     "memory",
     "ticks",
@@ -47,6 +48,7 @@ const SECTIONS: [&str; 10] = [
     "durable",
     "history",
     "restore",
+    "year",
 ];
 
 #[tokio::main(flavor = "current_thread")]
@@ -88,6 +90,7 @@ async fn main() -> Result<ExitCode> {
             "durable" => durable::measure(&options, &mut table).await?,
             "history" => history::measure(&options, &mut table).await?,
             "restore" => restore::measure(&options, &mut table)?,
+            "year" => year::measure(&options, &mut table)?,
             _ => exec::measure(&options, &mut table).await?,
         }
     }

@@ -27,7 +27,7 @@ pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
 pub use run::{RUN_KEY, SCHEDULED_AT};
-pub(crate) use run::{Scheduled, time};
+pub(crate) use run::{Scheduled, time, unique};
 pub(crate) use start::{Cancellation, Known, Started};
 pub(crate) use status::is_permanent;
 pub use status::{error, meaning};

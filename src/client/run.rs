@@ -39,6 +39,8 @@ pub struct Run {
     variables: Vec<(String, String)>,
     key: Option<String>,
     scheduled: Option<Scheduled>,
+    /// Its key, if a run has been scheduled for its time before.
+    again: Option<String>,
 }
 
 /// The time that a run was scheduled for.
@@ -61,7 +63,13 @@ pub(crate) struct Key {
 impl Run {
     /// A run for a reason, a short text for people who look at the run.
     pub fn because(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason: reason.into(), variables: Vec::new(), key: None, scheduled: None }
+        Self {
+            reason: reason.into(),
+            variables: Vec::new(),
+            key: None,
+            scheduled: None,
+            again: None,
+        }
     }
 
     pub(crate) fn scheduled(reason: Cow<'static, str>, scheduled: Scheduled) -> Self {
@@ -103,11 +111,19 @@ impl Run {
         self.scheduled.map(|scheduled| scheduled.at)
     }
 
-    /// The same run, for a time that a run has been scheduled for before; `None` if it is not known
-    /// by its time.
-    pub(crate) fn again(&self) -> Option<Self> {
-        let scheduled = self.scheduled.filter(|it| self.key.is_none() && !it.again)?;
-        Some(Self { scheduled: Some(Scheduled { again: true, ..scheduled }), ..self.clone() })
+    /// The time that it is known by; `None` if it is known by a key of the author's. True if a run
+    /// has been scheduled for that time before.
+    pub(crate) fn time(&self) -> Option<(i64, bool)> {
+        self.scheduled.filter(|_| self.key.is_none()).map(|it| (it.at, it.again))
+    }
+
+    /// The same run with this key, for a time that a run has been scheduled for before.
+    pub(crate) fn again(mut self, key: String) -> Self {
+        if let Some(scheduled) = &mut self.scheduled {
+            scheduled.again = true;
+        }
+        self.again = Some(key);
+        self
     }
 
     /// The reason and variables of a run that no extension starts.
@@ -137,7 +153,7 @@ impl Run {
         let key = match (self.key, &scheduled) {
             (Some(key), _) => Key { text: checked(key)?, is_authors: true },
             (None, Some((at, false))) => Key { text: format!("{OWN}tick:{at}"), is_authors: false },
-            (None, _) => Key { text: unique(), is_authors: false },
+            (None, _) => Key { text: self.again.unwrap_or_else(unique), is_authors: false },
         };
         variables.insert(RUN_KEY.to_owned(), key.text.clone());
         if let Some((at, _)) = scheduled {
@@ -161,7 +177,7 @@ fn checked(key: String) -> Result<String> {
 }
 
 /// A key that no other call has, in this process or another.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static PROCESS: OnceLock<[u64; 2]> = OnceLock::new();
     static CALLS: AtomicU64 = AtomicU64::new(0);
     // Its keys are random; nobody has to guess them, so no secret is needed.

@@ -198,7 +198,7 @@ impl Gofer {
             return Ok(enforced);
         }
         // One call in a task of its own, whose outcome all wait for: none of them has to go on.
-        let mut answer = starts.ask(number, || {
+        let answer = starts.ask(number, || {
             let gofer = self.clone();
             async move {
                 let outcome = gofer.ask_for_capabilities().await;
@@ -210,8 +210,7 @@ impl Gofer {
             }
         });
         let lost = || Status::unavailable("the call to Gofer was dropped");
-        let answer = answer.wait_for(Option::is_some).await.map_err(|_| lost())?.clone();
-        answer.unwrap_or_else(|| Err(lost()))
+        answer.wait().await.unwrap_or_else(|| Err(lost()))
     }
 
     /// Whether keys are enforced; `None` if this does not say.
@@ -410,6 +409,7 @@ impl<'a> Start<'a> {
         let mut call = pin!(self.call.send(gofer, Some(sent_on)));
         let called = Instant::now();
         tokio::select! {
+            biased;
             outcome = &mut call => return outcome.map(Outcome::Answered),
             () = tokio::time::sleep_until(called + IN_FLIGHT_FOR) => {}
         }
@@ -428,6 +428,7 @@ impl<'a> Start<'a> {
                 gofer.find(wanted).await
             };
             tokio::select! {
+                biased;
                 outcome = &mut call => return outcome.map(Outcome::Answered),
                 // If it cannot be looked up, or is not there yet, the call goes on.
                 found = find => match found {

@@ -6,7 +6,8 @@ use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use gofer_net::{Promised, promise};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -49,7 +50,7 @@ struct Learned {
 }
 
 /// The outcome of asking whether keys are enforced.
-pub(super) type Answer = watch::Receiver<Option<Result<bool, Status>>>;
+pub(super) type Answer = Promised<Result<bool, Status>>;
 
 #[derive(Default)]
 struct Seen {
@@ -98,17 +99,14 @@ impl Starts {
         F: Future<Output = Result<bool, Status>> + Send + 'static,
     {
         let mut learned = lock(&self.learned);
-        // An error if the task has ended without an outcome.
-        let is_under_way = |(of, answer): &&(u64, Answer)| {
-            *of == connection && answer.borrow().is_none() && answer.has_changed().is_ok()
-        };
+        let is_under_way = |(of, answer): &&(u64, Answer)| *of == connection && answer.is_pending();
         if let Some((_, answer)) = learned.question.as_ref().filter(is_under_way) {
             return answer.clone();
         }
-        let (outcome, answer) = watch::channel(None);
+        let (outcome, answer) = promise();
         learned.question = Some((connection, answer.clone()));
         let ask = ask();
-        tokio::spawn(async move { outcome.send_replace(Some(ask.await)) });
+        tokio::spawn(async move { outcome.keep(ask.await) });
         answer
     }
 

@@ -18,6 +18,7 @@ use super::context::Context;
 use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
+use crate::client::unique;
 
 /// What is known of the runs that this subscription started, by which its ticks are resumed. Times
 /// are in Unix nanoseconds.
@@ -105,6 +106,16 @@ pub(crate) struct Activity {
     /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
+    /// Boxed, since clocks are hardly ever set back.
+    second: Option<Box<Second>>,
+}
+
+/// A run for a time that comes a second time, since the clock was set back.
+struct Second {
+    scheduled: i64,
+    /// Of all calls for it.
+    key: String,
+    is_answered: bool,
 }
 
 /// One live subscription.
@@ -394,8 +405,33 @@ impl<P: ?Sized> Live<P> {
         self.tried.fetch_max(scheduled, Ordering::AcqRel) >= scheduled
     }
 
+    /// A tick is handed out.
     pub(crate) fn set_next_tick(&self, at: i64) {
         self.next_tick.store(at, Ordering::Release);
+        // It may be for the same time, which then comes a third time.
+        self.activity().second.take_if(|second| second.is_answered);
+    }
+
+    /// The key of the run for a time that comes a second time: the same until it is answered, and
+    /// for later calls for the same tick.
+    pub(crate) fn second_key(&self, scheduled: i64) -> String {
+        let mut activity = self.activity();
+        match &activity.second {
+            Some(second) if second.scheduled == scheduled => second.key.clone(),
+            _ => {
+                let key = unique();
+                let second = Second { scheduled, key: key.clone(), is_answered: false };
+                activity.second = Some(Box::new(second));
+                key
+            }
+        }
+    }
+
+    /// A run for this time has been started.
+    pub(crate) fn second_is_answered(&self, scheduled: Option<i64>) {
+        if let Some(second) = &mut self.activity().second {
+            second.is_answered |= Some(second.scheduled) == scheduled;
+        }
     }
 
     /// How long it is until the tick after the last one that the `serve` that ran has got; `None`

@@ -117,8 +117,9 @@ impl Context {
         let context = Arc::clone(self);
         queue.tasks.spawn(async move {
             tokio::select! {
-                () = work(&context) => {}
+                biased;
                 () = context.resumes.closed.cancelled() => {}
+                () = work(&context) => {}
             }
         });
     }

@@ -33,19 +33,27 @@ impl Live {
         // After its future was dropped, or `serve` has failed.
         let is_repeat = scheduled.is_some_and(|at| self.is_tried(at));
         let known = Known { newest: self.newest_run(), is_repeat };
-        let again = run.again().filter(|_| !is_repeat);
-        let mut outcome = gofer.start_once(label, pipeline.clone(), run, known, &EndOf(self)).await;
+        // By a clock that was ahead, a run may have been scheduled for the same time before. Whether
+        // it was is known, or shows by the answer.
+        let (first, again) = match run.time() {
+            Some((at, true)) => (run.again(self.second_key(at)), None),
+            Some((at, false)) => (run.clone(), Some((run, at))),
+            None => (run, None),
+        };
+        let mut outcome =
+            gofer.start_once(label, pipeline.clone(), first, known, &EndOf(self)).await;
         if let Ok(started) = &outcome
-            && let Some(again) = again
+            && let Some((run, at)) = again
             && self.is_earlier(started.run.id())
             && self.run_ids_go_on(&pipeline).await
         {
-            // By a clock that was ahead, a run was scheduled for the same time before.
+            let again = run.again(self.second_key(at));
             outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
         }
         match outcome {
             Ok(Started { run, at, is_queued }) => {
                 self.run_started(run.id(), scheduled, at, is_queued);
+                self.second_is_answered(scheduled);
                 Ok(run)
             }
             // Gofer refuses what it is asked for a pipeline that is no longer subscribed.

@@ -126,6 +126,7 @@ where
     tasks.spawn(async move {
         let _permit = permit;
         let outcome = tokio::select! {
+            biased;
             outcome = conversation => outcome,
             () = caller.closed() => return,
             () = draining.cancelled() => Err(Error::shutting_down()),

@@ -41,6 +41,7 @@ pub(crate) async fn service(
                 return;
             }
             let gone = tokio::select! {
+                biased;
                 changed = phase.changed() => changed.is_err(),
                 changed = failing.changed() => changed.is_err(),
                 changed = outages.changed() => changed.is_err(),

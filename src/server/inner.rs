@@ -107,6 +107,7 @@ impl ServerInner {
         let stopped = async {
             let stopped = async { tokio::join!(follow, until_stopped(&lifecycle, stop)) };
             tokio::select! {
+                biased;
                 _ = stopped => {}
                 () = watch_clock(&gofer, &lifecycle.registry) => {}
             }
@@ -123,10 +124,12 @@ impl ServerInner {
         };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
+            biased;
             () = &mut serving => {}
             () = async {
                 signals.next().await;
                 tokio::select! {
+                    biased;
                     // Never completes: once the server has stopped, the branch above does.
                     () = async { lifecycle.shutdown().await; std::future::pending().await } => {}
                     () = signals.next() => {
@@ -162,6 +165,7 @@ async fn until_stopped(lifecycle: &Arc<Lifecycle>, stop: Vec<BoxFuture<'static, 
     // The sender is part of the lifecycle, so only the phase ends this.
     let stopped = async { drop(phase.wait_for(|phase| *phase == Phase::Stopped).await) };
     tokio::select! {
+        biased;
         () = stopped => {}
         () = first_of(stop) => lifecycle.shutdown().await,
     }

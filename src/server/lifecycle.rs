@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gofer_net::Outage;
+use gofer_net::{Outage, Promised, promise};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +31,8 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// How one attempt at Init ended; `None` while it is under way.
-type Outcome = watch::Receiver<Option<Result<(), Arc<Error>>>>;
+/// How one attempt at Init ended.
+type Outcome = Promised<Result<(), Arc<Error>>>;
 
 enum State {
     Uninitialized,
@@ -128,7 +128,7 @@ impl Lifecycle {
     /// Initializes; a repeat with the same configuration, also while the first is under way, shares
     /// its outcome.
     pub(crate) async fn init(self: &Arc<Self>, config: Settings) -> Result<(), Arc<Error>> {
-        let mut outcome = {
+        let outcome = {
             let mut state = self.state();
             match &*state {
                 State::Ready { config: ready, .. } if *ready == config => return Ok(()),
@@ -146,16 +146,12 @@ impl Lifecycle {
                 State::Uninitialized => self.start_init(&mut state, config),
             }
         };
-        let outcome = outcome.wait_for(Option::is_some).await;
-        match outcome.as_deref() {
-            Ok(Some(outcome)) => outcome.clone(),
-            // The attempt was dropped: the extension is shutting down.
-            _ => Err(Arc::new(Error::shutting_down())),
-        }
+        // If the attempt was dropped, the extension is shutting down.
+        outcome.wait().await.unwrap_or_else(|| Err(Arc::new(Error::shutting_down())))
     }
 
     fn start_init(self: &Arc<Self>, state: &mut State, config: Settings) -> Outcome {
-        let (done, outcome) = watch::channel(None);
+        let (done, outcome) = promise();
         *state = State::Initializing { config: config.clone(), outcome: outcome.clone() };
         self.advance(Phase::Initializing);
         let this = Arc::clone(self);
@@ -166,11 +162,12 @@ impl Lifecycle {
                 this.failing.clone(),
             ));
             let attempt = tokio::select! {
+                biased;
                 attempt = attempt => attempt,
                 () = this.draining.cancelled() => Err(Error::shutting_down()),
             };
             let (outcome, late) = this.finish_init(config, attempt);
-            let _ = done.send(Some(outcome.map_err(Arc::new)));
+            done.keep(outcome.map_err(Arc::new));
             if let Some(instance) = late {
                 clean_up(instance).await;
             }

@@ -11,10 +11,11 @@
 //! channel.
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gofer_net::RandomHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Place;
 use tokio::sync::oneshot;
@@ -42,7 +43,7 @@ const PARAMETERS: &str = "a subscription's parameters";
 pub(crate) struct Registry {
     context: Arc<Context>,
     stop_grace: Duration,
-    hasher: RandomState,
+    hasher: RandomHasher,
     /// Locked for a lookup, an insertion with its spawn, or one iteration over all entries; never
     /// across an await.
     state: Mutex<Subscriptions>,
@@ -154,7 +155,7 @@ impl Registry {
         Arc::new(Self {
             context,
             stop_grace,
-            hasher: RandomState::new(),
+            hasher: RandomHasher::default(),
             state: Mutex::new(Subscriptions {
                 entries,
                 listing,

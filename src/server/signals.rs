@@ -28,6 +28,7 @@ impl Signals {
     /// If the future is dropped, no signal is lost: the next call returns it.
     pub async fn next(&mut self) {
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }

@@ -111,6 +111,7 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
         tokio::time::sleep(pause).await;
     };
     tokio::select! {
+        biased;
         () = pause => {}
         () = live.cancelled() => {}
     }

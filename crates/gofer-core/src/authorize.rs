@@ -126,6 +126,7 @@ impl TokenWatch {
         let left = left.min(LOOK_AT_CLOCK);
         async move {
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(left), if expires != 0 => {}
             }

@@ -10,6 +10,7 @@ mod webhooks;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::allowed::Allowed;
@@ -18,6 +19,7 @@ use super::core::Core;
 use super::handler::RunHandler;
 use super::{external, store};
 use gofer_net::Clock;
+use gofer_net::memory::Faults;
 use gofer_sdk::{LogLevel, Result, RunInfo};
 
 /// An extension that hangs is noticed within half a minute, at next to no cost.
@@ -51,6 +53,7 @@ pub struct CoreBuilder {
     pub(super) allowed: Allowed,
     /// The core's clock, and that of extensions in its process, if a test sets them.
     pub(super) clocks: Option<(Clock, Clock)>,
+    pub(super) faults: Option<Arc<dyn Faults>>,
 }
 
 /// Leaves out keys.
@@ -83,6 +86,7 @@ impl CoreBuilder {
             container_engine: None,
             allowed: Allowed::default(),
             clocks: None,
+            faults: None,
         }
     }
 
@@ -92,6 +96,13 @@ impl CoreBuilder {
     #[doc(hidden)]
     pub fn clocks(mut self, core: Clock, extensions: Clock) -> Self {
         self.clocks = Some((core, extensions));
+        self
+    }
+
+    /// For tests: faults of the connections between the core and the extensions inside this process.
+    #[doc(hidden)]
+    pub fn faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = Some(faults);
         self
     }
 

@@ -31,7 +31,7 @@ use super::grants::InstallOptions;
 use super::health::Health;
 use super::identity::{NewFiles, PublicIdentity, public_identity};
 use super::installed::Installed;
-use super::launcher::{Containers, InProcess, PROGRAM};
+use super::launcher::{CORE, Containers, InProcess, PROGRAM};
 use super::limits::LONGEST_TIMEOUT;
 use super::router::Router;
 use super::serving::{Port, Served, Serving, Tls};
@@ -145,6 +145,7 @@ impl Core {
             container_engine,
             allowed,
             clocks,
+            faults,
         } = builder;
         let (listener, port) = Port::listen(listen).await?;
         let (clock, extensions_clock) = clocks.unwrap_or_else(|| {
@@ -165,14 +166,15 @@ impl Core {
             in_memory: server_config(&own.certificate, &own.key).map_err(unusable)?,
             tcp: server_config(&public.served.certificate, &public.served.key).map_err(unusable)?,
         };
-        let serving = Serving::new(network.clone(), address, port, tls, essential.clone());
+        let served = network.with_faults(faults.as_ref(), CORE, CORE);
+        let serving = Serving::new(served, address, port, tls, essential.clone());
         let most = run_handler.is_some().then_some(runs_at_a_time);
         store.begin_runs(most).map_err(|status| error(&status))?;
         let token = random_key().map_err(|status| error(&status))?;
         let extensions = Extensions::new(
             Arc::clone(&store),
             clock,
-            InProcess::new(network.clone(), trust.clone(), extensions_clock),
+            InProcess::new(network.clone(), trust.clone(), extensions_clock, faults),
             Containers::new(container_engine, Arc::downgrade(&serving)),
             Common {
                 gofer_host: address

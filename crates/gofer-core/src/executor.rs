@@ -79,9 +79,10 @@ async fn execute_all(
             executions.spawn(execute(Arc::clone(&store), handler.clone(), job));
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
-            () = store.run_queued() => {}
             Some(_) = executions.join_next() => {}
+            () = store.run_queued() => {}
         }
     }
     if tokio::time::timeout(grace, all(&mut executions)).await.is_err() {

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 pub(super) use container::Containers;
-pub(super) use in_process::InProcess;
+pub(super) use in_process::{CORE, InProcess};
 pub(super) use orphans::{Left, end_orphans};
 pub(super) use process::{LaunchProgress, Process};
 pub(super) use program::ChildProcess;

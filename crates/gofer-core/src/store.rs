@@ -182,7 +182,7 @@ impl Store {
             let listeners = Listeners {
                 progress: lock(&store.tables).events.announcements(),
                 started: store.started.clone(),
-                rolled_back: Box::new(move || drop(tokens_changed.send_replace(()))),
+                rolled_back: Box::new(move || tokens_changed.send_replace(())),
                 writable: Box::new(move || run_queued.notify_one()),
             };
             let tables = Arc::clone(&store.tables);

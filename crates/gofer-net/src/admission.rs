@@ -119,6 +119,7 @@ impl<S: Evictable> Connections<S> {
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = tokio::select! {
+                biased;
                 () = &mut stop => return,
                 Some(_ended) = self.regular.tasks.join_next() => continue,
                 Some(_ended) = self.extra.tasks.join_next() => continue,
@@ -135,6 +136,7 @@ impl<S: Evictable> Connections<S> {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = &mut stop => return,
                 () = tokio::time::sleep(pause) => {}
             }

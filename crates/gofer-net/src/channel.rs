@@ -18,7 +18,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +29,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::connect::{Connector, Driver, End, Sender};
 use crate::effect::is_unprocessed;
+use crate::promise::{Promised, promise};
 
 /// How long the calls of a connection that is [replaced](Channel::replace) may go on.
 const REPLACED_GRACE: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ struct Inner {
 struct State {
     current: Option<Connection>,
     /// The latest attempt to connect, shared by all calls that wait for it.
-    connecting: Option<watch::Receiver<Option<Outcome>>>,
+    connecting: Option<Promised<Outcome>>,
     /// After a failure, until a response arrives.
     failed: Option<Failed>,
     /// Connections opened so far, which also numbers them.
@@ -318,29 +318,23 @@ impl Channel {
 
     /// The connection; if there is none, waits for one attempt to open it.
     async fn connection(&self) -> Result<Connection, NotSent> {
-        let mut attempt = {
+        let attempt = {
             let mut state = self.state();
             if let Some(connection) = state.usable() {
                 return Ok(connection);
             }
             self.attempt(&mut state)?
         };
-        if let Ok(outcome) = attempt.wait_for(Option::is_some).await
-            && let Some(Err(failure)) = &*outcome
-        {
-            return Err(failure.clone());
+        if let Some(Err(failure)) = attempt.wait().await {
+            return Err(failure);
         }
         self.state().usable().ok_or_else(|| closed("the connection was closed immediately"))
     }
 
     /// The current attempt, or a new one if it is due. It runs in its own task, so it goes on if
     /// the deadline of its caller passes, and the next caller finds the connection.
-    fn attempt(&self, state: &mut State) -> Result<watch::Receiver<Option<Outcome>>, NotSent> {
-        // An error if the task has ended without an outcome.
-        let is_pending = |attempt: &&watch::Receiver<Option<Outcome>>| {
-            attempt.borrow().is_none() && attempt.has_changed().is_ok()
-        };
-        if let Some(attempt) = state.connecting.as_ref().filter(is_pending) {
+    fn attempt(&self, state: &mut State) -> Result<Promised<Outcome>, NotSent> {
+        if let Some(attempt) = state.connecting.as_ref().filter(|attempt| attempt.is_pending()) {
             return Ok(attempt.clone());
         }
         if let Some(failed) = &state.failed
@@ -348,11 +342,11 @@ impl Channel {
         {
             return Err(failed.why.clone());
         }
-        let (outcome, attempt) = watch::channel(None);
+        let (outcome, attempt) = promise();
         state.connecting = Some(attempt.clone());
         let this = self.clone();
         self.0.tasks.spawn(async move {
-            outcome.send_replace(Some(this.connect().await));
+            outcome.keep(this.connect().await);
         });
         Ok(attempt)
     }
@@ -361,6 +355,7 @@ impl Channel {
         let to = self.0.connector.to();
         tracing::trace!(%to, "connecting");
         let outcome = tokio::select! {
+            biased;
             outcome = self.0.connector.connect() => outcome,
             () = self.0.closed.cancelled() => {
                 Err(io::Error::new(io::ErrorKind::NotConnected, "the client is closed"))
@@ -414,11 +409,12 @@ async fn drive(channel: Weak<Inner>, driver: Driver, link: Arc<Link>, closed: Ca
         }
     };
     tokio::select! {
-        () = ended => {}
+        biased;
         () = closed.cancelled() => {
             link.end.bring_about();
             link.end.reached().await;
         }
+        () = ended => {}
     }
 }
 

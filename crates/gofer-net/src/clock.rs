@@ -51,6 +51,11 @@ impl Clock {
         }
     }
 
+    /// The same from a Unix time of the test's, so that nothing depends on when it runs.
+    pub fn set_by_from(ahead: &'static AtomicI64, unix: Duration) -> Self {
+        Self { origin: Instant::now(), source: Source::Set(unix, ahead) }
+    }
+
     /// Whether Unix time may pass otherwise than tokio's: someone may set the clock, and while a
     /// machine is suspended, tokio's stands still.
     pub fn may_be_set(&self) -> bool {

@@ -52,6 +52,16 @@ pub enum Dial {
     Memory(crate::memory::Network),
 }
 
+impl Dial {
+    /// Whether the peer can be gone without the connection having ended, which only pings show.
+    fn peer_may_vanish(&self) -> bool {
+        match self {
+            Self::Tcp { .. } => true,
+            Self::Memory(network) => network.is_faulty(),
+        }
+    }
+}
+
 /// Host and port, for people.
 impl fmt::Display for Dial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +125,7 @@ impl Connector {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_RECEIVED_BYTES)
-            .keep_alive_interval(PING_EVERY)
+            .keep_alive_interval(self.dial.peer_may_vanish().then_some(PING_EVERY))
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))

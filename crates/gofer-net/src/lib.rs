@@ -33,6 +33,8 @@ mod limits;
 pub mod log;
 pub mod memory;
 mod outage;
+mod promise;
+mod random;
 pub mod server;
 mod throttle;
 pub mod tls;
@@ -46,6 +48,8 @@ pub use connect::{Connector, Dial};
 pub use effect::{Effect, effect, is_lost, not_sent};
 pub use limits::Limits;
 pub use outage::{Outage, Outages};
+pub use promise::{Promise, Promised, promise};
+pub use random::RandomHasher;
 pub use throttle::Throttle;
 pub use transport::{MAX_RESPONSE_BYTES, STREAMING, STREAMS_REQUESTS, Transport};
 
@@ -112,6 +116,14 @@ impl Listener {
                 Ok(Box::new(stream))
             }
             Self::Memory(listener) => Ok(listener.accept().await),
+        }
+    }
+
+    /// Whether peers can be gone without their connections having ended, which only pings show.
+    pub(crate) fn peers_may_vanish(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Own(_) => true,
+            Self::Memory(listener) => listener.is_faulty(),
         }
     }
 }

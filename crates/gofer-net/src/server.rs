@@ -61,7 +61,8 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Pings to a silent peer. Unlike a client, a server may ping as often as it likes.
+/// Pings to a silent peer that may have vanished. Unlike a client, a server may ping as often as it
+/// likes.
 const PING_EVERY: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -129,7 +130,7 @@ pub async fn serve(
     let mut connections = Connections::with_extra(limits.connections, limits.extra_connections);
     let context = Arc::new(Context {
         acceptor: TlsAcceptor::from(tls),
-        http: http(limits, calls.clone()),
+        http: http(limits, calls.clone(), listener.peers_may_vanish()),
         service,
         stopping: stopping.clone(),
         calls: calls.clone(),
@@ -152,14 +153,14 @@ pub async fn serve(
     let _ = tokio::time::timeout_at(deadline + CLOSE_GRACE, calls.wait()).await;
 }
 
-fn http(limits: &Limits, calls: TaskTracker) -> http2::Builder<Tracked> {
+fn http(limits: &Limits, calls: TaskTracker, pings: bool) -> http2::Builder<Tracked> {
     let mut http = http2::Builder::new(Tracked(calls));
     http.timer(TokioTimer::new())
         .max_concurrent_streams(limits.calls_per_connection)
         .max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_EVERY)
+        .keep_alive_interval(pings.then_some(PING_EVERY))
         .keep_alive_timeout(PING_TIMEOUT);
     http
 }
@@ -200,12 +201,13 @@ async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
     let deadline = peer.deadline(limits.handshake_timeout);
     let handshake = tokio::time::timeout_at(deadline, context.acceptor.accept(stream));
     let stream = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => return,
         handshake = handshake => match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => return tracing::debug!("a TLS handshake timed out"),
         },
-        _ = stopping.wait_for(|stopping| *stopping) => return,
     };
     let stream: BoxStream = Box::new(Unvectored(stream));
     let service = {
@@ -215,18 +217,21 @@ async fn connection(stream: BoxStream, context: Arc<Context>, peer: Arc<Peer>) {
     let mut connection =
         std::pin::pin!(context.http.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
-        ended = &mut connection => return log_end(ended),
+        // The connection last: a busy one uses up what a task may do at once.
+        biased;
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = peer.until_closed(Close::Answered) => {}
         () = peer.no_first_call(peer.deadline(limits.first_call_timeout)) => {
             return tracing::debug!("closing a connection that has made no call");
         }
-        () = peer.until_closed(Close::Answered) => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        ended = &mut connection => return log_end(ended),
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = connection => log_end(ended),
+        biased;
         () = peer.until_closed(Close::Now) => {}
         () = tokio::time::sleep(CLOSE_GRACE) => {}
+        ended = connection => log_end(ended),
     }
 }
 

@@ -47,6 +47,7 @@ impl Api {
         self.allowed.check_image(&init.image)?;
         let Begun { mut ended, answers, sent } = opened.begin(messages);
         let replies = tokio::select! {
+            biased;
             status = &mut ended => return Err(status),
             replies = self.extensions.installer(init, answers) => replies?,
         };
@@ -70,6 +71,7 @@ impl Api {
         opened.require(Box::new(move |caller| may_configure(&store, caller, &extension)))?;
         let Begun { mut ended, answers, sent } = opened.begin(messages);
         let replies = tokio::select! {
+            biased;
             status = &mut ended => return Err(status),
             replies = self.extensions.configurator(&name, answers) => replies?,
         };
@@ -169,6 +171,7 @@ impl Opened {
     /// Waits for the first message.
     async fn init<M: Incoming>(&mut self, messages: &mut Streaming<M>) -> Result<M::Init, Status> {
         let first = tokio::select! {
+            biased;
             status = self.end.reached() => return Err(status),
             first = messages.message() => first?,
         };
@@ -204,6 +207,7 @@ impl End {
         loop {
             let idle_at = *self.sent.borrow() + IDLE;
             tokio::select! {
+                biased;
                 () = self.token.may_have_changed() => {
                     if let Err(status) = self.token.require(&self.requirement) {
                         return status;

@@ -115,6 +115,7 @@ impl Reader {
             let (after, changed) = (*after, token.may_have_changed());
             Box::pin(async move {
                 tokio::select! {
+                    biased;
                     more = progress.wait_for(|it| it.last > after || it.closed) => {
                         more.is_ok_and(|it| it.last > after)
                     }

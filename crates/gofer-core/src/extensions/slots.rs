@@ -4,7 +4,7 @@
 //! previous supervisor is aborted. A supervisor that has not noticed yet can change nothing:
 //! its [`Lease`] has the generation of the guard that it was started under.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ pub(super) struct Slots {
 
 #[derive(Default)]
 struct Table {
-    slots: HashMap<String, Slot>,
+    slots: BTreeMap<String, Slot>,
     /// Of the newest guard.
     generation: u64,
     /// The core is stopping: nothing comes up any more.

@@ -87,6 +87,7 @@ async fn supervise(
             };
             // Watched from the start: it may hang while it restores.
             let problem = tokio::select! {
+                biased;
                 problem = running.handle.unhealthy(period) => problem,
                 never = restored => never,
             };

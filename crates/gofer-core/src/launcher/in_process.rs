@@ -1,14 +1,14 @@
 //! Extensions as tasks of this process, connected by in-memory pipes.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tonic::Status;
 
 use super::{IN_PROCESS, LaunchSpec, Launched, Launcher, Process};
 use crate::sync::lock;
-use gofer_net::memory::{MemoryListener, Network};
+use gofer_net::memory::{Faults, MemoryListener, Network};
 use gofer_net::tls::Trust;
 use gofer_net::{BoxFuture, Clock, Dial};
 use gofer_sdk::internal::serve_embedded;
@@ -23,17 +23,26 @@ type Serve = fn(
     Clock,
 ) -> BoxFuture<'static, Result<(), RunError>>;
 
+/// The name of the core among those that are connected; no extension can have it.
+pub(crate) const CORE: &str = "";
+
 /// Launches extensions as tasks of this process.
 pub(crate) struct InProcess {
     gofer: Network,
     trust: Trust,
     clock: Clock,
+    faults: Option<Arc<dyn Faults>>,
     types: Mutex<HashMap<String, Serve>>,
 }
 
 impl InProcess {
-    pub(crate) fn new(gofer: Network, trust: Trust, clock: Clock) -> Self {
-        Self { gofer, trust, clock, types: Mutex::default() }
+    pub(crate) fn new(
+        gofer: Network,
+        trust: Trust,
+        clock: Clock,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Self {
+        Self { gofer, trust, clock, faults, types: Mutex::default() }
     }
 
     /// Registers a type and returns its image.
@@ -57,8 +66,12 @@ impl Launcher for InProcess {
         })?;
         let config = SystemConfig::from_vars(spec.environment("localhost:8082", &spec.gofer_host))
             .map_err(|error| Status::internal(error.to_string()))?;
-        let network = Network::default();
-        let (gofer, trust, listener) = (self.gofer.clone(), self.trust.clone(), network.listen());
+        let (name, faults) = (&spec.name, self.faults.as_ref());
+        let gofer = self.gofer.with_faults(faults, name, CORE);
+        let network = Network::default().with_faults(faults, CORE, name);
+        let crash =
+            faults.map_or_else(|| Box::pin(std::future::pending()) as _, |it| it.crash(name));
+        let (trust, listener) = (self.trust.clone(), network.listen());
         let clock = self.clock;
         let serving = async move {
             let extension = config.name().to_owned();
@@ -67,10 +80,13 @@ impl Launcher for InProcess {
             }
         };
         let process = Process::new(None, spec, |kill| async move {
-            match kill.run_until_cancelled(serving).await {
-                Some(()) => "its task has ended".to_owned(),
-                None => "its task was cancelled".to_owned(),
-            }
+            let end = tokio::select! {
+                biased;
+                () = kill.cancelled() => "its task was cancelled",
+                () = crash => "its task was dropped",
+                () = serving => "its task has ended",
+            };
+            end.to_owned()
         });
         Ok(Launched { dial: Dial::Memory(network), process })
     }

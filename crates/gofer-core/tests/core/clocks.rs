@@ -7,9 +7,9 @@ use std::time::Duration;
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
 use gofer_net::Clock;
 use gofer_proto as proto;
-use gofer_sdk::Result;
+use gofer_sdk::{Extension, Gofer, NoConfig, Result, Subscription};
 
-use crate::ticks::{Every, starts};
+use crate::ticks::{self, Every, starts};
 
 const SECOND: i64 = 1_000_000_000;
 const HOUR: i64 = 3_600 * SECOND;
@@ -170,5 +170,66 @@ async fn a_core_whose_clock_is_ahead_of_the_extensions_hides_no_missed_tick() ->
     core.elapse(minutes(20)).await;
     api.enable_extension(proto::EnableExtensionRequest { name }).await.unwrap();
     assert_eq!(runs_in(&core, minutes(1)).await, 1);
+    Ok(())
+}
+
+/// Drops its first start at each tick after a while that its label says, and asks again.
+struct Impatient;
+
+impl Extension for Impatient {
+    type Config = NoConfig;
+    type Params = ticks::Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<ticks::Params>) -> Result<()> {
+        let mut ticks = subscription.every(subscription.params().every)?;
+        while let Some(tick) = ticks.next().await {
+            let patience = async {
+                for _ in 0..subscription.label().parse().unwrap() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = subscription.start_run(tick.run("the time has come")) => {}
+                () = patience => {}
+            }
+            subscription.start_run(tick.run("the time has come")).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Also if a start is repeated, after it was dropped: neither is it answered with the first run, nor
+/// is there a third.
+#[tokio::test(start_paused = true)]
+async fn a_time_that_comes_a_second_time_is_run_a_second_time() -> Result<()> {
+    static AHEAD: AtomicI64 = AtomicI64::new(0);
+    const LABELS: [&str; 7] = ["0", "1", "3", "6", "10", "20", "50"];
+    for restarts in 0..3 {
+        let clock = Clock::set_by(&AHEAD);
+        let core = Core::builder().clocks(clock, clock).start().await?;
+        let impatient = core.install::<Impatient>("impatient", NO_SETTINGS).await?;
+        for label in LABELS {
+            impatient.subscribe("default/nightly", label, [("every", "1h")]).await?;
+        }
+        core.elapse(minutes(10)).await;
+        for pass in 1..4 {
+            // A run at 1:00, and another one at 2:00.
+            core.elapse(minutes(75)).await;
+            if restarts > 1 {
+                impatient.restart().await?;
+            }
+            core.elapse(minutes(75)).await;
+            assert_eq!(runs(&core), 2 * pass * LABELS.len(), "pass {pass}, {restarts} restarts");
+            AHEAD.fetch_sub(HOUR * 5 / 2, Ordering::Relaxed);
+            if restarts > 0 {
+                impatient.restart().await?;
+            }
+        }
+    }
     Ok(())
 }

@@ -9,7 +9,7 @@ use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, RunState, Subscr
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 pub(crate) struct Params {
-    every: GoDuration,
+    pub(crate) every: GoDuration,
     /// What the author does before the run is started takes this long.
     #[serde(default)]
     work: GoDuration,
