@@ -18,6 +18,7 @@
 
 mod access;
 mod full;
+mod full_disk;
 mod full_gofer;
 mod hidden;
 mod hints;
