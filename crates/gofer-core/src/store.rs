@@ -13,6 +13,8 @@
 mod access;
 #[cfg(feature = "store")]
 mod backing;
+#[cfg_attr(not(feature = "store"), path = "store/no_backup.rs")]
+mod backup;
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
 mod events;
@@ -49,6 +51,9 @@ pub(super) use access::{
 };
 #[cfg(feature = "store")]
 pub use backing::Backing;
+pub(super) use backup::Backup;
+#[cfg(feature = "store")]
+pub use backup::{Restored, WrittenBackup};
 pub(super) use events::{EventBatch, EventKind, EventScope};
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
@@ -115,6 +120,8 @@ pub(super) struct Store {
     tokens_changed: watch::Sender<()>,
     subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
+    /// If it is in a file.
+    source: Option<backup::Source>,
 }
 
 struct Tables {
@@ -162,7 +169,7 @@ impl Store {
     ) -> Result<Arc<Self>> {
         let on_runtime = backing.is_some();
         // The library of the file panics at some kinds of damage.
-        let (tables, file) =
+        let (tables, source) =
             catch(|| Self::read(clock, path, key, backing)).unwrap_or_else(|panic| {
                 tracing::debug!(panic, "the store cannot be read");
                 Err(file::damaged(path, &"its content makes no sense"))
@@ -179,8 +186,9 @@ impl Store {
                 started: store.started.clone(),
                 writable: Box::new(move || run_queued.notify_one()),
             };
-            let tables = Arc::clone(&store.tables);
+            let (tables, file) = (Arc::clone(&store.tables), Arc::clone(&source.file));
             disk.start(file, tables, listeners, essential, on_runtime)?;
+            store.source = Some(source);
             Ok(Some(disk))
         })
     }
@@ -191,7 +199,7 @@ impl Store {
         path: &Path,
         key: Option<[u8; 32]>,
         backing: Option<Arc<dyn Backing>>,
-    ) -> Result<(Tables, Arc<StoreFile>)> {
+    ) -> Result<(Tables, backup::Source)> {
         if backing.is_none() {
             file::check_place(path)?;
         }
@@ -207,17 +215,17 @@ impl Store {
         let history = Arc::new(History::in_file(Arc::clone(&file)));
         tables.journal = Journal::new(Some(seal), history);
         tables.restored(path)?;
-        if let Some(key_file) = key_file {
+        if let Some(key_file) = &key_file {
             key_file.keep()?;
         }
         file.accept()?;
-        Ok((tables, file))
+        Ok((tables, backup::Source { file, key: key_file }))
     }
 
     fn with(
         clock: Clock,
         tables: Tables,
-        disk: impl FnOnce(&Self) -> Result<Option<Disk>>,
+        disk: impl FnOnce(&mut Self) -> Result<Option<Disk>>,
     ) -> Result<Arc<Self>> {
         let mut store = Self {
             clock,
@@ -227,8 +235,9 @@ impl Store {
             tokens_changed: watch::Sender::default(),
             subscription_locks: Arc::default(),
             disk: None,
+            source: None,
         };
-        store.disk = disk(&store)?;
+        store.disk = disk(&mut store)?;
         store.ensure_default().map_err(|status| gofer_sdk::internal::error(&status))?;
         Ok(Arc::new(store))
     }
@@ -247,6 +256,21 @@ impl Store {
             Some(disk) => disk.durable().await,
             None => Ok(()),
         }
+    }
+
+    /// Begins a backup, which has everything that was acknowledged before.
+    ///
+    /// # Errors
+    ///
+    /// If the store is in memory, or cannot be written at the moment.
+    pub(super) async fn back_up(&self) -> Result<Backup, Status> {
+        let source = self.source.as_ref().ok_or_else(|| {
+            Status::failed_precondition(
+                "the core keeps its store in memory, and ends with it: there is nothing to back up",
+            )
+        })?;
+        self.durable().await?;
+        source.begin().await
     }
 
     /// Ends the streams that follow events, so that stopping does not have to wait for them.

@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable as _,
-    ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
 };
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::backing::{Backing, Staged, Staging, SystemFile};
@@ -29,6 +30,7 @@ use super::journal::{Part, RecordKind, Write};
 use crate::caught::catch;
 use crate::files::NewFile;
 use crate::sync::lock;
+use gofer_proto::embedded::BackupRecord;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// What is alive. A record's kind is the first byte of its key. In version 2 and before, everything.
@@ -55,6 +57,8 @@ pub(super) struct StoreFile {
     staging: Mutex<Staging>,
     /// `None` while it is opened again after a failure, and once it is closed.
     database: RwLock<Option<Database>>,
+    /// Notified when the file is about to be closed, for which copies must end.
+    closing: watch::Sender<()>,
 }
 
 /// How each file of redb begins.
@@ -102,6 +106,7 @@ impl StoreFile {
             backing,
             staging: Mutex::new(staging),
             database: RwLock::new(Some(database)),
+            closing: watch::Sender::new(()),
         })
     }
 
@@ -119,6 +124,7 @@ impl StoreFile {
     /// Opens the file again after a failure, after which redb refuses everything. It is only read
     /// until [`try_write`](Self::try_write) has succeeded.
     pub(super) fn reopen(&self) -> Result<(), DatabaseError> {
+        self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // First, since it locks the file.
         drop(place.take());
@@ -173,19 +179,43 @@ impl StoreFile {
         flow.ok_or_else(|| unreadable("a record of the history"))
     }
 
+    /// Changes when the file is about to be closed. It waits for a [copy](Self::copy) to end.
+    pub(super) fn closing(&self) -> watch::Receiver<()> {
+        self.closing.subscribe()
+    }
+
+    /// Passes all records of one moment to `visit`, with their checksums, until that breaks. Breaks
+    /// at a record that is damaged.
+    pub(super) fn copy(
+        &self,
+        mut visit: impl FnMut(Part, &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Status> {
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &*place else { return Err(reopened()) };
+        let copy = || -> Result<_, redb::Error> {
+            let transaction = database.begin_read()?;
+            for (part, table) in [(Part::Alive, RECORDS), (Part::History, HISTORY)] {
+                for record in transaction.open_table(table)?.iter()? {
+                    let (key, value) = record?;
+                    let (key, value) = (key.value(), value.value());
+                    if intact(key, value).is_none() || visit(part, key, value).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        read_outcome(catch(copy), "the store")
+    }
+
     fn read_history<T>(
         &self,
         read: impl FnOnce(&Table) -> Result<T, redb::Error>,
     ) -> Result<T, Status> {
         let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &*place else {
-            return Err(Status::unavailable("the store is being opened again; try again"));
-        };
+        let Some(database) = &*place else { return Err(reopened()) };
         let outcome = catch(|| read(&database.begin_read()?.open_table(HISTORY)?));
-        outcome.map_err(|_panic| unreadable("the history"))?.map_err(|error| match error {
-            redb::Error::Corrupted(_) => unreadable("the history"),
-            error => Status::unavailable(format!("the store cannot be read: {error}; try again")),
-        })
+        read_outcome(outcome, "the history")
     }
 
     /// Writes all of the records or none; of several with one key, the last.
@@ -207,6 +237,7 @@ impl StoreFile {
 
     /// Closes the file, compacting it first if it is far larger than `needed` bytes.
     pub(super) fn close(&self, needed: u64) {
+        self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let Some(mut database) = place.take() else { return };
         let length = std::fs::metadata(&self.path).map_or(0, |it| it.len());
@@ -226,6 +257,21 @@ impl StoreFile {
             "the store was not closed cleanly; it is repaired when it is opened"
         );
     }
+}
+
+fn reopened() -> Status {
+    Status::unavailable("the store is being opened again; try again")
+}
+
+/// The outcome of a reading, which may have panicked.
+fn read_outcome<T>(
+    outcome: Result<Result<T, redb::Error>, String>,
+    what: &str,
+) -> Result<T, Status> {
+    outcome.map_err(|_panic| unreadable(what))?.map_err(|error| match error {
+        redb::Error::Corrupted(_) => unreadable(what),
+        error => Status::unavailable(format!("the store cannot be read: {error}; try again")),
+    })
 }
 
 fn database(storage: Staged) -> Result<Database, DatabaseError> {
@@ -425,4 +471,21 @@ pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::
         }
     }
     Ok(transaction.commit()?)
+}
+
+/// Inserts records that have their checksums, which must be right.
+pub(super) fn insert(
+    transaction: &WriteTransaction,
+    records: &[BackupRecord],
+) -> Result<(), redb::Error> {
+    let mut alive = transaction.open_table(RECORDS)?;
+    let mut history = transaction.open_table(HISTORY)?;
+    for BackupRecord { is_history, key, value } in records {
+        if intact(key, value).is_none() {
+            return Err(redb::Error::Corrupted("a record has another checksum".to_owned()));
+        }
+        let table = if *is_history { &mut history } else { &mut alive };
+        table.insert(&**key, &**value)?;
+    }
+    Ok(())
 }
