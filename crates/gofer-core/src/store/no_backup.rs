@@ -7,7 +7,6 @@ use tonic::Status;
 
 pub(super) enum Source {}
 
-#[expect(dead_code, reason = "none is made")]
 pub(crate) struct Backup {
     pub(crate) header: BackupHeader,
     pub(crate) records: mpsc::Receiver<BackupRecords>,

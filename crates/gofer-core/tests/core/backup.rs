@@ -18,6 +18,7 @@ use gofer_proto as proto;
 use gofer_proto::embedded::backup_response::Part;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
 use gofer_proto::embedded::{BackupRequest, BackupResponse};
+use gofer_sdk::RunInfo;
 use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
@@ -95,10 +96,10 @@ async fn write(core: Core, n: usize, acknowledged: Arc<AtomicI64>) {
 async fn check(core: &Core, n: usize, acknowledged: i64) {
     let (mut api, pipeline_id) = (core.client().api(), pipeline(n));
     let runs: BTreeSet<_> =
-        core.runs(&*format!("default/{pipeline_id}")).iter().map(|it| it.id()).collect();
+        core.runs(&*format!("default/{pipeline_id}")).iter().map(RunInfo::id).collect();
     let last = i64::try_from(runs.len()).unwrap();
     assert!(last >= acknowledged, "{last} runs of {acknowledged}");
-    assert_eq!(runs, (1..=last).map(|it| it.try_into().unwrap()).collect(), "runs are missing");
+    assert_eq!(runs, (1..=last).collect(), "runs are missing");
     // One step has begun at most.
     let is_step = |text: &str| {
         let step: i64 = text.parse().unwrap();
@@ -119,12 +120,16 @@ async fn check(core: &Core, n: usize, acknowledged: i64) {
     };
     let secret = api.get_pipeline_secret(secret).await.unwrap().into_inner();
     is_step(&secret.secret);
-    let list = proto::ListPipelineExtensionSubscriptionsRequest {
+    let request = proto::ListPipelineExtensionSubscriptionsRequest {
         namespace_id: "default".to_owned(),
         pipeline_id,
     };
-    let subscriptions =
-        api.list_pipeline_extension_subscriptions(list).await.unwrap().into_inner().subscriptions;
+    let subscriptions = api
+        .list_pipeline_extension_subscriptions(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .subscriptions;
     let labels: BTreeSet<_> = subscriptions.into_iter().map(|it| it.label).collect();
     for step in (1..=acknowledged).step_by(8) {
         assert!(labels.contains(&format!("label-{step}")), "{step}: {labels:?}");
