@@ -56,7 +56,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Start a Gofer core, or show which Gofer you are connected to.
+    /// Start or back up a Gofer core, or show which Gofer you are connected to.
     #[command(subcommand)]
     Service(service::ServiceCommand),
     /// Install and manage extensions, and subscribe pipelines to them.

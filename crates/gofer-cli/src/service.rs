@@ -1,6 +1,7 @@
 //! `gofer service`: starting a core, and the Gofer that commands connect to.
 
 mod access;
+mod backup;
 pub(crate) mod start;
 
 use clap::Subcommand;
@@ -29,6 +30,20 @@ with one in a file next to the store, which is created if it does not exist.")]
     /// Show the address and version of the Gofer you are connected to.
     #[command(after_help = "Example:\n  gofer service info")]
     Info,
+    /// Copy the store of a core while it goes on.
+    #[command(after_help = "\
+Example:
+  gofer service backup /var/backups/gofer-monday.redb
+
+Everything that was acknowledged before is in the copy, which is of one moment. It
+is a store: to restore it, stop the core and put the files where --store points, or
+start a core on them with --store FILE. Requires a management token, and a core
+with a store in a file. If it fails, it leaves no file.
+
+FILE.key is the key of the secrets in it: whoever has both can read them, and the
+tokens of clients go on working. A key that was set with GOFER_ENCRYPTION_KEY is not
+written, and is needed to start a core on the copy.")]
+    Backup(backup::Backup),
     /// Stop Gofer from starting runs, or allow it again.
     #[command(after_help = "Example:\n  gofer service toggle-events")]
     ToggleEvents,
@@ -52,6 +67,7 @@ impl ServiceCommand {
                 ];
                 Ok(session.out.details(lines, &json)?)
             }
+            Self::Backup(command) => backup::run(session, command).await,
             Self::ToggleEvents => {
                 let request = proto::ToggleEventIngressRequest {};
                 let answer = session.api().toggle_event_ingress(request).await?;

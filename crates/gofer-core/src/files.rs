@@ -78,7 +78,12 @@ impl NewFile {
         self.write(&[], 0o600)
     }
 
-    fn write(&self, content: &[u8], mode: u32) -> io::Result<()> {
+    /// Creates the temporary file with this content and mode (less the umask), and flushes it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&self, content: &[u8], mode: u32) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(mode).open(&self.temporary)?;
         file.write_all(content)?;

@@ -186,7 +186,7 @@ pub mod internal {
     pub use crate::files::*;
     pub use crate::size::Size;
     #[cfg(feature = "store")]
-    pub use crate::store::Backing;
+    pub use crate::store::{Backing, Restored, WrittenBackup};
 }
 
 pub use self::core::Core;

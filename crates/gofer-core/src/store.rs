@@ -13,6 +13,8 @@
 mod access;
 #[cfg(feature = "store")]
 mod backing;
+#[cfg_attr(not(feature = "store"), path = "store/no_backup.rs")]
+mod backup;
 #[cfg_attr(not(feature = "store"), path = "store/no_disk.rs")]
 mod disk;
 mod events;
@@ -50,6 +52,9 @@ pub(super) use access::{
 };
 #[cfg(feature = "store")]
 pub use backing::Backing;
+pub(super) use backup::Backup;
+#[cfg(feature = "store")]
+pub use backup::{Restored, WrittenBackup};
 pub(super) use events::{EventBatch, EventKind, EventScope};
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};
@@ -86,9 +91,9 @@ use gofer_proto as proto;
 use gofer_sdk::Result;
 #[cfg(feature = "store")]
 use history::History;
-use journal::{Flags, Journal};
 #[cfg(feature = "store")]
-use journal::{Record, RecordKind, decode};
+use journal::Record;
+use journal::{Flags, Journal};
 use namespaces::NamespaceTable;
 use pipelines::PipelineTable;
 use queue::RunQueue;
@@ -118,6 +123,8 @@ pub(super) struct Store {
     tokens_changed: Arc<watch::Sender<()>>,
     subscription_locks: Arc<SubscriptionLocks>,
     disk: Option<Disk>,
+    /// If it is in a file.
+    source: Option<backup::Source>,
 }
 
 struct Tables {
@@ -166,7 +173,7 @@ impl Store {
     ) -> Result<Arc<Self>> {
         let on_runtime = backing.is_some();
         // The library of the file panics at some kinds of damage.
-        let (tables, file) =
+        let (tables, source) =
             catch(|| Self::read(clock, path, key, backing)).unwrap_or_else(|panic| {
                 tracing::debug!(panic, "the store cannot be read");
                 Err(file::damaged(path, &"its content makes no sense"))
@@ -185,8 +192,9 @@ impl Store {
                 rolled_back: Box::new(move || tokens_changed.send_replace(())),
                 writable: Box::new(move || run_queued.notify_one()),
             };
-            let tables = Arc::clone(&store.tables);
+            let (tables, file) = (Arc::clone(&store.tables), Arc::clone(&source.file));
             disk.start(file, tables, listeners, essential, on_runtime)?;
+            store.source = Some(source);
             Ok(Some(disk))
         })
     }
@@ -197,7 +205,7 @@ impl Store {
         path: &Path,
         key: Option<[u8; 32]>,
         backing: Option<Arc<dyn Backing>>,
-    ) -> Result<(Tables, Arc<StoreFile>)> {
+    ) -> Result<(Tables, backup::Source)> {
         if backing.is_none() {
             file::check_place(path)?;
         }
@@ -207,23 +215,22 @@ impl Store {
         };
         let seal = Arc::new(seal);
         let mut tables = Tables::new(clock, Journal::new(Some(Arc::clone(&seal)), Arc::default()));
-        let file =
-            StoreFile::open(path, backing, |key, value| tables.restore(path, key, value, &seal))?;
+        let file = StoreFile::open(path, backing, &seal, |record| tables.restore(path, record))?;
         let file = Arc::new(file);
         let history = Arc::new(History::in_file(Arc::clone(&file)));
         tables.journal = Journal::new(Some(seal), history);
         tables.restored(path)?;
-        if let Some(key_file) = key_file {
+        if let Some(key_file) = &key_file {
             key_file.keep()?;
         }
         file.accept()?;
-        Ok((tables, file))
+        Ok((tables, backup::Source { file, key: key_file }))
     }
 
     fn with(
         clock: Clock,
         tables: Tables,
-        disk: impl FnOnce(&Self) -> Result<Option<Disk>>,
+        disk: impl FnOnce(&mut Self) -> Result<Option<Disk>>,
     ) -> Result<Arc<Self>> {
         let mut store = Self {
             clock,
@@ -233,8 +240,9 @@ impl Store {
             tokens_changed: Arc::default(),
             subscription_locks: Arc::default(),
             disk: None,
+            source: None,
         };
-        store.disk = disk(&store)?;
+        store.disk = disk(&mut store)?;
         store.ensure_default().map_err(|status| gofer_sdk::internal::error(&status))?;
         Ok(Arc::new(store))
     }
@@ -264,6 +272,21 @@ impl Store {
         let changed = change?;
         self.durable().await?;
         Ok(changed)
+    }
+
+    /// Begins a backup, which has everything that was acknowledged before.
+    ///
+    /// # Errors
+    ///
+    /// If the store is in memory, or cannot be written at the moment.
+    pub(super) async fn back_up(&self) -> Result<Backup, Status> {
+        let source = self.source.as_ref().ok_or_else(|| {
+            Status::failed_precondition(
+                "the core keeps its store in memory, and ends with it: there is nothing to back up",
+            )
+        })?;
+        self.durable().await?;
+        source.begin().await
     }
 
     /// Ends the streams that follow events, so that stopping does not have to wait for them.
@@ -362,7 +385,7 @@ impl Tables {
         let Some(seal) = self.journal.seal().cloned() else { return Ok(()) };
         let journal = Journal::new(Some(Arc::clone(&seal)), Arc::clone(self.journal.history()));
         let mut stored = Self::new(self.clock, journal);
-        file.alive(|key, value| stored.restore(file.path(), key, value, &seal))?;
+        file.alive(&seal, |record| stored.restore(file.path(), record))?;
         std::mem::swap(&mut stored.access, &mut self.access);
         std::mem::swap(&mut stored.queue, &mut self.queue);
         std::mem::swap(&mut stored.events, &mut self.events);
@@ -394,25 +417,14 @@ impl Tables {
         (all + self.events.bytes()) * 2
     }
 
+    /// Inserts a record that was read. Records arrive in the order of their kinds.
     #[cfg(feature = "store")]
-    fn restore(&mut self, path: &Path, key: &[u8], value: &[u8], seal: &Seal) -> Result<()> {
-        let kind = key.first().copied().and_then(RecordKind::of);
-        let Some(record) = decode(key, value, seal) else {
-            if matches!(kind, Some(RecordKind::Secret | RecordKind::Registration)) {
-                let shown = path.display();
-                return Err(file::refused(format!(
-                    "the secrets in the store `{shown}` were encrypted with another key; set that \
-                     key (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in \
-                     `{shown}.key`, or restore a backup of both"
-                )));
-            }
-            return Err(file::damaged(path, &"a record cannot be read"));
-        };
-        let restored = self.insert(record);
-        restored.ok_or_else(|| file::damaged(path, &"a record has no owner"))
+    fn restore(&mut self, path: &Path, record: Record) -> Result<()> {
+        let inserted = self.insert(record);
+        inserted.ok_or_else(|| file::damaged(path, &"a record has no owner"))
     }
 
-    /// Inserts a record; `None` if its owner is missing. Records arrive in the order of their kinds.
+    /// `None` if its owner is missing.
     #[cfg(feature = "store")]
     fn insert(&mut self, record: Record) -> Option<()> {
         match record {

@@ -17,6 +17,7 @@
 )]
 
 mod access;
+mod backup;
 mod full;
 mod full_disk;
 mod full_gofer;

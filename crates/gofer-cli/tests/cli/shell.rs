@@ -88,6 +88,16 @@ impl Machine {
         }
     }
 
+    /// Kills the core, which notices nothing of it.
+    pub(crate) fn kill_core(&mut self) {
+        drop(self.core.take().expect("a core runs"));
+    }
+
+    /// Where the core listens.
+    pub(crate) fn address(&self) -> &str {
+        self.address.as_deref().expect("a core runs")
+    }
+
     /// The exit status and the output of a line.
     pub(crate) fn outcome(&self, line: &str) -> (ExitStatus, String) {
         Process::start(self.shell(line), "").ended(line)
@@ -319,7 +329,7 @@ impl Process {
         assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
     }
 
-    fn ended(mut self, what: &str) -> (ExitStatus, String) {
+    pub(crate) fn ended(mut self, what: &str) -> (ExitStatus, String) {
         let until = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -1,18 +1,24 @@
 //! The embedded core's additions to Gofer's API.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Api, complete};
-use crate::store::Options;
+use super::{Api, ResponseStream, complete};
+use crate::authorize::{Authenticated, Caller, TokenWatch};
+use crate::store::{Backup, Options};
 use gofer_net::unix_millis;
 use gofer_proto as proto;
+use gofer_proto::embedded::backup_response::Part;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
-    ExtensionState, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest,
-    InstallExtensionResponse, ListExtensionStatesRequest, ListExtensionStatesResponse,
-    UpdateExtensionRequest, UpdateExtensionResponse,
+    BackupEnd, BackupHeader, BackupRequest, BackupResponse, ExtensionState, GetCapabilitiesRequest,
+    GetCapabilitiesResponse, InstallExtensionRequest, InstallExtensionResponse,
+    ListExtensionStatesRequest, ListExtensionStatesResponse, UpdateExtensionRequest,
+    UpdateExtensionResponse,
 };
 
 #[tonic::async_trait]
@@ -75,5 +81,61 @@ impl EmbeddedCore for Api {
             })
             .collect();
         Ok(Response::new(ListExtensionStatesResponse { extensions }))
+    }
+
+    type BackupStream = ResponseStream<BackupResponse>;
+
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let (caller, token) = self.tokens.watch(Authenticated::of(&request)?.clone())?;
+        caller.require_manager()?;
+        let mut backup = self.store.back_up().await?;
+        let header = Some(std::mem::take(&mut backup.header));
+        Ok(Response::new(Box::pin(BackupParts { backup, header, token, over: false })))
+    }
+}
+
+/// The messages of a backup.
+struct BackupParts {
+    backup: Backup,
+    /// Until it is sent.
+    header: Option<BackupHeader>,
+    token: TokenWatch,
+    over: bool,
+}
+
+impl BackupParts {
+    /// The end comes only after all records.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Part, Status>> {
+        let records = match self.header.take() {
+            Some(header) => return Poll::Ready(Ok(Part::Header(header))),
+            None => ready!(self.backup.records.poll_recv(context)),
+        };
+        if let Some(records) = records {
+            return Poll::Ready(Ok(Part::Records(records)));
+        }
+        let outcome = ready!(Pin::new(&mut self.backup.outcome).poll(context));
+        self.over = true;
+        let stopped =
+            |_| Status::internal("the backup was not completed; the core may be stopping");
+        let end = outcome.map_err(stopped).flatten().map(|records| BackupEnd { records });
+        Poll::Ready(end.map(Part::End))
+    }
+}
+
+impl Stream for BackupParts {
+    type Item = Result<BackupResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let part = ready!(self.poll_part(context));
+        // It may have lost its access meanwhile.
+        let part = self.token.require(Caller::require_manager).and(part);
+        self.over |= part.is_err();
+        Poll::Ready(Some(part.map(|part| BackupResponse { part: Some(part) })))
     }
 }

@@ -19,16 +19,19 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable as _,
-    ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
 };
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::backing::{Backing, Staged, Staging, SystemFile};
 use super::history::{Order, unreadable};
-use super::journal::{Part, RecordKind, Write};
+use super::journal::{Part, Record, RecordKind, Write, decode};
+use super::seal::Seal;
 use crate::caught::catch;
 use crate::files::NewFile;
 use crate::sync::lock;
+use gofer_proto::embedded::BackupRecord;
 use gofer_sdk::{Error, ErrorKind, Result};
 
 /// What is alive. A record's kind is the first byte of its key. In version 2 and before, everything.
@@ -55,6 +58,8 @@ pub(super) struct StoreFile {
     staging: Mutex<Staging>,
     /// `None` while it is opened again after a failure, and once it is closed.
     database: RwLock<Option<Database>>,
+    /// Notified when the file is about to be closed, for which copies must end.
+    closing: watch::Sender<()>,
 }
 
 /// How each file of redb begins.
@@ -66,12 +71,12 @@ type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 impl StoreFile {
     /// Opens a file that is intact and of a known version, or creates one. What is alive in it is
     /// passed to `read`. Until it is [accepted](Self::accept), the file is left as it is.
-    ///
-    /// Of an earlier version, `read` is given what is encrypted before anything else.
+
     pub(super) fn open(
         path: &Path,
         backing: Option<Arc<dyn Backing>>,
-        mut read: impl FnMut(&[u8], &[u8]) -> Result<()>,
+        seal: &Seal,
+        read: impl FnMut(Record) -> Result<()>,
     ) -> Result<Self> {
         let shown = path.display();
         let cannot = |what: &str, error: &dyn Display| {
@@ -88,7 +93,7 @@ impl StoreFile {
         let content = check(path, &database)?;
         if content != Content::Current {
             if content == Content::Earlier {
-                upgrade::check(path, &database, &mut read)?;
+                upgrade::check(path, &database, seal)?;
             }
             staging.release().map_err(|error| cannot("opened", &error))?;
             match content {
@@ -96,12 +101,13 @@ impl StoreFile {
                 Content::Earlier | Content::Current => upgrade::upgrade(path, &database)?,
             }
         }
-        alive(path, &database, read)?;
+        alive(path, &database, seal, read)?;
         Ok(Self {
             path: path.to_owned(),
             backing,
             staging: Mutex::new(staging),
             database: RwLock::new(Some(database)),
+            closing: watch::Sender::new(()),
         })
     }
 
@@ -119,6 +125,7 @@ impl StoreFile {
     /// Opens the file again after a failure, after which redb refuses everything. It is only read
     /// until [`try_write`](Self::try_write) has succeeded.
     pub(super) fn reopen(&self) -> Result<(), DatabaseError> {
+        self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // First, since it locks the file.
         drop(place.take());
@@ -132,10 +139,10 @@ impl StoreFile {
     }
 
     /// Passes what is alive to `read`.
-    pub(super) fn alive(&self, read: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn alive(&self, seal: &Seal, read: impl FnMut(Record) -> Result<()>) -> Result<()> {
         let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = place.as_ref().ok_or_else(|| refused("the store is closed".to_owned()))?;
-        alive(&self.path, database, read)
+        alive(&self.path, database, seal, read)
     }
 
     /// A record of the history.
@@ -173,19 +180,43 @@ impl StoreFile {
         flow.ok_or_else(|| unreadable("a record of the history"))
     }
 
+    /// Changes when the file is about to be closed. It waits for a [copy](Self::copy) to end.
+    pub(super) fn closing(&self) -> watch::Receiver<()> {
+        self.closing.subscribe()
+    }
+
+    /// Passes all records of one moment to `visit`, with their checksums, until that breaks. Breaks
+    /// at a record that is damaged.
+    pub(super) fn copy(
+        &self,
+        mut visit: impl FnMut(Part, &[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Status> {
+        let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(database) = &*place else { return Err(reopened()) };
+        let copy = || -> Result<_, redb::Error> {
+            let transaction = database.begin_read()?;
+            for (part, table) in [(Part::Alive, RECORDS), (Part::History, HISTORY)] {
+                for record in transaction.open_table(table)?.iter()? {
+                    let (key, value) = record?;
+                    let (key, value) = (key.value(), value.value());
+                    if intact(key, value).is_none() || visit(part, key, value).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        read_outcome(catch(copy), "the store")
+    }
+
     fn read_history<T>(
         &self,
         read: impl FnOnce(&Table) -> Result<T, redb::Error>,
     ) -> Result<T, Status> {
         let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = &*place else {
-            return Err(Status::unavailable("the store is being opened again; try again"));
-        };
+        let Some(database) = &*place else { return Err(reopened()) };
         let outcome = catch(|| read(&database.begin_read()?.open_table(HISTORY)?));
-        outcome.map_err(|_panic| unreadable("the history"))?.map_err(|error| match error {
-            redb::Error::Corrupted(_) => unreadable("the history"),
-            error => Status::unavailable(format!("the store cannot be read: {error}; try again")),
-        })
+        read_outcome(outcome, "the history")
     }
 
     /// Writes all of the records or none; of several with one key, the last.
@@ -207,6 +238,7 @@ impl StoreFile {
 
     /// Closes the file, compacting it first if it is far larger than `needed` bytes.
     pub(super) fn close(&self, needed: u64) {
+        self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let Some(mut database) = place.take() else { return };
         let length = std::fs::metadata(&self.path).map_or(0, |it| it.len());
@@ -228,6 +260,21 @@ impl StoreFile {
     }
 }
 
+fn reopened() -> Status {
+    Status::unavailable("the store is being opened again; try again")
+}
+
+/// The outcome of a reading, which may have panicked.
+fn read_outcome<T>(
+    outcome: Result<Result<T, redb::Error>, String>,
+    what: &str,
+) -> Result<T, Status> {
+    outcome.map_err(|_panic| unreadable(what))?.map_err(|error| match error {
+        redb::Error::Corrupted(_) => unreadable(what),
+        error => Status::unavailable(format!("the store cannot be read: {error}; try again")),
+    })
+}
+
 fn database(storage: Staged) -> Result<Database, DatabaseError> {
     Database::builder().set_cache_size(CACHE).create_with_backend(storage)
 }
@@ -236,7 +283,8 @@ fn database(storage: Staged) -> Result<Database, DatabaseError> {
 fn alive(
     path: &Path,
     database: &Database,
-    mut read: impl FnMut(&[u8], &[u8]) -> Result<()>,
+    seal: &Seal,
+    mut read: impl FnMut(Record) -> Result<()>,
 ) -> Result<()> {
     let damaged = |what: &dyn Display| damaged(path, what);
     let transaction = database.begin_read().map_err(|error| damaged(&error))?;
@@ -245,7 +293,8 @@ fn alive(
     for record in table.iter().map_err(|error| damaged(&error))? {
         let (key, value) = record.map_err(|error| damaged(&error))?;
         let intact = intact(key.value(), value.value());
-        read(key.value(), intact.ok_or_else(|| damaged(&"a record has another checksum"))?)?;
+        let value = intact.ok_or_else(|| damaged(&"a record has another checksum"))?;
+        read(record_of(path, key.value(), value, seal)?)?;
         count += 1;
     }
     if table.len().map_err(|error| damaged(&error))? != count {
@@ -256,6 +305,22 @@ fn alive(
         Ok(_) | Err(TableError::TableDoesNotExist(_)) => Ok(()),
         Err(error) => Err(damaged(&error)),
     }
+}
+
+/// A record of what is alive.
+fn record_of(path: &Path, key: &[u8], value: &[u8], seal: &Seal) -> Result<Record> {
+    decode(key, value, seal).ok_or_else(|| {
+        let sealed = [RecordKind::Secret, RecordKind::Registration];
+        if !sealed.iter().any(|kind| key.first() == Some(&(*kind as u8))) {
+            return damaged(path, &"a record cannot be read");
+        }
+        let shown = path.display();
+        refused(format!(
+            "the secrets in the store `{shown}` were encrypted with another key; set that key \
+             (GOFER_ENCRYPTION_KEY, `encryption_key`) or put it back in `{shown}.key`, or restore a \
+             backup of both"
+        ))
+    })
 }
 
 /// A record without its checksum, if it is the right one.
@@ -425,4 +490,21 @@ pub(super) fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::
         }
     }
     Ok(transaction.commit()?)
+}
+
+/// Inserts records that have their checksums, which must be right.
+pub(super) fn insert(
+    transaction: &WriteTransaction,
+    records: &[BackupRecord],
+) -> Result<(), redb::Error> {
+    let mut alive = transaction.open_table(RECORDS)?;
+    let mut history = transaction.open_table(HISTORY)?;
+    for BackupRecord { is_history, key, value } in records {
+        if intact(key, value).is_none() {
+            return Err(redb::Error::Corrupted("a record has another checksum".to_owned()));
+        }
+        let table = if *is_history { &mut history } else { &mut alive };
+        table.insert(&**key, &**value)?;
+    }
+    Ok(())
 }

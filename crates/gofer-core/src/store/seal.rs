@@ -104,14 +104,18 @@ pub(super) struct KeyFile {
 }
 
 impl KeyFile {
+    /// What the file holds.
+    pub(super) fn text(&self) -> String {
+        format!("{}\n", hex::encode(self.key))
+    }
+
     /// Makes sure that the file is still there, now that nobody else can open the store. Another
     /// process whose start failed may have removed the files of its new store, of which this was one.
     pub(super) fn keep(&self) -> Result<()> {
         let Self { path, key } = self;
         let shown = path.display();
         let lost = |why: &dyn Display| file::refused(format!("cannot keep `{shown}`: {why}"));
-        files::create(path, format!("{}\n", hex::encode(key)).as_bytes(), 0o600)
-            .map_err(|error| lost(&error))?;
+        files::create(path, self.text().as_bytes(), 0o600).map_err(|error| lost(&error))?;
         let text = std::fs::read_to_string(path).map_err(|error| lost(&error))?;
         if key_from_hex(text.trim()).as_ref() == Some(key) {
             return Ok(());

@@ -37,13 +37,17 @@ fn page() -> std::path::PathBuf {
 /// Gofer's API, then the core's additions to it.
 fn services() -> [ServiceDescriptor; 2] {
     let gofer = DescriptorPool::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
-    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let embedded = protox::compile(["embedded_core.proto"], [protos]).unwrap();
-    let embedded = DescriptorPool::from_file_descriptor_set(embedded).unwrap();
     [
         gofer.get_service_by_name("proto.Gofer").unwrap(),
-        embedded.get_service_by_name("gofer_sdk.embedded.EmbeddedCore").unwrap(),
+        embedded().get_service_by_name("gofer_sdk.embedded.EmbeddedCore").unwrap(),
     ]
+}
+
+/// The description of the core's additions.
+pub(crate) fn embedded() -> DescriptorPool {
+    let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let embedded = protox::compile(["embedded_core.proto"], [protos]).unwrap();
+    DescriptorPool::from_file_descriptor_set(embedded).unwrap()
 }
 
 /// The methods of Gofer's API.

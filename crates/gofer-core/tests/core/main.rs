@@ -25,6 +25,8 @@ mod access;
 mod allowed;
 mod api;
 mod authorization;
+#[cfg(feature = "store")]
+mod backup;
 mod bootstrap;
 mod clocks;
 #[cfg(target_os = "linux")]

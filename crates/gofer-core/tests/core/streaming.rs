@@ -23,9 +23,11 @@ fn the_server_knows_all_methods_whose_request_is_a_stream() {
 
 /// The paths of the methods of which this is true.
 fn methods(is: fn(&MethodDescriptor) -> bool) -> BTreeSet<String> {
-    let pool = DescriptorPool::decode(gofer_proto::FILE_DESCRIPTOR_SET).unwrap();
-    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    methods
+    let gofer = DescriptorPool::decode(gofer_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let embedded = crate::authorization::embedded();
+    let services = gofer.services().chain(embedded.services());
+    services
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
         .filter(is)
         .map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name()))
         .collect()

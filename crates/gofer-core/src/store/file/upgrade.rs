@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use redb::{Database, ReadableDatabase, ReadableTable as _};
 
-use super::{HISTORY, RECORDS, checksum_of, damaged, refused, version_record};
+use super::{HISTORY, RECORDS, checksum_of, damaged, record_of, refused, version_record};
 use crate::store::events::{self, EventScope, StoredScope};
 use crate::store::history::StoredRun;
 use crate::store::initiator::split;
@@ -19,6 +19,7 @@ use crate::store::objects::{ObjectInfo, object_key, object_size};
 use crate::store::pipelines::{config_key, config_size};
 use crate::store::run_keys::{RunKey, record_key};
 use crate::store::runs::run_key;
+use crate::store::seal::Seal;
 use crate::store::usage::{Usage, size};
 use gofer_proto::initiator::Type;
 use gofer_proto::run::RunState;
@@ -42,19 +43,17 @@ pub(in crate::store) struct Object {
     pub(in crate::store) created: i64,
 }
 
-/// Passes what is encrypted to `read`, which refuses it if the key is another one.
-pub(super) fn check(
-    path: &Path,
-    database: &Database,
-    read: &mut impl FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
+/// # Errors
+///
+/// If what is encrypted was encrypted with another key.
+pub(super) fn check(path: &Path, database: &Database, seal: &Seal) -> Result<()> {
     let before = database.begin_read().map_err(|error| damaged(path, &error))?;
     let records = before.open_table(RECORDS).map_err(|error| damaged(path, &error))?;
     for kind in [RecordKind::Registration, RecordKind::Secret] {
         let (from, to) = ([kind as u8], [kind as u8 + 1]);
         for record in records.range(&from[..]..&to[..]).map_err(|error| damaged(path, &error))? {
             let (key, value) = record.map_err(|error| damaged(path, &error))?;
-            read(key.value(), value.value())?;
+            record_of(path, key.value(), value.value(), seal)?;
         }
     }
     Ok(())

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::*;
 use crate::essential::EssentialTasks;
 use crate::files::tests::Scratch;
+use crate::store::journal::Journal;
+use crate::store::patterns::Patterns;
 use crate::store::seal::{Seal, key_from_hex};
+use crate::store::secrets::Secret;
 use crate::store::tests::all_events;
-use crate::store::{By, KeyHolder, NewKey, Owner, Page, Store};
+use crate::store::{By, Holder, KeyHolder, NewKey, Owner, Page, Store};
 use gofer_net::Clock;
 use gofer_net::auth::sha256;
 use gofer_proto as proto;
@@ -49,7 +52,7 @@ fn config(version: i64) -> PipelineConfig {
 }
 
 /// The records of version 2, with what is encrypted.
-fn records(seal: &Seal) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn records(seal: &Arc<Seal>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let of = ["default", "nightly"];
     let namespace = proto::Namespace { id: "default".to_owned(), ..Default::default() };
     let interval =
@@ -75,6 +78,20 @@ fn records(seal: &Seal) -> Vec<(Vec<u8>, Vec<u8>)> {
         let event = Event { id, details, ..Default::default() };
         records.push((RecordKind::Event.key(&[], Some(id)), event.encode_to_vec()));
     }
+    let secret = Secret {
+        namespace: of[0].to_owned(),
+        pipeline: of[1].to_owned(),
+        key: "password".to_owned(),
+        namespaces: Vec::new(),
+        patterns: Patterns::restore(&[]),
+        created: 3,
+        content: "hunter22".to_owned(),
+    };
+    let mut journal = Journal::new(Some(Arc::clone(seal)), Arc::default());
+    let sealed = journal.sealed_secret(&secret).unwrap();
+    journal.put_secret(sealed);
+    let secret = journal.writes.pop().unwrap();
+    records.push((secret.key, secret.value.unwrap().to_vec()));
     let object = Object {
         namespace: of[0].to_owned(),
         pipeline: of[1].to_owned(),
@@ -88,7 +105,7 @@ fn records(seal: &Seal) -> Vec<(Vec<u8>, Vec<u8>)> {
     records
 }
 
-fn write(path: &Path, seal: &Seal) {
+fn write(path: &Path, seal: &Arc<Seal>) {
     let database = Database::create(path).unwrap();
     let transaction = database.begin_write().unwrap();
     {
@@ -105,7 +122,7 @@ async fn everything_is_still_there() {
     let directory = Scratch::new();
     let path = directory.path("store.redb");
     let key = key_from_hex(&"0a".repeat(32)).unwrap();
-    write(&path, &Seal::new(&key).unwrap());
+    write(&path, &Arc::new(Seal::new(&key).unwrap()));
     let before = std::fs::read(&path).unwrap();
     let why = open(&path, Some([7; 32])).err().unwrap().to_string();
     assert!(why.contains("another key"), "{why}");
@@ -130,6 +147,8 @@ async fn everything_is_still_there() {
         assert_eq!(store.object(of, "log").unwrap(), "content");
         assert_eq!(store.objects(of).unwrap()[0].created, 5);
         assert!(store.registration("interval").is_some());
+        let holder = Holder::Pipeline { namespace: "", pipeline: "nightly", by: &By::Core };
+        assert_eq!(store.secret(holder, "password").unwrap().1, "hunter22");
         let usage = store.tables().pipeline("", "nightly").unwrap().usage;
         assert_eq!((usage.last_run, usage.runs, usage.earlier_configs), (9, 2, 2));
         assert!(usage.run_bytes > 0 && usage.content_bytes > 0, "{usage:?}");
