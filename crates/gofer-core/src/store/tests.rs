@@ -9,7 +9,9 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::patterns::Patterns;
-use super::usage::RUNS_PER_PIPELINE;
+use super::usage::{
+    CONTENT_PER_NAMESPACE, NamespaceUsage, RUN_BYTES_PER_PIPELINE, RUNS_PER_PIPELINE,
+};
 use super::*;
 use gofer_net::auth::sha256;
 use gofer_proto::extension_registration::ExtensionStatus;
@@ -809,4 +811,102 @@ async fn settings_that_refer_to_something_are_resolved() {
         .put_object(owner, "binary".to_owned(), bytes::Bytes::from_static(b"\xff"), false)
         .unwrap();
     refused(resolved("pipeline_object{{ binary }}"), Code::FailedPrecondition, "UTF-8");
+}
+
+#[tokio::test]
+async fn a_page_is_bounded() {
+    let store = store();
+    for _ in 0..1_001 {
+        store.start_run(start("nightly"), &By::Core).unwrap();
+    }
+    let page = Page::new(0, i64::MAX).unwrap();
+    assert_eq!(store.list_runs("", "nightly", page).unwrap().len(), 1_000);
+}
+
+#[tokio::test]
+async fn the_oldest_earlier_configurations_are_dropped() {
+    let store = store();
+    let config = || proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    for _ in 0..102 {
+        store.register_config("", config(), &By::Core).unwrap();
+    }
+    let page = Page::new(0, 0).unwrap();
+    let configs = store.configs("", "nightly", page).unwrap();
+    let versions: Vec<_> = configs.iter().map(|it| it.version).collect();
+    assert_eq!(versions, (3..=103).rev().collect::<Vec<_>>(), "the live one and a hundred");
+    refused(store.config("", "nightly", 2), Code::NotFound, "version 2");
+    assert_eq!(store.config("", "nightly", 0).unwrap().version, 103);
+}
+
+fn namespace_usage(store: &Store) -> NamespaceUsage {
+    store.tables().namespace("").unwrap().usage
+}
+
+#[tokio::test]
+async fn what_a_namespace_stores_is_bounded() {
+    let store = with_interval();
+    let of = Owner { namespace: "", pipeline: "nightly", run: None, by: &By::Core };
+    store.put_object(of, "there".to_owned(), vec![0; 1000].into(), false).unwrap();
+    let before = namespace_usage(&store);
+    store.tables().namespace_mut("").unwrap().usage.content_bytes = CONTENT_PER_NAMESPACE - 500;
+    let why = "the namespace `default` has no room";
+    let put = |length| store.put_object(of, "new".to_owned(), vec![0; length].into(), false);
+    refused(put(1000), Code::ResourceExhausted, why);
+    let config = proto::UserPipelineConfig {
+        id: "nightly".to_owned(),
+        description: "long".repeat(200),
+        ..Default::default()
+    };
+    refused(store.register_config("", config, &By::Core), Code::ResourceExhausted, why);
+    let holder = Holder::Pipeline { namespace: "", pipeline: "nightly", by: &By::Core };
+    let secret = || store.put_secret(holder, "key".to_owned(), "s".repeat(1000), vec![], false);
+    refused(secret(), Code::ResourceExhausted, why);
+    let mut long = subscription("long");
+    long.settings.insert("text".to_owned(), "long".repeat(200));
+    refused(store.put_subscription(long, None, &By::Core), Code::ResourceExhausted, why);
+    // What is smaller than what it replaces, and what has room.
+    store.put_object(of, "there".to_owned(), vec![0; 10].into(), true).unwrap();
+    put(500).unwrap();
+    // All of it is counted once.
+    store.tables().namespace_mut("").unwrap().usage.content_bytes =
+        before.content_bytes - 990 + 567;
+    store.delete_object(of, "new").unwrap();
+    store.delete_object(of, "there").unwrap();
+    secret().unwrap();
+    store.delete_secret(holder, "key").unwrap();
+    let reason = Reason::UserCancelled;
+    store.delete_pipeline("", "nightly", reason, &By::Core).unwrap();
+    assert_eq!(namespace_usage(&store), NamespaceUsage::default());
+}
+
+#[tokio::test]
+async fn runs_with_large_variables_are_bounded_too() {
+    let store = store();
+    for _ in 0..3 {
+        store.start_run(start("nightly"), &By::Core).unwrap();
+    }
+    store.tables().pipeline_mut("", "nightly").unwrap().usage.run_bytes += RUN_BYTES_PER_PIPELINE;
+    store.start_run(start("nightly"), &By::Core).unwrap();
+    let ids: Vec<_> = store.runs("", "nightly").iter().map(|run| run.id).collect();
+    assert_eq!(ids, [4], "the older ones have made room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_have_expired_are_forgotten() {
+    let store = store();
+    let hour = Some(Duration::from_secs(3600));
+    let create =
+        |valid| store.create_token(Kind::Management, Vec::new(), HashMap::new(), valid, &By::Core);
+    let (_, token) = create(hour).unwrap();
+    tokio::time::sleep(Duration::from_secs(29 * 24 * 3600)).await;
+    create(None).unwrap();
+    assert!(store.token(&token).is_ok(), "that it has expired is still known");
+    tokio::time::sleep(Duration::from_secs(2 * 24 * 3600)).await;
+    create(None).unwrap();
+    assert!(store.token(&token).is_err());
+    assert_eq!(store.tokens("").len(), 2);
+    for _ in 2..10_000 {
+        create(None).unwrap();
+    }
+    refused(create(None).map(drop), Code::ResourceExhausted, "10000 tokens");
 }

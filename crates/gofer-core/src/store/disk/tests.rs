@@ -489,4 +489,32 @@ async fn launches_are_restored_also_those_of_earlier_versions() {
     assert_eq!(open_store(&path).launches(), [earlier]);
 }
 
+#[tokio::test]
+async fn a_file_that_is_far_too_large_is_compacted_on_a_clean_stop() {
+    let directory = Scratch::new();
+    let path = directory.path("store.redb");
+    let store = open_store(&path);
+    store.ensure_pipeline("", "large").unwrap();
+    store.ensure_pipeline("", "small").unwrap();
+    let of = |pipeline| Owner { namespace: "", pipeline, run: None, by: &By::Core };
+    for n in 0..40 {
+        let content = vec![n; 1 << 20].into();
+        store.put_object(of("large"), format!("key-{n}"), content, false).unwrap();
+    }
+    store.put_object(of("small"), "kept".to_owned(), "content".into(), false).unwrap();
+    store.durable().await.unwrap();
+    let reason = proto::run_status_reason::RunStatusReasonKind::UserCancelled;
+    store.delete_pipeline("", "large", reason, &By::Core).unwrap();
+    store.durable().await.unwrap();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let before = length();
+    assert!(before > 32 << 20, "{before}");
+    store.close().await;
+    drop(store);
+    assert!(length() < 8 << 20, "{} of {before}", length());
+    let store = open_store(&path);
+    assert_eq!(store.object(of("small"), "kept").unwrap(), "content");
+    store.close().await;
+}
+
 mod failing;
