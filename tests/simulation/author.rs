@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::facts::{Asked, Cause, Key, Who, disturb, disturbed, facts, violated};
 use crate::history::{draw, duration, now, one_in, record};
+use crate::host::perhaps_crash;
 use crate::world::perhaps_ambush;
 
 #[derive(Deserialize, JsonSchema)]
@@ -110,6 +111,7 @@ impl Drop for Serving {
                 serving.remove(at);
             }
         });
+        perhaps_crash(&self.key);
     }
 }
 

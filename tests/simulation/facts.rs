@@ -2,7 +2,7 @@
 //! the authors' code saw, and when something was disturbed.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub enum Cause {
 pub enum Who {
     /// All, since the clock was set.
     Clock,
+    /// All, with the core or its disk.
+    Core,
     Extension(String),
     Pipeline(String, String),
     Subscription(Key),
@@ -70,7 +72,7 @@ pub enum Who {
 impl Who {
     pub fn includes(&self, key: &Key) -> bool {
         match self {
-            Self::Clock => true,
+            Self::Clock | Self::Core => true,
             Self::Extension(name) => *name == key.extension,
             Self::Pipeline(namespace, pipeline) => {
                 (namespace, pipeline) == (&key.namespace, &key.pipeline)
@@ -99,8 +101,11 @@ pub struct Facts {
     pub ahead: Vec<(Duration, i64)>,
     /// What must not have happened, as soon as it is noticed.
     pub violations: Vec<String>,
-    /// Runs that were started through the API, by pipeline.
-    pub by_api: BTreeMap<(String, String), usize>,
+    /// The subscriptions that users are changing.
+    pub changing: BTreeSet<Key>,
+    /// Runs that were started through the API, by pipeline: how many were acknowledged, and of how
+    /// many more that is not known.
+    pub by_api: BTreeMap<(String, String), (usize, usize)>,
     /// How many runs of each pipeline are being executed.
     pub executing: BTreeMap<String, i64>,
     /// Ticks that nothing had disturbed, as checked.

@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `history` | what happened, and the one source of randomness |
 //! | `facts` | the same for the checker: what was asked for, acknowledged and disturbed |
+//! | `host` | the core on its disk, and its end: killed, without power, or stopped |
 //! | `network` | connections with delays, partitions and cuts; crashes of extensions |
 //! | `author` | the extension, written with the SDK, whose code does well or badly |
 //! | `world` | users, an administrator, a reader of events, and a nemesis |
@@ -38,7 +39,9 @@
 //!   run whose start was acknowledged is missing.
 //! - At most one `serve` of a subscription runs at any time, and none after its end was
 //!   acknowledged.
-//! - Acknowledged changes are stored and in effect.
+//! - Acknowledged changes are stored and in effect, also after a crash of the core; what is refused,
+//!   since the disk is full or fails, has not happened. Of a change in whose middle the core crashes,
+//!   either all is there or nothing.
 //! - Who follows the events and resumes sees each once.
 //! - What has ended leaves no tasks.
 //!
@@ -68,8 +71,11 @@
 
 mod author;
 mod checker;
+#[path = "../support/disk.rs"]
+mod disk;
 mod facts;
 mod history;
+mod host;
 mod idle;
 mod network;
 mod world;
@@ -111,6 +117,7 @@ fn simulate(seed: u64) -> Outcome {
         record(format!("{plan:?}"));
         let world = World::start(plan).await;
         let follower = tokio::task::spawn_local(Rc::clone(&world).follow());
+        let keeper = tokio::task::spawn_local(Rc::clone(&world).keep_running());
         world.run(24 * HOUR).await;
         record("the rest is undisturbed");
         tokio::time::sleep(RECOVERY + REST).await;
@@ -120,7 +127,9 @@ fn simulate(seed: u64) -> Outcome {
         follower.abort();
         let _ = follower.await;
         let runs = facts(|facts| facts.asked.len());
-        world.core.stop().await;
+        keeper.abort();
+        let _ = keeper.await;
+        world.host().await.stop().await;
         drop(world);
         tokio::time::sleep(HOUR).await;
         let left = Handle::current().metrics().num_alive_tasks();

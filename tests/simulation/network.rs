@@ -42,6 +42,8 @@ struct State {
     connections: Vec<(Way, CancellationToken)>,
     /// Of each extension that runs.
     crashes: BTreeMap<String, CancellationToken>,
+    /// The machine of all of them has crashed: what is opened now ends at once.
+    has_ended: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +95,15 @@ impl Net {
             crash.cancel();
         }
     }
+
+    /// Ends all connections and extensions, also those to come, as if the processes of the core and
+    /// the extensions had been killed.
+    pub fn end(&self) {
+        let mut state = self.state();
+        state.has_ended = true;
+        let cuts = state.connections.iter().map(|(_, cut)| cut);
+        cuts.chain(state.crashes.values()).for_each(CancellationToken::cancel);
+    }
 }
 
 impl Faults for Net {
@@ -103,6 +114,9 @@ impl Faults for Net {
         {
             let mut state = self.state();
             state.connections.retain(|(_, cut)| !cut.is_cancelled());
+            if state.has_ended {
+                cut.cancel();
+            }
             state.connections.push(((from.to_owned(), to.to_owned()), cut.clone()));
         }
         let (near_reads, near_writes) = split(near);
@@ -134,7 +148,12 @@ impl Faults for Net {
 
     fn crash(&self, name: &str) -> BoxFuture<'static, ()> {
         let crash = CancellationToken::new();
-        self.state().crashes.insert(name.to_owned(), crash.clone());
+        let mut state = self.state();
+        if state.has_ended {
+            crash.cancel();
+        }
+        state.crashes.insert(name.to_owned(), crash.clone());
+        drop(state);
         Box::pin(crash.cancelled_owned())
     }
 }

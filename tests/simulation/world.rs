@@ -8,16 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use gofer_core::{Core, Installed, NO_SETTINGS};
+use gofer_core::{Core, NO_SETTINGS};
 use gofer_net::Clock;
 use gofer_sdk::api;
+use gofer_sdk::api::extension::ExtensionStatus;
 use gofer_sdk::api::pipeline_extension_subscription::Status;
+use gofer_sdk::api::pipeline_metadata::PipelineState;
 use gofer_sdk::{Error, ErrorKind, Run, RunInfo};
-use tokio::sync::RwLock;
+use tokio::sync::{Notify, RwLock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::author::{Author, BEHAVIORS};
+use crate::disk::Disk;
 use crate::facts::{Disturbing, Facts, Key, Life, Who, disturb, disturbed, facts, violated};
 use crate::history::{draw, duration, now, one_in, pick, record};
+use crate::host::{Answer, Fate, Host, set_ambush};
 use crate::network::{CORE, Condition, Net};
 
 /// When a simulation begins, so that it does not depend on when it runs.
@@ -37,6 +43,9 @@ pub struct Plan {
     pub is_quiet: bool,
     pub has_faults: bool,
     pub has_clock_steps: bool,
+    /// Whether the core keeps its store on a disk, and may crash. Writing it takes most of the time
+    /// of a simulation.
+    pub has_disk: bool,
     /// Whether runs take time, and if so, how many of a pipeline may be executed at once; 0 for any
     /// number.
     pub parallelism: Option<i64>,
@@ -53,6 +62,7 @@ impl Plan {
             is_quiet: one_in(6),
             has_faults: !one_in(6),
             has_clock_steps: one_in(5),
+            has_disk: !one_in(3),
             parallelism: pick(&[None, None, None, Some(0), Some(1), Some(2)]),
             latency: pick(&[Duration::ZERO, MILLI, 20 * MILLI, 150 * MILLI]),
             notices_dead: !one_in(3),
@@ -61,27 +71,34 @@ impl Plan {
 }
 
 /// What has been acknowledged of a subscription.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expected {
     pub number: u32,
     pub every: Duration,
     pub is_enabled: bool,
-    /// A change failed, after which a core may have marked it as refused.
-    pub may_be_refused: bool,
 }
 
 pub struct World {
     pub plan: Plan,
-    pub core: Core,
-    pub net: Arc<Net>,
-    extensions: Vec<Installed>,
+    clock: Clock,
+    disk: Disk,
+    /// The core that runs, or the one that has ended last.
+    host: RefCell<Option<Rc<Host>>>,
+    /// Notified when a core has started.
+    started: Notify,
+    extensions: Vec<String>,
     pub pipelines: Vec<(String, String)>,
     ahead: &'static AtomicI64,
     pub expected: RefCell<BTreeMap<Key, Expected>>,
+    /// What has been acknowledged: whether extensions and pipelines are disabled, and whether
+    /// namespaces exist. What is being changed is not here.
+    disabled_extensions: RefCell<BTreeMap<String, bool>>,
+    disabled_pipelines: RefCell<BTreeMap<(String, String), bool>>,
+    namespaces: RefCell<BTreeMap<String, bool>>,
     /// Written by what changes the subscriptions of all pipelines.
     extension_changes: RwLock<()>,
-    /// The numbers of the events that were followed.
-    pub followed: RefCell<Vec<i64>>,
+    /// The events that were followed.
+    pub followed: RefCell<Vec<(i64, String)>>,
     pub is_following: Cell<bool>,
 }
 
@@ -121,45 +138,174 @@ pub fn perhaps_ambush(name: &str) {
 impl World {
     pub async fn start(plan: Plan) -> Rc<Self> {
         let ahead: &'static AtomicI64 = Box::leak(Box::default());
-        let clock = Clock::set_by_from(ahead, UNIX);
-        let net = Net::new(plan.notices_dead);
-        let mut builder = Core::builder().clocks(clock, clock).faults(Arc::<Net>::clone(&net));
-        if let Some(most) = plan.parallelism {
-            builder = builder.run_handler(move |run| execute(run, most));
-        }
-        let core = builder.start().await.unwrap();
-        let mut extensions = Vec::new();
-        for n in 0..plan.extensions {
-            let name = format!("ext{n}");
-            set_latency(&net, &name, plan.latency);
-            extensions.push(core.install::<Author>(&name, NO_SETTINGS).await.unwrap());
-        }
         let namespaces = ["default", "other"];
-        let pipelines: Vec<_> =
+        let pipelines =
             (0..plan.pipelines).map(|n| (namespaces[n % 2].to_owned(), format!("p{n}"))).collect();
-        let other = api::CreateNamespaceRequest { id: "other".to_owned(), ..Default::default() };
-        core.client().api().create_namespace(other).await.unwrap();
-        for (namespace, pipeline) in &pipelines {
-            register(&core, namespace, pipeline, plan.parallelism.unwrap_or(0)).await;
-        }
-        AMBUSH.set(plan.has_faults.then(|| (Arc::clone(&net), plan.latency)));
-        Rc::new(Self {
+        let world = Rc::new(Self {
+            clock: Clock::set_by_from(ahead, UNIX),
+            disk: Disk::new(draw(|random| random.u64(..))),
+            host: RefCell::default(),
+            started: Notify::new(),
+            extensions: (0..plan.extensions).map(|n| format!("ext{n}")).collect(),
             plan,
-            core,
-            net,
-            extensions,
             pipelines,
             ahead,
             expected: RefCell::default(),
+            disabled_extensions: RefCell::default(),
+            disabled_pipelines: RefCell::default(),
+            namespaces: RefCell::default(),
             extension_changes: RwLock::default(),
             followed: RefCell::default(),
             is_following: Cell::default(),
-        })
+        });
+        let host = world.boot().await.unwrap();
+        let core = &host.core;
+        for name in &world.extensions {
+            core.install::<Author>(name, NO_SETTINGS).await.unwrap();
+        }
+        let other = api::CreateNamespaceRequest { id: "other".to_owned(), ..Default::default() };
+        core.client().api().create_namespace(other).await.unwrap();
+        for (namespace, pipeline) in &world.pipelines {
+            register(core, namespace, pipeline, world.plan.parallelism.unwrap_or(0)).await;
+        }
+        world.run_on(host);
+        world
+    }
+
+    /// Starts a core on the disk.
+    async fn boot(&self) -> Result<Rc<Host>, Error> {
+        let net = Net::new(self.plan.notices_dead);
+        for name in &self.extensions {
+            set_latency(&net, name, self.plan.latency);
+        }
+        let fate = Fate::new(Arc::clone(&net), self.disk.clone());
+        let mut builder = Core::builder().clocks(self.clock, self.clock).faults(net);
+        if self.plan.has_disk {
+            builder = builder.store_backing(Arc::new(fate.clone())).encryption_key("0a".repeat(32));
+        }
+        if let Some(most) = self.plan.parallelism {
+            let over = fate.over.clone();
+            builder = builder.run_handler(move |run| execute(run, most, over.clone()));
+        }
+        let core = builder.start().await.inspect_err(|_| fate.end())?;
+        Ok(Rc::new(Host::new(core, fate)))
+    }
+
+    /// From now on, this is the core.
+    fn run_on(&self, host: Rc<Host>) {
+        let fate = self.plan.has_faults.then(|| host.fate.clone());
+        AMBUSH.set(fate.as_ref().map(|fate| (Arc::clone(&fate.net), self.plan.latency)));
+        set_ambush(fate.filter(|_| self.plan.has_disk));
+        self.host.replace(Some(host));
+        self.started.notify_waiters();
+    }
+
+    /// The core, as soon as one runs.
+    pub async fn host(&self) -> Rc<Host> {
+        loop {
+            let started = self.started.notified();
+            let host = self.host.borrow().clone();
+            if let Some(host) = host.filter(|host| !host.fate.is_over()) {
+                return host;
+            }
+            started.await;
+        }
+    }
+
+    /// Starts a core again whenever one has ended.
+    pub async fn keep_running(self: Rc<Self>) {
+        loop {
+            let host = self.host().await;
+            tokio::select! {
+                biased;
+                () = host.fate.over.cancelled() => {}
+                failure = host.core.failure() => {
+                    violated(format!("the core has failed: {failure}"));
+                    host.fate.end();
+                }
+            }
+            let _disturbing = disturb(Who::Core);
+            // Of one that has crashed, what is left of its tasks.
+            host.core.stop().await;
+            drop(host);
+            tokio::time::sleep(duration(MILLI, 10 * MINUTE)).await;
+            loop {
+                match self.boot().await {
+                    Ok(host) => {
+                        record("the core has started again");
+                        if self.bring_back(&host).await.is_some() {
+                            self.run_on(host);
+                            break;
+                        }
+                        host.core.stop().await;
+                    }
+                    Err(error) => record(format!("the core does not start: {error}")),
+                }
+                tokio::time::sleep(duration(MILLI, MINUTE)).await;
+            }
+        }
+    }
+
+    /// Gives a core the extensions' type, and checks that what was acknowledged is there. `None` if
+    /// it has ended meanwhile.
+    async fn bring_back(&self, host: &Host) -> Option<()> {
+        for name in self.extensions.iter().filter(|name| host.core.installed(name).is_ok()) {
+            let again = host.ask(host.core.install::<Author>(name, NO_SETTINGS)).await?;
+            if !again.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+                violated(format!("{name}: could be installed twice"));
+            }
+        }
+        host.ask(self.check_acknowledged(&host.core)).await
+    }
+
+    /// Checks what is in the store and not just being changed.
+    pub async fn check_acknowledged(&self, core: &Core) {
+        let expected = self.expected.borrow().clone();
+        let is_settled = |key| !facts(|facts| facts.changing.contains(key));
+        for (key, expected) in expected.iter().filter(|(key, _)| is_settled(key)) {
+            let found = found(core, key).await;
+            // It may have been changed meanwhile.
+            let is_still = is_settled(key) && self.expected.borrow().get(key) == Some(expected);
+            if is_still && found != Some((expected.number, expected.is_enabled)) {
+                violated(format!("{key}: {found:?} is stored instead of {expected:?}"));
+            }
+        }
+        let extensions = self.disabled_extensions.borrow().clone();
+        for (name, is_disabled) in extensions {
+            let request = api::GetExtensionRequest { name: name.clone() };
+            let found = core.client().api().get_extension(request).await.ok();
+            let found = found.and_then(|it| it.into_inner().extension);
+            let found = found.map(|it| it.status() == ExtensionStatus::Disabled);
+            let is_still = self.disabled_extensions.borrow().get(&name) == Some(&is_disabled);
+            if is_still && found != Some(is_disabled) {
+                violated(format!("{name}: disabled: {found:?} instead of {is_disabled}"));
+            }
+        }
+        let pipelines = self.disabled_pipelines.borrow().clone();
+        for (pipeline, is_disabled) in pipelines {
+            let (namespace_id, id) = pipeline.clone();
+            let request = api::GetPipelineRequest { namespace_id, id, version: 0 };
+            let found = core.client().api().get_pipeline(request).await.ok();
+            let found = found.and_then(|it| it.into_inner().pipeline?.metadata);
+            let found = found.map(|it| it.state() == PipelineState::Disabled);
+            let is_still = self.disabled_pipelines.borrow().get(&pipeline) == Some(&is_disabled);
+            if is_still && found != Some(is_disabled) {
+                violated(format!("{pipeline:?}: disabled: {found:?} instead of {is_disabled}"));
+            }
+        }
+        let namespaces = self.namespaces.borrow().clone();
+        for (id, exists) in namespaces {
+            let request = api::GetNamespaceRequest { id: id.clone() };
+            let found = core.client().api().get_namespace(request).await.is_ok();
+            if found != exists {
+                violated(format!("the namespace {id} exists: {found} instead of {exists}"));
+            }
+        }
     }
 
     /// Everything that happens, for so long.
     pub async fn run(self: &Rc<Self>, time: Duration) {
-        let end = tokio::time::Instant::now() + time;
+        let end = Instant::now() + time;
         let mut actors = tokio::task::JoinSet::new();
         for pipeline in &self.pipelines {
             for _ in 0..draw(|random| random.usize(1..=2)) {
@@ -181,33 +327,39 @@ impl World {
             ended.unwrap();
         }
         AMBUSH.take();
+        set_ambush(None);
         tokio::time::sleep_until(end).await;
+        self.host().await;
     }
 
     /// Follows the events, and resumes now and then.
     pub async fn follow(self: Rc<Self>) {
         loop {
-            let mut events = self.core.client().follow_events().await.unwrap();
+            let host = self.host().await;
+            let Some(Ok(mut events)) = host.ask(host.core.client().follow_events()).await else {
+                tokio::time::sleep(SECOND).await;
+                continue;
+            };
             let patience = duration(SECOND, 6 * HOUR);
             let read = async {
                 while let Ok(Some(event)) = events.next().await {
-                    let last = self.followed.borrow().last().copied().unwrap_or(0);
+                    let last = self.followed.borrow().last().map_or(0, |it| it.0);
                     // Resumed after the last one that was seen.
                     if event.id > last {
-                        self.followed.borrow_mut().push(event.id);
+                        self.followed.borrow_mut().push((event.id, event.details));
                     }
                 }
             };
             self.is_following.set(true);
-            let _ = tokio::time::timeout(patience, read).await;
+            let _ = host.ask(tokio::time::timeout(patience, read)).await;
             self.is_following.set(false);
             tokio::time::sleep(duration(MILLI, 10 * MINUTE)).await;
         }
     }
 
-    async fn use_pipeline(&self, pipeline: &(String, String), end: tokio::time::Instant) {
+    async fn use_pipeline(&self, pipeline: &(String, String), end: Instant) {
         loop {
-            let next = tokio::time::Instant::now() + duration(10 * SECOND, 5 * HOUR);
+            let next = Instant::now() + duration(10 * SECOND, 5 * HOUR);
             if next >= end {
                 return;
             }
@@ -239,7 +391,8 @@ impl World {
 
     /// Marks what a subscription did as unknown, if the core has given it up.
     async fn notice_refused(&self, key: &Key) {
-        if status(&self.core, key).await == Some(Status::Error) {
+        let host = self.host().await;
+        if host.ask(status(&host.core, key)).await.flatten() == Some(Status::Error) {
             record(format!("{key}: is refused"));
             facts(|facts| {
                 if let Some(life) = facts.current(key) {
@@ -254,44 +407,81 @@ impl World {
         let extension = pick(&self.extensions);
         let label = pick(&["a", "b"]);
         let key = Key {
-            extension: extension.name().to_owned(),
+            extension: extension.clone(),
             namespace: namespace.clone(),
             pipeline: pipeline.clone(),
             label: label.to_owned(),
         };
         self.notice_refused(&key).await;
+        let host = self.host().await;
         let number = facts(Facts::next_number);
         let every = Duration::from_secs(duration(MINUTE, 4 * HOUR).as_secs());
         let behavior = behavior();
         record(format!("{key} #{number}: subscribe every {every:?}, {behavior}"));
         let before = self.expected.borrow().get(&key).cloned();
+        let after = Expected { number, every, is_enabled: true };
         let was_alive = Self::end_life(&key);
         let disturbing = disturb(Who::Subscription(key.clone()));
+        let changing = Changing::begin(&key);
         let settings = [
             ("every", format!("{}s", every.as_secs())),
             ("behavior", behavior.to_owned()),
             ("number", number.to_string()),
         ];
         let path = format!("{namespace}/{pipeline}");
-        let outcome = extension.subscribe(path.as_str(), label, settings).await;
+        let answer = match host.core.installed(&extension) {
+            Ok(extension) => {
+                let subscribe = extension.subscribe(path.as_str(), label, settings);
+                host.change(format!("{key} #{number}: subscribe"), subscribe).await
+            }
+            Err(error) => Answer::Failed(error.kind()),
+        };
         drop(disturbing);
-        match outcome {
-            Ok(()) => {
-                record(format!("{key} #{number}: subscribed"));
-                let expected = Expected { number, every, is_enabled: true, may_be_refused: false };
-                self.expected.borrow_mut().insert(key.clone(), expected);
-                begin_life(&key, number, every, was_alive);
+        let now = match answer {
+            Answer::Done(()) => Some(after),
+            Answer::NotMade | Answer::Failed(_) => before.clone(),
+            Answer::Lost => self.either(&key, before.clone(), Some(after)).await,
+        };
+        self.settle(&key, now, was_alive, changing);
+    }
+
+    /// What a subscription is, of two.
+    async fn either(
+        &self,
+        key: &Key,
+        before: Option<Expected>,
+        after: Option<Expected>,
+    ) -> Option<Expected> {
+        let found = loop {
+            let host = self.host().await;
+            if let Some(found) = host.ask(found(&host.core, key)).await {
+                break found;
             }
-            Err(error) => {
-                record(format!("{key} #{number}: not subscribed: {error}"));
-                if let Some(before) = before.filter(|it| it.is_enabled) {
-                    begin_life(&key, before.number, before.every, was_alive);
-                }
-                if let Some(expected) = self.expected.borrow_mut().get_mut(&key) {
-                    expected.may_be_refused = true;
-                }
+        };
+        let of = |it: &Option<Expected>| it.as_ref().map(|it| (it.number, it.is_enabled));
+        record(format!("{key}: is {found:?}, was {:?}, to be {:?}", of(&before), of(&after)));
+        if found == of(&after) {
+            after
+        } else {
+            if found != of(&before) {
+                violated(format!("{key}: {found:?} is neither {before:?} nor {after:?}"));
             }
+            before
         }
+    }
+
+    /// The end of a change.
+    fn settle(&self, key: &Key, now: Option<Expected>, was_alive: bool, changing: Changing) {
+        match now {
+            Some(now) => {
+                if now.is_enabled {
+                    begin_life(key, now.number, now.every, was_alive);
+                }
+                self.expected.borrow_mut().insert(key.clone(), now);
+            }
+            None => drop(self.expected.borrow_mut().remove(key)),
+        }
+        drop(changing);
     }
 
     /// True if there was one.
@@ -305,17 +495,25 @@ impl World {
         let is_enabled = !one_in(3);
         let Some(key) = self.existing(pipeline, is_enabled) else { return };
         self.notice_refused(&key).await;
+        let host = self.host().await;
+        let Ok(extension) = host.core.installed(&key.extension) else { return };
         record(format!("{key}: unsubscribe"));
-        Self::end_life(&key);
+        let before = self.expected.borrow().get(&key).cloned();
+        let was_alive = Self::end_life(&key);
+        let changing = Changing::begin(&key);
         let path = format!("{}/{}", key.namespace, key.pipeline);
-        let extension = self.installed(&key);
-        let outcome = extension.unsubscribe(path.as_str(), &key.label).await;
-        record(format!("{key}: unsubscribed: {}", show(&outcome)));
-        // The store is changed first, whatever the extension answers.
-        self.expected.borrow_mut().remove(&key);
-        if outcome.is_ok() {
-            Self::check_ended(&key);
-        }
+        let change = extension.unsubscribe(path.as_str(), &key.label);
+        let now = match host.change(format!("{key}: unsubscribe"), change).await {
+            Answer::Done(()) => {
+                Self::check_ended(&key);
+                None
+            }
+            // The store is changed first, whatever the extension answers.
+            Answer::Failed(_) => None,
+            Answer::NotMade => before,
+            Answer::Lost => self.either(&key, before, None).await,
+        };
+        self.settle(&key, now, was_alive, changing);
     }
 
     /// An acknowledged end is one.
@@ -326,69 +524,112 @@ impl World {
         }
     }
 
-    fn installed(&self, key: &Key) -> &Installed {
-        self.extensions.iter().find(|it| it.name() == key.extension).unwrap()
-    }
-
     async fn set_enabled(&self, pipeline: &(String, String), enable: bool) {
         let _shared = self.extension_changes.read().await;
         let Some(key) = self.existing(pipeline, !enable) else { return };
         self.notice_refused(&key).await;
-        record(format!("{key}: {}", if enable { "enable" } else { "disable" }));
+        let host = self.host().await;
+        let what = format!("{key}: {}", if enable { "enable" } else { "disable" });
+        record(&*what);
+        let before = self.expected.borrow().get(&key).cloned();
+        let after = before.clone().map(|it| Expected { is_enabled: enable, ..it });
+        let was_alive = Self::end_life(&key);
+        let changing = Changing::begin(&key);
         let Key { extension, namespace, pipeline, label } = key.clone();
-        let mut api = self.core.client().api();
-        let outcome = if enable {
+        let mut api = host.core.client().api();
+        let answer = if enable {
             let request = api::EnablePipelineExtensionSubscriptionRequest {
                 namespace_id: namespace,
                 pipeline_id: pipeline,
                 extension_name: extension,
                 extension_label: label,
             };
-            api.enable_pipeline_extension_subscription(patient(request)).await.map(drop)
+            let change = api.enable_pipeline_extension_subscription(patient(request));
+            host.change(what, made(change)).await
         } else {
-            Self::end_life(&key);
             let request = api::DisablePipelineExtensionSubscriptionRequest {
                 namespace_id: namespace,
                 pipeline_id: pipeline,
                 extension_name: extension,
                 extension_label: label,
             };
-            api.disable_pipeline_extension_subscription(patient(request)).await.map(drop)
+            let change = api.disable_pipeline_extension_subscription(patient(request));
+            host.change(what, made(change)).await
         };
-        record(format!("{key}: changed: {}", show(&outcome)));
-        let mut all = self.expected.borrow_mut();
-        let expected = all.get_mut(&key).unwrap();
-        if !enable {
-            expected.is_enabled = false;
-            if outcome.is_ok() {
-                Self::check_ended(&key);
+        let now = match answer {
+            Answer::Done(()) => {
+                if !enable {
+                    Self::check_ended(&key);
+                }
+                after
             }
-        } else if outcome.is_ok() {
-            expected.is_enabled = true;
-            begin_life(&key, expected.number, expected.every, false);
-        }
+            // The store is changed first, whatever the extension answers.
+            Answer::Failed(_) if !enable => after,
+            Answer::NotMade | Answer::Failed(_) => before,
+            Answer::Lost => self.either(&key, before, after).await,
+        };
+        self.settle(&key, now, was_alive, changing);
     }
 
-    async fn disable_pipeline_for_a_while(&self, (namespace, pipeline): &(String, String)) {
-        let (namespace_id, id) = (namespace.clone(), pipeline.clone());
-        let _disturbing = disturb(Who::Pipeline(namespace_id.clone(), id.clone()));
-        record(format!("{namespace}/{pipeline}: disable"));
-        let mut api = self.core.client().api();
-        let request = api::DisablePipelineRequest { namespace_id, id };
-        api.disable_pipeline(request).await.unwrap();
+    async fn disable_pipeline_for_a_while(&self, pipeline: &(String, String)) {
+        let _disturbing = disturb(Who::Pipeline(pipeline.0.clone(), pipeline.1.clone()));
+        self.set_pipeline_enabled(pipeline, false).await;
         tokio::time::sleep(duration(SECOND, HOUR)).await;
-        let (namespace_id, id) = (namespace.clone(), pipeline.clone());
-        record(format!("{namespace}/{pipeline}: enable"));
-        api.enable_pipeline(api::EnablePipelineRequest { namespace_id, id }).await.unwrap();
+        self.set_pipeline_enabled(pipeline, true).await;
+    }
+
+    /// Tries until it is acknowledged.
+    async fn set_pipeline_enabled(&self, pipeline: &(String, String), enable: bool) {
+        let (namespace, id) = pipeline;
+        let what = format!("{namespace}/{id}: {}", if enable { "enable" } else { "disable" });
+        loop {
+            let host = self.host().await;
+            record(&*what);
+            let before = self.disabled_pipelines.borrow_mut().remove(pipeline);
+            let mut api = host.core.client().api();
+            let (namespace_id, id) = (namespace.clone(), id.clone());
+            let answer = if enable {
+                let request = api::EnablePipelineRequest { namespace_id, id };
+                host.change(&what, made(api.enable_pipeline(request))).await
+            } else {
+                let request = api::DisablePipelineRequest { namespace_id, id };
+                host.change(&what, made(api.disable_pipeline(request))).await
+            };
+            let now = match answer {
+                Answer::Done(()) => Some(!enable),
+                Answer::NotMade => before,
+                Answer::Failed(_) | Answer::Lost => None,
+            };
+            if let Some(now) = now {
+                self.disabled_pipelines.borrow_mut().insert(pipeline.clone(), now);
+            }
+            if matches!(answer, Answer::Done(())) {
+                return;
+            }
+            tokio::time::sleep(MINUTE).await;
+        }
     }
 
     async fn start_run(&self, (namespace, pipeline): &(String, String)) {
         let path = format!("{namespace}/{pipeline}");
-        let run = self.core.client().start_run(path.as_str(), "", Run::because("by hand"));
-        let run = run.await.unwrap();
-        record(format!("{path}: run {} by hand", run.id()));
+        let host = self.host().await;
+        let run = host.core.client().start_run(path.as_str(), "", Run::because("by hand"));
+        let answer = host.change(format!("{path}: run by hand"), run).await;
         let key = (namespace.clone(), pipeline.clone());
-        facts(|facts| *facts.by_api.entry(key).or_default() += 1);
+        let run = facts(|facts| {
+            let (certain, perhaps) = facts.by_api.entry(key).or_default();
+            match answer {
+                Answer::Done(run) => {
+                    *certain += 1;
+                    return Some(run);
+                }
+                Answer::NotMade => {}
+                Answer::Failed(_) | Answer::Lost => *perhaps += 1,
+            }
+            None
+        });
+        let Some(run) = run else { return };
+        record(format!("{path}: run {} by hand", run.id()));
         if self.plan.parallelism.is_some() && one_in(2) {
             tokio::time::sleep(duration(MILLI, 2 * MINUTE)).await;
             let request = api::CancelRunRequest {
@@ -397,18 +638,19 @@ impl World {
                 run_id: run.id(),
                 force: false,
             };
-            let outcome = self.core.client().api().cancel_run(request).await.map(drop);
-            record(format!("{path}: run {} cancelled: {}", run.id(), show(&outcome)));
+            let mut api = host.core.client().api();
+            let what = format!("{path}: cancel run {}", run.id());
+            host.change(what, made(api.cancel_run(request))).await;
         }
     }
 
     /// The subscriptions of a pipeline that are stored.
-    pub async fn list(&self, namespace: &str, pipeline: &str) -> Vec<Key> {
+    pub async fn list(core: &Core, namespace: &str, pipeline: &str) -> Vec<Key> {
         let request = api::ListPipelineExtensionSubscriptionsRequest {
             namespace_id: namespace.to_owned(),
             pipeline_id: pipeline.to_owned(),
         };
-        let mut api = self.core.client().api();
+        let mut api = core.client().api();
         let response = api.list_pipeline_extension_subscriptions(request);
         let all = response.await.map(|it| it.into_inner().subscriptions).unwrap_or_default();
         all.into_iter()
@@ -421,109 +663,215 @@ impl World {
             .collect()
     }
 
-    async fn administrate(&self, end: tokio::time::Instant) {
+    async fn administrate(&self, end: Instant) {
         loop {
-            let next = tokio::time::Instant::now() + duration(20 * MINUTE, 16 * HOUR);
+            let next = Instant::now() + duration(20 * MINUTE, 16 * HOUR);
             if next >= end {
                 return;
             }
             tokio::time::sleep_until(next).await;
-            let extension = pick(&self.extensions);
-            let name = extension.name();
+            let name = &*pick(&self.extensions);
             let _disturbing = disturb(Who::Extension(name.to_owned()));
             match draw(|random| random.u32(..4)) {
                 0 | 1 => {
+                    let host = self.host().await;
                     record(format!("{name}: restart"));
-                    let outcome = extension.restart().await;
-                    record(format!("{name}: restarted: {}", show(&outcome)));
+                    let Ok(extension) = host.core.installed(name) else { continue };
+                    host.change(format!("{name}: restart"), extension.restart()).await;
                 }
                 2 => {
                     let _exclusive = self.extension_changes.write().await;
-                    record(format!("{name}: disable"));
-                    let mut api = self.core.client().api();
-                    let request = api::DisableExtensionRequest { name: name.to_owned() };
-                    let outcome = api.disable_extension(patient(request)).await;
-                    record(format!("{name}: disabled: {}", show(&outcome)));
+                    self.set_extension_enabled(name, false).await;
                     tokio::time::sleep(duration(SECOND, HOUR)).await;
-                    self.until_enabled(name).await;
+                    while !self.set_extension_enabled(name, true).await {
+                        tokio::time::sleep(MINUTE).await;
+                    }
                 }
                 _ => {
                     let _exclusive = self.extension_changes.write().await;
-                    self.reinstall(&extension).await;
+                    self.reinstall(name).await;
                 }
             }
         }
     }
 
-    async fn until_enabled(&self, name: &str) {
-        loop {
-            let mut api = self.core.client().api();
-            let request = api::EnableExtensionRequest { name: name.to_owned() };
-            let outcome = api.enable_extension(patient(request)).await;
-            record(format!("{name}: enabled: {}", show(&outcome)));
-            if outcome.is_ok() {
-                return;
-            }
-            tokio::time::sleep(MINUTE).await;
+    /// Returns whether it was acknowledged.
+    async fn set_extension_enabled(&self, name: &str, enable: bool) -> bool {
+        let host = self.host().await;
+        let what = format!("{name}: {}", if enable { "enable" } else { "disable" });
+        record(&*what);
+        let before = self.disabled_extensions.borrow_mut().remove(name);
+        let mut api = host.core.client().api();
+        let name = name.to_owned();
+        let answer = if enable {
+            let request = api::EnableExtensionRequest { name: name.clone() };
+            host.change(what, made(api.enable_extension(patient(request)))).await
+        } else {
+            let request = api::DisableExtensionRequest { name: name.clone() };
+            host.change(what, made(api.disable_extension(patient(request)))).await
+        };
+        let now = match answer {
+            Answer::Done(()) => Some(!enable),
+            Answer::NotMade => before,
+            Answer::Failed(_) | Answer::Lost => None,
+        };
+        if let Some(now) = now {
+            self.disabled_extensions.borrow_mut().insert(name, now);
         }
+        matches!(answer, Answer::Done(()))
     }
 
-    async fn reinstall(&self, extension: &Installed) {
-        let name = extension.name();
+    async fn reinstall(&self, name: &str) {
+        let host = self.host().await;
+        let Ok(extension) = host.core.installed(name) else { return };
         record(format!("{name}: uninstall"));
-        let outcome = extension.uninstall().await;
-        record(format!("{name}: uninstalled: {}", show(&outcome)));
-        if outcome.is_err() {
+        let before = self.disabled_extensions.borrow_mut().remove(name);
+        let keys: Vec<_> =
+            self.expected.borrow().keys().filter(|key| key.extension == name).cloned().collect();
+        let changing: Vec<_> = keys.iter().map(Changing::begin).collect();
+        let is_gone = match host.change(format!("{name}: uninstall"), extension.uninstall()).await {
+            Answer::Done(()) => true,
+            Answer::NotMade | Answer::Failed(_) => false,
+            Answer::Lost => self.host().await.core.installed(name).is_err(),
+        };
+        if !is_gone {
+            if let Some(before) = before {
+                self.disabled_extensions.borrow_mut().insert(name.to_owned(), before);
+            }
             return;
         }
-        self.expected.borrow_mut().retain(|key, _| {
-            if key.extension == name {
-                Self::end_life(key);
-            }
-            key.extension != name
-        });
+        for key in &keys {
+            Self::end_life(key);
+            self.expected.borrow_mut().remove(key);
+        }
+        drop(changing);
         loop {
-            let outcome = self.core.install::<Author>(name, NO_SETTINGS).await;
-            record(format!("{name}: installed: {}", show(&outcome)));
-            match outcome {
-                Ok(_) => return,
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => return,
-                Err(_) => tokio::time::sleep(MINUTE).await,
+            let host = self.host().await;
+            let install = host.core.install::<Author>(name, NO_SETTINGS);
+            match host.change(format!("{name}: install"), install).await {
+                Answer::Done(_) | Answer::Failed(ErrorKind::AlreadyExists) => return,
+                Answer::NotMade | Answer::Failed(_) | Answer::Lost => {
+                    tokio::time::sleep(MINUTE).await;
+                }
             }
         }
     }
 
     /// One fault after the other.
-    async fn disturb(&self, end: tokio::time::Instant) {
+    async fn disturb(&self, end: Instant) {
         loop {
-            let next = tokio::time::Instant::now() + duration(10 * MINUTE, 5 * HOUR);
+            let next = Instant::now() + duration(10 * MINUTE, 5 * HOUR);
             if next >= end {
                 return;
             }
             tokio::time::sleep_until(next).await;
-            let name = pick(&self.extensions).name().to_owned();
+            let name = pick(&self.extensions);
             if self.plan.has_clock_steps && one_in(3) {
                 self.step_clock();
                 continue;
             }
-            match draw(|random| random.u32(..6)) {
-                0 => self.partition(&name, true, false).await,
-                1 => self.partition(&name, false, true).await,
-                2 => self.partition(&name, true, true).await,
-                3 => self.slow_down(&name).await,
+            let host = self.host().await;
+            let network = &host.fate.net;
+            match draw(|random| random.u32(..if self.plan.has_disk { 11 } else { 7 })) {
+                0 => self.partition(network, &name, true, false).await,
+                1 => self.partition(network, &name, false, true).await,
+                2 => self.partition(network, &name, true, true).await,
+                3 => self.slow_down(network, &name).await,
                 4 => {
                     let _disturbing = Self::begin_fault(&name, "cut");
-                    self.net.cut(&name);
+                    network.cut(&name);
+                }
+                5 | 6 => {
+                    for _ in 0..draw(|random| random.u32(1..4)) {
+                        let _disturbing = Self::begin_fault(&name, "crash");
+                        network.kill(&name);
+                        tokio::time::sleep(duration(MILLI, 10 * SECOND)).await;
+                    }
+                }
+                7 => self.fail_disk(&host).await,
+                8 => {
+                    record("fault: the core is stopped");
+                    let _disturbing = disturb(Who::Core);
+                    host.stop().await;
+                }
+                9 => {
+                    let writes = draw(|random| random.u64(1..200));
+                    record(format!("fault: the power is lost after {writes} writes"));
+                    self.disk.lose_power_after(writes);
+                    let lost = host.fate.over.cancelled();
+                    let _ = tokio::time::timeout(4 * HOUR, lost).await;
+                    self.disk.lose_power_after(u64::MAX);
                 }
                 _ => {
                     for _ in 0..draw(|random| random.u32(1..4)) {
-                        let _disturbing = Self::begin_fault(&name, "crash");
-                        self.net.kill(&name);
-                        tokio::time::sleep(duration(MILLI, 10 * SECOND)).await;
+                        self.host().await.fate.crash(one_in(2));
+                        tokio::time::sleep(duration(MILLI, 10 * MINUTE)).await;
                     }
                 }
             }
         }
+    }
+
+    /// Checks that all events can be read that were shown.
+    async fn check_events_readable(&self, core: &Core) {
+        let shown = self.followed.borrow().last().map_or(0, |it| it.0);
+        let mut last = 0;
+        let read = async {
+            let mut events = core.client().events().await?;
+            while let Some(event) = events.next().await? {
+                last = event.id;
+            }
+            Ok::<_, Error>(())
+        };
+        let outcome = read.await;
+        if outcome.is_err() || last < shown {
+            violated(format!("the events cannot be read up to {shown}, but {last}: {outcome:?}"));
+        }
+    }
+
+    /// The disk is full or fails for some time.
+    async fn fail_disk(&self, host: &Host) {
+        let _disturbing = disturb(Who::Core);
+        let time = duration(SECOND, 10 * MINUTE);
+        let is_full = one_in(2);
+        if is_full {
+            let room = draw(|random| random.u64(..256 * 1024));
+            record(format!("fault: the disk has room for {room} more bytes, for {time:?}"));
+            self.disk.set_room(room);
+        } else {
+            record(format!("fault: the disk fails for {time:?}"));
+            self.disk.set_failing(true);
+        }
+        let end = Instant::now() + time;
+        for probe in 0.. {
+            if host.fate.is_over() || Instant::now() >= end {
+                break;
+            }
+            let id = format!("probe-{}-{probe}", now().as_millis());
+            let request = api::CreateNamespaceRequest { id: id.clone(), ..Default::default() };
+            let mut api = host.core.client().api();
+            let create = made(api.create_namespace(request));
+            let exists = match host.change(format!("create {id}"), create).await {
+                Answer::Done(()) if is_full => Some(true),
+                Answer::NotMade => Some(false),
+                Answer::Lost => None,
+                answer => {
+                    violated(format!("{id}: {answer:?} although the disk fails"));
+                    None
+                }
+            };
+            self.namespaces.borrow_mut().extend(exists.map(|exists| (id, exists)));
+            // Reading goes on.
+            host.ask(self.check_acknowledged(&host.core)).await;
+            if probe == 0 {
+                host.ask(self.check_events_readable(&host.core)).await;
+            }
+            let until = (Instant::now() + duration(SECOND, MINUTE)).min(end);
+            tokio::time::sleep_until(until).await;
+        }
+        self.disk.set_room(u64::MAX);
+        self.disk.set_failing(false);
+        record("fault: the disk works again");
     }
 
     fn begin_fault(name: &str, what: &str) -> Disturbing {
@@ -541,7 +889,7 @@ impl World {
         facts(|facts| facts.ahead.push((now, ahead)));
     }
 
-    async fn partition(&self, name: &str, there: bool, back: bool) {
+    async fn partition(&self, net: &Net, name: &str, there: bool, back: bool) {
         let ways = match (there, back) {
             (true, false) => "nothing from it arrives",
             (false, true) => "nothing to it arrives",
@@ -551,24 +899,24 @@ impl World {
         let _disturbing = Self::begin_fault(name, &format!("{ways} for {time:?}"));
         let usual = Condition { is_blocked: false, delay: self.plan.latency };
         let blocked = Condition { is_blocked: true, ..usual };
-        self.net.set(name, CORE, if there { blocked } else { usual });
-        self.net.set(CORE, name, if back { blocked } else { usual });
+        net.set(name, CORE, if there { blocked } else { usual });
+        net.set(CORE, name, if back { blocked } else { usual });
         tokio::time::sleep(time).await;
         if one_in(2) {
-            self.net.cut(name);
+            net.cut(name);
         }
-        self.net.set(name, CORE, usual);
-        self.net.set(CORE, name, usual);
+        net.set(name, CORE, usual);
+        net.set(CORE, name, usual);
         record(format!("fault: {name} is over"));
     }
 
-    async fn slow_down(&self, name: &str) {
+    async fn slow_down(&self, net: &Net, name: &str) {
         let delay = duration(10 * MILLI, 8 * SECOND);
         let time = duration(SECOND, HOUR);
         let _disturbing = Self::begin_fault(name, &format!("{delay:?} more for {time:?}"));
-        set_latency(&self.net, name, self.plan.latency + delay);
+        set_latency(net, name, self.plan.latency + delay);
         tokio::time::sleep(time).await;
-        set_latency(&self.net, name, self.plan.latency);
+        set_latency(net, name, self.plan.latency);
         record(format!("fault: {name} is over"));
     }
 }
@@ -584,9 +932,12 @@ async fn register(core: &Core, namespace: &str, pipeline: &str, parallelism: i64
 }
 
 /// Executes a run. Not more of a pipeline at once than it allows.
-async fn execute(run: RunInfo, most: i64) -> gofer_sdk::Result<()> {
+async fn execute(run: RunInfo, most: i64, over: CancellationToken) -> gofer_sdk::Result<()> {
+    if over.is_cancelled() {
+        return Err(Error::internal("the core has crashed"));
+    }
     let executing = Executing::begin(run.pipeline().to_string(), most);
-    tokio::time::sleep(duration(MILLI, 3 * MINUTE)).await;
+    let _ = tokio::time::timeout(duration(MILLI, 3 * MINUTE), over.cancelled()).await;
     drop(executing);
     if one_in(10) { Err(Error::internal("on purpose")) } else { Ok(()) }
 }
@@ -638,11 +989,25 @@ fn set_latency(net: &Net, name: &str, delay: Duration) {
     }
 }
 
-fn show<T, E: std::fmt::Display>(outcome: &Result<T, E>) -> String {
-    match outcome {
-        Ok(_) => "ok".to_owned(),
-        Err(error) => error.to_string(),
+/// A subscription is being changed, until this is dropped.
+struct Changing(Key);
+
+impl Changing {
+    fn begin(key: &Key) -> Self {
+        facts(|facts| facts.changing.insert(key.clone()));
+        Self(key.clone())
     }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        facts(|facts| facts.changing.remove(&self.0));
+    }
+}
+
+/// The outcome of a change through the raw API.
+async fn made<T>(change: impl Future<Output = Result<T, api::tonic::Status>>) -> Result<(), Error> {
+    change.await.map(drop).map_err(Error::from_status)
 }
 
 /// A request that nobody gives up.
@@ -665,4 +1030,11 @@ pub async fn stored(core: &Core, key: &Key) -> Option<api::PipelineExtensionSubs
     };
     let response = core.client().api().get_pipeline_extension_subscription(request).await.ok()?;
     response.into_inner().subscription
+}
+
+/// The number of a stored subscription, and whether it is enabled.
+async fn found(core: &Core, key: &Key) -> Option<(u32, bool)> {
+    let stored = stored(core, key).await?;
+    let number = stored.settings.get("number")?.parse().ok()?;
+    Some((number, stored.status() != Status::Disabled))
 }

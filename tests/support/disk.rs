@@ -248,8 +248,8 @@ impl StorageBackend for Opened {
         state.check(self.generation)?;
         state.allocate(offset, data.len() as u64)?;
         let from = usize::try_from(offset).unwrap();
-        let mut before = state.content.get(from..).unwrap_or_default().to_vec();
-        before.truncate(data.len());
+        let until = (from + data.len()).min(state.content.len());
+        let before = state.content.get(from..until).unwrap_or_default().to_vec();
         state.put(offset, data);
         let after = data.to_vec();
         state.unsynced.push(Change::Write { offset, before, after });

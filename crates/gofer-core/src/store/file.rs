@@ -71,7 +71,6 @@ type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 impl StoreFile {
     /// Opens a file that is intact and of a known version, or creates one. What is alive in it is
     /// passed to `read`. Until it is [accepted](Self::accept), the file is left as it is.
-
     pub(super) fn open(
         path: &Path,
         backing: Option<Arc<dyn Backing>>,
