@@ -273,7 +273,11 @@ impl StorageBackend for Opened {
     }
 
     fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        self.state().is_locked = false;
+        let mut state = self.state();
+        // Otherwise the lock is that of whoever opened it since.
+        if state.generation == self.generation {
+            state.is_locked = false;
+        }
         Ok(())
     }
 }

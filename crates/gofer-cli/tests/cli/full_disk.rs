@@ -20,7 +20,7 @@ fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
     );
     fs::write(&gofer, script).unwrap();
     fs::set_permissions(&gofer, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(machine.file("object"), [b'o'; 400_000]).unwrap();
+    fs::write(machine.file("object"), vec![b'o'; 400_000]).unwrap();
     machine.type_block(
         "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb --allow-bootstrap\n\
          Gofer listens on 127.0.0.1:8080.\n\
