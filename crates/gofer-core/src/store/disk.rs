@@ -27,6 +27,7 @@ use super::history::History;
 use super::journal::{Journal, Part, Write};
 use crate::essential::{EssentialTasks, Failing};
 use crate::sync::lock;
+use gofer_net::{Promise, Promised, promise};
 use gofer_proto::Run;
 use gofer_sdk::Result;
 
@@ -54,7 +55,7 @@ struct Queue {
 struct Pending {
     batch: Batch,
     /// That of the commit under way.
-    committing: Option<Arc<Outcome>>,
+    committing: Option<Promised<Outcome>>,
     /// Why changes are refused, while they are.
     refused: Option<Arc<str>>,
     /// Whether the tables still have what could not be written.
@@ -65,8 +66,10 @@ struct Pending {
     needed: u64,
 }
 
+/// Whether a batch has been written, or why not.
+type Outcome = Result<(), Arc<str>>;
+
 /// What is written in one transaction.
-#[derive(Default)]
 struct Batch {
     writes: Vec<Write>,
     /// The number of the newest submission.
@@ -75,15 +78,15 @@ struct Batch {
     last_event: i64,
     /// Runs that have been accepted, for those that watch.
     started: Vec<Run>,
-    outcome: Arc<Outcome>,
+    promise: Promise<Outcome>,
+    outcome: Promised<Outcome>,
 }
 
-/// Whether a batch has been written; `None` while that is not known.
-struct Outcome(watch::Sender<Option<Result<(), Arc<str>>>>);
-
-impl Default for Outcome {
+impl Default for Batch {
     fn default() -> Self {
-        Self(watch::Sender::new(None))
+        let (promise, outcome) = promise();
+        let (writes, started) = (Vec::new(), Vec::new());
+        Self { writes, submission: 0, last_event: 0, started, promise, outcome }
     }
 }
 
@@ -182,14 +185,14 @@ impl Disk {
             if pending.batch.writes.is_empty() {
                 pending.committing.clone()
             } else {
-                Some(Arc::clone(&pending.batch.outcome))
+                Some(pending.batch.outcome.clone())
             }
         };
         let Some(outcome) = outcome else { return Ok(()) };
-        match outcome.0.subscribe().wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(why))) => Err(not_written(why)),
-            Ok(None) | Err(_) => Err(not_written("the store has stopped writing")),
+        match outcome.wait().await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(why)) => Err(not_written(&why)),
+            None => Err(not_written("the store has stopped writing")),
         }
     }
 
@@ -239,7 +242,7 @@ impl Writer {
                 let mut pending = lock(&queue.pending);
                 let batch = mem::take(&mut pending.batch);
                 if !batch.writes.is_empty() {
-                    pending.committing = Some(Arc::clone(&batch.outcome));
+                    pending.committing = Some(batch.outcome.clone());
                 }
                 (batch, pending.closing)
             };
@@ -251,10 +254,10 @@ impl Writer {
                 continue;
             }
             match file.commit(&batch.writes) {
-                Ok(()) => self.committed(&batch),
+                Ok(()) => self.committed(batch),
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be written; changes are refused until it can");
-                    if !self.recover(&batch, &error.to_string()).await {
+                    if !self.recover(batch, &error.to_string()).await {
                         break;
                     }
                 }
@@ -265,28 +268,30 @@ impl Writer {
         drop(closed);
     }
 
-    fn committed(&self, batch: &Batch) {
+    fn committed(&self, batch: Batch) {
         let keys = batch.writes.iter().filter(|it| it.of == Part::History).map(|it| &*it.key);
         self.history.committed(keys, batch.submission);
         lock(&self.queue.pending).committing = None;
-        for run in &batch.started {
+        for run in batch.started {
             // Nobody may be watching.
-            let _ = self.listeners.started.send(run.clone());
+            let _ = self.listeners.started.send(run);
         }
         self.listeners.progress.send_modify(|it| it.last = it.last.max(batch.last_event));
-        batch.outcome.0.send_replace(Some(Ok(())));
+        batch.promise.keep(Ok(()));
     }
 
     /// Undoes in memory what could not be written, and waits until the file can be written again.
     /// Returns false if that is given up, or the file is to be closed.
-    async fn recover(&self, failed: &Batch, why: &str) -> bool {
+    async fn recover(&self, failed: Batch, why: &str) -> bool {
         let why: Arc<str> = why.into();
+        self.refuse(&why);
+        failed.promise.keep(Err(Arc::clone(&why)));
         let begun = Instant::now();
         let mut rolled_back = false;
         loop {
             match self.file.reopen() {
                 Ok(()) if !rolled_back => {
-                    if let Err(error) = self.roll_back(failed, &why) {
+                    if let Err(error) = self.roll_back(&why) {
                         self.failing.report(&error.to_string());
                         return false;
                     }
@@ -294,9 +299,6 @@ impl Writer {
                 }
                 Ok(()) => {}
                 Err(error) => {
-                    if !rolled_back {
-                        self.refuse(failed, &why);
-                    }
                     let is_damaged = !matches!(
                         &error,
                         DatabaseError::Storage(
@@ -323,10 +325,10 @@ impl Writer {
     }
 
     /// Makes the tables what the file holds.
-    fn roll_back(&self, failed: &Batch, why: &Arc<str>) -> Result<()> {
+    fn roll_back(&self, why: &Arc<str>) -> Result<()> {
         // Nothing can be submitted meanwhile.
         let mut tables = lock(&self.tables);
-        self.refuse(failed, why);
+        self.refuse(why);
         self.history.roll_back();
         tables.roll_back(&self.file)?;
         lock(&self.queue.pending).is_ahead = false;
@@ -335,8 +337,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Refuses changes from now on, and what has been submitted.
-    fn refuse(&self, failed: &Batch, why: &Arc<str>) {
+    /// Refuses changes from now on, and what has been submitted. Until it is undone, reading too.
+    fn refuse(&self, why: &Arc<str>) {
         let submitted = {
             let mut pending = lock(&self.queue.pending);
             pending.refused = Some(Arc::clone(why));
@@ -344,9 +346,7 @@ impl Writer {
             pending.committing = None;
             mem::take(&mut pending.batch)
         };
-        for outcome in [&failed.outcome, &submitted.outcome] {
-            outcome.0.send_replace(Some(Err(Arc::clone(why))));
-        }
+        submitted.promise.keep(Err(Arc::clone(why)));
     }
 }
 
@@ -357,10 +357,8 @@ impl Drop for Closed<'_> {
     fn drop(&mut self) {
         let mut pending = lock(&self.0.pending);
         pending.closing = true;
-        let stopped: Arc<str> = "the store has stopped writing".into();
-        for outcome in pending.committing.take().iter().chain([&pending.batch.outcome]) {
-            outcome.0.send_if_modified(|it| it.replace(Err(Arc::clone(&stopped))).is_none());
-        }
+        // What has been submitted is never written.
+        drop(mem::take(&mut pending.batch));
         drop(pending);
         self.0.closed.send_replace(true);
     }
