@@ -36,6 +36,8 @@ struct State {
     capacity: u64,
     /// Whether writes fail.
     fails: bool,
+    /// Whether reads fail.
+    is_unreadable: bool,
     /// Writes until the power is lost.
     power: Option<u64>,
     /// How often it was opened or lost its power: whoever opened it earlier has lost it.
@@ -63,6 +65,7 @@ impl Disk {
             allocated: HashSet::new(),
             capacity: u64::MAX,
             fails: false,
+            is_unreadable: false,
             power: None,
             generation: 0,
             is_locked: false,
@@ -88,6 +91,11 @@ impl Disk {
     /// Fails every write, or no longer.
     pub fn set_failing(&self, fails: bool) {
         self.state().fails = fails;
+    }
+
+    /// Fails every read, or no longer.
+    pub fn set_unreadable(&self, is_unreadable: bool) {
+        self.state().is_unreadable = is_unreadable;
     }
 
     /// Loses the power after this many more writes and syncs.
@@ -218,6 +226,9 @@ impl StorageBackend for Opened {
         let state = self.state();
         if state.generation != self.generation {
             return Err(io::Error::other("the power was lost"));
+        }
+        if state.is_unreadable {
+            return Err(io::Error::other("the disk cannot be read"));
         }
         let offset = usize::try_from(offset).unwrap();
         let content = state.content.get(offset..offset + out.len());

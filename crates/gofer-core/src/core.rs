@@ -559,8 +559,7 @@ impl Core {
         let failed = |status: Status| E::from(error(&status));
         let first = store.new_first_token().map_err(failed)?;
         keep(first.token())?;
-        store.add_first_token(&first).map_err(failed)?;
-        store.durable().await.map_err(failed)?;
+        store.committed(|store| store.add_first_token(&first)).await.map_err(failed)?;
         Ok(true)
     }
 

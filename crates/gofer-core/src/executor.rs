@@ -100,7 +100,7 @@ async fn all(executions: &mut JoinSet<()>) {
 async fn execute(store: Arc<Store>, handler: RunHandler, job: Job) {
     let run = run_info(job.run.clone());
     let mut execution = Execution { store: &store, job: &job, is_over: false };
-    if store.durable().await.is_err() {
+    if store.durable(job.mark).await.is_err() {
         // It waits again.
         execution.is_over = true;
         return;
@@ -112,7 +112,7 @@ async fn execute(store: Arc<Store>, handler: RunHandler, job: Job) {
         ending = handler.execute(run) => ending,
     };
     // If the store cannot be written, its end is recorded as soon as it can.
-    while store.end_run(&job, &ending).is_err() || store.durable().await.is_err() {
+    while store.committed(|store| store.end_run(&job, &ending)).await.is_err() {
         tokio::time::sleep(STORE_AGAIN).await;
     }
     execution.is_over = true;

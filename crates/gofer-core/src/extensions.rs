@@ -168,8 +168,8 @@ impl Extensions {
             status: Registered::Enabled.into(),
         };
         let running = self.bring_up(&registration, &options, &guard.progress).await?;
-        let installed = self.store.put_registration(registration, options);
-        if let Err(status) = self.store.committed(installed).await {
+        let install = |store: &Store| store.put_registration(registration, options);
+        if let Err(status) = self.store.committed(install).await {
             running.handle.stop().await;
             return Err(status);
         }
@@ -179,19 +179,8 @@ impl Extensions {
 
     /// Stops an extension and removes it and its subscriptions.
     pub(super) async fn uninstall(&self, name: &str) -> Result<(), Status> {
-        let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
-        guard.stop().await;
-        match self.store.committed(self.store.remove_registration(name)).await {
-            Ok(()) => {
-                guard.finish_removed();
-                Ok(())
-            }
-            Err(status) => {
-                let problem = format!("it was not uninstalled: {}", status.message());
-                self.go_on(name, guard, None, &problem);
-                Err(status)
-            }
-        }
+        let remove = |store: &Store| store.remove_registration(name).map(drop);
+        self.take_down(name, "uninstalled", remove).await.map(SlotGuard::finish_removed)
     }
 
     pub(super) async fn enable(&self, name: &str) -> Result<(), Status> {
@@ -203,20 +192,26 @@ impl Extensions {
     }
 
     pub(super) async fn disable(&self, name: &str) -> Result<(), Status> {
+        let disable = |store: &Store| store.set_registration_status(name, Registered::Disabled);
+        self.take_down(name, "disabled", disable).await.map(SlotGuard::finish_stopped)
+    }
+
+    /// Stops an extension and makes a change after which it is to stay stopped. If that fails, it goes
+    /// on as it was.
+    async fn take_down(
+        &self,
+        name: &str,
+        done: &str,
+        change: impl FnOnce(&Store) -> Result<(), Status>,
+    ) -> Result<SlotGuard<'_>, Status> {
         let guard = self.slots.acquire(name, ExtensionState::Stopping)?;
         guard.stop().await;
-        let disabled = self.store.set_registration_status(name, Registered::Disabled);
-        match self.store.committed(disabled).await {
-            Ok(()) => {
-                guard.finish_stopped();
-                Ok(())
-            }
-            Err(status) => {
-                let problem = format!("it was not disabled: {}", status.message());
-                self.go_on(name, guard, None, &problem);
-                Err(status)
-            }
+        if let Err(status) = self.store.committed(change).await {
+            let problem = format!("it was not {done}: {}", status.message());
+            self.go_on(name, guard, None, &problem);
+            return Err(status);
         }
+        Ok(guard)
     }
 
     /// Stops an extension, launches it anew and restores its subscriptions.
@@ -233,8 +228,8 @@ impl Extensions {
             let running = self.bring_up(&registration, &options, &guard.progress).await?;
             // Before the guard is released, so that a later `disable` wins.
             if enable && registration.status() != Registered::Enabled {
-                let enabled = self.store.set_registration_status(name, Registered::Enabled);
-                if let Err(status) = self.store.committed(enabled).await {
+                let enable = |store: &Store| store.set_registration_status(name, Registered::Enabled);
+                if let Err(status) = self.store.committed(enable).await {
                     running.handle.stop().await;
                     return Err(status);
                 }

@@ -1,6 +1,8 @@
 //! Routes each call to the core's API, or refuses an unknown service.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,7 +14,7 @@ use tonic_health::server::HealthService;
 
 use super::api::Api;
 use super::health::Health;
-use super::store::Store;
+use super::store::{Mark, Store};
 use gofer_net::auth::OPEN;
 use gofer_net::server::ResponseFuture;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCoreServer;
@@ -58,9 +60,16 @@ impl tower_service::Service<Request<Body>> for Router {
         };
         let store = Arc::clone(&self.store);
         Box::pin(async move {
-            let response = answer.await?;
+            // What a call changes before it waits for something else, it waits for itself.
+            let mut mark = Mark::default();
+            let (mut answer, store) = (pin!(answer), &*store);
+            let response = poll_fn(|context| {
+                mark = store.mark();
+                answer.as_mut().poll(context)
+            });
+            let response = response.await?;
             // Whatever it reports, changed by this call or another, is on disk before it is sent.
-            match store.durable().await {
+            match store.durable(mark).await {
                 Ok(()) => Ok(response),
                 Err(status) => Ok(status.into_http()),
             }

@@ -53,6 +53,7 @@ pub(super) use access::{
 #[cfg(feature = "store")]
 pub use backing::Backing;
 pub(super) use backup::Backup;
+pub(super) use disk::Mark;
 #[cfg(feature = "store")]
 pub use backup::{Restored, WrittenBackup};
 pub(super) use events::{EventBatch, EventKind, EventScope};
@@ -251,26 +252,35 @@ impl Store {
         self.clock
     }
 
-    /// Waits until every change that a response sent now may report is on disk.
+    /// To be taken before something is read or changed that is then waited for.
+    pub(super) fn mark(&self) -> Mark {
+        self.disk.as_ref().map(Disk::mark).unwrap_or_default()
+    }
+
+    /// Waits until everything is on disk that has been read or changed since the mark was taken.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
-    pub(super) async fn durable(&self) -> Result<(), Status> {
+    /// If it cannot be written. It has been undone then.
+    pub(super) async fn durable(&self, since: Mark) -> Result<(), Status> {
         match &self.disk {
-            Some(disk) => disk.durable().await,
+            Some(disk) => disk.durable(since).await,
             None => Ok(()),
         }
     }
 
-    /// Waits until a change is on disk, before what depends on it is done.
+    /// Makes a change and waits until it is on disk, before what depends on it is done.
     ///
     /// # Errors
     ///
-    /// If it was not made, or cannot be written.
-    pub(super) async fn committed<T>(&self, change: Result<T, Status>) -> Result<T, Status> {
-        let changed = change?;
-        self.durable().await?;
+    /// If it was not made, or cannot be written. It has been undone then.
+    pub(super) async fn committed<T>(
+        &self,
+        change: impl FnOnce(&Self) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let mark = self.mark();
+        let changed = change(self)?;
+        self.durable(mark).await?;
         Ok(changed)
     }
 
@@ -285,7 +295,7 @@ impl Store {
                 "the core keeps its store in memory, and ends with it: there is nothing to back up",
             )
         })?;
-        self.durable().await?;
+        self.durable(self.mark()).await?;
         source.begin().await
     }
 

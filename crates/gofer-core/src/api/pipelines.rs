@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::Page;
+use crate::store::{Page, Store};
 use gofer_proto as proto;
 use gofer_proto::pipeline_metadata::PipelineState;
 
@@ -59,10 +59,11 @@ impl Api {
     ) -> Result<proto::DeletePipelineResponse, Status> {
         let namespace = caller.authorize_namespace(&request.namespace_id)?;
         let reason = caller.cancellation();
-        let deleted = self.store.delete_pipeline(namespace, &request.id, reason, caller.by());
-        let api = self.clone();
+        let (api, namespace, by) = (self.clone(), namespace.to_owned(), caller.by().clone());
         let end = async move {
-            let ended = api.store.committed(deleted).await?;
+            let delete =
+                |store: &Store| store.delete_pipeline(&namespace, &request.id, reason, &by);
+            let ended = api.store.committed(delete).await?;
             let mut outcome = Ok(());
             for subscription in &ended {
                 // All are ended; the first error is reported.

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::{Api, complete};
 use crate::authorize::Caller;
-use crate::store::{By, Needs, check_name, status_reason};
+use crate::store::{By, Needs, Store, check_name, status_reason};
 use gofer_proto::PipelineExtensionSubscription as Subscription;
 use gofer_proto::extension::ExtensionState;
 use gofer_proto::pipeline_extension_subscription::Status as State;
@@ -130,8 +130,7 @@ impl Api {
         let (api, by) = (self.clone(), caller.by().clone());
         complete(async move {
             let _lock = api.store.lock_subscription(&named).await;
-            let removed = api.store.remove_subscription(names(&named), &by);
-            api.store.committed(removed).await?;
+            api.store.committed(|store| store.remove_subscription(names(&named), &by)).await?;
             api.end(&named, "deleted").await
         })
         .await?;
@@ -153,8 +152,8 @@ impl Api {
                 return Err(also_lost(refusal, put_back));
             }
         };
-        let stored = self.store.put_subscription(subscription.clone(), beginning, by);
-        let stored = self.store.committed(stored).await;
+        let put = |store: &Store| store.put_subscription(subscription.clone(), beginning, by);
+        let stored = self.store.committed(put).await;
         match stored {
             Ok(()) => self.extensions.confirm(&subscription, agreed).await,
             // Meanwhile the pipeline or the extension was deleted, or the caller lost its access, or
@@ -224,8 +223,8 @@ impl Api {
     }
 
     async fn set_status(&self, named: &Subscription, state: State, by: &By) -> Result<(), Status> {
-        let changed = self.store.set_subscription_status(names(named), state, "", by);
-        self.store.committed(changed).await
+        let change = |store: &Store| store.set_subscription_status(names(named), state, "", by);
+        self.store.committed(change).await
     }
 }
 

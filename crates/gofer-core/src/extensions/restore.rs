@@ -16,7 +16,7 @@ use tonic::Code;
 
 use super::held::{Key, key};
 use super::{Extensions, Running};
-use crate::store::{By, status_reason};
+use crate::store::{By, Store, status_reason};
 use crate::sync::lock;
 use gofer_net::{Backoff, Effect, effect};
 use gofer_proto::PipelineExtensionSubscription as Subscription;
@@ -134,6 +134,7 @@ impl Extensions {
         };
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 _ = ended => {}
                 () = attempts => {}
             }
@@ -206,8 +207,10 @@ impl Extensions {
         drop(access);
         self.store.end_access(current);
         let names = [namespace, pipeline, name, label].map(String::as_str);
-        let marked = self.store.set_subscription_status(names, State::Error, error, &By::Core);
-        match self.store.committed(marked).await {
+        let mark = |store: &Store| {
+            store.set_subscription_status(names, State::Error, error, &By::Core)
+        };
+        match self.store.committed(mark).await {
             // It is active still.
             Err(status) if status.code() == Code::Unavailable => {
                 running.unrestored.set_why(current, error);

@@ -10,6 +10,7 @@ use super::{Extensions, Running};
 use crate::launcher::check_image;
 use crate::limits::ContainerLimits;
 use crate::state::ExtensionState;
+use crate::store::Store;
 use gofer_proto::ExtensionRegistration;
 use gofer_proto::embedded::UpdateExtensionRequest;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
@@ -55,15 +56,14 @@ impl Extensions {
         ContainerLimits::check_image(&options.message, &after.image)?;
         if after.status() != Registered::Enabled {
             self.store.resolved_configuration(&after)?;
-            let updated = self.store.replace_registration(after, options);
-            return self.store.committed(updated).await.map(|()| None);
+            let update = |store: &Store| store.replace_registration(after, options);
+            return self.store.committed(update).await.map(|()| None);
         }
-        let narrowed = self.store.narrow_options(&after.name, &options);
-        self.store.committed(narrowed).await?;
+        self.store.committed(|store| store.narrow_options(&after.name, &options)).await?;
         self.store.narrow_access(&after.name);
         let new = self.bring_up(&after, &options, &guard.progress).await?;
-        let updated = self.store.replace_registration(after, options);
-        if let Err(status) = self.store.committed(updated).await {
+        let update = |store: &Store| store.replace_registration(after, options);
+        if let Err(status) = self.store.committed(update).await {
             new.handle.stop().await;
             return Err(status);
         }

@@ -8,8 +8,10 @@
 //! `Store::durable`.
 //!
 //! If a commit fails, for example because the disk is full, nothing has changed: the tables become
-//! what the file holds, those who wait for the changes are told, and further changes are refused
-//! until the file can be written again, which is tried every [`RETRY_AFTER`]. Reading goes on.
+//! what the file holds, then those who wait for the changes get an error, and further changes are
+//! refused until the file can be written again, which is tried every [`RETRY_AFTER`]. Reading goes on.
+//! What was undone before its caller began to wait is noticed by a [`Mark`], which the caller has taken
+//! before the change.
 
 use std::mem;
 use std::sync::{Arc, Mutex};
@@ -54,16 +56,25 @@ struct Queue {
 #[derive(Default)]
 struct Pending {
     batch: Batch,
-    /// That of the commit under way.
+    /// That of the commit under way, or of the one that failed until it is undone.
     committing: Option<Promised<Outcome>>,
     /// Why changes are refused, while they are.
     refused: Option<Arc<str>>,
-    /// Whether the tables still have what could not be written.
-    is_ahead: bool,
+    /// Taken by whoever reads or changes something now.
+    mark: Mark,
     /// The file is to be closed.
     closing: bool,
     /// What the file needs; see [`Disk::close`].
     needed: u64,
+}
+
+/// Taken before something is read or changed, to wait for afterwards: see `Store::mark`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// How often changes have been undone.
+    undone: u64,
+    /// Whether the tables have what could not be written, and is about to be undone.
+    is_ahead: bool,
 }
 
 /// Whether a batch has been written, or why not.
@@ -171,16 +182,22 @@ impl Disk {
         self.queue.changed.notify_one();
     }
 
-    /// Waits until everything submitted so far is on disk.
+    pub(super) fn mark(&self) -> Mark {
+        lock(&self.queue.pending).mark
+    }
+
+    /// Waits until everything is on disk that has been read or changed since the mark was taken. If it
+    /// is not, returns once that has been undone; at once if only reading was possible.
     ///
     /// # Errors
     ///
     /// If it is not, and never will be.
-    pub(super) async fn durable(&self) -> Result<(), Status> {
+    pub(super) async fn durable(&self, since: Mark) -> Result<(), Status> {
         let outcome = {
             let pending = lock(&self.queue.pending);
-            if pending.is_ahead {
-                return Err(not_written(pending.refused.as_deref().unwrap_or_default()));
+            if since.is_ahead || since.undone != pending.mark.undone {
+                let why = pending.refused.as_deref();
+                return Err(not_written(why.unwrap_or("a write has failed")));
             }
             if pending.batch.writes.is_empty() {
                 pending.committing.clone()
@@ -284,70 +301,74 @@ impl Writer {
     /// Returns false if that is given up, or the file is to be closed.
     async fn recover(&self, failed: Batch, why: &str) -> bool {
         let why: Arc<str> = why.into();
-        self.refuse(&why);
-        failed.promise.keep(Err(Arc::clone(&why)));
+        {
+            let mut pending = lock(&self.queue.pending);
+            pending.refused = Some(Arc::clone(&why));
+            pending.mark.is_ahead = true;
+        }
         let begun = Instant::now();
-        let mut rolled_back = false;
-        loop {
-            match self.file.reopen() {
-                Ok(()) if !rolled_back => {
-                    if let Err(error) = self.roll_back(&why) {
-                        self.failing.report(&error.to_string());
-                        return false;
-                    }
-                    rolled_back = true;
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    let is_damaged = !matches!(
-                        &error,
-                        DatabaseError::Storage(
-                            redb::StorageError::Io(_) | redb::StorageError::PreviousIo
-                        )
-                    );
-                    if is_damaged || (!rolled_back && begun.elapsed() > GIVE_UP_AFTER) {
-                        self.failing.report(&format!("the store cannot be opened again: {error}"));
-                        return false;
-                    }
-                }
+        while let Err(error) = self.file.reopen() {
+            if is_damage(&error) || begun.elapsed() > GIVE_UP_AFTER {
+                return self.give_up(&error);
             }
-            sleep(RETRY_AFTER).await;
-            if lock(&self.queue.pending).closing {
+            if !self.pause().await {
                 return false;
             }
-            if rolled_back && self.file.try_write().is_ok() {
-                lock(&self.queue.pending).refused = None;
-                tracing::info!("the store can be written again");
-                (self.listeners.writable)();
-                return true;
+        }
+        if let Err(error) = self.roll_back(failed, &why) {
+            return self.give_up(&error);
+        }
+        loop {
+            if !self.pause().await {
+                return false;
+            }
+            match self.file.reopen() {
+                Ok(()) if self.file.try_write().is_ok() => break,
+                Err(error) if is_damage(&error) => return self.give_up(&error),
+                _ => {}
             }
         }
+        lock(&self.queue.pending).refused = None;
+        tracing::info!("the store can be written again");
+        (self.listeners.writable)();
+        true
+    }
+
+    fn give_up(&self, error: &dyn std::fmt::Display) -> bool {
+        self.failing.report(&format!("the store cannot be read again: {error}"));
+        false
+    }
+
+    /// Before another attempt. Returns false if there is to be none.
+    async fn pause(&self) -> bool {
+        sleep(RETRY_AFTER).await;
+        !lock(&self.queue.pending).closing
     }
 
     /// Makes the tables what the file holds.
-    fn roll_back(&self, why: &Arc<str>) -> Result<()> {
+    fn roll_back(&self, failed: Batch, why: &Arc<str>) -> Result<()> {
         // Nothing can be submitted meanwhile.
         let mut tables = lock(&self.tables);
-        self.refuse(why);
         self.history.roll_back();
         tables.roll_back(&self.file)?;
-        lock(&self.queue.pending).is_ahead = false;
-        drop(tables);
-        (self.listeners.rolled_back)();
-        Ok(())
-    }
-
-    /// Refuses changes from now on, and what has been submitted. Until it is undone, reading too.
-    fn refuse(&self, why: &Arc<str>) {
         let submitted = {
             let mut pending = lock(&self.queue.pending);
-            pending.refused = Some(Arc::clone(why));
-            pending.is_ahead = true;
+            pending.mark = Mark { undone: pending.mark.undone + 1, is_ahead: false };
             pending.committing = None;
             mem::take(&mut pending.batch)
         };
-        submitted.promise.keep(Err(Arc::clone(why)));
+        drop(tables);
+        (self.listeners.rolled_back)();
+        for batch in [failed, submitted] {
+            batch.promise.keep(Err(Arc::clone(why)));
+        }
+        Ok(())
     }
+}
+
+fn is_damage(error: &DatabaseError) -> bool {
+    use redb::StorageError::{Io, PreviousIo};
+    !matches!(error, DatabaseError::Storage(Io(_) | PreviousIo))
 }
 
 /// Says so when the file is closed, also after a panic.

@@ -10,12 +10,13 @@ impl Store {
     /// Records that something is about to be launched. Returns once that is on disk, so that nothing
     /// is ever forgotten.
     pub(crate) async fn begin_launch(&self, launch: Recorded) -> Result<(), Status> {
-        {
-            let mut tables = self.change()?;
+        self.committed(|store| {
+            let mut tables = store.change()?;
             tables.journal.put_launch(&launch);
             tables.launches.insert(launch.digest, launch);
-        }
-        self.durable().await
+            Ok(())
+        })
+        .await
     }
 
     /// Records that nothing is left of a launch. If that cannot be stored, the next core finds out.

@@ -7,6 +7,9 @@ use super::journal::Journal;
 
 pub(super) enum Disk {}
 
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mark;
+
 #[expect(clippy::unused_async, reason = "as with the feature")]
 impl Disk {
     pub(super) fn check_writable(&self) -> Result<(), Status> {
@@ -17,7 +20,11 @@ impl Disk {
         match *self {}
     }
 
-    pub(super) async fn durable(&self) -> Result<(), Status> {
+    pub(super) fn mark(&self) -> Mark {
+        match *self {}
+    }
+
+    pub(super) async fn durable(&self, _: Mark) -> Result<(), Status> {
         match *self {}
     }
 

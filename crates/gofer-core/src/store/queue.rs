@@ -6,7 +6,7 @@
 //! [`RunQueue`] how many of all. Pipelines are served round-robin, so that one with many runs does
 //! not hold up the others.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::namespaces::NamespaceTable;
 use super::pipelines::PipelineTable;
 use super::runs::{Ending, UnfinishedRun, end};
 use super::usage::NamespaceUsage;
-use super::{Store, Tables};
+use super::{Mark, Store, Tables};
 use gofer_proto::Run;
 use gofer_proto::run::RunState;
 use tonic::Status;
@@ -26,7 +26,7 @@ pub(super) struct RunQueue {
     /// How many runs may be executed at a time.
     most: usize,
     /// The executions that have not been released, by their tickets.
-    tickets: HashMap<u64, Execution>,
+    tickets: BTreeMap<u64, Execution>,
     last_ticket: u64,
     /// Namespaces and ids of the pipelines that may have a run to execute, round-robin. Each is in
     /// it at most once.
@@ -65,7 +65,7 @@ impl PipelineTable {
 
 impl RunQueue {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, tickets: HashMap::new(), last_ticket: 0, ready: VecDeque::new() }
+        Self { most, tickets: BTreeMap::new(), last_ticket: 0, ready: VecDeque::new() }
     }
 
     /// Adds a run of a pipeline.
@@ -96,6 +96,7 @@ impl RunQueue {
         &mut self,
         namespaces: &mut BTreeMap<String, NamespaceTable>,
         journal: &mut Journal,
+        mark: Mark,
     ) -> Option<Job> {
         while self.tickets.len() < self.most {
             let (namespace, id) = self.ready.pop_front()?;
@@ -120,7 +121,7 @@ impl RunQueue {
             self.tickets.insert(ticket, Execution { cancel, namespace, pipeline: id, run: number });
             pipeline.unfinished.running.insert(number, ticket);
             self.enqueue(pipeline);
-            return Some(Job { run, ticket, cancelled });
+            return Some(Job { run, mark, ticket, cancelled });
         }
         None
     }
@@ -129,6 +130,8 @@ impl RunQueue {
 /// A run that is to be executed.
 pub(crate) struct Job {
     pub(crate) run: Run,
+    /// It may be executed once everything since then is on disk.
+    pub(crate) mark: Mark,
     /// Identifies this execution: a pipeline that is deleted and registered again has runs of the
     /// same numbers.
     ticket: u64,
@@ -209,9 +212,10 @@ impl Store {
     /// Takes the next run that may be executed. It is running from then on, until
     /// [`end_run`](Self::end_run). None is taken while that cannot be stored.
     pub(crate) fn next_run(&self) -> Option<Job> {
+        let mark = self.mark();
         let mut tables = self.change().ok()?;
         let Tables { namespaces, journal, queue, .. } = &mut *tables;
-        queue.as_mut()?.next(namespaces, journal)
+        queue.as_mut()?.next(namespaces, journal, mark)
     }
 
     /// Waits until a run may have been queued. For one waiter at a time.

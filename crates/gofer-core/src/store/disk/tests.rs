@@ -197,7 +197,7 @@ async fn everything_is_restored() {
         store.put_secret(of, key.to_owned(), "hunter22".to_owned(), vec![], false).unwrap();
     }
     store.delete_secret(holder, "gone").unwrap();
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     let before = everything(&store);
     store.close().await;
     let store = open_store(&directory.path("store.redb"));
@@ -224,7 +224,7 @@ async fn what_is_dropped_from_memory_is_dropped_from_disk() {
     for _ in 0..most + 10 {
         store.start_run(start("busy"), &By::Core).unwrap();
     }
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     let before = everything(&store);
     store.close().await;
     let store = open_store(&directory.path("store.redb"));
@@ -237,7 +237,7 @@ async fn what_is_dropped_from_memory_is_dropped_from_disk() {
 async fn an_event_is_announced_once_it_is_on_disk() {
     let directory = Scratch::new();
     let store = open_store(&directory.path("store.redb"));
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     let mut progress = store.progress();
     let last = progress.borrow().last;
     store.ensure_pipeline("", "one").unwrap();
@@ -279,7 +279,7 @@ async fn secrets_are_encrypted_with_a_key_that_only_its_owner_can_read() {
         ..Default::default()
     };
     store.put_registration(registration.clone(), Options::default()).unwrap();
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     store.close().await;
     let file = std::fs::read(directory.path("store.redb")).unwrap();
     assert!(!file.windows(secret.len()).any(|window| window == secret.as_bytes()));
@@ -371,7 +371,7 @@ async fn a_file_that_is_in_use_is_refused() {
     let refusal = refusal(&directory.path("store.redb"));
     assert!(refusal.contains("in use by another process"), "{refusal}");
     store.ensure_pipeline("", "one").unwrap();
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -423,7 +423,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     for n in 0..300 {
         store.ensure_pipeline("", &format!("pipeline-{n}")).unwrap();
     }
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     store.close().await;
     drop(store);
     let whole = std::fs::read(directory.path("store.redb")).unwrap();
@@ -502,10 +502,10 @@ async fn a_file_that_is_far_too_large_is_compacted_on_a_clean_stop() {
         store.put_object(of("large"), format!("key-{n}"), content, false).unwrap();
     }
     store.put_object(of("small"), "kept".to_owned(), "content".into(), false).unwrap();
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     let reason = proto::run_status_reason::RunStatusReasonKind::UserCancelled;
     store.delete_pipeline("", "large", reason, &By::Core).unwrap();
-    store.durable().await.unwrap();
+    store.durable(Mark::default()).await.unwrap();
     let length = || std::fs::metadata(&path).unwrap().len();
     let before = length();
     assert!(before > 32 << 20, "{before}");

@@ -2,6 +2,7 @@
 //! nothing is half done.
 
 use std::io;
+use std::pin::pin;
 
 use redb::StorageBackend;
 use tonic::{Code, Status};
@@ -198,7 +199,7 @@ async fn a_change_that_cannot_be_written_has_changed_nothing() {
         for _ in 0..60 {
             let _ = changes.make(&store);
         }
-        store.durable().await.unwrap();
+        store.durable(Mark::default()).await.unwrap();
         let before = everything(&store);
         let progress = store.progress().borrow().last;
         // Full at once, full after some more, or broken.
@@ -210,8 +211,9 @@ async fn a_change_that_cannot_be_written_has_changed_nothing() {
         let mut acknowledged = before.clone();
         let mut failed = 0;
         for _ in 0..60 {
+            let mark = store.mark();
             let made = changes.make(&store);
-            let outcome = store.durable().await;
+            let outcome = store.durable(mark).await;
             if made.as_ref().is_err_and(is_of_disk) || outcome.is_err() {
                 failed += 1;
                 // Reading goes on, and nothing is seen of the change.
@@ -230,9 +232,10 @@ async fn a_change_that_cannot_be_written_has_changed_nothing() {
         disk.set_failing(false);
         tokio::time::sleep(RETRY_AFTER * 2).await;
         for _ in 0..60 {
+            let mark = store.mark();
             let made = changes.make(&store);
             assert!(!made.is_err_and(|status| is_of_disk(&status)), "seed {seed}");
-            store.durable().await.unwrap();
+            store.durable(mark).await.unwrap();
         }
         check_usage(&store);
         let after = everything(&store);
@@ -245,6 +248,50 @@ async fn a_change_that_cannot_be_written_has_changed_nothing() {
     }
 }
 
+/// What was undone before its caller asked was not made either.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_undone_before_anyone_waited_is_an_error() {
+    let disk = Simulated::new(0);
+    let store = open_on(&disk).unwrap();
+    store.begin_runs(Some(1)).unwrap();
+    store.ensure_pipeline("", "nightly").unwrap();
+    store.start_run(start("nightly"), &By::Core).unwrap();
+    store.durable(store.mark()).await.unwrap();
+    disk.set_room(0);
+    let job = store.next_run().unwrap();
+    tokio::time::sleep(RETRY_AFTER).await;
+    disk.set_room(u64::MAX);
+    tokio::time::sleep(RETRY_AFTER * 2).await;
+    let late = store.durable(job.mark).await.unwrap_err();
+    assert!(is_of_disk(&late), "{late:?}");
+    store.release(&job);
+    let again = store.next_run().unwrap();
+    assert_eq!(again.run.id, job.run.id);
+    store.durable(again.mark).await.unwrap();
+}
+
+/// Who waits for a change that failed may rely on what it reads then.
+#[tokio::test(start_paused = true)]
+async fn a_change_has_failed_once_it_has_been_undone() {
+    let disk = Simulated::new(0);
+    let store = open_on(&disk).unwrap();
+    store.ensure_pipeline("", "nightly").unwrap();
+    store.durable(store.mark()).await.unwrap();
+    let before = everything(&store);
+    disk.set_failing(true);
+    disk.set_unreadable(true);
+    let mark = store.mark();
+    store.start_run(start("nightly"), &By::Core).unwrap();
+    let mut waiting = pin!(store.durable(mark));
+    assert!(tokio::time::timeout(RETRY_AFTER * 5, &mut waiting).await.is_err(), "undone already");
+    // Who only reads now does not have to wait.
+    assert!(is_of_disk(&store.durable(store.mark()).await.unwrap_err()));
+    disk.set_unreadable(false);
+    assert!(is_of_disk(&waiting.await.unwrap_err()));
+    assert_same(&everything(&store), &before, 0);
+    store.durable(store.mark()).await.unwrap();
+}
+
 /// One round: changes until the power is lost. `expected` is what may be found: what was
 /// acknowledged, and everything after that.
 async fn lose_power(disk: &Simulated, changes: &mut Changes, expected: &mut Vec<String>) {
@@ -253,6 +300,7 @@ async fn lose_power(disk: &Simulated, changes: &mut Changes, expected: &mut Vec<
         assert!(!disk.has_power(), "it cannot be opened");
         return;
     };
+    let mark = store.mark();
     let found = everything(&store);
     assert_expected(&found, expected);
     check_usage(&store);
@@ -268,7 +316,7 @@ async fn lose_power(disk: &Simulated, changes: &mut Changes, expected: &mut Vec<
         expected.push(everything(&store));
         match changes.random.u8(..4) {
             0 => {
-                is_kept = store.durable().await.is_ok();
+                is_kept = store.durable(mark).await.is_ok();
                 if is_kept {
                     *expected = vec![everything(&store)];
                 }
@@ -300,7 +348,7 @@ async fn nothing_that_was_acknowledged_is_lost_with_the_power() {
         let disk = Simulated::new(seed);
         let mut changes = Changes::new(seed);
         let store = open_on(&disk).unwrap();
-        store.durable().await.unwrap();
+        store.durable(Mark::default()).await.unwrap();
         let mut expected = vec![everything(&store)];
         store.close().await;
         drop(store);
