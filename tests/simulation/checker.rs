@@ -1,11 +1,11 @@
 //! What must be true of a history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gofer_core::Core;
-use gofer_sdk::RunInfo;
 use gofer_sdk::api::pipeline_extension_subscription::Status;
+use gofer_sdk::{Error, RunInfo};
 use tokio::runtime::Handle;
 
 use crate::facts::{Asked, Cause, Facts, Key, Life, Who, facts, violated};
@@ -15,6 +15,9 @@ use crate::world::{HOUR, MINUTE, SECOND, UNIX, World, stored};
 /// After a disturbance it may take this long until everything is as usual: pauses of backoffs are at
 /// most five minutes, questions to Gofer are given up after ten.
 pub const RECOVERY: Duration = Duration::from_secs(15 * 60);
+
+/// In this time an extension notices that the clock was set.
+const NOTICED: Duration = Duration::from_secs(30);
 
 /// How late a run may be that nothing has disturbed.
 const LATE: Duration = SECOND.saturating_mul(3);
@@ -38,24 +41,53 @@ struct Found {
 /// Checks everything, once nothing has been disturbed for long enough.
 pub async fn check(world: &World) {
     let host = world.host().await;
-    let started = check_runs(world, &host.core);
-    let lives = facts(|facts| facts.lives.clone());
-    for (key, lives) in &lives {
-        check_ticks(world, key, lives, &started);
-    }
+    let parallelism = world.plan.parallelism.unwrap_or(0);
+    check_runs_and_ticks(&world.pipelines, Keys::Enforced, parallelism, |it| host.core.runs(it));
     check_subscriptions(world, &host.core).await;
     world.check_acknowledged(&host.core).await;
     check_events(world, &host.core).await;
     check_resources(world, &host.fate.net);
 }
 
-/// What was replaced or has failed is gone.
-fn check_resources(world: &World, net: &Net) {
+/// What is promised about the keys of runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// By a Gofer that enforces them.
+    Enforced,
+    /// By an extension that looks them up among the newest runs. It cannot know of `delays`:
+    /// requests that are on their way although nobody waits for them.
+    LookedUp { delays: bool },
+}
+
+/// How many runs of a pipeline are looked through for a key.
+const LOOKED_THROUGH: i64 = 1000;
+
+/// `runs_of` is all runs of a pipeline.
+pub fn check_runs_and_ticks(
+    pipelines: &[(String, String)],
+    keys: Keys,
+    parallelism: i64,
+    runs_of: impl Fn(&str) -> Vec<RunInfo>,
+) {
+    let started = check_runs(pipelines, keys, runs_of);
+    let lives = facts(|facts| facts.lives.clone());
+    for (key, lives) in &lives {
+        check_ticks(key, lives, &started, keys, parallelism);
+    }
+}
+
+/// None is left of those that were cut or replaced.
+pub fn check_connections(net: &Net) {
     for ((from, to), count) in net.connections() {
         if count > 1 {
             violated(format!("{count} connections from `{from}` to `{to}`"));
         }
     }
+}
+
+/// What was replaced or has failed is gone.
+fn check_resources(world: &World, net: &Net) {
+    check_connections(net);
     let tasks = Handle::current().metrics().num_alive_tasks();
     let most = TASKS + TASKS_EACH * world.expected.borrow().len();
     if tasks > most {
@@ -68,7 +100,11 @@ fn nanos(time: SystemTime) -> i64 {
 }
 
 /// Each run has one cause, each cause one run.
-fn check_runs(world: &World, core: &Core) -> Vec<Found> {
+fn check_runs(
+    pipelines: &[(String, String)],
+    keys: Keys,
+    runs_of: impl Fn(&str) -> Vec<RunInfo>,
+) -> Vec<Found> {
     let asked = facts(|facts| facts.asked.clone());
     let mut causes: BTreeMap<(&Key, &Cause), Vec<&Asked>> = BTreeMap::new();
     for one in &asked {
@@ -77,25 +113,30 @@ fn check_runs(world: &World, core: &Core) -> Vec<Found> {
     // A time comes again if the clock is set back.
     let backs = facts(|facts| facts.ahead.windows(2).filter(|two| two[1].1 < two[0].1).count());
     let mut all = Vec::new();
-    for (namespace, pipeline) in &world.pipelines {
+    for (namespace, pipeline) in pipelines {
         let path = format!("{namespace}/{pipeline}");
-        let (of_extensions, by_hand): (Vec<_>, Vec<_>) = core
-            .runs(path.as_str())
-            .into_iter()
-            .partition(|run| run.initiator().starts_with("ext"));
+        let (of_extensions, by_hand): (Vec<_>, Vec<_>) =
+            runs_of(&path).into_iter().partition(|run| run.initiator().starts_with("ext"));
         let pair = (namespace.clone(), pipeline.clone());
         let expected = facts(|facts| facts.by_api.get(&pair).copied().unwrap_or_default());
         if !(expected.0..=expected.0 + expected.1).contains(&by_hand.len()) {
             violated(format!("{path}: {} runs by hand instead of {expected:?}", by_hand.len()));
         }
-        let mut keys = BTreeSet::new();
+        let mut earlier = BTreeMap::new();
         for run in &of_extensions {
             let Some((key, cause)) = cause(run, namespace, pipeline) else {
                 violated(format!("{path}: run {} has no key", run.id()));
                 continue;
             };
-            if !keys.insert((key.clone(), run.key().map(str::to_owned))) {
-                violated(format!("{key}: run {} has the key of an earlier run", run.id()));
+            let before = earlier.insert((key.clone(), run.key().map(str::to_owned)), run.id());
+            let may_repeat = match keys {
+                Keys::Enforced => false,
+                Keys::LookedUp { delays } => {
+                    delays || before.is_some_and(|before| run.id() - before > LOOKED_THROUGH)
+                }
+            };
+            if let Some(before) = before.filter(|_| !may_repeat) {
+                violated(format!("{key}: run {} has the key of run {before}", run.id()));
             }
             let Some(causes) = causes.get(&(&key, &cause)) else {
                 violated(format!("{key}: run {} has no cause: {cause:?}", run.id()));
@@ -125,7 +166,7 @@ fn check_runs(world: &World, core: &Core) -> Vec<Found> {
             }
         }
         for ((key, at), count) in runs {
-            if count > 1 + backs {
+            if count > 1 + backs && keys != (Keys::LookedUp { delays: true }) {
                 violated(format!("{key}: {count} runs for the tick at {at}"));
             }
         }
@@ -167,7 +208,7 @@ fn cause(run: &RunInfo, namespace: &str, pipeline: &str) -> Option<(Key, Cause)>
 
 /// A tick that fell due while nothing was disturbed has a run of its own, in time. All others lie
 /// on the grid, and each counts for those that fell due until it started.
-fn check_ticks(world: &World, key: &Key, lives: &[Life], all: &[Found]) {
+fn check_ticks(key: &Key, lives: &[Life], all: &[Found], keys: Keys, parallelism: i64) {
     let steps = facts(|facts| facts.ahead.len() > 1);
     let end = facts(|facts| facts.end);
     let mut chain: Vec<i64> = Vec::new();
@@ -180,6 +221,9 @@ fn check_ticks(world: &World, key: &Key, lives: &[Life], all: &[Found]) {
             .filter(|run| run.asked >= life.from && next.is_none_or(|next| run.asked < next))
             .collect();
         runs.sort_by_key(|run| run.asked);
+        if keys == (Keys::LookedUp { delays: true }) {
+            runs.dedup_by_key(|run| run.scheduled);
+        }
         if !life.continues {
             chain.clear();
         }
@@ -215,14 +259,14 @@ fn check_ticks(world: &World, key: &Key, lives: &[Life], all: &[Found]) {
         chain.extend(runs.iter().filter_map(|run| run.scheduled));
         let until = life.until.unwrap_or(end);
         // There is no tick while the last run is pending.
-        if world.plan.parallelism.unwrap_or(0) == 0 {
+        if parallelism == 0 {
             check_in_time(key, life, &runs, until);
         }
     }
 }
 
 fn check_in_time(key: &Key, life: &Life, runs: &[&Found], until: Duration) {
-    for (from, to) in facts(|facts| facts.calm(key, life.from, until, 2 * life.every)) {
+    for (from, to) in facts(|facts| facts.calm(key, life.from, until, life.every)) {
         let runs_then = runs.iter().filter(|run| (from..to).contains(&run.asked));
         let first = runs_then.clone().next();
         let Some(base) = first.and_then(|run| run.scheduled) else {
@@ -260,21 +304,25 @@ impl Facts {
         i64::try_from((UNIX + at).as_nanos()).unwrap() + ahead
     }
 
-    /// When nothing concerned a subscription, and had not for a while. `step` is for how long more
-    /// the clock that was set may matter: if it was set back, there is a tick within two periods.
+    /// When nothing concerned a subscription, and had not for a while. If the clock is set back,
+    /// there is a tick within two periods.
     fn calm(
         &self,
         key: &Key,
         from: Duration,
         until: Duration,
-        step: Duration,
+        every: Duration,
     ) -> Vec<(Duration, Duration)> {
         let mut disturbed: Vec<_> = self
             .disturbances
             .iter()
             .filter(|it| it.who.includes(key))
             .map(|it| {
-                let more = if it.who == Who::Clock { RECOVERY + step } else { RECOVERY };
+                let more = match it.who {
+                    Who::SetForward => NOTICED,
+                    Who::SetBack => NOTICED + 2 * every,
+                    _ => RECOVERY,
+                };
                 (it.from, it.until.map_or(Duration::MAX, |until| until + more))
             })
             .collect();
@@ -302,6 +350,15 @@ fn is_calm(key: &Key) -> bool {
     })
 }
 
+/// A subscription that is active is served.
+pub fn check_serving(key: &Key, number: u32) {
+    let serving = facts(|facts| facts.serving.get(key).cloned().unwrap_or_default());
+    // Or `serve` has failed, and is about to be called again.
+    if serving != [number] && (!serving.is_empty() || is_calm(key)) {
+        violated(format!("{key}: is active as #{number}, but {serving:?} run"));
+    }
+}
+
 /// What was acknowledged is stored, and is what the extensions do.
 async fn check_subscriptions(world: &World, core: &Core) {
     let expected = world.expected.borrow().clone();
@@ -314,17 +371,9 @@ async fn check_subscriptions(world: &World, core: &Core) {
         if number != expected.number.to_string() {
             violated(format!("{key}: #{number} is stored instead of #{}", expected.number));
         }
-        let serving = facts(|facts| facts.serving.get(key).cloned().unwrap_or_default());
         match (stored.status(), expected.is_enabled) {
-            // Or `serve` has failed, and is about to be called again.
-            (Status::Active, true)
-                if serving != [expected.number] && (!serving.is_empty() || is_calm(key)) =>
-            {
-                violated(format!("{key}: is active as #{number}, but {serving:?} run"));
-            }
-            (Status::Active, true) | (Status::Disabled, false) => {}
-            // Its extension was asked again and again during a fault, and did not answer.
-            (Status::Error, true) if world.plan.has_faults => {}
+            (Status::Active, true) => check_serving(key, expected.number),
+            (Status::Disabled, false) => {}
             (status, is_enabled) => {
                 violated(format!("{key}: has status {status:?}, enabled: {is_enabled}"));
             }
@@ -340,10 +389,16 @@ async fn check_subscriptions(world: &World, core: &Core) {
 
 /// Who follows the events and resumes has seen each once.
 async fn check_events(world: &World, core: &Core) {
-    let mut events = core.client().events().await.unwrap();
     let mut all = Vec::new();
-    while let Some(event) = events.next().await.unwrap() {
-        all.push((event.id, event.details));
+    let read = async {
+        let mut events = core.client().events().await?;
+        while let Some(event) = events.next().await? {
+            all.push((event.id, event.details));
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = read.await {
+        violated(format!("the events cannot be read: {error}"));
     }
     let followed = world.followed.borrow();
     let count = followed.len().min(all.len());

@@ -60,8 +60,10 @@ pub enum Cause {
 /// Who was disturbed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// All, since the clock was set.
-    Clock,
+    /// All, since the clock was set forward.
+    SetForward,
+    /// All, since the clock was set back.
+    SetBack,
     /// All, with the core or its disk.
     Core,
     Extension(String),
@@ -72,7 +74,7 @@ pub enum Who {
 impl Who {
     pub fn includes(&self, key: &Key) -> bool {
         match self {
-            Self::Clock | Self::Core => true,
+            Self::SetForward | Self::SetBack | Self::Core => true,
             Self::Extension(name) => *name == key.extension,
             Self::Pipeline(namespace, pipeline) => {
                 (namespace, pipeline) == (&key.namespace, &key.pipeline)

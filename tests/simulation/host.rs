@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::disk::{Disk, Opened};
 use crate::facts::{Key, facts, violated};
-use crate::history::{one_in, record};
+use crate::history::{draw, duration, one_in, record};
 use crate::network::Net;
+use crate::world::{HOUR, MILLI, MINUTE};
 
 /// What ends a core at once. Clones end the same one.
 #[derive(Clone)]
@@ -198,6 +199,40 @@ impl Host {
             return Answer::Lost;
         }
         answer
+    }
+
+    /// Makes a change, perhaps as users do that give up, or ask twice.
+    pub async fn change_as_users_do<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        what: &str,
+        has_faults: bool,
+        change: impl Fn() -> F,
+    ) -> Answer<T> {
+        match draw(|random| random.u32(..if has_faults { 10 } else { 1 })) {
+            1 => {
+                let patience = duration(MILLI, MINUTE);
+                let answer = tokio::time::timeout(patience, self.change(what, change()));
+                if let Ok(answer) = answer.await {
+                    return answer;
+                }
+                record(format!("{what}: given up after {patience:?}"));
+                // Until it has been made or not, without anybody who waits.
+                let _ = self.ask(tokio::time::sleep(HOUR)).await;
+                Answer::Lost
+            }
+            2 => {
+                let (first, second) = (format!("{what} (first)"), format!("{what} (second)"));
+                let both =
+                    tokio::join!(self.change(first, change()), self.change(second, change()));
+                match both {
+                    (Answer::Done(done), _) | (_, Answer::Done(done)) => Answer::Done(done),
+                    (Answer::Lost, _) | (_, Answer::Lost) => Answer::Lost,
+                    (Answer::Failed(kind), _) | (_, Answer::Failed(kind)) => Answer::Failed(kind),
+                    (Answer::NotMade, Answer::NotMade) => Answer::NotMade,
+                }
+            }
+            _ => self.change(what, change()).await,
+        }
     }
 
     /// Stops it properly.

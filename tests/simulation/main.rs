@@ -26,6 +26,7 @@
 //! | `network` | connections with delays, partitions and cuts; crashes of extensions |
 //! | `author` | the extension, written with the SDK, whose code does well or badly |
 //! | `world` | users, an administrator, a reader of events, and a nemesis |
+//! | `full_gofer` | a full Gofer as the other end instead of our core |
 //! | `checker` | what must be true in the end |
 //! | `idle` | that a paused clock is not woken for nothing |
 //!
@@ -74,23 +75,30 @@ mod checker;
 #[path = "../support/disk.rs"]
 mod disk;
 mod facts;
+mod full_gofer;
 mod history;
 mod host;
 mod idle;
 mod network;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use checker::{RECOVERY, REST};
 use facts::{facts, violated};
+use full_gofer::FullGofer;
 use history::{Entry, record};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::LocalSet;
 use world::{HOUR, Plan, World};
 
 const SEEDS: u64 = 200;
+
+const DAY: Duration = HOUR.saturating_mul(24);
 
 /// How many seeds are simulated at once.
 const THREADS: usize = 2;
@@ -107,40 +115,45 @@ struct Outcome {
     in_time: usize,
 }
 
-/// Simulates a day.
+/// Simulates a day, every fifth time with a full Gofer.
 fn simulate(seed: u64) -> Outcome {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let runs = LocalSet::new().block_on(&runtime, async {
+    LocalSet::new().block_on(&runtime, async {
         history::begin(seed);
         facts::begin();
-        let plan = Plan::draw();
-        record(format!("{plan:?}"));
-        let world = World::start(plan).await;
-        let follower = tokio::task::spawn_local(Rc::clone(&world).follow());
-        let keeper = tokio::task::spawn_local(Rc::clone(&world).keep_running());
-        world.run(24 * HOUR).await;
-        record("the rest is undisturbed");
-        tokio::time::sleep(RECOVERY + REST).await;
-        let now = history::now();
-        facts(|facts| facts.end = now);
-        checker::check(&world).await;
-        follower.abort();
-        let _ = follower.await;
-        let runs = facts(|facts| facts.asked.len());
-        keeper.abort();
-        let _ = keeper.await;
-        world.host().await.stop().await;
-        drop(world);
+        if seed % 5 == 4 {
+            FullGofer::simulate(DAY).await;
+        } else {
+            simulate_core().await;
+        }
         tokio::time::sleep(HOUR).await;
         let left = Handle::current().metrics().num_alive_tasks();
         if left > TASKS_LEFT {
             violated(format!("{left} tasks are left"));
         }
-        runs
     });
-    let (violations, in_time) =
-        facts(|facts| (std::mem::take(&mut facts.violations), facts.in_time));
+    let (violations, in_time, runs) =
+        facts(|facts| (std::mem::take(&mut facts.violations), facts.in_time, facts.asked.len()));
     Outcome { history: history::end(), violations, runs, in_time }
+}
+
+async fn simulate_core() {
+    let plan = Plan::draw();
+    record(format!("{plan:?}"));
+    let world = World::start(plan).await;
+    let follower = tokio::task::spawn_local(Rc::clone(&world).follow());
+    let keeper = tokio::task::spawn_local(Rc::clone(&world).keep_running());
+    world.run(DAY).await;
+    record("the rest is undisturbed");
+    tokio::time::sleep(RECOVERY + REST).await;
+    let now = history::now();
+    facts(|facts| facts.end = now);
+    checker::check(&world).await;
+    follower.abort();
+    let _ = follower.await;
+    keeper.abort();
+    let _ = keeper.await;
+    world.host().await.stop().await;
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -107,6 +107,11 @@ thread_local! {
     static AMBUSH: RefCell<Option<(Arc<Net>, Duration)>> = const { RefCell::new(None) };
 }
 
+/// From now on, something may happen to starts, or no longer.
+pub fn threaten(network: Option<(Arc<Net>, Duration)>) {
+    AMBUSH.set(network);
+}
+
 /// Perhaps something happens to a start that an extension is about to make.
 pub fn perhaps_ambush(name: &str) {
     let ambush = AMBUSH.with_borrow(Clone::clone);
@@ -158,7 +163,7 @@ impl World {
             followed: RefCell::default(),
             is_following: Cell::default(),
         });
-        let host = world.boot().await.unwrap();
+        let host = world.boot(None).await.unwrap();
         let core = &host.core;
         for name in &world.extensions {
             core.install::<Author>(name, NO_SETTINGS).await.unwrap();
@@ -172,13 +177,17 @@ impl World {
         world
     }
 
-    /// Starts a core on the disk.
-    async fn boot(&self) -> Result<Rc<Host>, Error> {
+    /// Starts a core on the disk, perhaps without power after some writes.
+    async fn boot(&self, writes: Option<u64>) -> Result<Rc<Host>, Error> {
         let net = Net::new(self.plan.notices_dead);
         for name in &self.extensions {
             set_latency(&net, name, self.plan.latency);
         }
         let fate = Fate::new(Arc::clone(&net), self.disk.clone());
+        if let Some(writes) = writes {
+            record(format!("fault: the power is lost after {writes} writes"));
+            self.disk.lose_power_after(writes);
+        }
         let mut builder = Core::builder().clocks(self.clock, self.clock).faults(net);
         if self.plan.has_disk {
             builder = builder.store_backing(Arc::new(fate.clone())).encryption_key("0a".repeat(32));
@@ -194,7 +203,7 @@ impl World {
     /// From now on, this is the core.
     fn run_on(&self, host: Rc<Host>) {
         let fate = self.plan.has_faults.then(|| host.fate.clone());
-        AMBUSH.set(fate.as_ref().map(|fate| (Arc::clone(&fate.net), self.plan.latency)));
+        threaten(fate.as_ref().map(|fate| (Arc::clone(&fate.net), self.plan.latency)));
         set_ambush(fate.filter(|_| self.plan.has_disk));
         self.host.replace(Some(host));
         self.started.notify_waiters();
@@ -230,10 +239,14 @@ impl World {
             drop(host);
             tokio::time::sleep(duration(MILLI, 10 * MINUTE)).await;
             loop {
-                match self.boot().await {
+                let loses_power = self.plan.has_faults && self.plan.has_disk && one_in(5);
+                let writes = loses_power.then(|| draw(|random| random.u64(1..60)));
+                match self.boot(writes).await {
                     Ok(host) => {
                         record("the core has started again");
-                        if self.bring_back(&host).await.is_some() {
+                        let is_back = self.bring_back(&host).await.is_some();
+                        if is_back && !host.fate.is_over() {
+                            self.disk.lose_power_after(u64::MAX);
                             self.run_on(host);
                             break;
                         }
@@ -326,7 +339,7 @@ impl World {
         while let Some(ended) = actors.join_next().await {
             ended.unwrap();
         }
-        AMBUSH.take();
+        threaten(None);
         set_ambush(None);
         tokio::time::sleep_until(end).await;
         self.host().await;
@@ -389,19 +402,6 @@ impl World {
         if keys.is_empty() { None } else { Some(pick(&keys)) }
     }
 
-    /// Marks what a subscription did as unknown, if the core has given it up.
-    async fn notice_refused(&self, key: &Key) {
-        let host = self.host().await;
-        if host.ask(status(&host.core, key)).await.flatten() == Some(Status::Error) {
-            record(format!("{key}: is refused"));
-            facts(|facts| {
-                if let Some(life) = facts.current(key) {
-                    life.until = Some(life.from);
-                }
-            });
-        }
-    }
-
     async fn subscribe(&self, (namespace, pipeline): &(String, String)) {
         let _shared = self.extension_changes.read().await;
         let extension = pick(&self.extensions);
@@ -412,7 +412,6 @@ impl World {
             pipeline: pipeline.clone(),
             label: label.to_owned(),
         };
-        self.notice_refused(&key).await;
         let host = self.host().await;
         let number = facts(Facts::next_number);
         let every = Duration::from_secs(duration(MINUTE, 4 * HOUR).as_secs());
@@ -420,7 +419,7 @@ impl World {
         record(format!("{key} #{number}: subscribe every {every:?}, {behavior}"));
         let before = self.expected.borrow().get(&key).cloned();
         let after = Expected { number, every, is_enabled: true };
-        let was_alive = Self::end_life(&key);
+        let was_alive = end_life(&key);
         let disturbing = disturb(Who::Subscription(key.clone()));
         let changing = Changing::begin(&key);
         let settings = [
@@ -431,8 +430,9 @@ impl World {
         let path = format!("{namespace}/{pipeline}");
         let answer = match host.core.installed(&extension) {
             Ok(extension) => {
-                let subscribe = extension.subscribe(path.as_str(), label, settings);
-                host.change(format!("{key} #{number}: subscribe"), subscribe).await
+                let subscribe = || extension.subscribe(path.as_str(), label, settings.clone());
+                let what = format!("{key} #{number}: subscribe");
+                host.change_as_users_do(&what, self.plan.has_faults, subscribe).await
             }
             Err(error) => Answer::Failed(error.kind()),
         };
@@ -442,7 +442,7 @@ impl World {
             Answer::NotMade | Answer::Failed(_) => before.clone(),
             Answer::Lost => self.either(&key, before.clone(), Some(after)).await,
         };
-        self.settle(&key, now, was_alive, changing);
+        self.settle(now, was_alive, changing);
     }
 
     /// What a subscription is, of two.
@@ -470,40 +470,37 @@ impl World {
         }
     }
 
-    /// The end of a change.
-    fn settle(&self, key: &Key, now: Option<Expected>, was_alive: bool, changing: Changing) {
-        match now {
-            Some(now) => {
-                if now.is_enabled {
-                    begin_life(key, now.number, now.every, was_alive);
-                }
-                self.expected.borrow_mut().insert(key.clone(), now);
+    /// The end of a change, which may have been made at any time since it began.
+    fn settle(&self, now: Option<Expected>, was_alive: bool, changing: Changing) {
+        let Changing { key, since } = &changing;
+        let before = match &now {
+            Some(now) => self.expected.borrow_mut().insert(key.clone(), now.clone()),
+            None => self.expected.borrow_mut().remove(key),
+        };
+        if let Some(now) = now.filter(|now| now.is_enabled) {
+            if was_alive && before.as_ref() == Some(&now) {
+                go_on_living(key);
+            } else {
+                begin_life(key, *since, now.number, now.every, was_alive);
             }
-            None => drop(self.expected.borrow_mut().remove(key)),
         }
         drop(changing);
-    }
-
-    /// True if there was one.
-    fn end_life(key: &Key) -> bool {
-        let now = now();
-        facts(|facts| facts.current(key).map(|life| life.until = Some(now))).is_some()
     }
 
     async fn unsubscribe(&self, pipeline: &(String, String)) {
         let _shared = self.extension_changes.read().await;
         let is_enabled = !one_in(3);
         let Some(key) = self.existing(pipeline, is_enabled) else { return };
-        self.notice_refused(&key).await;
         let host = self.host().await;
         let Ok(extension) = host.core.installed(&key.extension) else { return };
         record(format!("{key}: unsubscribe"));
         let before = self.expected.borrow().get(&key).cloned();
-        let was_alive = Self::end_life(&key);
+        let was_alive = end_life(&key);
         let changing = Changing::begin(&key);
         let path = format!("{}/{}", key.namespace, key.pipeline);
-        let change = extension.unsubscribe(path.as_str(), &key.label);
-        let now = match host.change(format!("{key}: unsubscribe"), change).await {
+        let change = || extension.unsubscribe(path.as_str(), &key.label);
+        let what = format!("{key}: unsubscribe");
+        let now = match host.change_as_users_do(&what, self.plan.has_faults, change).await {
             Answer::Done(()) => {
                 Self::check_ended(&key);
                 None
@@ -513,7 +510,7 @@ impl World {
             Answer::NotMade => before,
             Answer::Lost => self.either(&key, before, None).await,
         };
-        self.settle(&key, now, was_alive, changing);
+        self.settle(now, was_alive, changing);
     }
 
     /// An acknowledged end is one.
@@ -527,35 +524,40 @@ impl World {
     async fn set_enabled(&self, pipeline: &(String, String), enable: bool) {
         let _shared = self.extension_changes.read().await;
         let Some(key) = self.existing(pipeline, !enable) else { return };
-        self.notice_refused(&key).await;
         let host = self.host().await;
         let what = format!("{key}: {}", if enable { "enable" } else { "disable" });
         record(&*what);
         let before = self.expected.borrow().get(&key).cloned();
         let after = before.clone().map(|it| Expected { is_enabled: enable, ..it });
-        let was_alive = Self::end_life(&key);
+        let was_alive = end_life(&key);
         let changing = Changing::begin(&key);
         let Key { extension, namespace, pipeline, label } = key.clone();
-        let mut api = host.core.client().api();
-        let answer = if enable {
-            let request = api::EnablePipelineExtensionSubscriptionRequest {
-                namespace_id: namespace,
-                pipeline_id: pipeline,
-                extension_name: extension,
-                extension_label: label,
-            };
-            let change = api.enable_pipeline_extension_subscription(patient(request));
-            host.change(what, made(change)).await
-        } else {
-            let request = api::DisablePipelineExtensionSubscriptionRequest {
-                namespace_id: namespace,
-                pipeline_id: pipeline,
-                extension_name: extension,
-                extension_label: label,
-            };
-            let change = api.disable_pipeline_extension_subscription(patient(request));
-            host.change(what, made(change)).await
+        // Boxed, as it is large.
+        let change = || {
+            Box::pin(async {
+                let mut api = host.core.client().api();
+                let (namespace_id, pipeline_id) = (namespace.clone(), pipeline.clone());
+                let (extension_name, extension_label) = (extension.clone(), label.clone());
+                if enable {
+                    let request = api::EnablePipelineExtensionSubscriptionRequest {
+                        namespace_id,
+                        pipeline_id,
+                        extension_name,
+                        extension_label,
+                    };
+                    made(api.enable_pipeline_extension_subscription(patient(request))).await
+                } else {
+                    let request = api::DisablePipelineExtensionSubscriptionRequest {
+                        namespace_id,
+                        pipeline_id,
+                        extension_name,
+                        extension_label,
+                    };
+                    made(api.disable_pipeline_extension_subscription(patient(request))).await
+                }
+            })
         };
+        let answer = host.change_as_users_do(&what, self.plan.has_faults, change).await;
         let now = match answer {
             Answer::Done(()) => {
                 if !enable {
@@ -568,7 +570,7 @@ impl World {
             Answer::NotMade | Answer::Failed(_) => before,
             Answer::Lost => self.either(&key, before, after).await,
         };
-        self.settle(&key, now, was_alive, changing);
+        self.settle(now, was_alive, changing);
     }
 
     async fn disable_pipeline_for_a_while(&self, pipeline: &(String, String)) {
@@ -741,7 +743,7 @@ impl World {
             return;
         }
         for key in &keys {
-            Self::end_life(key);
+            end_life(key);
             self.expected.borrow_mut().remove(key);
         }
         drop(changing);
@@ -883,7 +885,7 @@ impl World {
         let by = duration(SECOND, 3 * HOUR).as_nanos() as i64;
         let by = if one_in(2) { by } else { -by };
         record(format!("fault: the clock is set by {by} ns"));
-        disturbed(Who::Clock);
+        disturbed(if by > 0 { Who::SetForward } else { Who::SetBack });
         let ahead = self.ahead.fetch_add(by, Ordering::Relaxed) + by;
         let now = now();
         facts(|facts| facts.ahead.push((now, ahead)));
@@ -964,14 +966,27 @@ impl Drop for Executing {
     }
 }
 
-/// A life begins now.
-fn begin_life(key: &Key, number: u32, every: Duration, continues: bool) {
-    let from = now();
+/// True if there was one.
+pub fn end_life(key: &Key) -> bool {
+    let now = now();
+    facts(|facts| facts.current(key).map(|life| life.until = Some(now))).is_some()
+}
+
+pub fn begin_life(key: &Key, from: Duration, number: u32, every: Duration, continues: bool) {
     let life = Life { number, every, from, until: None, continues };
     facts(|facts| facts.lives.entry(key.clone()).or_default().push(life));
 }
 
-fn behavior() -> &'static str {
+/// A life that was to end goes on.
+fn go_on_living(key: &Key) {
+    facts(|facts| {
+        if let Some(life) = facts.lives.get_mut(key).and_then(|lives| lives.last_mut()) {
+            life.until = None;
+        }
+    });
+}
+
+pub fn behavior() -> &'static str {
     let all: u32 = BEHAVIORS.iter().map(|(_, weight)| weight).sum();
     let mut drawn = draw(|random| random.u32(..all));
     for (name, weight) in BEHAVIORS {
@@ -983,25 +998,28 @@ fn behavior() -> &'static str {
     unreachable!()
 }
 
-fn set_latency(net: &Net, name: &str, delay: Duration) {
+pub fn set_latency(net: &Net, name: &str, delay: Duration) {
     for (from, to) in [(CORE, name), (name, CORE)] {
         net.set(from, to, Condition { is_blocked: false, delay });
     }
 }
 
 /// A subscription is being changed, until this is dropped.
-struct Changing(Key);
+struct Changing {
+    key: Key,
+    since: Duration,
+}
 
 impl Changing {
     fn begin(key: &Key) -> Self {
         facts(|facts| facts.changing.insert(key.clone()));
-        Self(key.clone())
+        Self { key: key.clone(), since: now() }
     }
 }
 
 impl Drop for Changing {
     fn drop(&mut self) {
-        facts(|facts| facts.changing.remove(&self.0));
+        facts(|facts| facts.changing.remove(&self.key));
     }
 }
 
@@ -1015,10 +1033,6 @@ fn patient<T>(message: T) -> api::tonic::Request<T> {
     let mut request = api::tonic::Request::new(message);
     request.set_timeout(2 * HOUR);
     request
-}
-
-pub async fn status(core: &Core, key: &Key) -> Option<Status> {
-    stored(core, key).await.map(|it| it.status())
 }
 
 pub async fn stored(core: &Core, key: &Key) -> Option<api::PipelineExtensionSubscription> {
@@ -1036,5 +1050,9 @@ pub async fn stored(core: &Core, key: &Key) -> Option<api::PipelineExtensionSubs
 async fn found(core: &Core, key: &Key) -> Option<(u32, bool)> {
     let stored = stored(core, key).await?;
     let number = stored.settings.get("number")?.parse().ok()?;
-    Some((number, stored.status() != Status::Disabled))
+    // None of those that are stored is ever refused.
+    if !matches!(stored.status(), Status::Active | Status::Disabled) {
+        violated(format!("{key}: has status {:?}", stored.status()));
+    }
+    Some((number, stored.status() == Status::Active))
 }

@@ -47,7 +47,7 @@ use gofer_proto::{self as proto, Initiator, Run, Variable};
 use gofer_sdk::PipelineId;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -108,8 +108,12 @@ impl StandIn {
     /// One that listens in memory, on the clock of the test, for extensions that are started with
     /// [`start`](Self::start).
     pub fn in_memory(pipelines: impl IntoIterator<Item = Pipeline>) -> Self {
-        let place = Place::Memory(Network::default());
-        let stand_in = Self::new(place, Clock::derived(), pipelines);
+        Self::in_memory_on(Clock::derived(), pipelines)
+    }
+
+    /// One in memory whose clock a test sets.
+    pub fn in_memory_on(clock: Clock, pipelines: impl IntoIterator<Item = Pipeline>) -> Self {
+        let stand_in = Self::new(Place::Memory(Network::default()), clock, pipelines);
         stand_in.listen();
         stand_in
     }
@@ -426,7 +430,7 @@ impl Shared {
         let now = self.now();
         self.recorded.send_modify(|recorded| {
             let Some(pipeline) = recorded.pipelines.get(id) else { return };
-            let changed = pipeline.changed.subscribe();
+            let changed = Arc::clone(&pipeline.changed);
             stored = match recorded.obstacle(id) {
                 Some(obstacle) => Err(Status::failed_precondition(obstacle)),
                 None => Ok((recorded.store_run(id, initiator, variables, now), changed)),
@@ -449,11 +453,13 @@ impl Shared {
     }
 
     /// Completes once a run may start.
-    async fn may_start(&self, pipeline: &PipelineId, id: i64, mut changed: watch::Receiver<()>) {
-        while !self.recorded.borrow().may_start(pipeline, id) {
-            if changed.changed().await.is_err() {
+    async fn may_start(&self, pipeline: &PipelineId, id: i64, changed: Arc<Notify>) {
+        loop {
+            let change = changed.notified();
+            if self.recorded.borrow().may_start(pipeline, id) {
                 return;
             }
+            change.await;
         }
     }
 

@@ -228,7 +228,8 @@ impl Extensions {
             let running = self.bring_up(&registration, &options, &guard.progress).await?;
             // Before the guard is released, so that a later `disable` wins.
             if enable && registration.status() != Registered::Enabled {
-                let enable = |store: &Store| store.set_registration_status(name, Registered::Enabled);
+                let enable =
+                    |store: &Store| store.set_registration_status(name, Registered::Enabled);
                 if let Err(status) = self.store.committed(enable).await {
                     running.handle.stop().await;
                     return Err(status);

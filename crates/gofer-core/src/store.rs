@@ -53,9 +53,9 @@ pub(super) use access::{
 #[cfg(feature = "store")]
 pub use backing::Backing;
 pub(super) use backup::Backup;
-pub(super) use disk::Mark;
 #[cfg(feature = "store")]
 pub use backup::{Restored, WrittenBackup};
+pub(super) use disk::Mark;
 pub(super) use events::{EventBatch, EventKind, EventScope};
 pub(super) use names::{Page, check_extension_name, check_name, or_default};
 pub(super) use objects::{Owner, object_limit};

@@ -250,6 +250,7 @@ async fn send_events(
     let mut recorded = shared.recorded.subscribe();
     for place in live_from.. {
         tokio::select! {
+            biased;
             _happened = recorded.wait_for(|recorded| recorded.events.len() > place) => {}
             () = sender.closed() => break,
         }

@@ -94,6 +94,7 @@ pub(super) async fn serve(
         }
     };
     tokio::select! {
+        biased;
         () = serving => {}
         () = disconnect.cancelled() => {}
     }

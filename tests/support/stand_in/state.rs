@@ -1,6 +1,7 @@
 //! What a stand-in knows, which is also what it records for its test.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use gofer_proto::run::{RunState, RunStatus};
 use gofer_proto::{self as proto, Event, Initiator, Run, Variable};
 use gofer_sdk::PipelineId;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// A pipeline of a stand-in. By default it is active, has a configuration and no limit to its
 /// parallelism, and its runs are complete at once.
@@ -118,8 +119,8 @@ pub(super) struct Stored {
     most_pending: usize,
     /// With the time when each was put.
     pub(super) objects: BTreeMap<String, (Bytes, i64)>,
-    /// Changes whenever a waiting run may start.
-    pub(super) changed: watch::Sender<()>,
+    /// Notified whenever a waiting run may start. They are woken in their order.
+    pub(super) changed: Arc<Notify>,
 }
 
 impl Stored {
@@ -132,7 +133,7 @@ impl Stored {
             incomplete: 0,
             most_pending: 0,
             objects: BTreeMap::new(),
-            changed: watch::Sender::default(),
+            changed: Arc::default(),
         }
     }
 
@@ -155,7 +156,7 @@ impl Stored {
         self.pending = self.pending + pending(after) - pending(before);
         self.incomplete = self.incomplete + incomplete(after) - incomplete(before);
         self.most_pending = self.most_pending.max(self.pending);
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
     }
 }
 
@@ -289,7 +290,7 @@ impl Recorded {
     pub(super) fn set_pipeline(&mut self, settings: Pipeline, now: i64) {
         if let Some(stored) = self.pipelines.get_mut(&settings.id) {
             stored.settings = settings;
-            stored.changed.send_replace(());
+            stored.changed.notify_waiters();
             return;
         }
         let details = pipeline_details(&settings.id);

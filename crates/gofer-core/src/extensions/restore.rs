@@ -207,9 +207,8 @@ impl Extensions {
         drop(access);
         self.store.end_access(current);
         let names = [namespace, pipeline, name, label].map(String::as_str);
-        let mark = |store: &Store| {
-            store.set_subscription_status(names, State::Error, error, &By::Core)
-        };
+        let mark =
+            |store: &Store| store.set_subscription_status(names, State::Error, error, &By::Core);
         match self.store.committed(mark).await {
             // It is active still.
             Err(status) if status.code() == Code::Unavailable => {
