@@ -22,6 +22,9 @@ const NOTICED: Duration = Duration::from_secs(30);
 /// How late a run may be that nothing has disturbed.
 const LATE: Duration = SECOND.saturating_mul(3);
 
+/// How much later it may be if its author has dropped a start, and its key is looked up.
+const LOOKED_UP: Duration = SECOND.saturating_mul(3);
+
 /// Tasks of a core with its extensions, and of each subscription.
 const TASKS: usize = 40;
 const TASKS_EACH: usize = 2;
@@ -260,17 +263,18 @@ fn check_ticks(key: &Key, lives: &[Life], all: &[Found], keys: Keys, parallelism
         let until = life.until.unwrap_or(end);
         // There is no tick while the last run is pending.
         if parallelism == 0 {
-            check_in_time(key, life, &runs, until);
+            let late = if keys == Keys::Enforced { LATE } else { LATE + LOOKED_UP };
+            check_in_time(key, life, &runs, until, late);
         }
     }
 }
 
-fn check_in_time(key: &Key, life: &Life, runs: &[&Found], until: Duration) {
+fn check_in_time(key: &Key, life: &Life, runs: &[&Found], until: Duration, most: Duration) {
     for (from, to) in facts(|facts| facts.calm(key, life.from, until, life.every)) {
         let runs_then = runs.iter().filter(|run| (from..to).contains(&run.asked));
         let first = runs_then.clone().next();
         let Some(base) = first.and_then(|run| run.scheduled) else {
-            if to > from + life.every + LATE {
+            if to > from + life.every + most {
                 violated(format!("{key} #{}: no run from {from:?} to {to:?}", life.number));
             }
             continue;
@@ -278,13 +282,13 @@ fn check_in_time(key: &Key, life: &Life, runs: &[&Found], until: Duration) {
         // All points of the grid from the first that is due.
         let period = i64::try_from(life.every.as_nanos()).unwrap();
         let begin = facts(|facts| facts.unix(from));
-        let calm = to.saturating_sub(from + LATE);
+        let calm = to.saturating_sub(from + most);
         let end = begin + i64::try_from(calm.as_nanos()).unwrap();
         let mut due = base - (base - begin).div_euclid(period) * period;
         while due < end {
             let run = runs_then.clone().find(|run| run.scheduled == Some(due));
             let late = run.map(|run| run.started - due);
-            if late.is_none_or(|late| late > i64::try_from(LATE.as_nanos()).unwrap()) {
+            if late.is_none_or(|late| late > i64::try_from(most.as_nanos()).unwrap()) {
                 let at = Duration::from_nanos((due - begin).unsigned_abs()) + from;
                 violated(format!(
                     "{key} #{}: the run of the tick at {due} ({at:?}) is late or missing: {late:?}",
