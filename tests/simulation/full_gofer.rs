@@ -1,8 +1,8 @@
-//! The same extension with a full Gofer instead of our core: one that knows nothing of keys, forgets
-//! nothing, and holds the answer to a start until the run may begin.
+//! The same extension with a full Gofer, which knows nothing of keys and holds the answer to a start
+//! until the run may begin.
 //!
-//! It is the stand-in for Gofer 0.6.2, which does not crash, as its state is not ours to test. But
-//! its answers get lost, proxies in front of it fail, and it is away for a while.
+//! It is the stand-in for Gofer 0.6.2. It loses nothing that it has stored, since that is not ours to
+//! test, but answers get lost, proxies in front of it fail, and it is away now and then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -5,41 +5,15 @@
 use std::time::Duration;
 
 use gofer_core::{Core, NO_SETTINGS};
-use gofer_sdk::{Extension, GoDuration, Gofer, NoConfig, Result, Subscription};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use tokio::runtime::Handle;
+
+include!("../../crates/gofer-core/tests/support/interval.rs");
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// How often the runtime has had nothing to do and waited, or let its clock jump.
 fn turns() -> u64 {
     Handle::current().metrics().worker_park_count(0)
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Params {
-    /// The time between two runs.
-    every: GoDuration,
-}
-
-struct Interval;
-
-impl Extension for Interval {
-    type Config = NoConfig;
-    type Params = Params;
-
-    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
-        Ok(Self)
-    }
-
-    async fn serve(&self, subscription: Subscription<Params>) -> Result<()> {
-        let mut ticks = subscription.every(subscription.params().every)?;
-        while let Some(tick) = ticks.next().await {
-            subscription.start_run(tick.run("the interval elapsed")).await?;
-        }
-        Ok(())
-    }
 }
 
 #[tokio::test(start_paused = true)]

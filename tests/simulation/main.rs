@@ -1,5 +1,6 @@
 //! A core, extensions and their users in one process on virtual time, through faults at random, and
-//! a checker of what happened. Each seed is at least a day.
+//! a checker of what happened. Each seed is at least a day, one of five with a full Gofer in place of
+//! our core.
 //!
 //! ```sh
 //! cargo test --test simulation                            # 200 seeds
@@ -26,18 +27,20 @@
 //! | `network` | connections with delays, partitions and cuts; crashes of extensions |
 //! | `author` | the extension, written with the SDK, whose code does well or badly |
 //! | `world` | users, an administrator, a reader of events, and a nemesis |
-//! | `full_gofer` | a full Gofer as the other end instead of our core |
+//! | `full_gofer` | a full Gofer (the stand-in) in place of our core, and what happens to it |
 //! | `checker` | what must be true in the end |
 //! | `idle` | that a paused clock is not woken for nothing |
 //!
 //! # What is checked
 //!
-//! - A tick that falls due while nothing is disturbed has a run of its own, at once. After a
-//!   disturbance, within fifteen minutes of its end, that is so again.
+//! - A tick that falls due while nothing is disturbed has a run of its own, at once. Fifteen minutes
+//!   after the end of a disturbance, that is so again; 30 seconds after the clock was set forward, and
+//!   two periods more after it was set back.
 //! - All ticks are on one grid, which restarts and changes of the parameters keep. A run counts for
 //!   all ticks that fell due until it started.
 //! - A tick has at most one run, and so has a key of the author's. No run is without a cause; no
-//!   run whose start was acknowledged is missing.
+//!   run whose start was acknowledged is missing. With a full Gofer, that is what the table in
+//!   `docs/authors.md` says: a request that arrives late may start a second run.
 //! - At most one `serve` of a subscription runs at any time, and none after its end was
 //!   acknowledged.
 //! - Acknowledged changes are stored and in effect, also after a crash of the core; what is refused,

@@ -29,7 +29,7 @@ use super::history::History;
 use super::journal::{Journal, Part, Write};
 use crate::essential::{EssentialTasks, Failing};
 use crate::sync::lock;
-use gofer_net::{Promise, Promised, promise};
+use gofer_net::{Promise, Promised, Throttle, promise};
 use gofer_proto::Run;
 use gofer_sdk::Result;
 
@@ -136,7 +136,8 @@ impl Disk {
     ) -> Result<()> {
         let failing = essential.watch("the writing of the store");
         let (queue, history) = (Arc::clone(&self.queue), Arc::clone(&self.history));
-        let writer = Writer { file, queue, history, tables, listeners, failing };
+        let failures = Throttle::default();
+        let writer = Writer { file, queue, history, tables, listeners, failing, failures };
         if on_runtime {
             tokio::spawn(writer.run());
             return Ok(());
@@ -248,6 +249,7 @@ struct Writer {
     tables: Arc<Mutex<Tables>>,
     listeners: Listeners,
     failing: Failing,
+    failures: Throttle,
 }
 
 impl Writer {
@@ -273,9 +275,19 @@ impl Writer {
             match file.commit(&batch.writes) {
                 Ok(()) => self.committed(batch),
                 Err(error) => {
-                    tracing::error!(%error, "the store cannot be written; changes are refused until it can");
+                    // Once a second on a disk that has room for something small only.
+                    let failures = self.failures.record();
+                    if let Some(failures) = failures {
+                        tracing::error!(
+                            %error, failures,
+                            "the store cannot be written; changes are refused until it can"
+                        );
+                    }
                     if !self.recover(batch, &error.to_string()).await {
                         break;
+                    }
+                    if failures.is_some() {
+                        tracing::info!("the store can be written again");
                     }
                 }
             }
@@ -329,7 +341,6 @@ impl Writer {
             }
         }
         lock(&self.queue.pending).refused = None;
-        tracing::info!("the store can be written again");
         (self.listeners.writable)();
         true
     }
