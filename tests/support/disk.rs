@@ -38,8 +38,12 @@ struct State {
     fails: bool,
     /// Whether reads fail.
     is_unreadable: bool,
+    /// Writes until one fails.
+    fails_after: Option<u64>,
     /// Writes until the power is lost.
     power: Option<u64>,
+    /// Writes that have failed.
+    refused: u64,
     /// How often it was opened or lost its power: whoever opened it earlier has lost it.
     generation: u64,
     is_locked: bool,
@@ -66,11 +70,24 @@ impl Disk {
             capacity: u64::MAX,
             fails: false,
             is_unreadable: false,
+            fails_after: None,
             power: None,
+            refused: 0,
             generation: 0,
             is_locked: false,
             random: fastrand::Rng::with_seed(seed),
         })))
+    }
+
+    /// With a copy of a file, of which blocks that are empty are not allocated.
+    pub fn holding(content: Vec<u8>, seed: u64) -> Self {
+        let disk = Self::new(seed);
+        let size = usize::try_from(BLOCK).unwrap();
+        let blocks = content.chunks(size).zip(0..);
+        let allocated = blocks.filter(|(block, _)| block.iter().any(|byte| *byte != 0));
+        disk.state().allocated = allocated.map(|(_, number)| number).collect();
+        disk.set_content(content);
+        disk
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,6 +108,16 @@ impl Disk {
     /// Fails every write, or no longer.
     pub fn set_failing(&self, fails: bool) {
         self.state().fails = fails;
+    }
+
+    /// Fails one write or sync, after this many more.
+    pub fn fail_once_after(&self, writes: u64) {
+        self.state().fails_after = Some(writes);
+    }
+
+    /// Whether a write has failed, for whatever reason.
+    pub fn has_refused(&self) -> bool {
+        self.state().refused > 0
     }
 
     /// Fails every read, or no longer.
@@ -122,6 +149,11 @@ impl Disk {
 
     pub fn content(&self) -> Vec<u8> {
         self.state().content.clone()
+    }
+
+    /// Replaces what it holds, as somebody else might.
+    pub fn set_content(&self, content: Vec<u8>) {
+        self.state().content = content;
     }
 }
 
@@ -179,8 +211,14 @@ impl State {
         self.content[offset..end].copy_from_slice(data);
     }
 
-    /// Whether a write can be done now.
+    /// Whether this can be done now.
     fn check(&mut self, generation: u64) -> io::Result<()> {
+        let checked = self.check_write(generation);
+        self.refused += u64::from(checked.is_err());
+        checked
+    }
+
+    fn check_write(&mut self, generation: u64) -> io::Result<()> {
         if self.generation != generation {
             return Err(io::Error::other("the power was lost"));
         }
@@ -194,7 +232,9 @@ impl State {
                 return Err(io::Error::other("the power has just been lost"));
             }
         }
-        if self.fails {
+        let fails_once = self.fails_after == Some(0);
+        self.fails_after = self.fails_after.and_then(|left| left.checked_sub(1));
+        if self.fails || fails_once {
             return Err(io::Error::other("the disk fails"));
         }
         Ok(())
@@ -204,6 +244,7 @@ impl State {
         let blocks = offset / BLOCK..(offset + length).div_ceil(BLOCK);
         let new: Vec<_> = blocks.filter(|block| !self.allocated.contains(block)).collect();
         if (self.allocated.len() + new.len()) as u64 * BLOCK > self.capacity {
+            self.refused += 1;
             return Err(ErrorKind::StorageFull.into());
         }
         self.allocated.extend(new);

@@ -85,6 +85,12 @@ impl Staging {
         *held_back = None;
         Ok(())
     }
+
+    /// How long the storage is, unless what changes it is still held back.
+    pub(super) fn length(&self) -> io::Result<Option<u64>> {
+        let held_back = lock(&self.0.held_back);
+        if held_back.is_some() { Ok(None) } else { self.0.storage.len().map(Some) }
+    }
 }
 
 impl HeldBack {
@@ -201,5 +207,16 @@ impl StorageBackend for Staged {
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.storage.fmt(f)
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../../tests/support/disk.rs"]
+pub(super) mod simulated;
+
+#[cfg(test)]
+impl Backing for simulated::Disk {
+    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(Self::open(self)))
     }
 }

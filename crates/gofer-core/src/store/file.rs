@@ -235,12 +235,13 @@ impl StoreFile {
         catch(|| begin(database)).unwrap_or_else(|panic| Err(redb::Error::Corrupted(panic)))
     }
 
-    /// Closes the file, compacting it first if it is far larger than `needed` bytes.
+    /// Closes the file, compacting it first if it is far larger than `needed` bytes. One that cannot be
+    /// written is not compacted: that would happen in memory.
     pub(super) fn close(&self, needed: u64) {
         self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let Some(mut database) = place.take() else { return };
-        let length = std::fs::metadata(&self.path).map_or(0, |it| it.len());
+        let length = lock(&self.staging).length().ok().flatten().unwrap_or(0);
         let closed = catch(|| {
             if length > WORTH_COMPACTING && length / 2 > needed {
                 database.compact().map_err(redb::Error::from)?;

@@ -517,4 +517,5 @@ async fn a_file_that_is_far_too_large_is_compacted_on_a_clean_stop() {
     store.close().await;
 }
 
+mod closing;
 mod failing;

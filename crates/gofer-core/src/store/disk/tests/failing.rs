@@ -1,40 +1,29 @@
 //! A disk that is full, fails, or loses its power: nothing that was acknowledged is lost, and
 //! nothing is half done.
 
-use std::io;
 use std::pin::pin;
 
-use redb::StorageBackend;
 use tonic::{Code, Status};
 
 use super::*;
 use crate::store::backing::Backing;
+use crate::store::backing::simulated::Disk as Simulated;
 use crate::store::history::{Order, beginning_with};
 use crate::store::objects::ObjectInfo;
 use crate::store::usage::{NamespaceUsage, Usage, size};
 use crate::store::{Ending, Job};
-use simulated::Disk as Simulated;
-
-#[path = "../../../../../../tests/support/disk.rs"]
-mod simulated;
-
-impl Backing for Simulated {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(Simulated::open(self)))
-    }
-}
 
 /// Key of the stores.
 const KEY: [u8; 32] = [7; 32];
 
-fn open_on(disk: &Simulated) -> Result<Arc<Store>> {
+pub(super) fn open_on(disk: &Simulated) -> Result<Arc<Store>> {
     let backing: Arc<dyn Backing> = Arc::new(disk.clone());
     let path = Path::new("simulated");
     Store::open(Clock::derived(), path, Some(KEY), Some(backing), &EssentialTasks::default())
 }
 
 /// What is counted is what there is.
-fn check_usage(store: &Store) {
+pub(super) fn check_usage(store: &Store) {
     let tables = store.tables();
     let history = tables.journal.history();
     for table in tables.namespaces.values() {
@@ -103,7 +92,7 @@ fn difference(one: &str, other: &str) -> String {
     }
 }
 
-fn assert_same(one: &str, other: &str, seed: u64) {
+pub(super) fn assert_same(one: &str, other: &str, seed: u64) {
     assert!(one == other, "seed {seed}: {}", difference(one, other));
 }
 
