@@ -1,4 +1,5 @@
-//! A file of version 2 becomes one of version 3, and nothing in it is lost.
+//! A file of version 1 or 2 becomes one of version 3, and nothing in it is lost, whatever the disk does
+//! meanwhile.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -7,6 +8,8 @@ use std::sync::Arc;
 use super::*;
 use crate::essential::EssentialTasks;
 use crate::files::tests::Scratch;
+use crate::store::backing::Backing;
+use crate::store::backing::simulated::Disk;
 use crate::store::journal::Journal;
 use crate::store::patterns::Patterns;
 use crate::store::seal::{Seal, key_from_hex};
@@ -51,14 +54,14 @@ fn config(version: i64) -> PipelineConfig {
     }
 }
 
-/// The records of version 2, with what is encrypted.
-fn records(seal: &Arc<Seal>) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// The records of an earlier version, with what is encrypted.
+fn records(version: u32, seal: &Arc<Seal>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let of = ["default", "nightly"];
     let namespace = proto::Namespace { id: "default".to_owned(), ..Default::default() };
     let interval =
         proto::ExtensionRegistration { name: "interval".to_owned(), ..Default::default() };
     let mut records = vec![
-        (RecordKind::Version.key(&[], None), 2_u32.to_be_bytes().to_vec()),
+        (RecordKind::Version.key(&[], None), version.to_be_bytes().to_vec()),
         (RecordKind::Namespace.key(&["default"], None), namespace.encode_to_vec()),
         (RecordKind::Pipeline.key(&of, None), pipeline(of[0], of[1]).encode_to_vec()),
     ];
@@ -105,12 +108,11 @@ fn records(seal: &Arc<Seal>) -> Vec<(Vec<u8>, Vec<u8>)> {
     records
 }
 
-fn write(path: &Path, seal: &Arc<Seal>) {
-    let database = Database::create(path).unwrap();
+fn write(database: &Database, version: u32, seal: &Arc<Seal>) {
     let transaction = database.begin_write().unwrap();
     {
         let mut table = transaction.open_table(RECORDS).unwrap();
-        for (key, value) in records(seal) {
+        for (key, value) in records(version, seal) {
             table.insert(&*key, &*value).unwrap();
         }
     }
@@ -122,7 +124,7 @@ async fn everything_is_still_there() {
     let directory = Scratch::new();
     let path = directory.path("store.redb");
     let key = key_from_hex(&"0a".repeat(32)).unwrap();
-    write(&path, &Arc::new(Seal::new(&key).unwrap()));
+    write(&Database::create(&path).unwrap(), 2, &Arc::new(Seal::new(&key).unwrap()));
     let before = std::fs::read(&path).unwrap();
     let why = open(&path, Some([7; 32])).err().unwrap().to_string();
     assert!(why.contains("another key"), "{why}");
@@ -180,4 +182,101 @@ async fn everything_is_still_there() {
     store.begin_runs(None).unwrap();
     assert_eq!(store.run("", "nightly", 9).unwrap().state(), RunState::Complete);
     store.close().await;
+}
+
+/// Key of the stores on simulated disks.
+const KEY: [u8; 32] = [7; 32];
+
+fn open_on(disk: &Disk) -> Result<Arc<Store>> {
+    let backing: Arc<dyn Backing> = Arc::new(disk.clone());
+    let essential = EssentialTasks::default();
+    Store::open(Clock::derived(), Path::new("simulated"), Some(KEY), Some(backing), &essential)
+}
+
+/// A file of an earlier version, which has been closed or not.
+fn earlier(version: u32, is_closed: bool, seal: &Arc<Seal>) -> Vec<u8> {
+    let disk = Disk::new(0);
+    let database = Database::builder().create_with_backend(Disk::open(&disk)).unwrap();
+    write(&database, version, seal);
+    if is_closed {
+        database.close().unwrap();
+    } else {
+        disk.kill();
+    }
+    disk.content()
+}
+
+/// All records in a file, by their tables.
+fn dump(content: Vec<u8>) -> [Vec<(Vec<u8>, Vec<u8>)>; 2] {
+    let file = Disk::holding(content, 0);
+    let database = Database::builder().create_with_backend(Disk::open(&file)).unwrap();
+    let transaction = database.begin_read().unwrap();
+    [RECORDS, HISTORY].map(|table| {
+        let Ok(table) = transaction.open_table(table) else { return Vec::new() };
+        let records = table.iter().unwrap().map(|record| {
+            let (key, value) = record.unwrap();
+            (key.value().to_vec(), value.value().to_vec())
+        });
+        records.collect()
+    })
+}
+
+/// Upgrades files with a fault at the first write, at the second, and so on, until there is none.
+/// Opens each twice: the fault may last.
+fn upgrade_with(fault: impl Fn(&Disk, u64)) {
+    let seal = Arc::new(Seal::new(&KEY).unwrap());
+    for (version, is_closed) in [(1, true), (1, false), (2, true), (2, false)] {
+        let file = earlier(version, is_closed, &seal);
+        let before = dump(file.clone());
+        assert!(before[1].is_empty(), "there is no history of its own");
+        let disk = Disk::holding(file.clone(), 0);
+        open_on(&disk).unwrap();
+        disk.kill();
+        let after = dump(disk.content());
+        assert!(!after[1].is_empty() && after != before);
+        for nth in 0.. {
+            let disk = Disk::holding(file.clone(), nth);
+            fault(&disk, nth);
+            for _ in 0..2 {
+                let opened = open_on(&disk).map(drop);
+                disk.kill();
+                let found = dump(disk.content());
+                match opened {
+                    Ok(()) => assert!(found == after, "it is half an upgrade: {found:?}"),
+                    Err(error) => {
+                        assert!(disk.has_refused(), "{error}");
+                        assert!(found == before || found == after, "{error}: {found:?}");
+                        let error = error.to_string();
+                        assert!(error.contains("cannot be "), "{error}");
+                        assert!(!error.contains("damaged"), "{error}");
+                    }
+                }
+            }
+            let is_over = !disk.has_refused();
+            disk.set_room(u64::MAX);
+            disk.fail_once_after(u64::MAX);
+            open_on(&disk).unwrap();
+            disk.kill();
+            assert!(dump(disk.content()) == after);
+            if is_over {
+                assert!(nth > 3, "it is no test of an upgrade");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_a_full_disk_ends_can_be_made_later() {
+    upgrade_with(|disk, nth| disk.set_room(nth * 4096));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_a_failing_write_ends_can_be_made_later() {
+    upgrade_with(Disk::fail_once_after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_a_loss_of_power_ends_can_be_made_later() {
+    upgrade_with(|disk, nth| disk.lose_power_after(nth + 1));
 }
