@@ -133,7 +133,15 @@ impl StoreFile {
             *lock(&self.staging) = staging;
             database(storage)
         });
-        *place = Some(opened.map_err(StorageError::Corrupted)??);
+        *place = Some(opened.map_err(StorageError::Corrupted)?.map_err(|error| match error {
+            // It is shorter than it was, or begins otherwise: waiting does not help.
+            DatabaseError::Storage(StorageError::Io(error))
+                if matches!(error.kind(), InvalidData | UnexpectedEof) =>
+            {
+                StorageError::Corrupted(error.to_string()).into()
+            }
+            error => error,
+        })?);
         Ok(())
     }
 

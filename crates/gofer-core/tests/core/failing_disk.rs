@@ -142,3 +142,55 @@ async fn a_crash_and_a_full_disk_lose_nothing_that_was_acknowledged() {
     core.stop().await;
     again.stop().await;
 }
+
+/// Makes a change that cannot be written, and waits until the core gives up. Returns why, and after how
+/// many seconds.
+async fn given_up(core: &Core, disk: &Disk) -> (String, u64) {
+    let begun = tokio::time::Instant::now();
+    disk.set_failing(true);
+    let mut api = core.client().api();
+    let request = proto::CreateNamespaceRequest { id: "ops".to_owned(), ..Default::default() };
+    let (refused, why) = tokio::join!(api.create_namespace(request), core.failure());
+    let refused = Error::from_status(refused.unwrap_err());
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    (why.to_string(), begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_core_whose_store_cannot_be_read_for_a_minute_has_failed() {
+    let disk = Disk::new(5);
+    let core = start(&disk).await;
+    disk.set_unreadable(true);
+    let (why, after) = given_up(&core, &disk).await;
+    assert!(why.contains("the store cannot be read again"), "{why}");
+    assert!(why.contains("the disk cannot be read"), "{why}");
+    assert!((60..65).contains(&after), "after {after} s");
+    // Whoever asks later learns of it too.
+    assert_eq!(core.failure().await.to_string(), why);
+    core.stop().await;
+}
+
+/// What may have become of a file that held this.
+fn damaged(content: &[u8]) -> [Vec<u8>; 5] {
+    let (intact, rest) = content.split_at(content.len() / 8);
+    [
+        [intact, &vec![0xff; rest.len()]].concat(),
+        content[..content.len() / 2].to_vec(),
+        content[..100].to_vec(),
+        b"dear diary".repeat(100),
+        Vec::new(),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_core_whose_store_is_damaged_when_it_is_opened_again_has_failed_at_once() {
+    for nth in 0..5 {
+        let disk = Disk::new(6);
+        let core = start(&disk).await;
+        disk.set_content(damaged(&disk.content())[nth].clone());
+        let (why, after) = given_up(&core, &disk).await;
+        assert!(why.contains("the store cannot be read again"), "{nth}: {why}");
+        assert_eq!(after, 0, "{nth}: {why}");
+        core.stop().await;
+    }
+}
