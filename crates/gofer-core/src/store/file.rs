@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::backing::{Backing, Staged, Staging, SystemFile};
-use super::history::{Order, unreadable};
+use super::history::{Found, Order, unreadable};
 use super::journal::{Part, Record, RecordKind, Write, decode};
 use super::seal::Seal;
 use crate::caught::catch;
@@ -61,6 +61,9 @@ pub(super) struct StoreFile {
     /// Notified when the file is about to be closed, for which copies must end.
     closing: watch::Sender<()>,
 }
+
+/// Bytes at the end of each record.
+const CHECKSUM: usize = 4;
 
 /// How each file of redb begins.
 const MAGIC: &[u8] = b"redb";
@@ -162,29 +165,29 @@ impl StoreFile {
         .transpose()
     }
 
-    /// Passes each record of the history in a range to `visit`, until that breaks.
+    /// Passes each record of the history in a range to `visit`, damaged or not, until that breaks.
     pub(super) fn visit(
         &self,
         range: &Range<Vec<u8>>,
         order: Order,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], Found<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Status> {
-        let flow = self.read_history(|table| {
+        self.read_history(|table| {
             let mut records = table.range(&*range.start..&*range.end)?;
             loop {
                 let next = match order {
                     Order::OldestFirst => records.next(),
                     Order::NewestFirst => records.next_back(),
                 };
-                let Some(record) = next else { return Ok(Some(ControlFlow::Continue(()))) };
+                let Some(record) = next else { return Ok(ControlFlow::Continue(())) };
                 let (key, value) = record?;
-                let Some(value) = intact(key.value(), value.value()) else { return Ok(None) };
-                if visit(key.value(), value).is_break() {
-                    return Ok(Some(ControlFlow::Break(())));
+                let (key, value) = (key.value(), value.value());
+                let length = value.len().saturating_sub(CHECKSUM);
+                if visit(key, Found { record: intact(key, value), length }).is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-        })?;
-        flow.ok_or_else(|| unreadable("a record of the history"))
+        })
     }
 
     /// Changes when the file is about to be closed. It waits for a [copy](Self::copy) to end.
@@ -338,7 +341,7 @@ fn intact<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Of the key too, so that a record is not taken for another one.
-fn checksum_of(key: &[u8], value: &[u8]) -> [u8; 4] {
+fn checksum_of(key: &[u8], value: &[u8]) -> [u8; CHECKSUM] {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(key);
     checksum.update(value);

@@ -45,6 +45,21 @@ pub(super) enum Order {
     NewestFirst,
 }
 
+/// A record, which may be damaged.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    /// `None` if its checksum is another one.
+    pub(super) record: Option<&'a [u8]>,
+    /// As it was written, unless that is what was damaged.
+    pub(super) length: usize,
+}
+
+impl<'a> From<&'a Bytes> for Found<'a> {
+    fn from(record: &'a Bytes) -> Self {
+        Self { record: Some(record), length: record.len() }
+    }
+}
+
 impl History {
     #[cfg(feature = "store")]
     pub(super) fn in_file(file: Arc<StoreFile>) -> Self {
@@ -84,6 +99,25 @@ impl History {
         order: Order,
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), Status> {
+        let mut damaged = false;
+        self.visit_all(range, order, |key, found| {
+            damaged = found.record.is_none();
+            found.record.map_or(ControlFlow::Break(()), |record| visit(key, record))
+        })?;
+        if damaged { Err(unreadable("a record of the history")) } else { Ok(()) }
+    }
+
+    /// As [`visit`](Self::visit), also those that are damaged.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(super) fn visit_all(
+        &self,
+        range: Range<Vec<u8>>,
+        order: Order,
+        mut visit: impl FnMut(&[u8], Found<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Status> {
         if range.start >= range.end {
             return Ok(());
         }
@@ -96,7 +130,7 @@ impl History {
         };
         let mut peeked = next();
         if let Some(file) = &self.file {
-            let flow = file.visit(&range, order, |key, value| {
+            let flow = file.visit(&range, order, |key, found| {
                 // What is recent comes first, and instead of what has the same key in the file.
                 while let Some((recent, record)) = peeked {
                     let is_before = match order {
@@ -108,20 +142,20 @@ impl History {
                     }
                     peeked = next();
                     if let Some(value) = &record.value {
-                        visit(recent, value)?;
+                        visit(recent, value.into())?;
                     }
                     if recent == key {
                         return ControlFlow::Continue(());
                     }
                 }
-                visit(key, value)
+                visit(key, found)
             })?;
             if flow.is_break() {
                 return Ok(());
             }
         }
         while let Some((key, record)) = peeked {
-            if record.value.as_ref().is_some_and(|value| visit(key, value).is_break()) {
+            if record.value.as_ref().is_some_and(|value| visit(key, value.into()).is_break()) {
                 break;
             }
             peeked = next();
@@ -129,10 +163,10 @@ impl History {
         Ok(())
     }
 
-    /// The keys in a range, in order.
+    /// The keys in a range, in order, also of what is damaged.
     pub(super) fn keys(&self, range: Range<Vec<u8>>) -> Result<Vec<Vec<u8>>, Status> {
         let mut keys = Vec::new();
-        self.visit(range, Order::OldestFirst, |key, _| {
+        self.visit_all(range, Order::OldestFirst, |key, _| {
             keys.push(key.to_vec());
             ControlFlow::Continue(())
         })?;

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use bytes::Bytes;
 use tonic::Status;
 
-use super::history::Order;
+use super::history::{Found, Order};
 
 pub(super) enum StoreFile {}
 
@@ -18,7 +18,7 @@ impl StoreFile {
         &self,
         _: &Range<Vec<u8>>,
         _: Order,
-        _: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        _: impl FnMut(&[u8], Found<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Status> {
         match *self {}
     }

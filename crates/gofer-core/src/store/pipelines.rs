@@ -10,7 +10,7 @@ use prost::Message as _;
 use serde_json::json;
 use tonic::Status;
 
-use super::events::EventScope;
+use super::events::{EventScope, number};
 use super::history::{History, Order, beginning_with, unreadable};
 use super::journal::{Journal, RecordKind};
 use super::namespaces::NamespaceTable;
@@ -331,7 +331,7 @@ impl Store {
                  register another first",
             )));
         }
-        of.forget_config(&config, usage, journal);
+        of.forget_config((version, config_size(&config)), usage, journal);
         let details = json!({
             "namespace_id": namespace, "pipeline_id": pipeline, "version": version,
         });
@@ -352,15 +352,15 @@ impl PipelineTable {
         let mut oldest = None;
         if self.usage.earlier_configs >= EARLIER_CONFIGS {
             let earlier = earlier_configs(&self.metadata);
-            journal.history().visit(earlier, Order::OldestFirst, |_, record| {
-                oldest = Some(PipelineConfig::decode(record));
+            // Whether it can be read does not matter any more.
+            journal.history().visit_all(earlier, Order::OldestFirst, |key, found| {
+                oldest = Some((number(key), size(found.length)));
                 ControlFlow::Break(())
             })?;
         }
-        let oldest = oldest.transpose().map_err(|_| unreadable("a configuration"))?;
         let Some(mut config) = self.live.take() else { return Ok(()) };
         if let Some(oldest) = oldest {
-            self.forget_config(&oldest, usage, journal);
+            self.forget_config(oldest, usage, journal);
         }
         usage.content_bytes = usage.content_bytes.saturating_sub(config_size(&config));
         config.state = PipelineConfigState::Deprecated.into();
@@ -373,16 +373,16 @@ impl PipelineTable {
         Ok(())
     }
 
-    /// Drops a configuration that is not live.
+    /// Drops a configuration that is not live, of this size.
     fn forget_config(
         &mut self,
-        config: &PipelineConfig,
+        (version, bytes): (i64, u64),
         usage: &mut NamespaceUsage,
         journal: &mut Journal,
     ) {
-        usage.replace_content(&mut self.usage, config_size(config), 0);
+        usage.replace_content(&mut self.usage, bytes, 0);
         self.usage.earlier_configs = self.usage.earlier_configs.saturating_sub(1);
-        journal.write_history(config_key(&self.metadata, config.version), None);
+        journal.write_history(config_key(&self.metadata, version), None);
         journal.put_usage(&self.metadata, &self.usage);
     }
 

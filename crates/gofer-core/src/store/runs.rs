@@ -211,29 +211,61 @@ impl PipelineTable {
     ) -> Result<(), Status> {
         let mut oldest = None;
         let history = Arc::clone(journal.history());
-        history.visit(all_runs(&self.metadata), Order::OldestFirst, |key, record| {
-            oldest = Some((key.to_vec(), record.len(), StoredRun::decode(record)));
+        history.visit_all(all_runs(&self.metadata), Order::OldestFirst, |key, found| {
+            let run = found.record.and_then(StoredRun::decode);
+            oldest = Some((key.to_vec(), found.length, run.map(|(_, key)| key)));
             ControlFlow::Break(())
         })?;
-        let Some((place, length, run)) = oldest else {
+        let Some((place, length, key)) = oldest else {
             // Nothing is left, whatever was counted.
             let bytes = self.usage.run_bytes;
             usage.remove_run(&mut self.usage, bytes);
             self.usage.runs = 0;
             return Ok(());
         };
-        let (run, key) = run.ok_or_else(|| unreadable("a run"))?;
-        usage.remove_run(&mut self.usage, size(length));
-        journal.write_history(place, None);
-        if let Some(key) = key {
-            let place = record_key(&self.metadata, key);
-            // Unless a later run has it: then it has been told from this one.
-            if history.get(&place)?.is_some_and(|record| number(&record) == run.id) {
-                journal.write_history(place, None);
+        let run = number(&place);
+        let keys = match key {
+            Some(None) => Vec::new(),
+            Some(Some(key)) => {
+                // Unless a later run has it: then it has been told from this one.
+                let record = beginning_with(record_key(&self.metadata, key));
+                keys_of(run, &history, record, true)?
             }
+            None => {
+                let PipelineMetadata { namespace, id, .. } = &self.metadata;
+                tracing::warn!(
+                    namespace,
+                    pipeline = id,
+                    run,
+                    "a run that is too old to be kept cannot be read: the store is damaged"
+                );
+                let of = RecordKind::RunKey.key(&[namespace, id], None);
+                keys_of(run, &history, beginning_with(of), false)?
+            }
+        };
+        usage.remove_run(&mut self.usage, size(length));
+        for place in [place].into_iter().chain(keys) {
+            journal.write_history(place, None);
         }
         Ok(())
     }
+}
+
+/// Where it is recorded, in this range, that a run has a key; with `damaged`, also what cannot be read.
+fn keys_of(
+    run: i64,
+    history: &History,
+    range: Range<Vec<u8>>,
+    damaged: bool,
+) -> Result<Vec<Vec<u8>>, Status> {
+    let mut keys = Vec::new();
+    history.visit_all(range, Order::OldestFirst, |key, found| {
+        if found.record.map_or(damaged, |record| number(record) == run) {
+            keys.push(key.to_vec());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(keys)
 }
 
 impl Store {

@@ -518,4 +518,5 @@ async fn a_file_that_is_far_too_large_is_compacted_on_a_clean_stop() {
 }
 
 mod closing;
+mod damaged;
 mod failing;
