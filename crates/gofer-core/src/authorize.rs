@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use serde::Deserialize;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -352,7 +351,9 @@ impl Caller {
         }
     }
 
-    /// Which events the caller may see, for a listing, which asks while it holds the store.
+    /// Which events the caller may see, for a listing, which asks while it holds the store: those of
+    /// the namespaces that it may read, and any token those of none. An extension sees those about
+    /// itself.
     pub(super) fn scopes(&self) -> impl Fn(EventScope<'_>) -> bool {
         let readable = self.readable();
         let (is_manager, is_client) = (self.is_manager(), matches!(self.is, Kind::Client(_)));
@@ -371,23 +372,10 @@ impl Caller {
         }
     }
 
-    /// An event belongs to the namespace in its details; any token may see one without. An extension
-    /// sees those about itself.
+    /// Whether the caller may see an event, by its details.
     pub(super) fn can_see(&self, event: &proto::Event) -> bool {
-        #[derive(Deserialize)]
-        struct Details {
-            namespace_id: Option<String>,
-            name: Option<String>,
-        }
-        if self.is_manager() {
-            return true;
-        }
-        let Ok(details) = serde_json::from_str::<Details>(&event.details) else { return false };
-        match (details.namespace_id, details.name) {
-            (Some(namespace), _) => self.reads(&namespace),
-            (None, Some(name)) => self.sees_extension(&name),
-            (None, None) => matches!(self.is, Kind::Client(_)),
-        }
+        let seen = EventScope::of_details(&event.details, self.scopes());
+        seen.unwrap_or_else(|| self.is_manager())
     }
 
     /// Whether what the caller may see can change while its token stays the same.

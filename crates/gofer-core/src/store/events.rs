@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use prost::Message as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -88,30 +88,32 @@ impl EventScope<'_> {
         }
     }
 
-    fn text(self) -> String {
-        match self {
-            Self::Namespace(namespace) => format!("n{namespace}"),
-            Self::Extension(extension) => format!("x{extension}"),
-            Self::Core => String::new(),
+    fn text(scope: EventScope<'_>) -> String {
+        match scope {
+            EventScope::Namespace(namespace) => format!("n{namespace}"),
+            EventScope::Extension(extension) => format!("x{extension}"),
+            EventScope::Core => String::new(),
         }
     }
 
-    /// From the details of an event.
-    #[cfg(feature = "store")]
-    pub(super) fn text_of_details(details: &str) -> String {
-        #[derive(serde::Deserialize)]
+    /// From the details of an event, for `ask`; `None` if they cannot be read.
+    pub(crate) fn of_details<T>(details: &str, ask: impl FnOnce(EventScope<'_>) -> T) -> Option<T> {
+        #[derive(Deserialize)]
         struct Details {
             namespace_id: Option<String>,
             name: Option<String>,
         }
-        let Ok(details) = serde_json::from_str::<Details>(details) else { return String::new() };
-        match &details {
-            Details { namespace_id: Some(namespace), .. } => {
-                EventScope::Namespace(namespace).text()
-            }
-            Details { name: Some(name), .. } => EventScope::Extension(name).text(),
-            Details { .. } => EventScope::Core.text(),
-        }
+        let details: Details = serde_json::from_str(details).ok()?;
+        Some(ask(match &details {
+            Details { namespace_id: Some(namespace), .. } => EventScope::Namespace(namespace),
+            Details { name: Some(name), .. } => EventScope::Extension(name),
+            Details { .. } => EventScope::Core,
+        }))
+    }
+
+    #[cfg(feature = "store")]
+    pub(super) fn text_of_details(details: &str) -> String {
+        Self::of_details(details, Self::text).unwrap_or_default()
     }
 }
 
@@ -214,7 +216,7 @@ impl EventLog {
             details: serde_json::to_string(details).unwrap_or_default(),
             emitted: now,
         };
-        self.new.push((event, scope.text()));
+        self.new.push((event, EventScope::text(scope)));
     }
 
     /// Announces what has been published. Called while the tables are locked, so that numbers are
