@@ -49,7 +49,12 @@ pub(crate) struct Backup {
 
 impl Source {
     /// Begins a backup of what has been committed.
+    ///
+    /// # Errors
+    ///
+    /// If too many are under way.
     pub(super) async fn begin(&self) -> Result<Backup, Status> {
+        let permit = self.file.begin_copy()?;
         let path = self.file.path().to_owned();
         let read = move || -> Result<_, Status> {
             Ok((beside(&path, ".crt")?, beside(&path, ".crt.key")?))
@@ -69,7 +74,10 @@ impl Source {
             bytes: 0,
             sent: 0,
         };
-        let outcome = tokio::task::spawn_blocking(move || sender.copy(&file));
+        let outcome = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            sender.copy(&file)
+        });
         Ok(Backup { header, records, outcome })
     }
 }

@@ -21,7 +21,7 @@ use redb::{
     Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable as _,
     ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 
 use super::backing::{Backing, Staged, Staging, SystemFile};
@@ -60,7 +60,11 @@ pub(super) struct StoreFile {
     database: RwLock<Option<Database>>,
     /// Notified when the file is about to be closed, for which copies must end.
     closing: watch::Sender<()>,
+    copies: Arc<Semaphore>,
 }
+
+/// Copies at a time. Each keeps a thread, and the file from using again what is deleted meanwhile.
+const COPIES: usize = 4;
 
 /// Bytes at the end of each record.
 const CHECKSUM: usize = 4;
@@ -110,6 +114,7 @@ impl StoreFile {
             staging: Mutex::new(staging),
             database: RwLock::new(Some(database)),
             closing: watch::Sender::new(()),
+            copies: Arc::new(Semaphore::new(COPIES)),
         })
     }
 
@@ -193,6 +198,19 @@ impl StoreFile {
     /// Changes when the file is about to be closed. It waits for a [copy](Self::copy) to end.
     pub(super) fn closing(&self) -> watch::Receiver<()> {
         self.closing.subscribe()
+    }
+
+    /// Allows a [copy](Self::copy) until it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many.
+    pub(super) fn begin_copy(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.copies).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{COPIES} backups are being made already; wait until one of them has ended"
+            ))
+        })
     }
 
     /// Passes all records of one moment to `visit`, with their checksums, until that breaks. Breaks

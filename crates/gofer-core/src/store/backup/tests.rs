@@ -46,6 +46,24 @@ async fn a_store_that_is_closed_does_not_wait_for_the_reader_of_a_backup() {
 }
 
 #[tokio::test]
+async fn backups_at_a_time_are_limited() {
+    let directory = Scratch::new();
+    let store = large(&directory);
+    let mut backups = Vec::new();
+    for _ in 0..4 {
+        backups.push(store.back_up().await.unwrap());
+    }
+    let refused = store.back_up().await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("4 backups are being made already"), "{refused}");
+    let Backup { records, outcome, .. } = backups.pop().unwrap();
+    drop(records);
+    assert_eq!(outcome.await.unwrap().unwrap_err().code(), Code::Cancelled);
+    backups.push(store.back_up().await.unwrap());
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_backup_is_written_whole_or_not_at_all() {
     let directory = Scratch::new();
     let store = large(&directory);
