@@ -9,7 +9,7 @@ use gofer_proto as proto;
 use redb::{Database, TableDefinition};
 use tokio::task::JoinSet;
 
-use crate::common::core::RealCore;
+use crate::common::core::{RealCore, run_start};
 use crate::common::report::Table;
 use crate::common::{Options, Result, median, number, spread};
 
@@ -64,16 +64,7 @@ async fn core(file: &Path, count: usize) -> Result<f64> {
         let mut api = core.client().api();
         workers.spawn(async move {
             for _ in 0..count / IN_FLIGHT {
-                let request = proto::StartRunRequest {
-                    pipeline_id: "nightly".to_owned(),
-                    initiator: Some(proto::Initiator {
-                        name: "interval (every-so-often)".to_owned(),
-                        reason: "the interval elapsed".to_owned(),
-                        ..proto::Initiator::default()
-                    }),
-                    ..proto::StartRunRequest::default()
-                };
-                api.start_run(request).await?;
+                api.start_run(run_start("nightly".to_owned())).await?;
             }
             Ok::<_, tonic::Status>(())
         });

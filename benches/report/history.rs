@@ -9,7 +9,7 @@ use gofer_core::Core;
 use gofer_proto as proto;
 use tokio::task::JoinSet;
 
-use crate::common::core::RealCore;
+use crate::common::core::{RealCore, run_start};
 use crate::common::process;
 use crate::common::report::Table;
 use crate::common::roles::Role;
@@ -95,16 +95,7 @@ async fn fill(store: &PathBuf, pipelines: usize) -> Result<()> {
         let mut api = core.client().api();
         workers.spawn(async move {
             for run in (worker..pipelines * RUNS).step_by(IN_FLIGHT) {
-                let request = proto::StartRunRequest {
-                    pipeline_id: pipeline(run % pipelines),
-                    initiator: Some(proto::Initiator {
-                        name: "interval (every-so-often)".to_owned(),
-                        reason: "the interval elapsed".to_owned(),
-                        ..proto::Initiator::default()
-                    }),
-                    ..proto::StartRunRequest::default()
-                };
-                api.start_run(request).await?;
+                api.start_run(run_start(pipeline(run % pipelines))).await?;
             }
             Ok::<_, tonic::Status>(())
         });

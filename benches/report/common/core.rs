@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gofer_core::{Core, CoreBuilder, Installed, NO_SETTINGS};
+use gofer_proto as proto;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -20,6 +21,19 @@ pub(crate) struct RealCore {
 
 fn pipeline(n: usize) -> String {
     format!("default/pipeline-{n:07}")
+}
+
+/// A request as an extension makes it.
+pub(crate) fn run_start(pipeline_id: String) -> proto::StartRunRequest {
+    proto::StartRunRequest {
+        pipeline_id,
+        initiator: Some(proto::Initiator {
+            name: "interval (every-so-often)".to_owned(),
+            reason: "the interval elapsed".to_owned(),
+            ..proto::Initiator::default()
+        }),
+        ..proto::StartRunRequest::default()
+    }
 }
 
 impl RealCore {

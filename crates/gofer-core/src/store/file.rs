@@ -96,16 +96,18 @@ impl StoreFile {
         let storage = backing.open().map_err(|error| explain(path, error.into()))?;
         let (staged, staging) = Staged::new(storage).map_err(|error| cannot("opened", &error))?;
         let database = database(staged).map_err(|error| explain(path, error))?;
-        let content = check(path, &database)?;
-        if content != Content::Current {
-            if content == Content::Earlier {
+        let release = || staging.release().map_err(|error| cannot("opened", &error));
+        match check(path, &database)? {
+            Content::Empty => {
+                release()?;
+                begin(&database).map_err(|error| cannot("created", &error))?;
+            }
+            Content::Earlier => {
                 upgrade::check(path, &database, seal)?;
+                release()?;
+                upgrade::upgrade(path, &database)?;
             }
-            staging.release().map_err(|error| cannot("opened", &error))?;
-            match content {
-                Content::Empty => begin(&database).map_err(|it| cannot("created", &it))?,
-                Content::Earlier | Content::Current => upgrade::upgrade(path, &database)?,
-            }
+            Content::Current => {}
         }
         alive(path, &database, seal, read)?;
         Ok(Self {
@@ -455,7 +457,6 @@ fn version_record() -> Write {
     Write { of: Part::Alive, key, value: Some(Bytes::copy_from_slice(&VERSION.to_be_bytes())) }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Content {
     /// New, or not finished by the process that created it.
     Empty,
