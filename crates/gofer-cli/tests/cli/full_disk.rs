@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Instant;
 
-use crate::shell::Machine;
+use crate::shell::{Machine, TIMEOUT};
 
 /// In 512 bytes each, as `ulimit` counts.
 const MOST: u32 = 6_000;
 
-#[test]
-fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
-    let mut machine = Machine::new("full-disk");
+/// A machine with a core whose store cannot grow.
+fn limited(name: &str) -> Machine {
+    let mut machine = Machine::new(name);
     let (gofer, limited) = (machine.file("bin/gofer"), machine.file("bin/unlimited"));
     fs::rename(&gofer, &limited).unwrap();
     // Only the core is limited. Writes beyond the limit fail, instead of killing it.
@@ -29,16 +30,25 @@ fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
          $ gofer pipeline create nightly\n\
          …\n",
     );
-    let mut stored = 0;
-    let refused = loop {
+    machine
+}
+
+/// Puts objects until one is refused. How many were not, and what was shown then.
+fn fill(machine: &Machine) -> (usize, String) {
+    for stored in 0..20 {
         let line = format!("gofer object put object-{stored} object --pipeline nightly");
         let (ended, shown) = machine.outcome(&line);
         if !ended.success() {
-            break shown;
+            return (stored, shown);
         }
-        stored += 1;
-        assert!(stored < 20, "nothing is refused");
-    };
+    }
+    panic!("nothing is refused")
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
+    let mut machine = limited("full-disk");
+    let (stored, refused) = fill(&machine);
     assert!(stored > 0, "{refused}");
     assert!(refused.contains("the store cannot be written"), "{refused}");
     let list = |machine: &Machine| {
@@ -51,7 +61,7 @@ fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
     assert!(ended.success() && shown.len() == 400_000, "{} bytes", shown.len());
     machine.type_block("^C\nStopped.\n");
     // There is room again, and all that was acknowledged.
-    fs::rename(&limited, &gofer).unwrap();
+    fs::rename(machine.file("bin/unlimited"), machine.file("bin/gofer")).unwrap();
     machine.type_block(
         "$ gofer service start --listen 127.0.0.1:8080 --store gofer.redb\n\
          Gofer listens on 127.0.0.1:8080.\n\
@@ -61,4 +71,27 @@ fn what_does_not_fit_is_refused_and_everything_else_goes_on() {
     );
     assert_eq!(list(&machine), stored);
     machine.type_block("^C\nStopped.\n");
+}
+
+#[test]
+fn a_core_whose_store_cannot_be_read_after_a_failure_ends() {
+    let mut machine = limited("damaged-disk");
+    fill(&machine);
+    let begun = Instant::now();
+    while !machine.outcome("gofer pipeline create other").0.success() {
+        assert!(begun.elapsed() < TIMEOUT, "it cannot be written again");
+    }
+    let store = machine.file("gofer.redb");
+    let mut content = fs::read(&store).unwrap();
+    // All but the header. It is the same file, which the core has open.
+    content[4096..].fill(0xff);
+    fs::write(&store, &content).unwrap();
+    // A change that is made without reading the file, and does not fit.
+    let line = "gofer secret put large --pipeline nightly --from-file object";
+    let (ended, shown) = machine.outcome(line);
+    assert!(!ended.success(), "{shown}");
+    let (ended, shown) = machine.core_ended();
+    assert_eq!(ended.code(), Some(1), "{shown}");
+    let (_, error) = shown.split_once("error: ").unwrap_or_else(|| panic!("{shown}"));
+    assert!(error.contains("the store cannot be read again"), "{shown}");
 }

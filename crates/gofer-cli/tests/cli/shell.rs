@@ -93,6 +93,11 @@ impl Machine {
         drop(self.core.take().expect("a core runs"));
     }
 
+    /// The exit status and the output of the core, which ends by itself.
+    pub(crate) fn core_ended(&mut self) -> (ExitStatus, String) {
+        self.core.take().expect("a core runs").ended("gofer service start")
+    }
+
     /// Where the core listens.
     pub(crate) fn address(&self) -> &str {
         self.address.as_deref().expect("a core runs")
