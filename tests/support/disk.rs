@@ -36,8 +36,8 @@ struct State {
     capacity: u64,
     /// Whether writes fail.
     fails: bool,
-    /// Whether reads fail.
-    is_unreadable: bool,
+    /// Reads until they fail.
+    reads: u64,
     /// Writes until one fails.
     fails_after: Option<u64>,
     /// Writes until the power is lost.
@@ -69,7 +69,7 @@ impl Disk {
             allocated: HashSet::new(),
             capacity: u64::MAX,
             fails: false,
-            is_unreadable: false,
+            reads: u64::MAX,
             fails_after: None,
             power: None,
             refused: 0,
@@ -122,7 +122,12 @@ impl Disk {
 
     /// Fails every read, or no longer.
     pub fn set_unreadable(&self, is_unreadable: bool) {
-        self.state().is_unreadable = is_unreadable;
+        self.set_reads(if is_unreadable { 0 } else { u64::MAX });
+    }
+
+    /// Fails every read after this many more.
+    pub fn set_reads(&self, reads: u64) {
+        self.state().reads = reads;
     }
 
     /// Loses the power after this many more writes and syncs.
@@ -264,13 +269,14 @@ impl StorageBackend for Opened {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
         if state.generation != self.generation {
             return Err(io::Error::other("the power was lost"));
         }
-        if state.is_unreadable {
+        let Some(left) = state.reads.checked_sub(1) else {
             return Err(io::Error::other("the disk cannot be read"));
-        }
+        };
+        state.reads = left;
         let offset = usize::try_from(offset).unwrap();
         let content = state.content.get(offset..offset + out.len());
         out.copy_from_slice(content.ok_or(ErrorKind::UnexpectedEof)?);

@@ -75,6 +75,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, broadcast, watch};
+#[cfg(feature = "store")]
+use tonic::Code;
 use tonic::Status;
 
 use crate::launcher::Recorded;
@@ -396,13 +398,22 @@ impl Tables {
         let journal = Journal::new(Some(Arc::clone(&seal)), Arc::clone(self.journal.history()));
         let mut stored = Self::new(self.clock, journal);
         file.alive(&seal, |record| stored.restore(file.path(), record))?;
-        std::mem::swap(&mut stored.access, &mut self.access);
-        std::mem::swap(&mut stored.queue, &mut self.queue);
-        std::mem::swap(&mut stored.events, &mut self.events);
-        stored.restored(file.path())?;
+        self.exchange_memory(&mut stored);
+        if let Err(error) = stored.restored(file.path()) {
+            self.exchange_memory(&mut stored);
+            return Err(error);
+        }
         stored.restore_queue();
         *self = stored;
         Ok(())
+    }
+
+    /// Exchanges what is in memory only.
+    #[cfg(feature = "store")]
+    fn exchange_memory(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.access, &mut other.access);
+        std::mem::swap(&mut self.queue, &mut other.queue);
+        std::mem::swap(&mut self.events, &mut other.events);
     }
 
     /// After all records that are alive.
@@ -416,7 +427,10 @@ impl Tables {
         }
         let history = Arc::clone(self.journal.history());
         let restored = self.events.restore(&history);
-        restored.map_err(|_| file::damaged(path, &"an event cannot be read"))
+        restored.map_err(|status| match status.code() {
+            Code::DataLoss => file::damaged(path, &"an event cannot be read"),
+            _ => file::cannot_read(path, &status.message()),
+        })
     }
 
     /// About how many bytes the file needs.

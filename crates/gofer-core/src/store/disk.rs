@@ -17,7 +17,6 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redb::DatabaseError;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -31,7 +30,7 @@ use crate::essential::{EssentialTasks, Failing};
 use crate::sync::lock;
 use gofer_net::{Promise, Promised, Throttle, promise};
 use gofer_proto::Run;
-use gofer_sdk::Result;
+use gofer_sdk::{Error, ErrorKind, Result};
 
 /// Between two attempts to write again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -319,16 +318,18 @@ impl Writer {
             pending.mark.is_ahead = true;
         }
         let begun = Instant::now();
-        while let Err(error) = self.file.reopen() {
-            if is_damage(&error) || begun.elapsed() > GIVE_UP_AFTER {
-                return self.give_up(&error);
+        let submitted = loop {
+            match self.file.reopen().and_then(|()| self.roll_back()) {
+                Ok(submitted) => break submitted,
+                Err(error) if is_final(&error) || begun.elapsed() > GIVE_UP_AFTER => {
+                    return self.give_up(&error);
+                }
+                Err(_) if !self.pause().await => return false,
+                Err(_) => {}
             }
-            if !self.pause().await {
-                return false;
-            }
-        }
-        if let Err(error) = self.roll_back(failed, &why) {
-            return self.give_up(&error);
+        };
+        for batch in [failed, submitted] {
+            batch.promise.keep(Err(Arc::clone(&why)));
         }
         loop {
             if !self.pause().await {
@@ -336,7 +337,7 @@ impl Writer {
             }
             match self.file.reopen() {
                 Ok(()) if self.file.try_write().is_ok() => break,
-                Err(error) if is_damage(&error) => return self.give_up(&error),
+                Err(error) if is_final(&error) => return self.give_up(&error),
                 _ => {}
             }
         }
@@ -345,7 +346,7 @@ impl Writer {
         true
     }
 
-    fn give_up(&self, error: &dyn std::fmt::Display) -> bool {
+    fn give_up(&self, error: &Error) -> bool {
         self.failing.report(&format!("the store cannot be read again: {error}"));
         false
     }
@@ -356,8 +357,12 @@ impl Writer {
         !lock(&self.queue.pending).closing
     }
 
-    /// Makes the tables what the file holds.
-    fn roll_back(&self, failed: Batch, why: &Arc<str>) -> Result<()> {
+    /// Makes the tables what the file holds. Returns what has been submitted and is not in it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read. It can be tried again.
+    fn roll_back(&self) -> Result<Batch> {
         // Nothing can be submitted meanwhile.
         let mut tables = lock(&self.tables);
         self.history.roll_back();
@@ -370,16 +375,13 @@ impl Writer {
         };
         drop(tables);
         (self.listeners.rolled_back)();
-        for batch in [failed, submitted] {
-            batch.promise.keep(Err(Arc::clone(why)));
-        }
-        Ok(())
+        Ok(submitted)
     }
 }
 
-fn is_damage(error: &DatabaseError) -> bool {
-    use redb::StorageError::{Io, PreviousIo};
-    !matches!(error, DatabaseError::Storage(Io(_) | PreviousIo))
+/// Whether there is no use in reading the file again, as if it is damaged.
+fn is_final(error: &Error) -> bool {
+    error.kind() != ErrorKind::Unavailable
 }
 
 /// Says so when the file is closed, also after a panic.

@@ -133,7 +133,11 @@ impl StoreFile {
 
     /// Opens the file again after a failure, after which redb refuses everything. It is only read
     /// until [`try_write`](Self::try_write) has succeeded.
-    pub(super) fn reopen(&self) -> Result<(), DatabaseError> {
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read; of the kind [`ErrorKind::Unavailable`] if it perhaps can later.
+    pub(super) fn reopen(&self) -> Result<()> {
         self.closing.send_replace(());
         let mut place = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // First, since it locks the file.
@@ -143,15 +147,8 @@ impl StoreFile {
             *lock(&self.staging) = staging;
             database(storage)
         });
-        *place = Some(opened.map_err(StorageError::Corrupted)?.map_err(|error| match error {
-            // It is shorter than it was, or begins otherwise: waiting does not help.
-            DatabaseError::Storage(StorageError::Io(error))
-                if matches!(error.kind(), InvalidData | UnexpectedEof) =>
-            {
-                StorageError::Corrupted(error.to_string()).into()
-            }
-            error => error,
-        })?);
+        let opened = opened.unwrap_or_else(|panic| Err(StorageError::Corrupted(panic).into()));
+        *place = Some(opened.map_err(|error| explain(&self.path, error))?);
         Ok(())
     }
 
@@ -159,7 +156,8 @@ impl StoreFile {
     pub(super) fn alive(&self, seal: &Seal, read: impl FnMut(Record) -> Result<()>) -> Result<()> {
         let place = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = place.as_ref().ok_or_else(|| refused("the store is closed".to_owned()))?;
-        alive(&self.path, database, seal, read)
+        catch(|| alive(&self.path, database, seal, read))
+            .unwrap_or_else(|panic| Err(damaged(&self.path, &panic)))
     }
 
     /// A record of the history.
@@ -318,24 +316,33 @@ fn alive(
     mut read: impl FnMut(Record) -> Result<()>,
 ) -> Result<()> {
     let damaged = |what: &dyn Display| damaged(path, what);
-    let transaction = database.begin_read().map_err(|error| damaged(&error))?;
-    let table = transaction.open_table(RECORDS).map_err(|error| damaged(&error))?;
+    let cannot = |error: redb::Error| match error {
+        redb::Error::Io(error) if !is_damage(&error) => cannot_read(path, &error),
+        error => damaged(&error),
+    };
+    let transaction = database.begin_read().map_err(|error| cannot(error.into()))?;
+    let table = transaction.open_table(RECORDS).map_err(|error| cannot(error.into()))?;
     let mut count = 0;
-    for record in table.iter().map_err(|error| damaged(&error))? {
-        let (key, value) = record.map_err(|error| damaged(&error))?;
+    for record in table.iter().map_err(|error| cannot(error.into()))? {
+        let (key, value) = record.map_err(|error| cannot(error.into()))?;
         let intact = intact(key.value(), value.value());
         let value = intact.ok_or_else(|| damaged(&"a record has another checksum"))?;
         read(record_of(path, key.value(), value, seal)?)?;
         count += 1;
     }
-    if table.len().map_err(|error| damaged(&error))? != count {
+    if table.len().map_err(|error| cannot(error.into()))? != count {
         return Err(damaged(&"records are missing"));
     }
     // That it can be read, too.
     match transaction.open_table(HISTORY) {
         Ok(_) | Err(TableError::TableDoesNotExist(_)) => Ok(()),
-        Err(error) => Err(damaged(&error)),
+        Err(error) => Err(cannot(error.into())),
     }
+}
+
+/// Whether a file is shorter than it was, or begins otherwise.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), InvalidData | UnexpectedEof)
 }
 
 /// A record of what is alive.
@@ -408,6 +415,11 @@ pub(super) fn damaged(path: &Path, what: &dyn Display) -> Error {
     ))
 }
 
+/// Perhaps it can later.
+pub(super) fn cannot_read(path: &Path, why: &dyn Display) -> Error {
+    Error::unavailable(format!("the store `{}` cannot be opened: {why}", path.display()))
+}
+
 fn explain(path: &Path, error: DatabaseError) -> Error {
     let shown = path.display();
     refused(match error {
@@ -421,17 +433,17 @@ fn explain(path: &Path, error: DatabaseError) -> Error {
             "the store `{shown}` has the file format {version} of another version; use the version \
              that it was made with"
         ),
-        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
-            PermissionDenied => format!(
+        DatabaseError::Storage(StorageError::Io(error)) if is_damage(&error) => format!(
+            "`{shown}` is not a store of a Gofer core, or is damaged ({error}); restore it from a \
+             backup, or start on another file"
+        ),
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == PermissionDenied => {
+            format!(
                 "the store `{shown}` cannot be opened: {error}; start the core as the user that \
                  the file belongs to"
-            ),
-            InvalidData | UnexpectedEof => format!(
-                "`{shown}` is not a store of a Gofer core, or is damaged ({error}); restore it from \
-                 a backup, or start on another file"
-            ),
-            _ => format!("the store `{shown}` cannot be opened: {error}"),
-        },
+            )
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => return cannot_read(path, &error),
         error => return damaged(path, &error),
     })
 }

@@ -8,7 +8,7 @@ use super::journal::Journal;
 pub(super) enum Disk {}
 
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Mark;
+pub(crate) struct Mark(());
 
 #[expect(clippy::unused_async, reason = "as with the feature")]
 impl Disk {

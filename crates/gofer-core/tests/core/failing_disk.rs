@@ -11,6 +11,7 @@ use gofer_sdk::{Error, ErrorKind, Result, RunInfo};
 use redb::StorageBackend;
 
 use crate::disk::Disk;
+use crate::log::Log;
 use crate::metronome::Metronome;
 
 impl Backing for Disk {
@@ -193,4 +194,37 @@ async fn a_core_whose_store_is_damaged_when_it_is_opened_again_has_failed_at_onc
         assert_eq!(after, 0, "{nth}: {why}");
         core.stop().await;
     }
+}
+
+/// What is small can be written, so that the store is writable again after each failure.
+#[tokio::test(start_paused = true)]
+async fn a_disk_with_room_for_little_is_logged_once_a_minute() {
+    let log = Log::begin();
+    let disk = Disk::new(7);
+    let core = start(&disk).await;
+    let config = proto::UserPipelineConfig { id: "nightly".to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        pipeline_config: Some(config),
+        ..Default::default()
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+    disk.set_room(64 << 10);
+    let mut refused = 0;
+    for n in 0..150 {
+        let request = proto::PutPipelineObjectRequest {
+            pipeline_id: "nightly".to_owned(),
+            key: format!("object-{n}"),
+            content: vec![1; 1 << 20].into(),
+            ..Default::default()
+        };
+        let status = core.client().api().put_pipeline_object(request).await.unwrap_err();
+        refused += u32::from(status.message().contains("cannot be written"));
+        tokio::time::sleep(seconds(1)).await;
+    }
+    assert_eq!(refused, 150);
+    let failures = log.with("the store cannot be written");
+    assert!((2..=3).contains(&failures.len()), "{failures:?}");
+    assert!(failures[1].contains("failures="), "{failures:?}");
+    assert_eq!(log.with("can be written again").len(), failures.len());
+    core.stop().await;
 }

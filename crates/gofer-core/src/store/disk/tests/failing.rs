@@ -281,6 +281,41 @@ async fn a_change_has_failed_once_it_has_been_undone() {
     store.durable(store.mark()).await.unwrap();
 }
 
+/// Reads that fail for a while, wherever the reading of the file has got to, are tried again.
+#[tokio::test(start_paused = true)]
+async fn a_change_is_undone_once_the_file_can_be_read() {
+    for reads in 0.. {
+        let disk = Simulated::new(0);
+        let store = open_on(&disk).unwrap();
+        store.ensure_pipeline("", "nightly").unwrap();
+        store.durable(store.mark()).await.unwrap();
+        let before = everything(&store);
+        disk.set_failing(true);
+        disk.set_reads(reads);
+        let mark = store.mark();
+        store.start_run(start("nightly"), &By::Core).unwrap();
+        let mut waiting = pin!(store.durable(mark));
+        let at_once = tokio::time::timeout(RETRY_AFTER * 5, &mut waiting).await;
+        disk.set_reads(u64::MAX);
+        disk.set_failing(false);
+        let is_over = at_once.is_ok();
+        let outcome = match at_once {
+            Ok(outcome) => outcome,
+            Err(_) => waiting.await,
+        };
+        let error = outcome.unwrap_err();
+        assert!(is_of_disk(&error) && !error.message().contains("stopped"), "{error}");
+        assert_same(&everything(&store), &before, reads);
+        tokio::time::sleep(RETRY_AFTER * 2).await;
+        store.start_run(start("nightly"), &By::Core).unwrap();
+        store.durable(store.mark()).await.unwrap();
+        if is_over {
+            assert!(reads > 3, "{reads}");
+            return;
+        }
+    }
+}
+
 /// One round: changes until the power is lost. `expected` is what may be found: what was
 /// acknowledged, and everything after that.
 async fn lose_power(disk: &Simulated, changes: &mut Changes, expected: &mut Vec<String>) {
