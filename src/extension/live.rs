@@ -25,11 +25,13 @@ use crate::client::unique;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LastRun {
     pub(crate) scheduled: LastTick,
+    /// The latest time that a run was scheduled for: that of an earlier run, if the clock was ahead.
+    pub(crate) latest: i64,
     /// By when the last run had started: it counts for all ticks up to then.
     pub(crate) covered: i64,
 }
 
-/// The latest time that a run was scheduled for.
+/// The time that the last run was scheduled for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LastTick {
     /// Gofer has not been asked, or has not responded yet.
@@ -128,6 +130,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     changed: Signal,
     /// A [`LastTick`]: according to Gofer, or of a run that this process started.
     scheduled: AtomicI64,
+    /// See [`LastRun::latest`].
+    latest: AtomicI64,
     /// See [`LastRun::covered`].
     covered: AtomicI64,
     /// The newest run of the pipeline that is known; negative if none is.
@@ -166,6 +170,7 @@ impl<P> Live<P> {
             activity: Mutex::default(),
             changed: Signal::default(),
             scheduled: AtomicI64::new(LastTick::UNKNOWN),
+            latest: AtomicI64::new(i64::MIN),
             covered: AtomicI64::new(i64::MIN),
             newest_run: AtomicI64::new(-1),
             queued: AtomicI64::new(0),
@@ -295,7 +300,19 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn last_run(&self) -> LastRun {
         LastRun {
             scheduled: LastTick::unpacked(self.scheduled.load(Ordering::Acquire)),
+            latest: self.latest.load(Ordering::Acquire),
             covered: self.covered.load(Ordering::Acquire),
+        }
+    }
+
+    /// After the clock was set back, takes the last run for one of the time `to`, unless there has
+    /// been another.
+    pub(crate) fn rewind(&self, last: LastRun, now: i64, to: i64) {
+        let LastTick::At(scheduled) = last.scheduled else { return };
+        for (time, known) in [(&self.scheduled, scheduled), (&self.covered, last.covered)] {
+            if known > now {
+                let _ = time.compare_exchange(known, to, Ordering::AcqRel, Ordering::Acquire);
+            }
         }
     }
 
@@ -329,11 +346,16 @@ impl<P: ?Sized> Live<P> {
         }
         self.newest_run.fetch_max(id, Ordering::AcqRel);
         let now = self.context.gofer.now();
-        let later = |covered: i64| Some(if covered > now { at } else { covered.max(at) });
-        // Never fails, since there always is a new value.
-        let _ = self.covered.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        // What is later than now was by a clock that has been set back since.
+        let advance = |time: &AtomicI64, to: i64| {
+            let later = |known: i64| Some(if known > now { to } else { known.max(to) });
+            // Never fails, since there always is a new value.
+            let _ = time.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        };
+        advance(&self.covered, at);
         if let Some(scheduled) = scheduled {
-            self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
+            advance(&self.scheduled, scheduled);
+            self.latest.fetch_max(scheduled, Ordering::AcqRel);
         }
     }
 
@@ -360,6 +382,7 @@ impl<P: ?Sized> Live<P> {
             self.covered.fetch_max(covered, Ordering::AcqRel);
         }
         self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
+        self.latest.fetch_max(scheduled, Ordering::AcqRel);
         self.reschedule();
     }
 

@@ -163,6 +163,14 @@ impl<P: Send + Sync + 'static> Ticks<P> {
                     }
                     Err(due) => due,
                 };
+                if let LastTick::At(at) = last.scheduled
+                    && at > now
+                    && self.grid.base <= now
+                {
+                    // The clock was set back. Another `serve` goes on from here too, so that the tick
+                    // at which this one fails is not lost.
+                    live.rewind(last, now, self.grid.base);
+                }
                 let wait = Duration::from_nanos(due.abs_diff(now));
                 let _either = tokio::time::timeout(wait, live.changed_since(changes)).await;
             }
@@ -200,7 +208,7 @@ impl Grid {
                 LastTick::Never => self.resuming = false,
                 LastTick::At(at) => {
                     // It was on the grid, including the offset.
-                    (self.base, self.used) = (at, at);
+                    (self.base, self.used) = (at, last.latest);
                     self.resuming = false;
                 }
             }

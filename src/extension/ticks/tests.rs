@@ -1,11 +1,12 @@
 use super::*;
 
-const UNKNOWN: LastRun = LastRun { scheduled: LastTick::Unknown, covered: i64::MIN };
-const NEVER: LastRun = LastRun { scheduled: LastTick::Never, covered: i64::MIN };
+const UNKNOWN: LastRun =
+    LastRun { scheduled: LastTick::Unknown, latest: i64::MIN, covered: i64::MIN };
+const NEVER: LastRun = LastRun { scheduled: LastTick::Never, ..UNKNOWN };
 
 /// A run that was scheduled for one time and started at another.
 fn run(scheduled: i64, started: i64) -> LastRun {
-    LastRun { scheduled: LastTick::At(scheduled), covered: started }
+    LastRun { scheduled: LastTick::At(scheduled), latest: scheduled, covered: started }
 }
 
 /// A tick: when it was scheduled, and for how many it stands.
@@ -71,6 +72,13 @@ fn a_clock_that_was_ahead_neither_moves_the_grid_nor_stops_it() {
     // The same if an earlier process had that clock.
     let mut restarted = Grid::new(100, 110);
     assert_eq!(restarted.poll(run(1_105, 1_106), 110), Err(205));
+    // The same if `serve` has failed after a run of the second time.
+    let mut failed = Grid::new(100, 110);
+    let second = LastRun { latest: 1_105, ..run(905, 906) };
+    assert_eq!(
+        failed.poll(second, 1_006),
+        Ok(Tick { scheduled: Scheduled { at: 1_005, again: true }, count: 1 })
+    );
     // A run that started later than now covers nothing.
     let mut skewed = Grid::new(100, 0);
     assert_eq!(skewed.poll(run(0, 950), 100), tick(100, 1));

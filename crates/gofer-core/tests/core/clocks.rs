@@ -7,7 +7,7 @@ use std::time::Duration;
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
 use gofer_net::Clock;
 use gofer_proto as proto;
-use gofer_sdk::{Extension, Gofer, NoConfig, Result, Subscription};
+use gofer_sdk::{Error, Extension, Gofer, NoConfig, Result, Subscription};
 
 use crate::ticks::{self, Every, starts};
 
@@ -230,6 +230,48 @@ async fn a_time_that_comes_a_second_time_is_run_a_second_time() -> Result<()> {
                 impatient.restart().await?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Fails at each tick, and starts its run when it is called again.
+struct Failing;
+
+impl Extension for Failing {
+    type Config = NoConfig;
+    type Params = ticks::Params;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<ticks::Params>) -> Result<()> {
+        static CALLS: AtomicI64 = AtomicI64::new(0);
+        let mut ticks = subscription.every(subscription.params().every)?;
+        while let Some(tick) = ticks.next().await {
+            if CALLS.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+                return Err(Error::internal("on purpose"));
+            }
+            subscription.start_run(tick.run("the time has come")).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_serve_that_failed_goes_on_from_its_last_run_also_if_the_clock_was_ahead() -> Result<()> {
+    static AHEAD: AtomicI64 = AtomicI64::new(0);
+    let clock = Clock::set_by(&AHEAD);
+    let core = Core::builder().clocks(clock, clock).start().await?;
+    let failing = core.install::<Failing>("failing", NO_SETTINGS).await?;
+    failing.subscribe("default/nightly", "hourly", [("every", "1h")]).await?;
+    core.elapse(hours(5) + minutes(10)).await;
+    assert_eq!(runs(&core), 5);
+    AHEAD.fetch_sub(HOUR * 7 / 2, Ordering::Relaxed);
+    // The grid has a tick in twenty minutes, and then one each hour, of which some come again.
+    for hour in 1..8 {
+        core.elapse(hours(1)).await;
+        assert_eq!(runs(&core), 5 + hour, "{hour}");
     }
     Ok(())
 }
