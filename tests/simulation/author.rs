@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::facts::{Asked, Cause, Key, Who, disturb, disturbed, facts, violated};
 use crate::history::{draw, duration, now, one_in, record};
 use crate::host::perhaps_crash;
-use crate::world::perhaps_ambush;
+use crate::world::nemesis::perhaps_ambush;
 
 #[derive(Deserialize, JsonSchema)]
 pub struct Params {
@@ -41,7 +41,7 @@ pub enum Behavior {
     Refuses,
 }
 
-pub const BEHAVIORS: [(&str, u32); 7] = [
+const BEHAVIORS: [(&str, u32); 7] = [
     ("good", 6),
     ("fails", 2),
     ("panics", 1),
@@ -50,6 +50,19 @@ pub const BEHAVIORS: [(&str, u32); 7] = [
     ("keys", 2),
     ("refuses", 1),
 ];
+
+/// What the code of an author does, some of it more often.
+pub fn behavior() -> &'static str {
+    let all: u32 = BEHAVIORS.iter().map(|(_, weight)| weight).sum();
+    let mut drawn = draw(|random| random.u32(..all));
+    for (name, weight) in BEHAVIORS {
+        if drawn < weight {
+            return name;
+        }
+        drawn -= weight;
+    }
+    unreachable!()
+}
 
 pub struct Author;
 

@@ -172,3 +172,23 @@ impl Facts {
         self.lives.get_mut(key)?.last_mut().filter(|life| life.until.is_none())
     }
 }
+
+/// True if there was one.
+pub fn end_life(key: &Key) -> bool {
+    let now = now();
+    facts(|facts| facts.current(key).map(|life| life.until = Some(now))).is_some()
+}
+
+pub fn begin_life(key: &Key, from: Duration, number: u32, every: Duration, continues: bool) {
+    let life = Life { number, every, from, until: None, continues };
+    facts(|facts| facts.lives.entry(key.clone()).or_default().push(life));
+}
+
+/// A life that was to end goes on.
+pub fn go_on_living(key: &Key) {
+    facts(|facts| {
+        if let Some(life) = facts.lives.get_mut(key).and_then(|lives| lives.last_mut()) {
+            life.until = None;
+        }
+    });
+}

@@ -23,16 +23,17 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::Status;
 
-use crate::author::Author;
+use crate::author::{Author, behavior};
 use crate::checker::{self, Keys};
-use crate::facts::{Facts, Key, Who, disturb, disturbed, facts, violated};
+use crate::facts::{
+    Disturbing, Facts, Key, Who, begin_life, disturb, disturbed, end_life, facts, violated,
+};
 use crate::history::{draw, duration, one_in, pick, record};
 use crate::network::{CORE, Condition, Net};
 use crate::support::stand_in::{Call, Outcome, StandIn, pipeline};
 use crate::support::{Client, Connection, IDENTITY, TOKEN, bearer};
-use crate::world::{
-    HOUR, MILLI, MINUTE, SECOND, UNIX, begin_life, behavior, end_life, set_latency, threaten,
-};
+use crate::world::nemesis::threaten;
+use crate::world::{HOUR, MILLI, MINUTE, SECOND, UNIX, set_latency};
 
 /// How long Gofer waits for an extension.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -403,7 +404,7 @@ impl FullGofer {
     }
 }
 
-fn begin_fault(name: &str, what: &str) -> crate::facts::Disturbing {
+fn begin_fault(name: &str, what: &str) -> Disturbing {
     record(format!("fault: {name} {what}"));
     disturb(Who::Extension(name.to_owned()))
 }
