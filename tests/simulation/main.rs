@@ -5,6 +5,7 @@
 //! ```sh
 //! cargo test --test simulation                            # 200 seeds
 //! SIMULATION_SEEDS=5000 cargo test --test simulation      # more of them
+//! CARGO_PROFILE_DEV_OPT_LEVEL=2 SIMULATION_SEEDS=5000 cargo test --test simulation  # twice as fast
 //! SIMULATION_SEED=17 cargo test --test simulation replay -- --ignored --nocapture
 //! ```
 //!
