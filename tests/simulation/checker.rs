@@ -62,6 +62,18 @@ pub enum Keys {
     LookedUp { delays: bool },
 }
 
+impl Keys {
+    /// Whether a key may have a second run.
+    fn may_repeat(self) -> bool {
+        self == Self::LookedUp { delays: true }
+    }
+
+    /// How late a run may be that nothing has disturbed.
+    fn late(self) -> Duration {
+        if self == Self::Enforced { LATE } else { LATE + LOOKED_UP }
+    }
+}
+
 /// How many runs of a pipeline are looked through for a key.
 const LOOKED_THROUGH: i64 = 1000;
 
@@ -132,13 +144,10 @@ fn check_runs(
                 continue;
             };
             let before = earlier.insert((key.clone(), run.key().map(str::to_owned)), run.id());
-            let may_repeat = match keys {
-                Keys::Enforced => false,
-                Keys::LookedUp { delays } => {
-                    delays || before.is_some_and(|before| run.id() - before > LOOKED_THROUGH)
-                }
-            };
-            if let Some(before) = before.filter(|_| !may_repeat) {
+            if let Some(before) = before
+                && !keys.may_repeat()
+                && (keys == Keys::Enforced || run.id() - before <= LOOKED_THROUGH)
+            {
                 violated(format!("{key}: run {} has the key of run {before}", run.id()));
             }
             let Some(causes) = causes.get(&(&key, &cause)) else {
@@ -169,7 +178,7 @@ fn check_runs(
             }
         }
         for ((key, at), count) in runs {
-            if count > 1 + backs && keys != (Keys::LookedUp { delays: true }) {
+            if count > 1 + backs && !keys.may_repeat() {
                 violated(format!("{key}: {count} runs for the tick at {at}"));
             }
         }
@@ -224,7 +233,7 @@ fn check_ticks(key: &Key, lives: &[Life], all: &[Found], keys: Keys, parallelism
             .filter(|run| run.asked >= life.from && next.is_none_or(|next| run.asked < next))
             .collect();
         runs.sort_by_key(|run| run.asked);
-        if keys == (Keys::LookedUp { delays: true }) {
+        if keys.may_repeat() {
             runs.dedup_by_key(|run| run.scheduled);
         }
         if !life.continues {
@@ -263,8 +272,7 @@ fn check_ticks(key: &Key, lives: &[Life], all: &[Found], keys: Keys, parallelism
         let until = life.until.unwrap_or(end);
         // There is no tick while the last run is pending.
         if parallelism == 0 {
-            let late = if keys == Keys::Enforced { LATE } else { LATE + LOOKED_UP };
-            check_in_time(key, life, &runs, until, late);
+            check_in_time(key, life, &runs, until, keys.late());
         }
     }
 }

@@ -186,12 +186,12 @@ impl Disk {
         lock(&self.queue.pending).mark
     }
 
-    /// Waits until everything is on disk that has been read or changed since the mark was taken. If it
-    /// is not, returns once that has been undone; at once if only reading was possible.
+    /// Waits until everything is on disk that has been read or changed since the mark was taken.
     ///
     /// # Errors
     ///
-    /// If it is not, and never will be.
+    /// If it cannot be written, once it has been undone. At once if the mark was taken between the
+    /// failure and that: nothing could be changed then.
     pub(super) async fn durable(&self, since: Mark) -> Result<(), Status> {
         let outcome = {
             let pending = lock(&self.queue.pending);

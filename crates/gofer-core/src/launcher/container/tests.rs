@@ -24,6 +24,7 @@ use super::{Containers, symptom};
 #[cfg(feature = "store")]
 use crate::Core;
 use crate::certificates::Identity;
+#[cfg(feature = "store")]
 use crate::essential::EssentialTasks;
 #[cfg(feature = "store")]
 use crate::files::tests::Scratch;
