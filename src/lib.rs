@@ -123,8 +123,9 @@ pub use client::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use extension::{
-    Declared, Dialogue, Extension, ExternalEvent, GoDuration, GoDurationRangeError, NoConfig,
-    NoParams, ParseGoDurationError, Subscription, Tick, Ticks,
+    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration,
+    GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Schedule,
+    Subscription, Subscriptions, Tick, Ticks,
 };
 pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

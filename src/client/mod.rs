@@ -26,8 +26,8 @@ pub use store::{Events, Objects, Secrets};
 pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
+pub(crate) use run::{Occurrence, Scheduled, system_time, unique, unix_nanos};
 pub use run::{RUN_KEY, SCHEDULED_AT};
-pub(crate) use run::{Scheduled, time, unique};
 pub(crate) use start::{Cancellation, Known, Started};
 pub(crate) use status::is_permanent;
 pub use status::{error, meaning};
@@ -36,12 +36,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gofer_net::tls::Trust;
 use gofer_net::{
-    Backoff, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Outage, Outages,
-    Transport, effect, is_lost,
+    Backoff, BoxFuture, Channel, Clock, Connector, Dial, Effect, MAX_RESPONSE_BYTES, Outage,
+    Outages, Transport, effect, is_lost,
 };
 use gofer_proto as proto;
 use gofer_proto::gofer_client::GoferClient;
@@ -62,6 +62,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Pauses between attempts of one call: the first about as long as a process takes to restart, the
 /// last so long that attempts cost next to nothing.
 pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// How many of a pipeline's newest runs are searched for those of a label, and how many at a time.
+const SEARCHED_RUNS: i64 = 1000;
+const RUNS_PAGE: i64 = 200;
 
 /// A client for Gofer's API.
 ///
@@ -361,6 +365,36 @@ impl Gofer {
         Ok(runs.into_iter().map(RunInfo::new).collect())
     }
 
+    /// The newest runs of a pipeline that this client started under a label, at most `limit`.
+    ///
+    /// Boxed: it is compiled once, and a subscription that waits holds none of it.
+    pub(crate) fn runs_of_label(
+        &self,
+        pipeline: PipelineId,
+        label: &str,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<RunInfo>>> {
+        let initiator = self.initiator(label);
+        Box::pin(async move {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let mut found = Vec::new();
+            let mut offset = 0;
+            while found.len() < limit && offset < SEARCHED_RUNS {
+                let (namespace, name) = (pipeline.namespace(), pipeline.pipeline());
+                let request = list_runs(namespace, name, offset, RUNS_PAGE);
+                let runs = self.list_runs(request).await?;
+                let len = i64::try_from(runs.len()).unwrap_or(RUNS_PAGE);
+                found.extend(runs.into_iter().filter(|run| run.is_by_extension(&initiator)));
+                if len < RUNS_PAGE {
+                    break;
+                }
+                offset += len;
+            }
+            found.truncate(limit);
+            Ok(found)
+        })
+    }
+
     /// One attempt to read a run.
     pub(crate) async fn raw_run(&self, pipeline: &PipelineId, id: i64) -> Result<RunInfo, Status> {
         let response = self.raw().get_run(get_run(pipeline, id)).await?.into_inner();
@@ -373,7 +407,10 @@ impl Gofer {
     /// If the future is dropped, nothing has happened.
     pub async fn runs(&self, pipeline: impl Into<PipelineId>, limit: u32) -> Result<Vec<RunInfo>> {
         let pipeline = pipeline.into();
-        let request = list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit.into());
+        self.list_runs(list_runs(pipeline.namespace(), pipeline.pipeline(), 0, limit.into())).await
+    }
+
+    async fn list_runs(&self, request: proto::ListRunsRequest) -> Result<Vec<RunInfo>> {
         let response =
             self.call(Repeat::Read, request, |mut api, request| async move {
                 api.list_runs(request).await
@@ -459,8 +496,26 @@ impl Gofer {
         self.inner.clock.monotonic()
     }
 
+    /// The time by the clock that ticks follow: of a program, the system's; of an extension inside
+    /// the process of an embedded core, the core's, which tests can set.
+    ///
+    /// ```
+    /// use std::time::{Duration, UNIX_EPOCH};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// let leap_day = UNIX_EPOCH + Duration::from_secs(1_709_164_800);
+    /// let core = gofer_core::Core::builder().starts_at(leap_day).start().await?;
+    /// core.elapse(gofer_core::hours(1)).await;
+    /// assert_eq!(core.client().now(), leap_day + Duration::from_secs(60 * 60));
+    /// # Ok(()) }
+    /// ```
+    pub fn now(&self) -> SystemTime {
+        system_time(self.now_nanos())
+    }
+
     /// Now, in Unix nanoseconds.
-    pub(crate) fn now(&self) -> i64 {
+    pub(crate) fn now_nanos(&self) -> i64 {
         self.inner.clock.unix_nanos()
     }
 

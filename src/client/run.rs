@@ -48,8 +48,18 @@ pub struct Run {
 pub(crate) struct Scheduled {
     /// In Unix nanoseconds.
     pub(crate) at: i64,
-    /// A run may have been scheduled for this time before, by a clock that was ahead.
-    pub(crate) again: bool,
+    pub(crate) occurrence: Occurrence,
+}
+
+/// Which run for a time it is, if a clock shows the time twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occurrence {
+    /// There is one for each time, however often a clock shows it.
+    Only,
+    /// As far as is known, none has been scheduled for this time.
+    First,
+    /// One may have been scheduled for this time before, by a clock that was ahead.
+    Again,
 }
 
 /// What an extension's run is recognized by.
@@ -107,20 +117,24 @@ impl Run {
         &self.reason
     }
 
+    /// The key that the author gave it.
+    pub(crate) fn authors_key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     pub(crate) fn scheduled_at(&self) -> Option<i64> {
         self.scheduled.map(|scheduled| scheduled.at)
     }
 
-    /// The time that it is known by; `None` if it is known by a key of the author's. True if a run
-    /// has been scheduled for that time before.
-    pub(crate) fn time(&self) -> Option<(i64, bool)> {
-        self.scheduled.filter(|_| self.key.is_none()).map(|it| (it.at, it.again))
+    /// The time that it is known by; `None` if it is known by a key of the author's.
+    pub(crate) fn time(&self) -> Option<Scheduled> {
+        self.scheduled.filter(|_| self.key.is_none())
     }
 
     /// The same run with this key, for a time that a run has been scheduled for before.
     pub(crate) fn again(mut self, key: String) -> Self {
         if let Some(scheduled) = &mut self.scheduled {
-            scheduled.again = true;
+            scheduled.occurrence = Occurrence::Again;
         }
         self.again = Some(key);
         self
@@ -149,7 +163,8 @@ impl Run {
             };
             return Err(Error::invalid_parameter(name, format!("is set by the SDK; {remedy}")));
         }
-        let scheduled = self.scheduled.map(|it| (rfc3339(it.at), it.again));
+        let scheduled =
+            self.scheduled.map(|it| (rfc3339(it.at), it.occurrence == Occurrence::Again));
         let key = match (self.key, &scheduled) {
             (Some(key), _) => Key { text: checked(key)?, is_authors: true },
             (None, Some((at, false))) => Key { text: format!("{OWN}tick:{at}"), is_authors: false },
@@ -188,12 +203,22 @@ pub(crate) fn unique() -> String {
 
 /// In RFC 3339, in UTC, with a fraction of nine digits if it is not a whole second.
 pub(crate) fn rfc3339(unix_nanos: i64) -> String {
-    humantime::format_rfc3339(time(unix_nanos)).to_string()
+    // The format has no times before 1970.
+    humantime::format_rfc3339(system_time(unix_nanos.max(0))).to_string()
 }
 
-/// A time before 1970 reads as 1970.
-pub(crate) fn time(unix_nanos: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_nanos).unwrap_or(0))
+/// A time in Unix nanoseconds.
+pub(crate) fn system_time(nanos: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+/// In Unix nanoseconds; the nearest that there are for times beyond the years 1677 to 2262.
+pub(crate) fn unix_nanos(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+    }
 }
 
 /// The reason, and the names of the variables; values and keys may be secrets.

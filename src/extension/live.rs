@@ -5,9 +5,11 @@
 //! Authors see it as [`super::subscription`]; `server::registry` starts and stops it.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -18,7 +20,44 @@ use super::context::Context;
 use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
-use crate::client::unique;
+use crate::client::{RunInfo, unique};
+
+/// Why a subscription was cancelled; see [`Subscription::cancelled`](crate::Subscription::cancelled).
+///
+/// ```
+/// use gofer_sdk::{Cancelled, Declared, Result, Subscription};
+///
+/// async fn registered<P: Declared>(subscription: Subscription<P>) -> Result<()> {
+///     // Register a webhook with another server, for example.
+///     if subscription.cancelled().await == Cancelled::Unsubscribed {
+///         // Remove it: nothing comes back that needs it.
+/// #       subscription.gofer().pipeline_objects(&subscription).put("removed", "").await?;
+///     }
+///     Ok(())
+/// }
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (core, docs, _) = documented!(serve: registered);
+/// # docs.restart().await?;
+/// # core.elapse(gofer_core::seconds(1)).await;
+/// # let objects = core.client();
+/// # let objects = objects.pipeline_objects("ops/nightly");
+/// # assert!(objects.list().await?.is_empty());
+/// # docs.unsubscribe("ops/nightly", "docs").await?;
+/// # assert_eq!(objects.list().await?, ["removed"]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cancelled {
+    /// The pipeline was unsubscribed, or the subscription disabled.
+    Unsubscribed = 1,
+    /// A subscription with other parameters takes its place.
+    Replaced = 2,
+    /// The extension stops. The subscription goes on once it is started again.
+    Stopping = 3,
+}
 
 /// What is known of the runs that this subscription started, by which its ticks are resumed. Times
 /// are in Unix nanoseconds.
@@ -108,9 +147,20 @@ pub(crate) struct Activity {
     /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
-    /// Boxed, since clocks are hardly ever set back.
-    second: Option<Box<Second>>,
+    rare: Option<Box<Rare>>,
 }
+
+/// What most subscriptions never have.
+#[derive(Default)]
+struct Rare {
+    /// If the clock was set back.
+    second: Option<Second>,
+    /// The last runs with keys of the author's, as they were started, oldest first.
+    recent: VecDeque<RunInfo>,
+}
+
+/// Runs with keys of the author's that are remembered: senders repeat what they sent a moment ago.
+const RECENT: usize = 16;
 
 /// A run for a time that comes a second time, since the clock was set back.
 struct Second {
@@ -150,7 +200,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     next_tick: AtomicI64,
     /// Counts what a task that waits for the next tick has to know of.
     changes: AtomicU32,
-    cancelled: AtomicBool,
+    /// A [`Cancelled`], or 0.
+    cancelled: AtomicU8,
     /// Whether `serve` runs, to which what is spawned belongs. Changed while the activity is
     /// locked; here, since it needs no room here.
     serving: AtomicBool,
@@ -159,6 +210,25 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// Whether Gofer refused to start the last run that was asked for.
     refused: AtomicBool,
     pub(crate) params: P,
+}
+
+/// A live subscription whose parameters can be had again, with their type.
+pub(crate) trait AnyLive: Any + Send + Sync {
+    fn live(&self) -> &Live;
+}
+
+impl<P: Send + Sync + 'static> AnyLive for Live<P> {
+    fn live(&self) -> &Live {
+        self
+    }
+}
+
+impl Deref for dyn AnyLive {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        self.live()
+    }
 }
 
 impl<P> Live<P> {
@@ -179,7 +249,7 @@ impl<P> Live<P> {
             tried: AtomicI64::new(i64::MIN),
             next_tick: AtomicI64::new(0),
             changes: AtomicU32::new(0),
-            cancelled: AtomicBool::new(false),
+            cancelled: AtomicU8::new(0),
             serving: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -200,22 +270,36 @@ impl<P: ?Sized> Live<P> {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+    /// Cancels it; the first reason stays.
+    pub(crate) fn cancel(&self, why: Cancelled) {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.cancelled.compare_exchange(0, why as u8, order.0, order.1);
         self.changed.notify();
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.cancelled.load(Ordering::Acquire) != 0
     }
 
-    pub(crate) async fn cancelled(&self) {
+    /// Why it was cancelled; `None` if it was not.
+    pub(crate) fn why_cancelled(&self) -> Option<Cancelled> {
+        match self.cancelled.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Cancelled::Unsubscribed),
+            2 => Some(Cancelled::Replaced),
+            _ => Some(Cancelled::Stopping),
+        }
+    }
+
+    pub(crate) async fn cancelled(&self) -> Cancelled {
         Signal::wait(self, Self::is_cancelled).await;
+        // It has been cancelled.
+        self.why_cancelled().unwrap_or(Cancelled::Stopping)
     }
 
-    /// Cancels it and drops what runs for it, without waiting.
+    /// Cancels it, since the extension stops, and drops what runs for it, without waiting.
     pub(crate) fn abort(&self) {
-        self.cancel();
+        self.cancel(Cancelled::Stopping);
         let mut activity = self.activity();
         if let Some(task) = &activity.task {
             task.abort();
@@ -345,7 +429,7 @@ impl<P: ?Sized> Live<P> {
             tracing::info!(subscription = %self.key, restarts, "the subscription starts runs again");
         }
         self.newest_run.fetch_max(id, Ordering::AcqRel);
-        let now = self.context.gofer.now();
+        let now = self.context.gofer.now_nanos();
         // What is later than now was by a clock that has been set back since.
         let advance = |time: &AtomicI64, to: i64| {
             let later = |known: i64| Some(if known > now { to } else { known.max(to) });
@@ -378,7 +462,7 @@ impl<P: ?Sized> Live<P> {
         self.newest_run.fetch_max(newest, Ordering::AcqRel);
         self.earlier_runs.fetch_max(newest, Ordering::AcqRel);
         // If Gofer's clock is ahead, it is not known when the run started.
-        if covered <= self.context.gofer.now() {
+        if covered <= self.context.gofer.now_nanos() {
             self.covered.fetch_max(covered, Ordering::AcqRel);
         }
         self.scheduled.fetch_max(scheduled, Ordering::AcqRel);
@@ -396,7 +480,7 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn set_beginning(&self, Beginning { after_run, age }: Beginning) {
         let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
         // Zero stands for none.
-        let origin = self.context.gofer.now().saturating_sub(age).max(1);
+        let origin = self.context.gofer.now_nanos().saturating_sub(age).max(1);
         self.origin.store(origin, Ordering::Release);
         self.earlier_runs.store(after_run, Ordering::Release);
     }
@@ -432,19 +516,21 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn set_next_tick(&self, at: i64) {
         self.next_tick.store(at, Ordering::Release);
         // It may be for the same time, which then comes a third time.
-        self.activity().second.take_if(|second| second.is_answered);
+        if let Some(rare) = &mut self.activity().rare {
+            rare.second.take_if(|second| second.is_answered);
+        }
     }
 
     /// The key of the run for a time that comes a second time: the same until it is answered, and
     /// for later calls for the same tick.
     pub(crate) fn second_key(&self, scheduled: i64) -> String {
         let mut activity = self.activity();
-        match &activity.second {
+        let second = &mut activity.rare.get_or_insert_default().second;
+        match second {
             Some(second) if second.scheduled == scheduled => second.key.clone(),
             _ => {
                 let key = unique();
-                let second = Second { scheduled, key: key.clone(), is_answered: false };
-                activity.second = Some(Box::new(second));
+                *second = Some(Second { scheduled, key: key.clone(), is_answered: false });
                 key
             }
         }
@@ -452,16 +538,36 @@ impl<P: ?Sized> Live<P> {
 
     /// A run for this time has been started.
     pub(crate) fn second_is_answered(&self, scheduled: Option<i64>) {
-        if let Some(second) = &mut self.activity().second {
+        if let Some(rare) = &mut self.activity().rare
+            && let Some(second) = &mut rare.second
+        {
             second.is_answered |= Some(second.scheduled) == scheduled;
         }
+    }
+
+    /// A run that this subscription started a short while ago with a key of the author's, as it was
+    /// then.
+    pub(crate) fn recent_run(&self, key: &str) -> Option<RunInfo> {
+        let activity = self.activity();
+        let recent = &activity.rare.as_ref()?.recent;
+        recent.iter().rev().find(|run| run.key() == Some(key)).cloned()
+    }
+
+    /// A run with a key of the author's has been started.
+    pub(crate) fn remember_run(&self, run: &RunInfo) {
+        let mut activity = self.activity();
+        let recent = &mut activity.rare.get_or_insert_default().recent;
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(run.clone());
     }
 
     /// How long it is until the tick after the last one that the `serve` that ran has got; `None`
     /// if it has got none.
     pub(crate) fn until_next_tick(&self) -> Option<Duration> {
         let at = self.next_tick.load(Ordering::Acquire);
-        let left = at.saturating_sub(self.context.gofer.now());
+        let left = at.saturating_sub(self.context.gofer.now_nanos());
         (at != 0).then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
     }
 }

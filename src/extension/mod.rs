@@ -14,10 +14,12 @@ mod key;
 mod live;
 mod none;
 mod resume;
+mod schedule;
 mod settings;
 mod signal;
 mod start;
 mod subscription;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod ticks;
@@ -26,9 +28,12 @@ pub use declared::Declared;
 pub use dialogue::Dialogue;
 pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
+pub use live::Cancelled;
 pub use none::{NoConfig, NoParams};
+pub use schedule::{Every, Schedule};
 pub use subscription::Subscription;
-pub use ticks::{Tick, Ticks};
+pub use subscriptions::Subscriptions;
+pub use ticks::{MissedTicks, Tick, Ticks};
 
 pub(crate) use context::Context;
 pub use describe::{Field, Fields, is_secret_question, settings_of};
@@ -37,8 +42,9 @@ pub(crate) use declared::sealed::SealedDeclared;
 pub(crate) use describe::markdown;
 pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use key::Key;
-pub(crate) use live::{Beginning, Failure, Live, Warning, drop_panic, log_panic};
+pub(crate) use live::{AnyLive, Beginning, Failure, Live, Warning, drop_panic, log_panic};
 pub(crate) use settings::Settings;
+pub(crate) use start::for_event;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -182,18 +188,37 @@ pub trait Extension: Sized + Send + Sync + 'static {
         }
     }
 
-    /// Handles an HTTP request that Gofer received for this extension. The default refuses all.
+    /// Handles an HTTP request that Gofer received for this extension, a webhook mostly. The default
+    /// refuses all.
     ///
-    /// The future is dropped if Gofer no longer waits for it: the call was cancelled, its deadline
-    /// has passed, or the connection is lost. While the extension shuts down, a call in progress
-    /// goes on, at most until a second after [`shutdown`](Self::shutdown) has completed.
+    /// `subscriptions` are those that are live: each is among them before its Subscribe is
+    /// acknowledged. Start the runs here, before this returns, and fail if one could not be started:
+    /// then no event that was answered with success is without its runs. See [the
+    /// guide](crate::guide::authors#webhooks).
+    ///
+    /// A run that is not stored within 5 s fails to start, with
+    /// [`Unavailable`](ErrorKind::Unavailable): the sender is waiting, and can send the event again.
+    ///
+    /// It runs in a task of its own, which goes on if Gofer no longer waits for it. At most
+    /// [`Limits::external_events`](crate::Limits::external_events) do at a time. No event is accepted
+    /// once the extension shuts down; what is under way has until
+    /// [`shutdown`](Self::shutdown) has completed and the grace period after it is over, and is then
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// Gofer responds to the sender with 200 if this succeeds and 500 if it fails; an embedded core
-    /// uses more specific codes, such as 503 for [`Unavailable`](ErrorKind::Unavailable).
-    fn external_event(&self, event: ExternalEvent) -> impl Future<Output = Result<()>> + Send {
-        let _ = event;
+    /// Gofer responds to the sender with 200 if this succeeds and 500 if it fails. An embedded core
+    /// responds with 400 for [`InvalidParameter`](ErrorKind::InvalidParameter), 401 for
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), 404 for [`NotFound`](ErrorKind::NotFound),
+    /// 501 for [`Unimplemented`](ErrorKind::Unimplemented), 503 for
+    /// [`Unavailable`](ErrorKind::Unavailable), and 500 for all others. The message is logged, and not
+    /// passed on to the sender.
+    fn external_event(
+        &self,
+        event: ExternalEvent,
+        subscriptions: Subscriptions<Self::Params>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (event, subscriptions);
         async {
             Err(Error::new(
                 ErrorKind::Unimplemented,

@@ -325,6 +325,6 @@ async fn ask(live: &Live) -> Result<Report, Status> {
         offset += len;
     }
     // Without any, as by an extension that starts runs on its own: as if the last one had been.
-    let last = started.map(|at| at.min(gofer.now())).map(|at| (at, at));
+    let last = started.map(|at| at.min(gofer.now_nanos())).map(|at| (at, at));
     Ok(Report { newest: newest.unwrap_or(0), queued, last })
 }

@@ -6,12 +6,28 @@ use gofer_net::{Backoff, BoxFuture};
 use tonic::Status;
 
 use super::live::Live;
-use crate::client::{Cancellation, Known, PipelineId, Run, RunInfo, RunState, Started};
+use crate::client::{
+    Cancellation, Known, Occurrence, PipelineId, Run, RunInfo, RunState, Scheduled, Started,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a call that is in flight may go on after the subscription was cancelled. Responses
 /// usually take milliseconds; if there is none, Unsubscribe should not have to wait for it.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a run that is started for an external event may take to be stored. Whoever sent the event
+/// waits, GitHub for ten seconds, and can send it again.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
+
+tokio::task_local! {
+    /// Set while an external event is handled.
+    static EVENT: ();
+}
+
+/// What an author does for an external event.
+pub(crate) async fn for_event<T>(handle: impl Future<Output = T>) -> T {
+    EVENT.scope((), handle).await
+}
 
 /// Between two looks at a run that is queued.
 const POLL: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
@@ -20,12 +36,25 @@ impl Live {
     /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
     /// must not hold.
     pub(super) fn start_run(&self, run: Run) -> BoxFuture<'_, Result<RunInfo>> {
-        Box::pin(self.start(run))
+        if EVENT.try_with(|()| ()).is_err() {
+            return Box::pin(self.start(run));
+        }
+        Box::pin(async move {
+            let started = tokio::time::timeout(STORED_WITHIN, self.start(run));
+            started.await.unwrap_or_else(|_| {
+                let why = format!("Gofer has not stored the run within {STORED_WITHIN:?}");
+                Err(Error::unavailable(why))
+            })
+        })
     }
 
     async fn start(&self, run: Run) -> Result<RunInfo> {
         if self.is_cancelled() {
             return Err(ended());
+        }
+        let key = run.authors_key().map(str::to_owned);
+        if let Some(run) = key.as_deref().and_then(|key| self.recent_run(key)) {
+            return Ok(run);
         }
         let scheduled = run.scheduled_at();
         let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
@@ -36,9 +65,11 @@ impl Live {
         // By a clock that was ahead, a run may have been scheduled for the same time before. Whether
         // it was is known, or shows by the answer.
         let (first, again) = match run.time() {
-            Some((at, true)) => (run.again(self.second_key(at)), None),
-            Some((at, false)) => (run.clone(), Some((run, at))),
-            None => (run, None),
+            Some(Scheduled { at, occurrence: Occurrence::Again }) => {
+                (run.again(self.second_key(at)), None)
+            }
+            Some(Scheduled { at, occurrence: Occurrence::First }) => (run.clone(), Some((run, at))),
+            Some(Scheduled { occurrence: Occurrence::Only, .. }) | None => (run, None),
         };
         let mut outcome =
             gofer.start_once(label, pipeline.clone(), first, known, &EndOf(self)).await;
@@ -54,6 +85,9 @@ impl Live {
             Ok(Started { run, at, is_queued }) => {
                 self.run_started(run.id(), scheduled, at, is_queued);
                 self.second_is_answered(scheduled);
+                if key.is_some() {
+                    self.remember_run(&run);
+                }
                 Ok(run)
             }
             // Gofer refuses what it is asked for a pipeline that is no longer subscribed.
@@ -91,7 +125,7 @@ impl Live {
                     return self.queued_run_started(queued, covered);
                 }
                 let _cancelled = tokio::time::timeout(poll.pause(), self.cancelled()).await;
-                covered = gofer.now();
+                covered = gofer.now_nanos();
             }
         })
     }
@@ -102,11 +136,11 @@ struct EndOf<'a>(&'a Live);
 
 impl Cancellation for EndOf<'_> {
     async fn while_waiting(&self) {
-        self.0.cancelled().await;
+        let _why = self.0.cancelled().await;
     }
 
     async fn while_calling(&self) {
-        self.0.cancelled().await;
+        let _why = self.0.cancelled().await;
         tokio::time::sleep(CANCEL_GRACE).await;
     }
 

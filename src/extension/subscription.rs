@@ -5,9 +5,11 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::go_duration::GoDuration;
-use super::live::Live;
+use super::live::{AnyLive, Cancelled, Live};
+use super::schedule::{Every, Schedule};
 use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
@@ -59,6 +61,12 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         live
     }
 
+    /// As the registry holds it.
+    pub(super) fn any(&self) -> Arc<dyn AnyLive> {
+        let live: Arc<Live<P>> = Arc::clone(&self.live);
+        live
+    }
+
     /// Queues a question to Gofer for the last run of this label.
     pub(super) fn ask_for_last_run(&self) {
         self.live.context.ask_for_last_run(&self.shared());
@@ -95,15 +103,66 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     }
 
     /// Waits until the subscription is cancelled: by Unsubscribe, by a subscription with other
-    /// parameters in its place, or by Shutdown.
+    /// parameters in its place, or by Shutdown; returns which of them.
     ///
     /// `serve` then has a few seconds (see [`Limits::stop_grace`](crate::Limits::stop_grace))
     /// before it is dropped.
     ///
     /// If the future is dropped, nothing has happened: it may be waited for again, by any number of
     /// tasks.
-    pub async fn cancelled(&self) {
-        self.live.cancelled().await;
+    pub async fn cancelled(&self) -> Cancelled {
+        self.live.cancelled().await
+    }
+
+    /// The time by the clock that its ticks follow; see [`Gofer::now`].
+    pub fn now(&self) -> SystemTime {
+        self.gofer().now()
+    }
+
+    /// The newest run of the pipeline that this extension started under this label, also for an
+    /// earlier subscription with the same label; `None` if there is none among the newest thousand
+    /// of the pipeline.
+    ///
+    /// If the future is dropped, nothing has happened.
+    ///
+    /// # Errors
+    ///
+    /// As for every call of the [client](Gofer#errors).
+    pub async fn last_run(&self) -> Result<Option<RunInfo>> {
+        Ok(self.runs(1).await?.pop())
+    }
+
+    /// The newest runs of the pipeline that this extension started under this label, newest first,
+    /// at most `limit`. Searched are the newest thousand of the pipeline.
+    ///
+    /// If the future is dropped, nothing has happened.
+    ///
+    /// # Errors
+    ///
+    /// As for every call of the [client](Gofer#errors).
+    ///
+    /// ```
+    /// use gofer_sdk::{Declared, Result, Run, Subscription};
+    ///
+    /// async fn until_three<P: Declared>(subscription: Subscription<P>) -> Result<()> {
+    ///     while subscription.runs(3).await?.len() < 3 {
+    ///         subscription.start_run(Run::because("there are not three yet")).await?;
+    ///     }
+    ///     let last = subscription.last_run().await?;
+    ///     assert_eq!(last.map(|run| run.id()), Some(3));
+    ///     Ok(())
+    /// }
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (core, docs, _) = documented!(serve: until_three);
+    /// # core.elapse(gofer_core::seconds(1)).await;
+    /// # restarts_and_unsubscribes(&core, &docs).await?;
+    /// # assert_eq!(core.runs("ops/nightly").len(), 3);
+    /// # Ok(()) }
+    /// ```
+    pub async fn runs(&self, limit: u32) -> Result<Vec<RunInfo>> {
+        self.gofer().runs_of_label(self.into(), self.label(), limit).await
     }
 
     /// Asks Gofer to run the pipeline, and keeps trying during an outage of Gofer.
@@ -148,7 +207,7 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// tick that it failed for is due again. See [`Ticks`] for an example.
     ///
     /// Use one `Ticks` per subscription: a run counts for all ticks that are due when it starts,
-    /// also those of a second `Ticks`, and ticks for the same time have the same run.
+    /// also those of a second `Ticks`.
     ///
     /// A period that a pipeline sets needs a minimum, checked in
     /// [`validate`](crate::Extension::validate): a nanosecond would keep Gofer busy with nothing
@@ -158,7 +217,18 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     ///
     /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if `period` is not positive.
     pub fn every(&self, period: GoDuration) -> Result<Ticks<P>> {
-        Ticks::new(self.clone(), period)
+        self.schedule(Every::new(period)?)
+    }
+
+    /// Ticks at the times of a schedule, the first time after the subscription was made, with the
+    /// guarantees of [`every`](Self::every).
+    ///
+    /// # Errors
+    ///
+    /// [`Internal`](crate::ErrorKind::Internal) if the schedule has a next time that is not after the
+    /// given one.
+    pub fn schedule<S: Schedule>(&self, schedule: S) -> Result<Ticks<P, S>> {
+        Ticks::new(self.clone(), schedule)
     }
 
     /// Spawns a future that runs concurrently with `serve` and ends with the subscription, with the

@@ -20,7 +20,7 @@ pub(super) async fn watch_clock(gofer: &Gofer, registry: &Registry) {
     if !gofer.clock_may_be_set() {
         return std::future::pending().await;
     }
-    let ahead = || gofer.now().saturating_sub(gofer.monotonic());
+    let ahead = || gofer.now_nanos().saturating_sub(gofer.monotonic());
     let mut known = ahead();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -3,6 +3,7 @@
 //! [`Definition`] is what works before Init, [`Instance`] what works after it. Here `async_trait`
 //! makes the erased traits usable as `dyn`; authors write plain `async fn`.
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use super::supervisor::Supervised;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
-    Context, Dialogue, Extension, ExternalEvent, Fields, Key, Live, SealedDeclared as _, Settings,
-    markdown,
+    AnyLive, Context, Dialogue, Extension, ExternalEvent, Fields, Key, Live, SealedDeclared as _,
+    Settings, Subscription, Subscriptions, markdown,
 };
 
 /// What an extension is before it is initialized.
@@ -53,20 +54,21 @@ pub(crate) trait Instance: Send + Sync {
     /// Decodes and validates only.
     fn check(&self, settings: &Settings) -> Result<()>;
 
-    async fn external_event(&self, event: ExternalEvent) -> Result<()>;
+    async fn external_event(&self, event: ExternalEvent, live: Vec<Arc<dyn AnyLive>>)
+    -> Result<()>;
 
     async fn shutdown(&self);
 }
 
 /// A subscription that has been accepted but not started.
 pub(crate) struct Prepared {
-    pub(crate) live: Arc<Live>,
+    pub(crate) live: Arc<dyn AnyLive>,
     /// Spawns the future that supervises the author's `serve`.
     spawn: Box<dyn FnOnce() -> JoinHandle<()> + Send>,
 }
 
 impl Prepared {
-    pub(crate) fn start(self) -> Arc<Live> {
+    pub(crate) fn start(self) -> Arc<dyn AnyLive> {
         // The lock is held during the spawn, so that a running subscription always has a task to
         // join.
         let mut activity = self.live.activity();
@@ -192,8 +194,18 @@ impl<E: Extension> Instance for Initialized<E> {
         self.accept(settings).map(drop)
     }
 
-    async fn external_event(&self, event: ExternalEvent) -> Result<()> {
-        self.extension.external_event(event).await
+    async fn external_event(
+        &self,
+        event: ExternalEvent,
+        live: Vec<Arc<dyn AnyLive>>,
+    ) -> Result<()> {
+        let typed = live.into_iter().filter_map(|live| {
+            let live: Arc<dyn Any + Send + Sync> = live;
+            // All have been made by `prepare`, and so have this type.
+            live.downcast::<Live<E::Params>>().ok().map(Subscription::new)
+        });
+        let subscriptions = Subscriptions::new(typed.collect());
+        self.extension.external_event(event, subscriptions).await
     }
 
     async fn shutdown(&self) {

@@ -96,7 +96,7 @@ impl ServerInner {
         // However this future ends, nothing that it started outlives it.
         let _abandon_on_drop = AbandonOnDrop(Arc::clone(&lifecycle));
         let (health, follow) = health::service(&lifecycle).await;
-        let service = Service::new(config.name, Arc::clone(&lifecycle), limits.conversations());
+        let service = Service::new(config.name, Arc::clone(&lifecycle), &limits);
         let router = Router::new(service, limits.message_bytes(), health);
         let token = Arc::new(SharedToken::new(&config.key));
         if let Listener::Tcp(listener) = &listener

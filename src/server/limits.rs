@@ -20,6 +20,7 @@ pub struct Limits {
     connections: gofer_net::Limits,
     message_bytes: usize,
     conversations: usize,
+    external_events: usize,
     stop_grace: Duration,
 }
 
@@ -29,6 +30,7 @@ impl Default for Limits {
             connections: gofer_net::Limits::default(),
             message_bytes: 40 * 1024 * 1024,
             conversations: 64,
+            external_events: 128,
             stop_grace: Duration::from_secs(3),
         }
     }
@@ -99,6 +101,19 @@ impl Limits {
     /// Sets [`conversations`](Self::conversations).
     pub fn with_conversations(mut self, conversations: usize) -> Self {
         self.conversations = conversations.min(tokio::sync::Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// External events that are handled at a time; default 128, so that as many calls of Gofer's one
+    /// connection are left for everything else. Further ones are refused with
+    /// `UNAVAILABLE`, for which an embedded core tells the sender to try again.
+    pub fn external_events(&self) -> usize {
+        self.external_events
+    }
+
+    /// Sets [`external_events`](Self::external_events).
+    pub fn with_external_events(mut self, events: usize) -> Self {
+        self.external_events = events.min(tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 

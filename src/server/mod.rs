@@ -12,6 +12,7 @@ mod clock_watch;
 mod conversation;
 mod erased;
 mod error;
+mod external_events;
 mod health;
 mod info;
 mod inner;
@@ -36,7 +37,7 @@ pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 pub use catch_panic::panic_message;
 pub use erased::misdeclared;
-pub use service::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE};
+pub use service::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED};
 pub use signals::Signals;
 pub use system_config::PREFIX;
 

@@ -28,7 +28,7 @@ use super::listing::{Listing, Snapshot};
 use super::stored;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Beginning, Context, Key, Live, Settings, log_panic};
+use crate::extension::{AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, log_panic};
 
 /// Changes of one key that may wait behind one that is under way: more than any sensible caller has
 /// in flight for one key.
@@ -75,7 +75,7 @@ impl Ended {
     /// Starts a subscription. One that was unsubscribed in this process is a new one: what runs were
     /// started before does not matter to it. If Gofer says when it was made, Gofer knows better: it
     /// may have unsubscribed it to subscribe it with other parameters.
-    fn start(&mut self, hash: u64, prepared: Prepared) -> Arc<Live> {
+    fn start(&mut self, hash: u64, prepared: Prepared) -> Arc<dyn AnyLive> {
         if self.0.remove(&hash) && !prepared.live.has_beginning() {
             prepared.live.resume_from_now();
         }
@@ -95,13 +95,13 @@ impl Slot {
         self.hash == hash && self.entry.key() == key
     }
 
-    fn current(&self) -> Option<&Arc<Live>> {
+    fn current(&self) -> Option<&Arc<dyn AnyLive>> {
         self.entry.current()
     }
 }
 
 enum Entry {
-    Live(Arc<Live>),
+    Live(Arc<dyn AnyLive>),
     Changing(Box<Changing>),
 }
 
@@ -109,19 +109,19 @@ enum Entry {
 struct Changing {
     key: Key,
     /// What runs, or is being stopped.
-    current: Option<Arc<Live>>,
+    current: Option<Arc<dyn AnyLive>>,
     waiting: VecDeque<Command>,
 }
 
 enum Command {
     Subscribe(Prepared, Reply),
-    Unsubscribe(Reply),
+    Unsubscribe(Cancelled, Reply),
 }
 
 type Reply = oneshot::Sender<Result<()>>;
 
 /// What is ending while all are shutting down. Aborted if nobody waits for it any more.
-struct Ending(Vec<Arc<Live>>);
+struct Ending(Vec<Arc<dyn AnyLive>>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -140,7 +140,7 @@ impl Entry {
         }
     }
 
-    fn current(&self) -> Option<&Arc<Live>> {
+    fn current(&self) -> Option<&Arc<dyn AnyLive>> {
         match self {
             Self::Live(live) => Some(live),
             Self::Changing(changing) => changing.current.as_ref(),
@@ -189,7 +189,7 @@ impl Registry {
     }
 
     /// Ends a subscription and returns once it has ended; an unknown one has already.
-    pub(crate) async fn unsubscribe(self: &Arc<Self>, key: Key) -> Result<()> {
+    pub(crate) async fn unsubscribe(self: &Arc<Self>, key: Key, why: Cancelled) -> Result<()> {
         let outcome = {
             let Subscriptions { entries, closed, .. } = &mut *self.state();
             let hash = self.hasher.hash_one(&key);
@@ -199,7 +199,7 @@ impl Registry {
             };
             check_queue(&slot.entry)?;
             let (reply, outcome) = oneshot::channel();
-            self.change(&mut slot.entry, Command::Unsubscribe(reply));
+            self.change(&mut slot.entry, Command::Unsubscribe(why, reply));
             outcome
         };
         outcome.await.unwrap_or_else(|_| Err(Error::shutting_down()))
@@ -217,12 +217,22 @@ impl Registry {
         listing.snapshot(entries.iter().filter_map(Slot::current).map(|live| &live.key))
     }
 
+    /// All that are live, those that are being replaced too. Refused once they are shutting down:
+    /// then an empty list would look as if there were none.
+    pub(crate) fn live(&self) -> Result<Vec<Arc<dyn AnyLive>>> {
+        let state = self.state();
+        if state.closed {
+            return Err(Error::shutting_down());
+        }
+        Ok(state.entries.iter().filter_map(Slot::current).map(Arc::clone).collect())
+    }
+
     /// One line for each subscription that is waiting to be restarted, up to a limit.
     pub(crate) fn failing(&self) -> Vec<String> {
         /// The log has all.
         const MAX_LINES: usize = 20;
         let state = self.state();
-        let line = |live: &Arc<Live>| {
+        let line = |live: &Arc<dyn AnyLive>| {
             let activity = live.activity();
             let failure = activity.failure.as_ref().filter(|failure| failure.waiting)?;
             let restarted = match failure.restarts {
@@ -242,7 +252,7 @@ impl Registry {
         let live = entries.iter().filter_map(Slot::current).map(Arc::clone);
         let mut ending = Ending(live.collect());
         for live in &ending.0 {
-            live.cancel();
+            live.cancel(Cancelled::Stopping);
         }
         // Dropping a waiting command answers its caller that the extension is shutting down. One by
         // one, since each may panic.
@@ -344,9 +354,9 @@ impl Registry {
     async fn process(self: Arc<Self>, key: Key) {
         while let Some((current, command)) = self.next(&key) {
             match command {
-                Command::Unsubscribe(reply) => {
+                Command::Unsubscribe(why, reply) => {
                     if let Some(current) = &current {
-                        self.stop(current).await;
+                        self.stop(current, why).await;
                     }
                     let outcome = self.set_current(&key, None);
                     drop_caught(PARAMETERS, current);
@@ -362,7 +372,7 @@ impl Registry {
                         Some(current) => {
                             match stored::check_change(current, &prepared.live.settings).await {
                                 Ok(()) => {
-                                    self.stop(current).await;
+                                    self.stop(current, Cancelled::Replaced).await;
                                     self.set_current(&key, Some(prepared))
                                 }
                                 Err(refusal) => {
@@ -382,7 +392,7 @@ impl Registry {
 
     /// The next command of a key and what runs now; `None` if the queue is empty, and then the
     /// entry is no longer a changing one.
-    fn next(&self, key: &Key) -> Option<(Option<Arc<Live>>, Command)> {
+    fn next(&self, key: &Key) -> Option<(Option<Arc<dyn AnyLive>>, Command)> {
         let mut state = self.state();
         let hash = self.hasher.hash_one(key);
         // Gone if everything is shutting down.
@@ -429,8 +439,8 @@ impl Registry {
 
     /// Cancels, waits for the grace period, aborts, joins. Waits without a timeout for what cannot
     /// be aborted: its successor must not run at the same time.
-    async fn stop(&self, live: &Live) {
-        live.cancel();
+    async fn stop(&self, live: &Live, why: Cancelled) {
+        live.cancel(why);
         join(live, Instant::now() + self.stop_grace, None).await;
     }
 }

@@ -12,10 +12,12 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::catch_panic::{catch_panic, catch_panic_in};
 use super::conversation::{ResponseStream, start_conversation};
 use super::error::to_status;
+use super::external_events::ExternalEvents;
 use super::info::Info;
 use super::lifecycle::Lifecycle;
+use super::limits::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::extension::{Beginning, Check, ExternalEvent, Key, Settings};
+use crate::extension::{Beginning, Cancelled, Check, ExternalEvent, Key, Settings};
 use gofer_proto::server::extension_service_server::ExtensionService;
 use gofer_proto::{
     ExtensionExternalEventRequest, ExtensionExternalEventResponse, ExtensionInfoRequest,
@@ -34,6 +36,10 @@ pub const SUBSCRIBED_AFTER: &str = "gofer-subscribed-after-run";
 /// The same, in milliseconds since then.
 pub const SUBSCRIPTION_AGE: &str = "gofer-subscription-age";
 
+/// A header of Unsubscribe, by which an embedded core says that the subscription is made anew with
+/// other parameters right away.
+pub const SUBSCRIPTION_REPLACED: &str = "gofer-subscription-replaced";
+
 /// Failures of calls that are logged in a minute.
 const FAILURES: u32 = 60;
 
@@ -44,6 +50,7 @@ pub(crate) struct Service {
     /// neither can use up the other's.
     installers: Arc<Semaphore>,
     configurators: Arc<Semaphore>,
+    external_events: ExternalEvents,
     /// Of calls, as they are logged.
     failures: Arc<Throttle>,
     /// Of external events, by the author. Gofer passes no reason on to their senders.
@@ -51,14 +58,15 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(name: String, lifecycle: Arc<Lifecycle>, conversations: usize) -> Self {
-        let limit = || Arc::new(Semaphore::new(conversations));
+    pub(crate) fn new(name: String, lifecycle: Arc<Lifecycle>, limits: &Limits) -> Self {
+        let limit = || Arc::new(Semaphore::new(limits.conversations()));
         let failures = Arc::new(Throttle::lines(FAILURES));
         Self {
             name,
             lifecycle,
             installers: limit(),
             configurators: limit(),
+            external_events: ExternalEvents::new(limits.external_events()),
             failures,
             refusals: Throttle::default(),
         }
@@ -142,6 +150,10 @@ impl ExtensionService for Service {
         &self,
         request: Request<ExtensionUnsubscribeRequest>,
     ) -> Result<Response<ExtensionUnsubscribeResponse>, Status> {
+        let why = match request.metadata().get(SUBSCRIPTION_REPLACED) {
+            Some(_) => Cancelled::Replaced,
+            None => Cancelled::Unsubscribed,
+        };
         let request = request.into_inner();
         let outcome = async {
             self.lifecycle.instance()?;
@@ -150,7 +162,7 @@ impl ExtensionService for Service {
                 &request.pipeline_id,
                 &request.pipeline_extension_label,
             )?;
-            self.lifecycle.registry.unsubscribe(key).await
+            self.lifecycle.registry.unsubscribe(key, why).await
         };
         self.respond("Unsubscribe", outcome.await.map(|()| ExtensionUnsubscribeResponse {}))
     }
@@ -169,9 +181,8 @@ impl ExtensionService for Service {
     ) -> Result<Response<ExtensionExternalEventResponse>, Status> {
         let payload = request.into_inner().payload;
         let outcome = async {
-            let instance = self.lifecycle.instance()?;
             let event = ExternalEvent::new(payload)?;
-            catch_panic(instance.external_event(event)).await
+            self.external_events.handle(&self.lifecycle, event).await
         };
         let outcome = outcome.await;
         if let Err(error) = &outcome

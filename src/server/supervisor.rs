@@ -113,7 +113,7 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     tokio::select! {
         biased;
         () = pause => {}
-        () = live.cancelled() => {}
+        _ = live.cancelled() => {}
     }
     if let Some(failure) = &mut live.activity().failure {
         failure.waiting = false;

@@ -20,8 +20,8 @@ use super::lifecycle::Lifecycle;
 use crate::client::{ClientOptions, Gofer, new_client};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
-    Context, Dialogue, Extension, ExternalEvent, Key, Live, NoConfig, NoParams, Settings,
-    Subscription,
+    AnyLive, Cancelled, Context, Dialogue, Extension, ExternalEvent, Key, Live, NoConfig, NoParams,
+    Settings, Subscription,
 };
 
 /// A client for a Gofer that does not exist.
@@ -102,7 +102,7 @@ impl Instance for Counted {
         Ok(())
     }
 
-    async fn external_event(&self, _: ExternalEvent) -> Result<()> {
+    async fn external_event(&self, _: ExternalEvent, _: Vec<Arc<dyn AnyLive>>) -> Result<()> {
         Ok(())
     }
 
@@ -246,7 +246,7 @@ async fn an_unsubscribe_that_passed_its_check_before_a_shutdown_does_not_report_
     poll_once(lifecycle.shutdown());
     tokio::task::yield_now().await;
     // The subscription still has its grace period.
-    let refused = lifecycle.registry.unsubscribe(key()).await.unwrap_err();
+    let refused = lifecycle.registry.unsubscribe(key(), Cancelled::Unsubscribed).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     lifecycle.shutdown().await;
 }

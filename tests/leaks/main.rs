@@ -48,7 +48,9 @@ impl Extension for Quiet {
     async fn serve(&self, subscription: Subscription<QuietParams>) -> Result<()> {
         if subscription.params().spawn {
             let other = subscription.clone();
-            subscription.spawn(async move { other.cancelled().await });
+            subscription.spawn(async move {
+                let _why = other.cancelled().await;
+            });
         }
         if let Some(every) = subscription.params().every {
             while subscription.every(every)?.next().await.is_some() {}

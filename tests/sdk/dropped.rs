@@ -119,10 +119,12 @@ async fn during_a_change_of_a_subscription_that_ignores_it() {
 
 /// The server stays, its caller leaves.
 #[tokio::test(start_paused = true)]
-async fn an_event_is_dropped_if_its_caller_leaves() {
+async fn an_event_goes_on_if_its_caller_leaves_and_ends_with_the_extension() {
     let extension = start(probe().event(|probe, _| async move {
         probe.record("event");
-        let _left = Leaves(probe);
+        let _left = Leaves(Arc::clone(&probe));
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        probe.record("handled");
         pending().await
     }))
     .await;
@@ -130,6 +132,8 @@ async fn an_event_is_dropped_if_its_caller_leaves() {
     let event = tokio::spawn(async move { client.external_event(EVENT).await });
     extension.probe.until_seen("event").await;
     event.abort();
+    extension.probe.until_seen("handled").await;
+    extension.client.shutdown().await.unwrap();
     extension.probe.until_seen("left").await;
 }
 

@@ -277,7 +277,11 @@ impl Extension for Probed {
         (self.0.serve)(Arc::clone(&self.0), subscription).await
     }
 
-    async fn external_event(&self, event: ExternalEvent) -> Result<()> {
+    async fn external_event(
+        &self,
+        event: ExternalEvent,
+        _: gofer_sdk::Subscriptions<Params>,
+    ) -> Result<()> {
         (self.0.event)(Arc::clone(&self.0), event).await
     }
 

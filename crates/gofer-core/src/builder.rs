@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::allowed::Allowed;
 use super::command::RunCommand;
@@ -53,6 +53,7 @@ pub struct CoreBuilder {
     pub(super) allowed: Allowed,
     /// The core's clock, and that of extensions in its process, if a test sets them.
     pub(super) clocks: Option<(Clock, Clock)>,
+    pub(super) starts_at: Option<SystemTime>,
     pub(super) faults: Option<Arc<dyn Faults>>,
 }
 
@@ -86,6 +87,7 @@ impl CoreBuilder {
             container_engine: None,
             allowed: Allowed::default(),
             clocks: None,
+            starts_at: None,
             faults: None,
         }
     }
@@ -96,6 +98,31 @@ impl CoreBuilder {
     #[doc(hidden)]
     pub fn clocks(mut self, core: Clock, extensions: Clock) -> Self {
         self.clocks = Some((core, extensions));
+        self
+    }
+
+    /// Sets the time that the core's clock shows when it is started, and with it that of the
+    /// extensions in its process: what [`Core::elapse`] and paused time add to. By default, it is the
+    /// system's time. A time before 1970 reads as 1970.
+    ///
+    /// For tests of what depends on the date. Extensions in their own processes have the system's
+    /// clock in any case.
+    ///
+    /// ```
+    /// use std::time::{Duration, UNIX_EPOCH};
+    ///
+    /// use gofer_core::{Core, hours};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// let new_year = UNIX_EPOCH + Duration::from_secs(1_735_689_600); // of 2025, in UTC
+    /// let core = Core::builder().starts_at(new_year - hours(1)).start().await?;
+    /// core.elapse(hours(1)).await;
+    /// assert_eq!(core.client().now(), new_year);
+    /// # Ok(()) }
+    /// ```
+    pub fn starts_at(mut self, time: SystemTime) -> Self {
+        self.starts_at = Some(time);
         self
     }
 

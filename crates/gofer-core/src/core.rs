@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::uri::Authority;
@@ -45,7 +45,7 @@ use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::internal::{
     ClientOptions, close_client, error, misdeclared, new_client, run_info, transport,
 };
-use gofer_sdk::{Error, Extension, Gofer, PipelineId, Result, RunInfo};
+use gofer_sdk::{Error, ErrorKind, Extension, Gofer, PipelineId, Result, RunInfo};
 
 /// A Gofer server inside this process.
 ///
@@ -145,11 +145,18 @@ impl Core {
             container_engine,
             allowed,
             clocks,
+            starts_at,
             faults,
         } = builder;
         let (listener, port) = Port::listen(listen).await?;
         let (clock, extensions_clock) = clocks.unwrap_or_else(|| {
-            let clock = if listener.is_some() { Clock::system() } else { Clock::derived() };
+            let clock = match starts_at {
+                Some(time) => {
+                    Clock::derived_from(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+                }
+                None if listener.is_some() => Clock::system(),
+                None => Clock::derived(),
+            };
             (clock, clock)
         });
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -485,6 +492,36 @@ impl Core {
         runs.into_iter().map(run_info).collect()
     }
 
+    /// Waits until a pipeline has had at least so many runs, complete or not, and returns all of
+    /// them, newest first.
+    ///
+    /// If the future is dropped, nothing has happened.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadlineExceeded`](gofer_sdk::ErrorKind::DeadlineExceeded) if there are fewer after 10 s.
+    pub async fn wait_for_runs(
+        &self,
+        pipeline: impl Into<PipelineId>,
+        count: usize,
+    ) -> Result<Vec<RunInfo>> {
+        let pipeline = pipeline.into();
+        let until = Instant::now() + WAIT_FOR_RUNS;
+        loop {
+            let runs = self.runs(&pipeline);
+            if runs.len() >= count {
+                return Ok(runs);
+            }
+            if Instant::now() >= until {
+                let found = runs.len();
+                let why =
+                    format!("{pipeline} has had {found} of {count} runs in {WAIT_FOR_RUNS:?}");
+                return Err(Error::new(ErrorKind::DeadlineExceeded, why));
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
     /// Returns a client that may do everything.
     pub fn client(&self) -> &Gofer {
         &self.inner.client
@@ -706,6 +743,9 @@ async fn open_store(
 fn unusable(problem: PemProblem) -> Error {
     Error::internal(format!("the core's certificate is invalid: {problem}"))
 }
+
+/// How long [`Core::wait_for_runs`] waits.
+const WAIT_FOR_RUNS: Duration = Duration::from_secs(10);
 
 /// Time for everything that fell due to be done; shorter than anything that tests measure.
 const SETTLE: Duration = Duration::from_millis(1);

@@ -34,7 +34,7 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
-use gofer_sdk::internal::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE};
+use gofer_sdk::internal::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED};
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
 use restore::{Restored, Unrestored};
@@ -97,11 +97,23 @@ impl Running {
         &self,
         subscription: &proto::PipelineExtensionSubscription,
     ) -> Result<(), Status> {
-        let request = proto::ExtensionUnsubscribeRequest {
+        self.end_subscription(subscription, false).await
+    }
+
+    /// The same; `is_replaced` if it begins anew with other settings right away.
+    async fn end_subscription(
+        &self,
+        subscription: &proto::PipelineExtensionSubscription,
+        is_replaced: bool,
+    ) -> Result<(), Status> {
+        let mut request = tonic::Request::new(proto::ExtensionUnsubscribeRequest {
             namespace_id: subscription.namespace.clone(),
             pipeline_id: subscription.pipeline.clone(),
             pipeline_extension_label: subscription.label.clone(),
-        };
+        });
+        if is_replaced {
+            request.metadata_mut().insert(SUBSCRIPTION_REPLACED, 1.into());
+        }
         match self.handle.client.clone().unsubscribe(request).await {
             Ok(_) => {
                 self.held.remove(subscription);
@@ -173,6 +185,7 @@ impl Extensions {
             running.handle.stop().await;
             return Err(status);
         }
+        running.unrestored.set_begun();
         guard.finish_supervised(Some(&running), "", |lease| self.supervise(lease, Some(&running)));
         Ok(())
     }
@@ -411,13 +424,18 @@ impl Extensions {
         let access = running.handle.key.begin_access(subscription);
         let config = self.store.resolved(subscription)?;
         let digest = digest(&config);
+        // No external event is taken in between.
+        let mut replaced = None;
         match running.held.compare(subscription, digest) {
             Holds::Nothing => {}
             Holds::These => {
                 access.keep();
                 return Ok(());
             }
-            Holds::Others => running.unsubscribe(subscription).await?,
+            Holds::Others => {
+                replaced = Some(running.unrestored.replace());
+                running.end_subscription(subscription, true).await?;
+            }
         }
         let mut request = tonic::Request::new(proto::ExtensionSubscribeRequest {
             namespace_id: subscription.namespace.clone(),
@@ -441,6 +459,7 @@ impl Extensions {
         }
         running.held.set(subscription, digest);
         running.unrestored.set_why(subscription, "");
+        drop(replaced);
         access.keep();
         *lock(&self.subscribed) = Instant::now();
         Ok(())
@@ -494,10 +513,25 @@ impl Extensions {
         name: &str,
         payload: bytes::Bytes,
     ) -> Result<(), Status> {
-        let mut client = self.running_client(name)?;
+        let mut client = self.event_client(name)?;
         let request = proto::ExtensionExternalEventRequest { payload };
         named(name, client.external_event(request).await)?;
         Ok(())
+    }
+
+    /// A client for external events, once the extension has all of its subscriptions: an event that it
+    /// accepts must reach each of them.
+    pub(super) fn event_client(
+        &self,
+        name: &str,
+    ) -> Result<ExtensionServiceClient<Transport>, Status> {
+        let running = self.slots.running(name)?;
+        if !running.unrestored.is_empty() {
+            return Err(Status::unavailable(format!(
+                "the extension `{name}` does not have all of its subscriptions yet; try again"
+            )));
+        }
+        Ok(running.handle.client.clone())
     }
 
     pub(super) fn running_client(

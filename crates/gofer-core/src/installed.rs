@@ -151,16 +151,85 @@ impl Installed {
 
     /// Sends the extension an external event: a raw HTTP/1.1 request.
     ///
-    /// If the future is dropped, so is that of
-    /// [`Extension::external_event`](gofer_sdk::Extension::external_event), unless it has not begun
-    /// or has completed.
+    /// If the future is dropped,
+    /// [`Extension::external_event`](gofer_sdk::Extension::external_event) goes on, unless it has not
+    /// begun.
     ///
     /// # Errors
     ///
-    /// If the extension refuses it or fails.
+    /// If the extension refuses it or fails, and
+    /// [`Unavailable`](gofer_sdk::ErrorKind::Unavailable) if it does not have all of its subscriptions
+    /// yet.
     pub async fn external_event(&self, request: impl Into<bytes::Bytes>) -> Result<()> {
         let outcome = self.core.inner.extensions.external_event(&self.name, request.into()).await;
         outcome.map_err(|status| error(&status))
+    }
+
+    /// Sends the extension a webhook, as the listener for external events would: `POST
+    /// /external/<extension>` with these headers and this body.
+    ///
+    /// ```
+    /// use gofer_core::{Core, NO_SETTINGS};
+    /// use gofer_sdk::{
+    ///     ErrorKind, Extension, ExternalEvent, Gofer, NoConfig, NoParams, Result, Run, Subscriptions,
+    /// };
+    ///
+    /// struct Inbox;
+    ///
+    /// impl Extension for Inbox {
+    ///     type Config = NoConfig;
+    ///     type Params = NoParams;
+    ///
+    ///     async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     async fn external_event(
+    ///         &self,
+    ///         event: ExternalEvent,
+    ///         subscriptions: Subscriptions<NoParams>,
+    ///     ) -> Result<()> {
+    ///         let text = std::str::from_utf8(event.body())?;
+    ///         let run = || Run::because("a message").variable("TEXT", text);
+    ///         subscriptions.start_runs(|_| Some(run())).await.map(drop)
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<()> {
+    /// let gofer = Core::in_memory().await?;
+    /// let inbox = gofer.install::<Inbox>("inbox", NO_SETTINGS).await?;
+    /// inbox.subscribe("ops/alert", "mail", NO_SETTINGS).await?;
+    /// inbox.post([("Content-Type", "text/plain")], "disk full").await?;
+    /// let runs = gofer.wait_for_runs("ops/alert", 1).await?;
+    /// assert_eq!(runs[0].variable("TEXT"), Some("disk full"));
+    /// assert_eq!(inbox.post([], [0xff]).await.unwrap_err().kind(), ErrorKind::Internal);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`external_event`](Self::external_event).
+    pub async fn post<'a>(
+        &self,
+        headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+        body: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let body = body.as_ref();
+        let mut request = "POST /external/".to_owned();
+        for byte in self.name.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                request.push(byte.into());
+            } else {
+                request.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        request.push_str(" HTTP/1.1\r\nHost: localhost\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+        self.external_event([request.as_bytes(), body].concat()).await
     }
 
     /// Holds a configurator conversation with the extension: gives the answers in order and ends

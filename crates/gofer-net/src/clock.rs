@@ -37,8 +37,12 @@ impl Clock {
 
     /// With Unix time derived from tokio's clock, paused or not.
     pub fn derived() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { origin: Instant::now(), source: Source::Derived(now) }
+        Self::derived_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    }
+
+    /// The same from another time, so that nothing depends on when it runs.
+    pub fn derived_from(unix: Duration) -> Self {
+        Self { origin: Instant::now(), source: Source::Derived(unix) }
     }
 
     /// With Unix time derived from tokio's clock and set by a test: it is so many nanoseconds

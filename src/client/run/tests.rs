@@ -3,7 +3,8 @@ use super::*;
 const NOON: i64 = 1_700_000_000_000_000_000;
 
 fn tick(at: i64, again: bool) -> Run {
-    Run::scheduled("of a test".into(), Scheduled { at, again })
+    let occurrence = if again { Occurrence::Again } else { Occurrence::First };
+    Run::scheduled("of a test".into(), Scheduled { at, occurrence })
 }
 
 #[test]
@@ -57,4 +58,14 @@ fn keys_and_variables_that_cannot_be_are_refused_by_name_and_not_shown() {
     }
     let error = Run::because("of a test").key("k").unkeyed().unwrap_err();
     assert!(error.to_string().contains("only runs that an extension starts"), "{error}");
+}
+
+#[test]
+fn times_are_converted_without_loss_and_bounded() {
+    for nanos in [0, 1, -1, 1_700_000_000_123_456_789, -1_000_000_000_000_000_001, i64::MAX] {
+        assert_eq!(unix_nanos(system_time(nanos)), nanos);
+    }
+    let beyond = Duration::from_secs(1 << 40);
+    assert_eq!(unix_nanos(UNIX_EPOCH + beyond), i64::MAX);
+    assert_eq!(unix_nanos(UNIX_EPOCH - beyond), i64::MIN);
 }

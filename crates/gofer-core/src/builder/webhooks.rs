@@ -20,8 +20,9 @@ impl CoreBuilder {
     /// | | |
     /// | --- | --- |
     /// | 200 | if the extension has accepted the event |
+    /// | 400, 401, 404, 501 | if the extension returns `INVALID_ARGUMENT`, `PERMISSION_DENIED`, `NOT_FOUND` or `UNIMPLEMENTED` |
     /// | 500 | if the extension returns any other error |
-    /// | 503 | if the extension is starting, stopping, disabled or unreachable, or returns `UNAVAILABLE`; if too many events are in progress; or if the core is stopping; with `Retry-After` |
+    /// | 503 | if the extension is starting, stopping, disabled or unreachable, does not have all of its subscriptions yet, or returns `UNAVAILABLE`; if too many events are in progress; or if the core is stopping; with `Retry-After` |
     /// | 504 | if the extension does not answer within its [call timeout](crate::InstallOptions::call_timeout); it may have handled the event |
     /// | 404, 405 | for an unknown extension or path, and for other methods |
     /// | 413, 431 | if the body, or the request line and headers, are too large |
@@ -35,7 +36,9 @@ impl CoreBuilder {
     ///
     /// ```
     /// use gofer_core::{Core, NO_SETTINGS};
-    /// use gofer_sdk::{Extension, ExternalEvent, Gofer, NoConfig, NoParams, Result};
+    /// use gofer_sdk::{
+    ///     Extension, ExternalEvent, Gofer, NoConfig, NoParams, Result, Subscriptions,
+    /// };
     /// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
     ///
     /// struct Greeter;
@@ -48,7 +51,11 @@ impl CoreBuilder {
     ///         Ok(Self)
     ///     }
     ///
-    ///     async fn external_event(&self, event: ExternalEvent) -> Result<()> {
+    ///     async fn external_event(
+    ///         &self,
+    ///         event: ExternalEvent,
+    ///         _: Subscriptions<NoParams>,
+    ///     ) -> Result<()> {
     ///         assert_eq!(event.body(), "hello");
     ///         Ok(())
     ///     }

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -41,15 +42,41 @@ pub(super) enum Restored {
     Later(String),
 }
 
-/// The subscriptions that are being restored in the background, each by one task, and why they are not
-/// in effect yet: empty before the first attempt, or if the extension has accepted a change meanwhile.
+/// The subscriptions that an extension should have and does not.
 #[derive(Default)]
-pub(super) struct Unrestored(Mutex<HashMap<Key, String>>);
+pub(super) struct Unrestored {
+    /// Those that are being restored in the background, each by one task, and why they are not in
+    /// effect yet: empty before the first attempt, or if the extension has accepted a change
+    /// meanwhile.
+    restoring: Mutex<HashMap<Key, String>>,
+    /// Whether all that are stored have been among them.
+    begun: AtomicBool,
+    /// How many have ended in the extension, to begin anew with other settings.
+    replaced: AtomicUsize,
+}
 
 impl Unrestored {
+    /// All that are stored are being restored, or there are none.
+    pub(super) fn set_begun(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Whether the extension has every subscription that is stored and that it has not refused.
+    pub(super) fn is_empty(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+            && self.replaced.load(Ordering::Acquire) == 0
+            && lock(&self.restoring).is_empty()
+    }
+
+    /// One ends in the extension, and begins anew before what is returned is dropped.
+    pub(super) fn replace(&self) -> Replaced<'_> {
+        self.replaced.fetch_add(1, Ordering::AcqRel);
+        Replaced(self)
+    }
+
     /// Returns whether it is a new one.
     fn begin(&self, subscription: &Subscription) -> bool {
-        match lock(&self.0).entry(key(subscription)) {
+        match lock(&self.restoring).entry(key(subscription)) {
             Entry::Vacant(entry) => {
                 entry.insert(String::new());
                 true
@@ -59,17 +86,26 @@ impl Unrestored {
     }
 
     fn end(&self, subscription: &Subscription) {
-        lock(&self.0).remove(&key(subscription));
+        lock(&self.restoring).remove(&key(subscription));
     }
 
     /// Returns what it was before; `None` if it is not being restored.
     pub(super) fn set_why(&self, subscription: &Subscription, why: &str) -> Option<String> {
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.restoring);
         all.get_mut(&key(subscription)).map(|before| std::mem::replace(before, why.to_owned()))
     }
 
     fn why(&self, subscription: &Subscription) -> Option<String> {
-        lock(&self.0).get(&key(subscription)).filter(|why| !why.is_empty()).cloned()
+        lock(&self.restoring).get(&key(subscription)).filter(|why| !why.is_empty()).cloned()
+    }
+}
+
+/// While a subscription is replaced.
+pub(super) struct Replaced<'a>(&'a Unrestored);
+
+impl Drop for Replaced<'_> {
+    fn drop(&mut self) {
+        self.0.replaced.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -85,6 +121,7 @@ impl Extensions {
             self.keep_restoring(running, subscription, permits, refused);
         }
         drop(refused);
+        running.unrestored.set_begun();
         let mut count = 0;
         while refusals.recv().await.is_some() {
             count += 1;

@@ -32,6 +32,12 @@ pub(super) enum Answer {
     TooLarge,
     TooLargeForExtension,
     TooSlow,
+    /// The extension does not believe the sender.
+    NotAuthentic,
+    /// The extension cannot use what was sent.
+    Refused,
+    NotFound,
+    Unhandled,
     Failed,
     Unanswered,
 }
@@ -51,6 +57,11 @@ impl Answer {
             // latter, which has other meanings as well.
             Code::OutOfRange => Self::TooLargeForExtension,
             Code::ResourceExhausted if bytes > COMMON_MESSAGE_BYTES => Self::TooLargeForExtension,
+            // By the extension's author. That it does not accept the core's own token has another code.
+            Code::PermissionDenied => Self::NotAuthentic,
+            Code::InvalidArgument => Self::Refused,
+            Code::NotFound => Self::NotFound,
+            Code::Unimplemented => Self::Unhandled,
             _ => Self::Failed,
         }
     }
@@ -58,9 +69,10 @@ impl Answer {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Accepted => StatusCode::OK,
-            Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::NoSuchPath | Self::UnknownExtension => StatusCode::NOT_FOUND,
+            Self::Malformed | Self::Refused => StatusCode::BAD_REQUEST,
+            Self::NotAuthentic => StatusCode::UNAUTHORIZED,
+            Self::UnknownCoding | Self::Unhandled => StatusCode::NOT_IMPLEMENTED,
+            Self::NoSuchPath | Self::UnknownExtension | Self::NotFound => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotReady | Self::Busy | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge | Self::TooLargeForExtension => StatusCode::PAYLOAD_TOO_LARGE,
@@ -84,7 +96,11 @@ impl Answer {
             Self::TooLarge => "The body is too large.\n",
             Self::TooLargeForExtension => "The event is too large for the extension.\n",
             Self::TooSlow => "The request did not arrive in time.\n",
-            Self::Failed => "The extension did not accept the event.\n",
+            Self::NotAuthentic => "The extension could not verify the sender.\n",
+            Self::Refused => "The extension refused the event.\n",
+            Self::NotFound => "The extension does not know what the event is about.\n",
+            Self::Unhandled => "The extension does not accept external events.\n",
+            Self::Failed => "The extension failed to handle the event.\n",
             Self::Unanswered => "The extension did not answer in time.\n",
         }
     }

@@ -43,7 +43,7 @@ pub(super) struct Event {
 /// Whether an event for this extension can be accepted now. Checked before its body is read, and by
 /// the core, so a `NotFound` that an extension returns isn't confused with it.
 pub(super) fn check(extensions: &Extensions, name: &str) -> Result<(), Answer> {
-    match extensions.running_client(name) {
+    match extensions.event_client(name) {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::NotFound => Err(Answer::UnknownExtension),
         Err(_) => Err(Answer::NotReady),
@@ -90,7 +90,7 @@ impl Deliveries {
         let Ok(Ok(_permit)) = tokio::time::timeout(queue_timeout, permits.acquire()).await else {
             return Answer::Busy;
         };
-        let Ok(mut client) = extensions.running_client(&extension) else {
+        let Ok(mut client) = extensions.event_client(&extension) else {
             return Answer::NotReady;
         };
         let bytes = payload.len();
@@ -100,9 +100,16 @@ impl Deliveries {
         match outcome {
             Ok(_) => Answer::Accepted,
             Err(status) => {
-                let code = status.code();
-                tracing::debug!(extension = &*extension, ?code, "an external event failed");
-                Answer::of(&status, bytes)
+                let (code, answer) = (status.code(), Answer::of(&status, bytes));
+                // The extension logs it too, and knows more.
+                tracing::debug!(
+                    extension = &*extension,
+                    ?code,
+                    reason = status.message(),
+                    ?answer,
+                    "an external event was not accepted"
+                );
+                answer
             }
         }
     }

@@ -51,3 +51,4 @@ mod streaming;
 mod subscribed_anew;
 mod supervision;
 mod ticks;
+mod webhook_runs;

@@ -47,7 +47,11 @@ impl Extension for Slow {
         Ok(())
     }
 
-    async fn external_event(&self, _: ExternalEvent) -> Result<()> {
+    async fn external_event(
+        &self,
+        _: ExternalEvent,
+        _: gofer_sdk::Subscriptions<NoParams>,
+    ) -> Result<()> {
         spend(self.event).await;
         Ok(())
     }

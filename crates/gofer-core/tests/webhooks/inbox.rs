@@ -78,7 +78,11 @@ impl Extension for Recorder {
         Ok(Self(Arc::clone(ALL.lock().unwrap().entry(config.inbox).or_default())))
     }
 
-    async fn external_event(&self, event: ExternalEvent) -> Result<()> {
+    async fn external_event(
+        &self,
+        event: ExternalEvent,
+        _: gofer_sdk::Subscriptions<NoParams>,
+    ) -> Result<()> {
         *self.0.begun.lock().unwrap() += 1;
         self.0.arrived.notify_waiters();
         match event.query() {

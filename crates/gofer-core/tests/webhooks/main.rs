@@ -138,10 +138,10 @@ async fn the_outcome_is_reported_without_the_error_message() {
     let mut sender = Sender::to(setup.address).await;
     for (query, status) in [
         ("accept", 200),
-        ("refuse", 500),
+        ("refuse", 400),
         ("fail", 500),
         ("panic", 500),
-        ("not-found", 500),
+        ("not-found", 404),
         ("full", 500),
         ("later", 503),
         ("accept", 200),

@@ -1,0 +1,50 @@
+//! Hands external events to the author.
+//!
+//! The guarantees: an event is handled to its end, or until the extension ends, whether or not its
+//! caller still waits; the author gets all subscriptions that have been acknowledged; and there is a
+//! bound on how many events are under way.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::catch_panic::catch_panic;
+use super::lifecycle::Lifecycle;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extension::{ExternalEvent, for_event};
+
+pub(super) struct ExternalEvents {
+    permits: Arc<Semaphore>,
+}
+
+impl ExternalEvents {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(limit)) }
+    }
+
+    pub(super) async fn handle(&self, lifecycle: &Lifecycle, event: ExternalEvent) -> Result<()> {
+        let instance = lifecycle.instance()?;
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return Err(Error::unavailable(
+                "too many external events are under way; try again later",
+            ));
+        };
+        let live = lifecycle.registry.live()?;
+        let (done, outcome) = oneshot::channel();
+        lifecycle.tasks().spawn(async move {
+            let _permit = permit;
+            let handled = catch_panic(for_event(instance.external_event(event, live))).await;
+            // The caller may have gone away.
+            let _ = done.send(handled);
+        });
+        // If the task was dropped, the extension ends.
+        match outcome.await.unwrap_or_else(|_| Err(Error::shutting_down())) {
+            // A subscription ended, or the extension stops: the next attempt finds what is then.
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                let why = "a subscription ended while the event was handled; try again";
+                Err(Error::unavailable(why).with_source(error))
+            }
+            handled => handled,
+        }
+    }
+}
