@@ -123,9 +123,7 @@ pub use client::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use extension::{
-    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration,
-    GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Schedule,
-    Subscription, Subscriptions, Tick, Ticks,
+    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration, GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule, Subscription, Subscriptions, Tick, Ticks,
 };
 pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};
