@@ -79,7 +79,8 @@
 //!   core](https://docs.rs/gofer-core/latest/gofer_core/guide/operating/index.html).
 //! - [`Extension`] is the trait that an author implements. Its methods use [`Subscription`],
 //!   [`Ticks`], [`Dialogue`] and [`ExternalEvent`] and return an [`Error`]; its settings are
-//!   [`Declared`] as structs, with [`GoDuration`] for durations.
+//!   [`Declared`] as structs, with [`GoDuration`] for durations, [`Secret`] for secrets, and
+//!   [`Parsed`] for whatever else is parsed from text.
 //! - [`run`] runs an extension that Gofer starts; [`Server`] is for programs with their own
 //!   runtime, listener, [`Limits`] or way to stop.
 //! - [`Gofer`] is the client for Gofer's API, also for programs that are not extensions:
@@ -123,7 +124,7 @@ pub use client::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use extension::{
-    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration, GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule, Subscription, Subscriptions, Tick, Ticks,
+    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration, GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule, Secret, Subscription, Subscriptions, Tick, Ticks,
 };
 pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

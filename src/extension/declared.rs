@@ -14,8 +14,9 @@ use crate::error::Problem;
 ///
 /// Implemented for everything that derives both [`serde::Deserialize`] and
 /// [`schemars::JsonSchema`]. Fields may be text, numbers, booleans,
-/// [`GoDuration`](crate::GoDuration), enums without fields, `Option`s and (comma-separated) lists
-/// of these, and any other type that deserializes from a string. A nested type, such as
+/// [`GoDuration`](crate::GoDuration), [`Secret`](crate::Secret), enums without fields, `Option`s and
+/// (comma-separated) lists of these, any type that is parsed from text, as
+/// [`Parsed`](crate::Parsed), and any other that deserializes from a string. A nested type, such as
 /// [`std::time::Duration`], cannot be set from text, and an extension that declares one does not
 /// start.
 ///
@@ -32,18 +33,21 @@ use crate::error::Problem;
 ///
 /// # Secrets
 ///
-/// A setting that nobody should see when it is typed is marked in its schema, as JSON Schema has it:
-/// `#[schemars(extend("writeOnly" = true))]` or `#[schemars(extend("format" = "password"))]`. The
-/// documentation then calls it secret and does not show its default, and the question of a
-/// conversation ends in "secret)", by which `gofer` hides what is typed.
+/// A setting that nobody should see when it is typed is a [`Secret`](crate::Secret), or is marked in
+/// its schema, as JSON Schema has it: `#[schemars(extend("writeOnly" = true))]` or
+/// `#[schemars(extend("format" = "password"))]`. The documentation then calls it secret and does not
+/// show its default, and the question of a conversation ends in "secret)", by which `gofer` hides
+/// what is typed.
 ///
 /// ```
-/// # use gofer_sdk::Declared;
+/// # use gofer_sdk::{Declared, Parsed, Secret, http::Uri};
 /// #[derive(serde::Deserialize, schemars::JsonSchema)]
 /// struct Config {
 ///     /// The token for the chat.
+///     token: Secret,
+///     /// Where the chat is, with a password in it.
 ///     #[schemars(extend("writeOnly" = true))]
-///     token: String,
+///     url: Parsed<Uri>,
 /// }
 /// # fn declares_settings<T: Declared>() {}
 /// # declares_settings::<Config>();

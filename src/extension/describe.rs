@@ -161,11 +161,17 @@ fn alternatives(branches: &[Value], fields: &mut Fields) {
     let mut merged: Vec<Field> = Vec::new();
     for field in parts.iter().flat_map(|part| part.iter()) {
         match merged.iter_mut().find(|known| known.name == field.name) {
-            Some(known) if known.kind != field.kind => {
-                known.kind = kind::either(&known.kind, &field.kind);
-                known.shape = known.shape.clone().or(&field.shape, &known.kind);
+            Some(known) => {
+                if known.kind != field.kind {
+                    known.kind = kind::either(&known.kind, &field.kind);
+                    known.shape = known.shape.clone().or(&field.shape, &known.kind);
+                }
+                // The one who types it may mean the alternative in which it is a secret.
+                if field.secret {
+                    known.secret = true;
+                    known.default = None;
+                }
             }
-            Some(_) => {}
             None => {
                 merged.push(Field { required: everywhere(&field.name), ..field.clone() });
             }

@@ -5,7 +5,7 @@ use crate::support::conversation::{Conversation, Message};
 use crate::support::{Client, Setup, Started, long_grace, within};
 use gofer_sdk::internal::is_secret_question;
 use gofer_sdk::{
-    Dialogue, Error, Extension, GoDuration, Gofer, Limits, NoConfig, NoParams, Result,
+    Dialogue, Error, Extension, GoDuration, Gofer, Limits, NoConfig, NoParams, Result, Secret,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -244,6 +244,8 @@ struct GuardedConfig {
     /// The token for the chat.
     #[schemars(extend("writeOnly" = true))]
     token: GoDuration,
+    /// The password for the chat.
+    password: Secret,
 }
 
 /// Asks for secrets, of its own and in the standard way.
@@ -277,6 +279,15 @@ async fn questions_about_secrets_say_so_and_no_message_repeats_the_answer() {
     let refusal = talk.message().await;
     assert!(refusal.starts_with("`token`: ") && !refusal.contains("hunter2"), "{refusal}");
     assert!(!is_secret_question(&refusal));
+    talk.query().await;
+    talk.answer("5m").await;
+    let question = talk.query().await;
+    assert_eq!(question, "password: The password for the chat. (text, required, secret)");
+    assert!(is_secret_question(&question));
+    talk.answer("hunter2").await;
+    let (messages, end) = talk.rest().await;
+    end.unwrap();
+    assert_eq!(messages, [setting("token", "5m"), setting("password", "hunter2")]);
 
     let mut talk = Conversation::configurator(&client).await.unwrap();
     let question = talk.query().await;

@@ -81,11 +81,13 @@ pub(super) fn description(schema: &Value) -> String {
     text
 }
 
-/// Whether a schema says that its value is a secret.
+/// Whether a schema says that its value, or a part of it, is a secret.
 pub(super) fn is_secret(schema: &Value) -> bool {
     schema.get("writeOnly").is_some_and(|is| *is == true)
         || schema.get("format").is_some_and(|format| *format == "password")
         || choices(schema).into_iter().any(is_secret)
+        || schema.get("items").is_some_and(is_secret)
+        || schema.get("prefixItems").and_then(Value::as_array).into_iter().flatten().any(is_secret)
 }
 
 /// The type in words that complete "a".
