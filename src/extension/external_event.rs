@@ -7,7 +7,8 @@
 //! takes time linear in the payload, and refuses contradictions instead of guessing which part is
 //! the body.
 //!
-//! Checking the sender (a signature, a token) is up to the extension's author.
+//! Checking the sender is up to the extension's author, who knows what it sends: a signature
+//! (`signature`), a token ([`Secret::matches`](super::Secret::matches)) or something else.
 
 use std::fmt;
 
@@ -15,9 +16,11 @@ use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 
+use super::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
 mod chunked;
+mod signature;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +31,8 @@ const MAX_HEADERS: usize = 256;
 ///
 /// Gofer's listener for external events takes `POST /external/<extension>` and responds with 200 if
 /// the extension accepted the event and 500 if not; an embedded core uses more specific codes.
-/// Gofer does not authenticate the sender: check a signature or a token before you act on an event.
+/// Gofer does not authenticate the sender: check a [signature](Self::verify_hmac_sha256) or a
+/// [token](Secret::matches) before you act on an event.
 ///
 /// A clone shares the payload. `Debug` shows neither headers nor body, which may hold secrets; for
 /// the same reason each value in [`headers`](Self::headers) is marked
@@ -121,6 +125,46 @@ impl ExternalEvent {
     /// The whole request as Gofer passed it on.
     pub fn payload(&self) -> &Bytes {
         &self.payload
+    }
+
+    /// Checks that a header is the signature of the [`body`](Self::body), made with a secret that
+    /// the sender has too: its HMAC-SHA256 in hexadecimal digits, alone or after `sha256=`.
+    ///
+    /// That is how GitHub (`X-Hub-Signature-256`), Gitea (`X-Gitea-Signature`) and many others sign.
+    /// It takes a time that tells nothing about the right signature. An empty secret verifies
+    /// nothing. A signature does not expire: what is sent a second time is verified a second time,
+    /// so give a run the delivery's ID as its [key](crate::Run::key).
+    ///
+    /// ```
+    /// use gofer_sdk::{ErrorKind, ExternalEvent, Secret};
+    ///
+    /// let secret = Secret::from("It's a Secret to Everybody");
+    /// let head = "POST /external/github HTTP/1.1\r\n\
+    ///     X-Hub-Signature-256: \
+    ///     sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17\r\n";
+    ///
+    /// let event = ExternalEvent::new(format!("{head}\r\nHello, World!"))?;
+    /// event.verify_hmac_sha256("X-Hub-Signature-256", &secret)?;
+    ///
+    /// let forged = ExternalEvent::new(format!("{head}\r\nHello, world!"))?;
+    /// let error = forged.verify_hmac_sha256("X-Hub-Signature-256", &secret).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    /// // What the sender may learn, and what is logged beside it.
+    /// assert_eq!(error.to_string(), "the signature is missing or wrong");
+    /// assert!(error.source().unwrap().to_string().contains("does not match the body"));
+    /// # Ok::<(), gofer_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PermissionDenied`](ErrorKind::PermissionDenied), always with the same sentence. Its
+    /// [source](Error::source), which is only logged, says whether the header is missing, is given
+    /// several times, is no signature, or does not match.
+    pub fn verify_hmac_sha256(&self, header: &str, secret: &Secret) -> Result<()> {
+        signature::verify(&self.headers, header, secret, &self.body).map_err(|why| {
+            let refusal = "the signature is missing or wrong";
+            Error::new(ErrorKind::PermissionDenied, refusal).with_source(why)
+        })
     }
 }
 

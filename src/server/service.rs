@@ -189,7 +189,8 @@ impl ExtensionService for Service {
             && error.kind() != ErrorKind::Internal
             && let Some(refusals) = self.refusals.record()
         {
-            tracing::info!(%error, refusals, "an external event was refused");
+            // With the causes, which the sender does not see.
+            tracing::info!(?error, refusals, "an external event was refused");
         }
         self.respond("ExternalEvent", outcome.map(|()| ExtensionExternalEventResponse {}))
     }

@@ -9,9 +9,9 @@ use crate::support::probe::{Probed, interval, probe};
 use crate::support::stand_in::{Outcome, Running, StandIn, pipeline};
 use crate::support::{Client, EVENT, IDENTITY, NAME, Setup, TOKEN, long_grace, within};
 use gofer_proto::StartRunRequest;
-use gofer_sdk::{Error, ErrorKind, Run, Server, SystemConfig};
+use gofer_sdk::{Error, ErrorKind, Run, Secret, Server, SystemConfig};
 use tokio::time::sleep;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -319,6 +319,36 @@ async fn webhooks_that_are_refused_are_one_line_a_minute_with_the_reason() {
     let lines = log.with("an external event was refused");
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert!(lines[0].contains("no token") && lines[1].contains("refusals=500"), "{lines:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_says_what_is_wrong_with_a_signature_and_the_sender_does_not_learn_it() {
+    let log = Log::begin();
+    let gofer = pipelines(1);
+    let extension = probe().event(|_, event| async move {
+        event.verify_hmac_sha256("X-Signature", &Secret::from("sesame"))
+    });
+    let Running { client, .. } = &gofer.start(extension).await;
+    let unsigned = "POST /external/probe HTTP/1.1\r\n\r\nhunter2".to_owned();
+    let forged = format!(
+        "POST /external/probe HTTP/1.1\r\nX-Signature: {}\r\n\r\nhunter2",
+        "0123".repeat(16)
+    );
+    for event in [unsigned, forged] {
+        let status = client.external_event(event).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert_eq!(status.message(), "the signature is missing or wrong");
+        sleep(MINUTE).await;
+    }
+    let lines = log.with("an external event was refused");
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    let refused = "PermissionDenied: the signature is missing or wrong: ";
+    assert!(lines.iter().all(|line| line.contains(refused)), "{lines:#?}");
+    assert!(lines[0].contains("there is no header `X-Signature`"), "{lines:#?}");
+    assert!(lines[1].contains("does not match the body"), "{lines:#?}");
+    for value in ["hunter2", "0123", "sesame"] {
+        assert!(log.with(value).is_empty(), "{value}");
+    }
 }
 
 #[tokio::test]
