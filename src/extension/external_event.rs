@@ -15,11 +15,13 @@ use std::fmt;
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use serde::de::DeserializeOwned;
 
 use super::secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 
 mod chunked;
+mod json;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -165,6 +167,43 @@ impl ExternalEvent {
             let refusal = "the signature is missing or wrong";
             Error::new(ErrorKind::PermissionDenied, refusal).with_source(why)
         })
+    }
+
+    /// Reads the [`body`](Self::body) as JSON, whatever its `Content-Type`, with or without a byte
+    /// order mark.
+    ///
+    /// ```
+    /// use gofer_sdk::ExternalEvent;
+    ///
+    /// #[derive(Debug, serde::Deserialize)]
+    /// struct Push {
+    ///     #[serde(rename = "ref")]
+    ///     branch: String,
+    ///     forced: bool,
+    /// }
+    ///
+    /// let head = "POST /external/github HTTP/1.1\r\n\r\n";
+    /// let event = ExternalEvent::new(format!(r#"{head}{{"ref":"main","forced":true}}"#))?;
+    /// let push: Push = event.json()?;
+    /// assert!(push.branch == "main" && push.forced);
+    ///
+    /// let event = ExternalEvent::new(format!(r#"{head}{{"ref":"main"}}"#))?;
+    /// let error = event.json::<Push>().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the JSON in the body is not as expected: `forced` is missing at line 1 column 14",
+    /// );
+    /// # Ok::<(), gofer_sdk::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidParameter`](ErrorKind::InvalidParameter) if the body is not JSON, is nested more
+    /// than 127 levels deep, or is not a `T`. The message says what kind of mistake it is, and where,
+    /// and repeats no part of the body. For the same reason it has no [source](Error::source), and
+    /// what a type of your own says is left out.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        json::parse(&self.body).map_err(|why| Error::new(ErrorKind::InvalidParameter, why))
     }
 }
 
