@@ -93,6 +93,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It may change in any release |
+//! | `cron` | `Cron`, a [`Schedule`] by the wall clock such as `30 2 * * * *`, and `TimeZone`, a setting; the IANA database of time zones is then part of the program |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
 //!
 //! The public API uses types of other crates: [`http`] (in [`ExternalEvent`]) and [`Bytes`], both
@@ -123,6 +124,9 @@ pub use client::{
     RunInfo, RunState, RunStatus, Secrets,
 };
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "cron")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
+pub use extension::{Cron, ParseCronError, ParseTimeZoneError, TimeZone};
 pub use extension::{
     Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration, GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule, Secret, Subscription, Subscriptions, Tick, Ticks,
 };

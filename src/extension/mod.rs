@@ -25,6 +25,8 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod ticks;
+#[cfg(feature = "cron")]
+mod time_zone;
 
 pub use declared::Declared;
 pub use dialogue::Dialogue;
@@ -32,12 +34,17 @@ pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
 pub use live::Cancelled;
 pub use none::{NoConfig, NoParams};
+#[cfg(feature = "cron")]
+pub use schedule::{Cron, ParseCronError};
 pub use schedule::{Every, Schedule};
 pub use parsed::Parsed;
 pub use secret::Secret;
 pub use subscription::Subscription;
 pub use subscriptions::Subscriptions;
 pub use ticks::{MissedTicks, Tick, Ticks};
+pub use ticks::{Tick, Ticks};
+#[cfg(feature = "cron")]
+pub use time_zone::{ParseTimeZoneError, TimeZone};
 
 pub(crate) use context::Context;
 pub use describe::{Field, Fields, is_secret_question, settings_of};

@@ -9,6 +9,12 @@ use super::go_duration::GoDuration;
 use crate::client::{system_time, unix_nanos};
 use crate::error::{Error, ErrorKind, Result};
 
+#[cfg(feature = "cron")]
+mod cron;
+
+#[cfg(feature = "cron")]
+pub use cron::{Cron, ParseCronError};
+
 /// The times at which something is due, such as every five minutes, or at 02:30 each night.
 ///
 /// [`Every`] and, with the feature `cron`, `Cron` are schedules, and a type of your own can be one:
