@@ -674,3 +674,18 @@ fn no_value_is_ever_in_a_problem() {
         check::<Checked>(&settings, &unchecked);
     }
 }
+
+#[cfg(feature = "cron")]
+#[test]
+fn a_schedule_is_refused_without_being_repeated() {
+    use crate::{Cron, TimeZone};
+
+    assert_eq!(one::<Cron>("30 2 * * 1,2 *").to_string(), "30 2 * * 1,2 *");
+    assert_eq!(
+        refused::<Cron>("30 hunter * * * *"),
+        "the hour must be a number, 0 to 23, not a name"
+    );
+    assert_eq!(one::<TimeZone>("europe/berlin").to_string(), "Europe/Berlin");
+    assert!(refused::<TimeZone>("hunter").starts_with("is not a time zone: write an IANA name"));
+    assert_eq!(one::<Vec<TimeZone>>("UTC, Asia/Tokyo").len(), 2);
+}

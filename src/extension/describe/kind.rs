@@ -9,12 +9,22 @@ use serde_json::{Map, Value};
 
 use super::shape::Shape;
 
-/// How the kind of a duration ends.
-const EXAMPLES: &str = ", such as `5m` or `1h30m`";
+/// The kinds of texts that have a format of their own: the format, the kind, and how it ends.
+const WITH_EXAMPLES: [(&str, &str, &str); 3] = [
+    ("go-duration", "duration", ", such as `5m` or `1h30m`"),
+    ("gofer-cron", "cron expression", ", such as `30 2 * * * *`"),
+    ("time-zone", "time zone", ", such as `Europe/Berlin`"),
+];
+
+/// A kind, and the examples that it ends in.
+fn split_examples(kind: &str) -> (&str, &'static str) {
+    let split = |(_, _, examples)| Some((kind.strip_suffix(examples)?, examples));
+    WITH_EXAMPLES.into_iter().find_map(split).unwrap_or((kind, ""))
+}
 
 /// `kind` without the examples that it ends in.
 pub(super) fn without_examples(kind: &str) -> &str {
-    kind.strip_suffix(EXAMPLES).unwrap_or(kind)
+    split_examples(kind).0
 }
 
 /// Longer lists are cut: there are 600 names of time zones.
@@ -111,15 +121,23 @@ pub(super) fn words(schema: &Value) -> String {
         Some("object") => "nested value".to_owned(),
         Some("null") => "empty".to_owned(),
         None if schema.get("$ref").is_some() => "nested value".to_owned(),
-        _ if schema.get("format").is_some_and(|format| *format == "go-duration") => {
-            format!("duration{EXAMPLES}")
-        }
-        _ => text(schema).to_owned(),
+        _ => text(schema),
     }
 }
 
-fn text(schema: &Value) -> &'static str {
-    match schema.get("format").and_then(Value::as_str) {
+fn text(schema: &Value) -> String {
+    let format = schema.get("format").and_then(Value::as_str);
+    let of_format = |(known, kind, examples): &(&str, &str, &str)| {
+        (format == Some(known)).then(|| format!("{kind}{examples}"))
+    };
+    WITH_EXAMPLES
+        .iter()
+        .find_map(of_format)
+        .unwrap_or_else(|| plain_text(schema, format).to_owned())
+}
+
+fn plain_text(schema: &Value, format: Option<&str>) -> &'static str {
+    match format {
         Some("ip") => "IP address",
         Some("ipv4") => "IPv4 address",
         Some("ipv6") => "IPv6 address",
@@ -159,15 +177,15 @@ fn list(schema: &Value) -> String {
             _ if item == "nested value" => "nested values".to_owned(),
             _ if item.starts_with("whole number") => item.replacen("number", "numbers", 1),
             _ if item.starts_with("IP") => item.replacen("address", "addresses", 1),
+            _ if item.starts_with("cron") => item.replacen("expression", "expressions", 1),
+            _ if item.starts_with("time zone") => item.replacen("zone", "zones", 1),
             _ if item.starts_with("single") => item.replacen("character", "characters", 1),
             end => format!("{}s{}", &item[..end], &item[end..]),
         },
     };
     // Examples go to the end, where they can be cut off.
-    match items.strip_suffix(EXAMPLES) {
-        Some(items) => format!("list of {items}, separated by commas{EXAMPLES}"),
-        None => format!("list of {items}, separated by commas"),
-    }
+    let (items, examples) = split_examples(&items);
+    format!("list of {items}, separated by commas{examples}")
 }
 
 /// "one of `a`, `b`", or just "`a`".

@@ -340,3 +340,35 @@ fn the_order_of_fields_is_found_without_running_an_authors_code() {
     let names: Vec<_> = fields::<Converted>().iter().map(|field| field.name.clone()).collect();
     assert_eq!(names, ["second", "first"]);
 }
+
+#[cfg(feature = "cron")]
+#[test]
+fn a_schedule_says_how_it_is_written() {
+    use crate::{Cron, TimeZone};
+
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code)]
+    struct Params {
+        /// When to run.
+        at: Cron,
+        or: Option<Cron>,
+        /// A zone.
+        #[serde(default)]
+        zone: TimeZone,
+        zones: Vec<TimeZone>,
+    }
+    let fields = fields::<Params>();
+    assert_eq!(
+        kinds(&fields),
+        [
+            ("at", "cron expression, such as `30 2 * * * *`"),
+            ("or", "cron expression, such as `30 2 * * * *`"),
+            ("zone", "time zone, such as `Europe/Berlin`"),
+            ("zones", "list of time zones, separated by commas, such as `Europe/Berlin`"),
+        ]
+    );
+    let text = markdown("Parameters", &fields);
+    let zone = "- `zone` (time zone, such as `Europe/Berlin`, default `UTC`): A zone.\n";
+    assert!(text.contains(zone), "{text}");
+    assert!(text.contains(": Six fields, all of which must match: minute, hour"), "{text}");
+}
