@@ -124,11 +124,13 @@ pub use client::{
     RunInfo, RunState, RunStatus, Secrets,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use extension::{
+    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration,
+    GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule,
+    Secret, Subscription, Subscriptions, Tick, Ticks,
+};
 #[cfg(feature = "cron")]
 #[cfg_attr(docsrs, doc(cfg(feature = "cron")))]
 pub use extension::{Cron, ParseCronError, ParseTimeZoneError, TimeZone};
-pub use extension::{
-    Cancelled, Declared, Dialogue, Every, Extension, ExternalEvent, GoDuration, GoDurationRangeError, MissedTicks, NoConfig, NoParams, ParseGoDurationError, Parsed, Schedule, Secret, Subscription, Subscriptions, Tick, Ticks,
-};
 pub use http;
 pub use server::{Limits, LogLevel, RunError, Server, SystemConfig, SystemConfigError, run};

@@ -34,15 +34,14 @@ pub use external_event::ExternalEvent;
 pub use go_duration::{GoDuration, GoDurationRangeError, ParseGoDurationError};
 pub use live::Cancelled;
 pub use none::{NoConfig, NoParams};
+pub use parsed::Parsed;
 #[cfg(feature = "cron")]
 pub use schedule::{Cron, ParseCronError};
 pub use schedule::{Every, Schedule};
-pub use parsed::Parsed;
 pub use secret::Secret;
 pub use subscription::Subscription;
 pub use subscriptions::Subscriptions;
 pub use ticks::{MissedTicks, Tick, Ticks};
-pub use ticks::{Tick, Ticks};
 #[cfg(feature = "cron")]
 pub use time_zone::{ParseTimeZoneError, TimeZone};
 

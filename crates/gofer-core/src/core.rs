@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::uri::Authority;
@@ -149,16 +149,8 @@ impl Core {
             faults,
         } = builder;
         let (listener, port) = Port::listen(listen).await?;
-        let (clock, extensions_clock) = clocks.unwrap_or_else(|| {
-            let clock = match starts_at {
-                Some(time) => {
-                    Clock::derived_from(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-                }
-                None if listener.is_some() => Clock::system(),
-                None => Clock::derived(),
-            };
-            (clock, clock)
-        });
+        let (clock, extensions_clock) =
+            clocks.unwrap_or_else(|| [clock(starts_at, listener.is_some()); 2].into());
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let own = Identity::new().map_err(|status| error(&status))?;
         let trust = Trust {
@@ -742,6 +734,15 @@ async fn open_store(
 
 fn unusable(problem: PemProblem) -> Error {
     Error::internal(format!("the core's certificate is invalid: {problem}"))
+}
+
+/// The clock of a core that starts at a time, or that listens.
+fn clock(starts_at: Option<SystemTime>, listens: bool) -> Clock {
+    match starts_at {
+        Some(time) => Clock::derived_from(time.duration_since(UNIX_EPOCH).unwrap_or_default()),
+        None if listens => Clock::system(),
+        None => Clock::derived(),
+    }
 }
 
 /// How long [`Core::wait_for_runs`] waits.

@@ -216,19 +216,20 @@ impl Installed {
         body: impl AsRef<[u8]>,
     ) -> Result<()> {
         let body = body.as_ref();
-        let mut request = "POST /external/".to_owned();
-        for byte in self.name.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                request.push(byte.into());
-            } else {
-                request.push_str(&format!("%{byte:02X}"));
+        let path = self.name.bytes().map(|byte| match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
             }
-        }
-        request.push_str(" HTTP/1.1\r\nHost: localhost\r\n");
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+            _ => format!("%{byte:02X}"),
+        });
+        let path = path.collect::<String>();
+        let headers = headers.into_iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers = headers.collect::<String>();
+        let request = format!(
+            "POST /external/{path} HTTP/1.1\r\nHost: localhost\r\n{headers}\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
         self.external_event([request.as_bytes(), body].concat()).await
     }
 
