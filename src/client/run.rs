@@ -49,6 +49,8 @@ pub(crate) struct Scheduled {
     /// In Unix nanoseconds.
     pub(crate) at: i64,
     pub(crate) occurrence: Occurrence,
+    /// How many seconds later it is too late to start the run; `u32::MAX` if it never is.
+    pub(crate) max_lateness: u32,
 }
 
 /// Which run for a time it is, if a clock shows the time twice.
@@ -84,6 +86,13 @@ impl Run {
 
     pub(crate) fn scheduled(reason: Cow<'static, str>, scheduled: Scheduled) -> Self {
         Self { scheduled: Some(scheduled), ..Self::because(reason) }
+    }
+
+    /// When it is too late to start it, in Unix nanoseconds; `None` if it never is.
+    pub(crate) fn too_late(&self) -> Option<i64> {
+        let Scheduled { at, max_lateness, .. } = self.scheduled?;
+        let lateness = i64::from(max_lateness).saturating_mul(1_000_000_000);
+        (max_lateness < u32::MAX).then(|| at.saturating_add(lateness))
     }
 
     /// Adds an environment variable for the run's tasks. If a name is added twice, the last value

@@ -55,6 +55,7 @@ pub(crate) use key::Key;
 pub(crate) use live::{AnyLive, Beginning, Failure, Live, Warning, drop_panic, log_panic};
 pub(crate) use settings::Settings;
 pub(crate) use start::for_event;
+pub(crate) use ticks::NOTICED_WITHIN;
 
 use std::borrow::Cow;
 use std::future::Future;

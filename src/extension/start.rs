@@ -36,16 +36,21 @@ impl Live {
     /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
     /// must not hold.
     pub(super) fn start_run(&self, run: Run) -> BoxFuture<'_, Result<RunInfo>> {
-        if EVENT.try_with(|()| ()).is_err() {
-            return Box::pin(self.start(run));
+        if let Some(too_late) = run.too_late() {
+            let left = too_late.saturating_sub(self.context.gofer.now_nanos());
+            let left = Duration::from_nanos(u64::try_from(left).unwrap_or(0));
+            return Box::pin(async move {
+                let started = tokio::time::timeout(left, self.start(run)).await;
+                started.unwrap_or_else(|_| Err(too_late_for_tick()))
+            });
         }
-        Box::pin(async move {
-            let started = tokio::time::timeout(STORED_WITHIN, self.start(run));
-            started.await.unwrap_or_else(|_| {
-                let why = format!("Gofer has not stored the run within {STORED_WITHIN:?}");
-                Err(Error::unavailable(why))
-            })
-        })
+        if EVENT.try_with(|()| ()).is_ok() {
+            return Box::pin(async move {
+                let started = tokio::time::timeout(STORED_WITHIN, self.start(run)).await;
+                started.unwrap_or_else(|_| Err(too_late_for_sender()))
+            });
+        }
+        Box::pin(self.start(run))
     }
 
     async fn start(&self, run: Run) -> Result<RunInfo> {
@@ -65,10 +70,12 @@ impl Live {
         // By a clock that was ahead, a run may have been scheduled for the same time before. Whether
         // it was is known, or shows by the answer.
         let (first, again) = match run.time() {
-            Some(Scheduled { at, occurrence: Occurrence::Again }) => {
+            Some(Scheduled { at, occurrence: Occurrence::Again, .. }) => {
                 (run.again(self.second_key(at)), None)
             }
-            Some(Scheduled { at, occurrence: Occurrence::First }) => (run.clone(), Some((run, at))),
+            Some(Scheduled { at, occurrence: Occurrence::First, .. }) => {
+                (run.clone(), Some((run, at)))
+            }
             Some(Scheduled { occurrence: Occurrence::Only, .. }) | None => (run, None),
         };
         let mut outcome =
@@ -147,6 +154,15 @@ impl Cancellation for EndOf<'_> {
     fn error(&self, _: Option<&Status>) -> Error {
         ended()
     }
+}
+
+fn too_late_for_tick() -> Error {
+    let why = "the run could not be started within the largest lateness of its tick";
+    Error::new(ErrorKind::DeadlineExceeded, why)
+}
+
+fn too_late_for_sender() -> Error {
+    Error::unavailable(format!("Gofer has not stored the run within {STORED_WITHIN:?}"))
 }
 
 fn ended() -> Error {

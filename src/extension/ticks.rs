@@ -188,7 +188,8 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
 
     /// Drops ticks that cannot be served within this time, since they would help nobody: the run at
     /// 02:00 of the day before yesterday, for example. They are counted by
-    /// [`Tick::dropped`], and logged.
+    /// [`Tick::dropped`], and logged. A run for a tick that cannot be started in time, since Gofer
+    /// cannot be reached, fails with [`DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
     ///
     /// Counted in whole seconds, at least one. By default, a tick is never too late.
     #[must_use]
@@ -252,6 +253,9 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
 
 /// In nanoseconds.
 const SECOND: i64 = 1_000_000_000;
+
+/// How long it takes at most until it is noticed that the clock was set, in nanoseconds.
+pub(crate) const NOTICED_WITHIN: i64 = 30 * SECOND;
 
 /// The most that is counted of ticks that were missed or dropped.
 const MOST: u16 = 1_000;
@@ -393,7 +397,8 @@ impl<S: Schedule> Timeline<S> {
             (true, false) => Occurrence::First,
             (true, true) => Occurrence::Again,
         };
-        Due::Now(Tick { scheduled: Scheduled { at, occurrence }, count, dropped: self.dropped })
+        let scheduled = Scheduled { at, occurrence, max_lateness: self.max_lateness };
+        Due::Now(Tick { scheduled, count, dropped: self.dropped })
     }
 
     /// A tick is returned.
@@ -411,8 +416,15 @@ impl<S: Schedule> Timeline<S> {
             Progress::Ticking => now,
             Progress::Resuming | Progress::Started => now.saturating_add(self.offset),
         };
-        if self.base > now && self.after(now) < self.base {
-            self.base = self.latest(now);
+        if self.base <= now {
+            return;
+        }
+        // What fell due since, before this was noticed, is due. If it was before too, it has a run,
+        // which its key is for.
+        let unnoticed = if self.schedule.is_repeated() { 0 } else { NOTICED_WITHIN };
+        let since = now.saturating_sub(unnoticed);
+        if self.after(since) < self.base {
+            self.base = self.latest(since);
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::registry::Registry;
 use crate::client::Gofer;
+use crate::extension::NOTICED_WITHIN;
 
 /// How long it takes at most until it is noticed.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_nanos(NOTICED_WITHIN.unsigned_abs());
 
 /// In nanoseconds; less than this is nothing unusual while a clock is being corrected.
 const TOLERANCE: u64 = 1_000_000_000;

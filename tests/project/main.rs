@@ -11,6 +11,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authors;
+mod cron;
+#[path = "../../examples/cron/cron.rs"]
+mod cron_extension;
 #[path = "../support/doctest.rs"]
 mod doctest;
 mod interval;

@@ -4,7 +4,8 @@ const NOON: i64 = 1_700_000_000_000_000_000;
 
 fn tick(at: i64, again: bool) -> Run {
     let occurrence = if again { Occurrence::Again } else { Occurrence::First };
-    Run::scheduled("of a test".into(), Scheduled { at, occurrence })
+    let scheduled = Scheduled { at, occurrence, max_lateness: u32::MAX };
+    Run::scheduled("of a test".into(), scheduled)
 }
 
 #[test]

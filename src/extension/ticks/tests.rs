@@ -11,16 +11,14 @@ fn run(scheduled: i64, started: i64) -> LastRun {
 
 /// A tick: when it was scheduled, and for how many it stands.
 fn tick(at: i64, count: u16) -> Due {
-    Due::Now(Tick { scheduled: Scheduled { at, occurrence: Occurrence::First }, count, dropped: 0 })
+    let scheduled = Scheduled { at, occurrence: Occurrence::First, max_lateness: ANY };
+    Due::Now(Tick { scheduled, count, dropped: 0 })
 }
 
 /// A tick for a time for which a run may have been scheduled before.
 fn again(at: i64) -> Due {
-    Due::Now(Tick {
-        scheduled: Scheduled { at, occurrence: Occurrence::Again },
-        count: 1,
-        dropped: 0,
-    })
+    let scheduled = Scheduled { at, occurrence: Occurrence::Again, max_lateness: ANY };
+    Due::Now(Tick { scheduled, count: 1, dropped: 0 })
 }
 
 fn every(period: i64, origin: i64) -> Timeline<Every> {
@@ -141,25 +139,34 @@ fn a_clock_that_was_ahead_neither_moves_the_grid_nor_stops_it() {
 
 #[test]
 fn after_a_clock_was_ahead_another_schedule_is_served_where_its_clock_was_not() {
-    let mut ticks = Timeline::new(At(&[10, 59, 60, 61, 120]), 0).unwrap();
-    let only = |at, count| {
-        let scheduled = Scheduled { at, occurrence: Occurrence::Only };
+    const UNIT: i64 = 60 * SECOND;
+    let mut ticks =
+        Timeline::new(At(&[10 * UNIT, 59 * UNIT, 60 * UNIT, 61 * UNIT, 120 * UNIT]), 0).unwrap();
+    let only = |at: i64, count| {
+        let at = at * UNIT;
+        let scheduled = Scheduled { at, occurrence: Occurrence::Only, max_lateness: ANY };
         Due::Now(Tick { scheduled, count, dropped: 0 })
     };
-    assert_eq!(ticks.serve(NEVER, 10), only(10, 1));
+    let run = |scheduled: i64, started: i64| run(scheduled * UNIT, started * UNIT);
+    assert_eq!(ticks.serve(NEVER, 10 * UNIT), only(10, 1));
     // An hour ahead, and back.
-    assert_eq!(ticks.serve(run(10, 10), 60), only(60, 2));
-    assert_eq!(ticks.serve(run(60, 60), 20), Due::At(59), "a time that no clock has shown");
-    assert_eq!(ticks.serve(run(60, 60), 59), only(59, 1));
+    assert_eq!(ticks.serve(run(10, 10), 60 * UNIT), only(60, 2));
+    let next = Due::At(59 * UNIT);
+    assert_eq!(ticks.serve(run(60, 60), 20 * UNIT), next, "a time that no clock has shown");
+    assert_eq!(ticks.serve(run(60, 60), 59 * UNIT), only(59, 1));
     // Whether 60 has a run already is what its key says.
-    let second = LastRun { latest: 60, ..run(59, 59) };
-    assert_eq!(ticks.serve(second, 60), only(60, 1));
+    let second = LastRun { latest: 60 * UNIT, ..run(59, 59) };
+    assert_eq!(ticks.serve(second, 60 * UNIT), only(60, 1));
     // Back by less than the time between two ticks: nothing is to be served again.
-    assert_eq!(ticks.serve(run(61, 61), 61), Due::At(120));
-    ticks.base = 61;
-    assert_eq!(ticks.serve(run(61, 61), 60), Due::At(120));
-    assert_eq!(ticks.serve(run(61, 61), 130), only(120, 1));
-    assert_eq!(ticks.serve(run(120, 130), 131), Due::Never);
+    assert_eq!(ticks.serve(run(61, 61), 61 * UNIT), Due::At(120 * UNIT));
+    ticks.base = 61 * UNIT;
+    assert_eq!(ticks.serve(run(61, 61), 60 * UNIT), Due::At(120 * UNIT));
+    assert_eq!(ticks.serve(run(61, 61), 130 * UNIT), only(120, 1));
+    assert_eq!(ticks.serve(run(120, 130), 131 * UNIT), Due::Never);
+    // It is noticed a moment later: what fell due meanwhile is due.
+    let mut late = Timeline::new(At(&[10 * UNIT, 59 * UNIT, 60 * UNIT]), 0).unwrap();
+    assert_eq!(late.serve(NEVER, 60 * UNIT), only(60, 3));
+    assert_eq!(late.serve(run(60, 60), 59 * UNIT + 20 * SECOND), only(59, 1));
 }
 
 #[test]
@@ -194,19 +201,19 @@ fn ticks_that_are_too_late_are_dropped_and_counted() {
     const MINUTE: i64 = 60 * SECOND;
     let mut ticks = every(MINUTE, 0);
     ticks.max_lateness = 90;
-    let dropped = |at, count, dropped| {
-        let scheduled = Scheduled { at, occurrence: Occurrence::First };
+    let dropped = |at, count, dropped, max_lateness| {
+        let scheduled = Scheduled { at, occurrence: Occurrence::First, max_lateness };
         Due::Now(Tick { scheduled, count, dropped })
     };
-    assert_eq!(ticks.serve(NEVER, 2 * MINUTE), dropped(2 * MINUTE, 2, 0));
+    assert_eq!(ticks.serve(NEVER, 2 * MINUTE), dropped(2 * MINUTE, 2, 0, 90));
     // 3 to 7 are due, and two of them in time.
-    assert_eq!(ticks.serve(NEVER, 7 * MINUTE + 10 * SECOND), dropped(7 * MINUTE, 2, 3));
+    assert_eq!(ticks.serve(NEVER, 7 * MINUTE + 10 * SECOND), dropped(7 * MINUTE, 2, 3, 90));
     // None of them is in time: they are reported with the next one.
     ticks.max_lateness = 5;
     assert_eq!(ticks.serve(NEVER, 9 * MINUTE + 10 * SECOND), Due::At(10 * MINUTE));
     assert_eq!(ticks.serve(NEVER, 9 * MINUTE + 20 * SECOND), Due::At(10 * MINUTE));
-    assert_eq!(ticks.serve(NEVER, 10 * MINUTE), dropped(10 * MINUTE, 1, 2));
-    assert_eq!(ticks.serve(NEVER, 100_000 * MINUTE), dropped(100_000 * MINUTE, 1, MOST));
+    assert_eq!(ticks.serve(NEVER, 10 * MINUTE), dropped(10 * MINUTE, 1, 2, 5));
+    assert_eq!(ticks.serve(NEVER, 100_000 * MINUTE), dropped(100_000 * MINUTE, 1, MOST, 5));
     let mut last = Timeline::new(At(&[0, 1]), -1).unwrap();
     last.max_lateness = 1;
     assert_eq!(last.serve(NEVER, 10 * SECOND), Due::Never);
