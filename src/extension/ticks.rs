@@ -421,7 +421,8 @@ impl<S: Schedule> Timeline<S> {
         }
         // What fell due since, before this was noticed, is due. If it was before too, it has a run,
         // which its key is for.
-        let unnoticed = if self.schedule.is_repeated() { 0 } else { NOTICED_WITHIN };
+        let may_have_run = self.progress == Progress::Ticking && !self.schedule.is_repeated();
+        let unnoticed = if may_have_run { NOTICED_WITHIN } else { 0 };
         let since = now.saturating_sub(unnoticed);
         if self.after(since) < self.base {
             self.base = self.latest(since);
