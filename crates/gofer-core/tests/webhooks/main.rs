@@ -10,7 +10,12 @@
 )]
 
 mod abuse;
+#[cfg(feature = "store")]
+#[path = "../core/files.rs"]
+mod files;
 mod inbox;
+#[cfg(feature = "store")]
+mod killed;
 mod load;
 mod sender;
 
