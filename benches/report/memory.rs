@@ -2,7 +2,7 @@
 //! has come to rest.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::common::client::{Client, Windows};
 use crate::common::gofer::Gofer;
@@ -28,7 +28,45 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             "",
         );
     }
+    let count = options.pick(10_000, 1_000);
+    let (each, idle) = cron(count).await?;
+    table.promise(
+        format!("memory of a live cron subscription, at {count} on 100 expressions"),
+        "≤ 1200 B",
+        format!("{each:.0} B"),
+        "",
+        each <= 1200.0,
+    );
+    table.note(
+        format!("processor time of {count} cron subscriptions that wait"),
+        format!("{:.3} %", 100.0 * idle),
+        "",
+    );
     Ok(())
+}
+
+/// Bytes per cron subscription at rest, and the part of a processor that all together take.
+async fn cron(count: usize) -> Result<(f64, f64)> {
+    let gofer = Gofer::start()?;
+    let server = Process::start(Role::Cron, gofer.port)?;
+    let mut client = Client::connect(server.port, Windows::Default).await?;
+    client.init().await?;
+    // All on a day that is not today, wherever that is.
+    let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / (24 * 60 * 60);
+    let year = 1970 + (today + 366) * 400 / 146_097 + 1;
+    let expression = move |n: usize| format!("{} {} 1 1 * {year}", n % 100 % 60, n % 100 / 60);
+    client.subscribe_cron(0, expression(0)).await?;
+    quiet(&server, &gofer, 1).await?;
+    let before = server.rss()?;
+    let subscribe =
+        async move |client: &mut Client, n| client.subscribe_cron(n, expression(n)).await;
+    client.load(1..count + 1, 64, subscribe).await?;
+    quiet(&server, &gofer, count + 1).await?;
+    let each = number(server.rss()?.saturating_sub(before)) / number(count);
+    let (cpu, rest) = (server.cpu()?, Duration::from_secs(5));
+    tokio::time::sleep(rest).await;
+    let idle = server.cpu()?.saturating_sub(cpu).as_secs_f64() / rest.as_secs_f64();
+    Ok((each, idle))
 }
 
 /// Bytes per subscription: at rest, and right after the last Subscribe.

@@ -105,6 +105,15 @@ impl Client {
         Ok(())
     }
 
+    /// Subscribes to the cron extension.
+    pub(crate) async fn subscribe_cron(&mut self, n: usize, expression: String) -> Result<()> {
+        let config = HashMap::from([("expression".to_owned(), expression)]);
+        self.api
+            .subscribe(proto::ExtensionSubscribeRequest { config, ..subscription(n, "") })
+            .await?;
+        Ok(())
+    }
+
     pub(crate) async fn unsubscribe(&mut self, n: usize) -> Result<()> {
         let of = subscription(n, "");
         let request = proto::ExtensionUnsubscribeRequest {

@@ -4,6 +4,9 @@
 pub(crate) mod bare;
 pub(crate) mod client;
 pub(crate) mod core;
+/// The example, as it is shipped.
+#[path = "../../../examples/cron/cron.rs"]
+pub(crate) mod cron;
 pub(crate) mod gofer;
 pub(crate) mod identity;
 /// The example, as it is shipped.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cron::Cron;
 use super::identity::PREFIX;
 use super::interval::Interval;
 use super::probe::Probe;
@@ -25,9 +26,11 @@ pub(crate) enum Role {
     Core,
     /// A core that opens a store with many runs.
     History,
+    /// The cron extension on the SDK.
+    Cron,
 }
 
-const ROLES: [(Role, &str); 7] = [
+const ROLES: [(Role, &str); 8] = [
     (Role::Sdk, "role:sdk"),
     (Role::SdkTicks, "role:sdk-ticks"),
     (Role::Bare, "role:bare"),
@@ -35,6 +38,7 @@ const ROLES: [(Role, &str); 7] = [
     (Role::Tasks, "role:tasks"),
     (Role::Core, "role:core"),
     (Role::History, "role:history"),
+    (Role::Cron, "role:cron"),
 ];
 
 impl Role {
@@ -70,6 +74,7 @@ pub(crate) async fn play(role: Role) -> Result<()> {
         Role::BareTicks => ticks::bare_ticks().await,
         Role::Tasks => sleeping_tasks().await,
         Role::History => history::core().await,
+        Role::Cron => Ok(gofer_sdk::run::<Cron>().await?),
         Role::Core => restore::core().await.map_err(|error| error.to_string().into()),
     }
 }

@@ -47,6 +47,7 @@ mod references;
 mod refusals;
 mod restoring;
 mod runs;
+mod schedules;
 mod streaming;
 mod subscribed_anew;
 mod supervision;
