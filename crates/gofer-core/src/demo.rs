@@ -37,7 +37,18 @@ pub struct Demo {
     config: Vec<(String, String)>,
     params: Vec<(String, String)>,
     cadence: Option<String>,
+    webhooks: Vec<Webhook>,
+    /// Which of them are sent once the pipeline is subscribed.
+    send: Vec<usize>,
     log_level: LogLevel,
+}
+
+/// An example of what a sender sends.
+#[derive(Clone, Debug)]
+struct Webhook {
+    name: String,
+    headers: Vec<(String, String)>,
+    body: String,
 }
 
 impl Demo {
@@ -48,6 +59,8 @@ impl Demo {
             config: Vec::new(),
             params: Vec::new(),
             cadence: None,
+            webhooks: Vec::new(),
+            send: Vec::new(),
             log_level: LogLevel::Warn,
         }
     }
@@ -68,6 +81,26 @@ impl Demo {
     /// the run was. The demo fails if there is no such parameter.
     pub fn cadence(mut self, key: impl Into<String>) -> Self {
         self.cadence = Some(key.into());
+        self
+    }
+
+    /// Adds an example of a webhook, which `--send <name>` sends to the extension. With the feature
+    /// `webhooks`, the demo also listens for external events, on loopback, and shows how `curl`
+    /// sends the first example. An extension with a parameter `send` needs another way.
+    ///
+    /// ```
+    /// let demo = gofer_core::Demo::new("inbox").webhook("mail", [("X-Token", "6b8f")], "disk full");
+    /// # drop(demo);
+    /// ```
+    pub fn webhook(
+        mut self,
+        name: impl Into<String>,
+        headers: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+        body: impl Into<String>,
+    ) -> Self {
+        let headers = headers.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let (name, headers, body) = (name.into(), headers.collect(), body.into());
+        self.webhooks.push(Webhook { name, headers, body });
         self
     }
 
@@ -108,6 +141,10 @@ impl Demo {
                 set(&mut self.params, &field.name, value);
             } else if let Some(field) = config.named(&key) {
                 set(&mut self.config, &field.name, value);
+            } else if key == "send" && !self.webhooks.is_empty() {
+                let example = self.webhooks.iter().position(|webhook| webhook.name == value);
+                let unknown = || usage("`--send` takes the name of an example; see --help");
+                self.send.push(example.ok_or_else(unknown)?);
             } else {
                 return Err(usage(format!("there is no `--{key}`; see --help")));
             }
@@ -224,8 +261,13 @@ async fn run_demo<E: Extension>(
     }
     demo.check_cadence(&params)?;
     let mut signals = Signals::watch()?;
-    let core =
-        Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level).start().await?;
+    let core = Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level);
+    #[cfg(feature = "webhooks")]
+    let core = match demo.webhooks.is_empty() {
+        true => core,
+        false => core.external_events(([127, 0, 0, 1], 0)),
+    };
+    let core = core.start().await?;
     let demo_run = async {
         let mut runs = core.store().run_started();
         let extension = core
@@ -234,6 +276,9 @@ async fn run_demo<E: Extension>(
         let mut report = Report::new(&demo, core.store().clock());
         extension.subscribe(PIPELINE, LABEL, demo.params.clone()).await?;
         greet(&demo, &core, &extension)?;
+        for example in &demo.send {
+            send(&demo.webhooks[*example], &extension).await?;
+        }
         let mut restarts = 0;
         loop {
             tokio::select! {
@@ -282,6 +327,13 @@ fn help(demo: &Demo, config: &Fields, params: &Fields) -> Result<()> {
         }
         writeln!(out)?;
     }
+    if !demo.webhooks.is_empty() {
+        writeln!(out, "Examples of webhooks, which --send sends:")?;
+        for webhook in &demo.webhooks {
+            writeln!(out, "  --send {}", webhook.name)?;
+        }
+        writeln!(out)?;
+    }
     writeln!(out, "If Gofer's environment variables ({PREFIX}*) are set,")?;
     Ok(writeln!(out, "this program serves the extension instead.")?)
 }
@@ -299,7 +351,44 @@ fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
     let process = extension.process_id().map(|id| format!(" as process {id}")).unwrap_or_default();
     writeln!(out, "The extension `{}` is running{process} ({}).", demo.name, with(&demo.config))?;
     writeln!(out, "The pipeline {PIPELINE} is subscribed ({}).", with(&demo.params))?;
+    invite(demo, core, &mut out)?;
     writeln!(out, "Press Ctrl-C to stop. All times are UTC.\n")?;
+    Ok(out.flush()?)
+}
+
+/// Says how the examples of webhooks are sent.
+fn invite(demo: &Demo, core: &Core, out: &mut impl Write) -> Result<()> {
+    let Some(webhook) = demo.webhooks.first() else { return Ok(()) };
+    #[cfg(feature = "webhooks")]
+    let address = core.external_events_address();
+    #[cfg(not(feature = "webhooks"))]
+    let (address, _) = (None::<std::net::SocketAddr>, core);
+    if let Some(address) = address {
+        let url = format!("http://{address}/external/{}", demo.name);
+        writeln!(out, "Webhooks are accepted at {url}. In another terminal:\n")?;
+        writeln!(out, "  curl {url} \\")?;
+        for (name, value) in &webhook.headers {
+            writeln!(out, "    -H {} \\", quoted(&format!("{name}: {value}")))?;
+        }
+        writeln!(out, "    --data-binary {}\n", quoted(&webhook.body))?;
+    }
+    let names: Vec<_> = demo.webhooks.iter().map(|it| format!("`--send {}`", it.name)).collect();
+    Ok(writeln!(out, "An example is also sent by {}.", names.join(" or "))?)
+}
+
+/// As a shell takes it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+async fn send(webhook: &Webhook, extension: &Installed) -> Result<()> {
+    let headers = webhook.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let outcome = extension.post(headers, &webhook.body).await;
+    let mut out = io::stdout().lock();
+    match outcome {
+        Ok(()) => writeln!(out, "Sent the example `{}`: accepted.", webhook.name)?,
+        Err(error) => writeln!(out, "Sent the example `{}`: {error}.", webhook.name)?,
+    }
     Ok(out.flush()?)
 }
 
