@@ -55,11 +55,15 @@ impl FromStr for Repository {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_part = |part: &str| {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            (1..=100).contains(&part.len()) && !matches!(part, "." | "..") && part.chars().all(is_name)
+            (1..=100).contains(&part.len())
+                && !matches!(part, "." | "..")
+                && part.chars().all(is_name)
         };
         match text.split_once('/') {
             Some((owner, name))
-                if is_part(owner) && is_part(name) && !name.to_ascii_lowercase().ends_with(".git") =>
+                if is_part(owner)
+                    && is_part(name)
+                    && !name.to_ascii_lowercase().ends_with(".git") =>
             {
                 Ok(Self(text.to_owned()))
             }

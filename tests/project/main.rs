@@ -17,6 +17,9 @@ mod cron;
 mod cron_extension;
 #[path = "../support/doctest.rs"]
 mod doctest;
+mod github;
+#[path = "../../examples/github/github.rs"]
+mod github_extension;
 mod interval;
 #[path = "../../examples/interval/interval.rs"]
 mod interval_extension;
