@@ -22,6 +22,7 @@ const PREFIX: &str = "GOFER_EXTENSION_GITHUB_";
 /// What the administrator sets at install time. Each doc comment is the
 /// installer's question and a line of the documentation.
 #[derive(Deserialize, JsonSchema)]
+#[expect(clippy::struct_field_names, reason = "the names are a contract")]
 pub(crate) struct Config {
     /// The ID of the GitHub App, a number in the App's settings.
     app_id: u64,

@@ -42,12 +42,11 @@ const RELEASE: &str = r#"{
 fn headers(event: &str, delivery: &str, body: &str) -> [(&'static str, String); 4] {
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let signature = hmac::sign(&key, body.as_bytes());
-    let digits = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     [
         ("Content-Type", "application/json".to_owned()),
         ("X-GitHub-Event", event.to_owned()),
         ("X-GitHub-Delivery", delivery.to_owned()),
-        ("X-Hub-Signature-256", format!("sha256={digits}")),
+        ("X-Hub-Signature-256", format!("sha256={}", hex::encode(signature))),
     ]
 }
 

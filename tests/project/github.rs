@@ -42,8 +42,7 @@ fn params<'a>(repository: &'a str, filter: &'a str) -> [(&'static str, &'a str);
 fn signature(secret: &str, body: &[u8]) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, body);
-    let digits = tag.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    format!("sha256={}", digits.collect::<String>())
+    format!("sha256={}", hex::encode(tag))
 }
 
 /// Sends what GitHub would.

@@ -1,7 +1,7 @@
 //! The interval extension as Gofer starts it: a process of its own, configured by its environment,
 //! stopped by Shutdown or a signal. And the examples as a user starts them.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -170,9 +170,12 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     assert!(error.contains(&format!("cannot listen on {address}")), "{error}");
 }
 
-/// Starts the demo: the process, and the lines that it prints.
-fn demo(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::ChildStdout>>) {
-    let mut child = Command::new(example("interval"))
+/// Starts the demo of an example: the process, and the lines that it prints.
+fn demo(
+    name: &str,
+    args: &[&str],
+) -> (Child, std::io::Lines<BufReader<std::process::ChildStdout>>) {
+    let mut child = Command::new(example(name))
         .args(args)
         .env_clear()
         .stdin(Stdio::null())
@@ -185,7 +188,7 @@ fn demo(args: &[&str]) -> (Child, std::io::Lines<BufReader<std::process::ChildSt
 
 #[test]
 fn without_gofers_environment_it_runs_the_demo_and_stops_cleanly_on_ctrl_c() {
-    let (mut child, mut lines) = demo(&["--every", "1s"]);
+    let (mut child, mut lines) = demo("interval", &["--every", "1s"]);
     let mut seen = Vec::new();
     while seen.iter().filter(|line: &&String| line.contains("  run ")).count() < 2 {
         seen.push(lines.next().expect("it ended").unwrap());
@@ -209,7 +212,7 @@ fn without_gofers_environment_it_runs_the_demo_and_stops_cleanly_on_ctrl_c() {
 
 #[test]
 fn the_demo_has_help_and_refuses_unknown_arguments() {
-    let (mut child, lines) = demo(&["--help"]);
+    let (mut child, lines) = demo("interval", &["--help"]);
     let help: Vec<_> = lines.map(Result::unwrap).collect();
     let help = help.join("\n");
     assert!(help.contains("--every") && help.contains("--min_interval"), "{help}");
@@ -224,6 +227,56 @@ fn the_demo_has_help_and_refuses_unknown_arguments() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains(expected), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn the_demo_of_a_webhook_sends_its_examples_and_listens_for_others() {
+    let (mut child, mut lines) = demo("github", &["--send", "push", "--send=push"]);
+    let mut seen = Vec::new();
+    while !seen.iter().any(|line: &String| line.contains("  run 1 of default/demo")) {
+        seen.push(lines.next().expect("it ended").unwrap());
+    }
+    let run = seen.last().unwrap();
+    assert!(run.ends_with("GitHub: push in octo-org/octo-repo"), "{run}");
+    let sent = seen.iter().filter(|line| *line == "Sent the example `push`: accepted.");
+    assert_eq!(sent.count(), 2, "{seen:?}");
+
+    // What it shows for others works as it is written.
+    let from = seen.iter().position(|line| line.starts_with("  curl http://127.0.0.1:")).unwrap();
+    let to = from + seen[from..].iter().position(String::is_empty).unwrap();
+    let shown = seen[from..to].join("\n").replace("72d3162e", "72d3162f");
+    let address = shown.split(['/', ' ']).find(|it| it.starts_with("127.0.0.1:")).unwrap();
+    let headers = shown.lines().filter_map(|line| line.trim().strip_prefix("-H '"));
+    let headers = headers.map(|line| line.trim_end_matches(['\\', ' ', '\'']));
+    let body = shown.split_once("--data-binary '").unwrap().1.strip_suffix('\'').unwrap();
+    let request = format!(
+        "POST /external/github HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        headers.collect::<Vec<_>>().join("\r\n"),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let run = lines.next().unwrap().unwrap();
+    assert!(run.contains("run 2 of default/demo"), "{run}");
+
+    signal(child.id(), "INT");
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(rest.iter().any(|line| line.starts_with("2 runs of default/demo in")), "{rest:?}");
+    assert!(child.wait().unwrap().success());
+
+    let (mut child, lines) = demo("github", &["--help"]);
+    let help: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(help.iter().any(|line| line.trim() == "--send release"), "{help:?}");
+    assert!(child.wait().unwrap().success());
+    let output =
+        Command::new(example("github")).args(["--send", "tea"]).env_clear().output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("Error: `--send` takes the name of an example"), "{error}");
 }
 
 #[test]

@@ -263,10 +263,8 @@ async fn run_demo<E: Extension>(
     let mut signals = Signals::watch()?;
     let core = Core::builder().listen(([127, 0, 0, 1], 0)).log_level(demo.log_level);
     #[cfg(feature = "webhooks")]
-    let core = match demo.webhooks.is_empty() {
-        true => core,
-        false => core.external_events(([127, 0, 0, 1], 0)),
-    };
+    let core =
+        if demo.webhooks.is_empty() { core } else { core.external_events(([127, 0, 0, 1], 0)) };
     let core = core.start().await?;
     let demo_run = async {
         let mut runs = core.store().run_started();

@@ -162,7 +162,7 @@ struct Request {
 
 fn sign(secret: &str, body: &[u8]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body);
-    format!("sha256={}", tag.as_ref().iter().map(|it| format!("{it:02x}")).collect::<String>())
+    format!("sha256={}", hex::encode(tag))
 }
 
 impl Request {
