@@ -120,7 +120,7 @@ mod server;
 
 pub use bytes::Bytes;
 pub use client::{
-    Event, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
+    Event, EventFilter, EventFollower, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
     RunInfo, RunState, RunStatus, Secrets,
 };
 pub use error::{Error, ErrorKind, Result};

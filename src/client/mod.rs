@@ -9,6 +9,7 @@
 
 mod address;
 mod builder;
+mod follow;
 mod pipelines;
 mod run;
 mod start;
@@ -21,6 +22,7 @@ mod types;
 
 pub use address::{GoferAddress, InvalidAddress};
 pub use builder::{GoferBuilder, pin};
+pub use follow::{EventFilter, EventFollower};
 pub use run::Run;
 pub use store::{Events, Objects, Secrets};
 pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
@@ -53,6 +55,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{Code, Request, Response, Status};
 
 use crate::error::{Error, ErrorKind, Result};
+use follow::Followers;
 use starts::Starts;
 
 /// How long a call may take by default, attempts and pauses included. Long enough for a busy Gofer,
@@ -113,6 +116,7 @@ struct Inner {
     is_extension: bool,
     clock: Clock,
     starts: Starts,
+    followers: Followers,
     outages: Arc<Outages>,
 }
 
@@ -209,6 +213,7 @@ impl Gofer {
                 is_extension,
                 clock,
                 starts: Starts::default(),
+                followers: Followers::default(),
                 outages,
             }),
         }
@@ -447,7 +452,8 @@ impl Gofer {
     }
 
     /// What has happened in Gofer, oldest first, and then what happens, as it happens: the stream
-    /// does not end by itself.
+    /// does not end by itself. [`follow`](Self::follow) is without the history, and goes on after the
+    /// connection was lost.
     ///
     /// If the future is dropped, nothing has happened.
     pub async fn follow_events(&self) -> Result<Events> {
@@ -546,11 +552,13 @@ impl Gofer {
 
     /// Ends the connection and every task of the client. Calls fail from now on.
     pub(crate) async fn close(&self) {
+        self.inner.followers.close().await;
         self.inner.transport.channel().close().await;
     }
 
     /// The same without waiting for the tasks to notice.
     pub(crate) fn abandon(&self) {
+        self.inner.followers.abandon();
         self.inner.transport.channel().abandon();
     }
 

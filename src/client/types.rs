@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use gofer_net::from_unix_millis;
 use gofer_proto as proto;
+use serde::Deserialize;
 
 use super::run::{RUN_KEY, SCHEDULED_AT};
 
@@ -255,6 +256,48 @@ pub struct Event {
     pub details: String,
     /// When it happened, by Gofer's clock, to the millisecond.
     pub emitted: SystemTime,
+}
+
+/// What the details of events name.
+#[derive(Deserialize)]
+struct Details {
+    namespace_id: Option<String>,
+    pipeline_id: Option<String>,
+    run_id: Option<i64>,
+}
+
+impl Event {
+    /// The pipeline that it is about; `None` if it is about none.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> gofer_sdk::Result<()> {
+    /// # let (core, ..) = documented!(); let gofer = core.client();
+    /// let mut events = gofer.events().await?;
+    /// while let Some(event) = events.next().await? {
+    ///     match event.pipeline() {
+    ///         Some(pipeline) => println!("{} of {pipeline}", event.kind),
+    ///         None => println!("{}", event.kind),
+    ///     }
+    /// #   assert_eq!(event.pipeline().is_none(), event.kind.starts_with("NAMES") || event.kind.starts_with("EXT"), "{event:?}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn pipeline(&self) -> Option<PipelineId> {
+        let Details { namespace_id, pipeline_id, .. } = self.details()?;
+        Some(PipelineId::new(namespace_id.unwrap_or_default(), pipeline_id?))
+    }
+
+    /// The number of the run that it is about; `None` if it is about none. See
+    /// [`Gofer::follow`](crate::Gofer::follow) for an example.
+    pub fn run(&self) -> Option<i64> {
+        self.details()?.run_id
+    }
+
+    fn details(&self) -> Option<Details> {
+        serde_json::from_str(&self.details).ok()
+    }
 }
 
 impl From<proto::Event> for Event {

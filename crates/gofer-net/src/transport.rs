@@ -28,7 +28,7 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// Methods that respond with a stream. A deadline would cut it off, so they have one only if the
 /// caller sets it.
-pub const STREAMING: [&str; 8] = [
+pub const STREAMING: [&str; 9] = [
     "/proto.Gofer/ListEvents",
     "/proto.Gofer/GetTaskRunLogs",
     "/proto.Gofer/AttachToTaskRun",
@@ -37,6 +37,7 @@ pub const STREAMING: [&str; 8] = [
     "/proto.ExtensionService/RunExtensionInstaller",
     "/proto.ExtensionService/RunPipelineConfigurator",
     "/gofer_sdk.embedded.EmbeddedCore/Backup",
+    "/gofer_sdk.embedded.EmbeddedCore/FollowEvents",
 ];
 
 /// Methods whose request is a stream: it may pause for as long as a user thinks.

@@ -142,7 +142,8 @@ fn generate() -> [(PathBuf, Vec<u8>); 4] {
             .out_dir(&out)
     };
     let code = |package| fs::read(out.join(format!("{package}.rs"))).unwrap();
-    builder().compile_fds(embedded).unwrap();
+    // Its messages may have some of the contract's in them.
+    builder().extern_path(".proto", "crate::contract").compile_fds(embedded).unwrap();
     builder().build_server(false).compile_fds(descriptors.clone()).unwrap();
     let contract = code("proto");
     // The servers alone: their messages are those of the contract.

@@ -15,8 +15,8 @@ use gofer_proto as proto;
 use gofer_proto::embedded::backup_response::Part;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
-    BackupEnd, BackupHeader, BackupRequest, BackupResponse, ExtensionState, GetCapabilitiesRequest,
-    GetCapabilitiesResponse, InstallExtensionRequest, InstallExtensionResponse,
+    BackupEnd, BackupHeader, BackupRequest, BackupResponse, ExtensionState, FollowEventsRequest,
+    FollowEventsResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest, InstallExtensionResponse,
     ListExtensionStatesRequest, ListExtensionStatesResponse, UpdateExtensionRequest,
     UpdateExtensionResponse,
 };
@@ -94,6 +94,16 @@ impl EmbeddedCore for Api {
         let mut backup = self.store.back_up().await?;
         let header = Some(std::mem::take(&mut backup.header));
         Ok(Response::new(Box::pin(BackupParts { backup, header, token, over: false })))
+    }
+
+    type FollowEventsStream = ResponseStream<FollowEventsResponse>;
+
+    async fn follow_events(
+        &self,
+        request: Request<FollowEventsRequest>,
+    ) -> Result<Response<Self::FollowEventsStream>, Status> {
+        let (caller, token) = self.tokens.watch(Authenticated::of(&request)?.clone())?;
+        Ok(Response::new(Self::follow_events(self, caller, token, request.into_inner())))
     }
 }
 

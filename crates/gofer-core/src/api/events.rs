@@ -13,9 +13,14 @@ use crate::authorize::{Caller, TokenWatch};
 use crate::store::{EventBatch, Store};
 use gofer_net::BoxFuture;
 use gofer_proto as proto;
+use gofer_proto::embedded::follow_events_response::Part;
+use gofer_proto::embedded::{FollowEventsRequest, FollowEventsResponse};
 
 /// Events taken out of the store at a time.
 const BATCH: usize = 256;
+
+/// A follower learns its position after this many events that it may not see.
+const POSITION_AFTER: i64 = 256;
 
 impl Api {
     pub(super) fn get_event(
@@ -56,6 +61,70 @@ impl Api {
             next: None,
             over: false,
         })
+    }
+
+    /// The events after one, and those that follow.
+    pub(super) fn follow_events(
+        &self,
+        caller: Caller,
+        token: TokenWatch,
+        request: FollowEventsRequest,
+    ) -> ResponseStream<FollowEventsResponse> {
+        let (before_oldest, newest) = self.store.kept_events();
+        let after = match request.after {
+            Some(after) if after <= newest => after.max(before_oldest),
+            // There have never been that many.
+            Some(_) | None => newest,
+        };
+        let reader = Reader {
+            store: Arc::clone(&self.store),
+            caller,
+            token,
+            back: None,
+            after,
+            until: i64::MAX,
+            follow: true,
+            read: Vec::new().into_iter(),
+            next: None,
+            over: false,
+        };
+        Box::pin(Follower { reader, told: None })
+    }
+}
+
+/// Reads on, and says where it is.
+struct Follower {
+    reader: Reader,
+    /// The number up to which its reader knows that it has everything.
+    told: Option<i64>,
+}
+
+impl Stream for Follower {
+    type Item = Result<FollowEventsResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { reader, told } = &mut *self;
+        let part = if told.is_some() {
+            match reader.poll_event(context) {
+                Poll::Ready(Some(Ok(event))) => {
+                    *told = Some(event.id);
+                    Part::Event(event)
+                }
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                // It waits, so all that it has looked at has been sent.
+                Poll::Pending => match *told {
+                    Some(told) if reader.after - told < POSITION_AFTER => return Poll::Pending,
+                    _ => Part::Position(reader.after),
+                },
+            }
+        } else {
+            Part::Position(reader.after)
+        };
+        if let Part::Position(position) = part {
+            *told = Some(position);
+        }
+        Poll::Ready(Some(Ok(FollowEventsResponse { part: Some(part) })))
     }
 }
 
@@ -124,12 +193,11 @@ impl Reader {
             })
         })
     }
-}
 
-impl Stream for Reader {
-    type Item = Result<proto::ListEventsResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_event(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<proto::Event, Status>>> {
         loop {
             if self.over {
                 return Poll::Ready(None);
@@ -145,7 +213,7 @@ impl Stream for Reader {
                 if self.caller.may_lose_access() && !self.caller.can_see(&event) {
                     continue;
                 }
-                return Poll::Ready(Some(Ok(proto::ListEventsResponse { event: Some(event) })));
+                return Poll::Ready(Some(Ok(event)));
             }
             match self.read_on() {
                 Ok(true) => {
@@ -165,5 +233,14 @@ impl Stream for Reader {
                 return Poll::Ready(Some(Err(Status::unavailable("the core is stopping"))));
             }
         }
+    }
+}
+
+impl Stream for Reader {
+    type Item = Result<proto::ListEventsResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let event = ready!(self.poll_event(context));
+        Poll::Ready(event.map(|event| Ok(proto::ListEventsResponse { event: Some(event?) })))
     }
 }

@@ -412,6 +412,13 @@ impl Store {
         Ok(EventBatch { events: tables.read_events(&found)?, through, missed: false })
     }
 
+    /// The numbers before the oldest event that is kept, and of the newest.
+    pub(crate) fn kept_events(&self) -> (i64, i64) {
+        let tables = self.tables();
+        let newest = tables.events.progress.borrow().last;
+        ((tables.events.first() - 1).min(newest), newest)
+    }
+
     /// For waiting for the next event. Do not hold a borrow of it while calling the store.
     pub(crate) fn progress(&self) -> watch::Receiver<EventProgress> {
         self.tables().events.progress.subscribe()

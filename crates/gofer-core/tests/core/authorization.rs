@@ -154,7 +154,8 @@ impl Decoder for Raw {
     }
 }
 
-/// Calls a method of any kind with one message, and reads the whole response.
+/// Calls a method of any kind with one message, and reads the whole response, or the beginning of one
+/// that does not end.
 async fn call(caller: &Caller, method: &str, request: Bytes) -> Result<(), Status> {
     call_of("proto.Gofer", caller, method, request).await
 }
@@ -179,6 +180,9 @@ async fn call_with(
     let mut answers = grpc.streaming(Request::new(messages), path, Raw).await?.into_inner();
     while let Some(answer) = answers.next().await {
         answer?;
+        if method == "FollowEvents" {
+            break;
+        }
     }
     Ok(())
 }
@@ -345,7 +349,7 @@ namespace*). It starts runs in its own name: the initiator is its name and a lab
 an extension without grants.
 
 Where a method lists or looks up something for any token, its answer holds only what the caller may \
-see: `GetEvent` and `ListEvents` the events of its namespaces, `ListNamespaces` these namespaces; to \
+see: `GetEvent`, `ListEvents` and `FollowEvents` the events of its namespaces, `ListNamespaces` these namespaces; to \
 an extension, `ListExtensions`, `ListExtensionStates` and the lists of subscriptions show itself. \
 Only a manager sees why an extension failed. `BootstrapToken` needs no token, and makes one only in a \
 core that was started to allow it.
@@ -450,6 +454,7 @@ async fn a_token_that_is_revoked_before_the_message_arrives_gives_no_access() {
         ("proto.Gofer", "RunExtensionInstaller"),
         ("proto.Gofer", "RunPipelineConfigurator"),
         ("gofer_sdk.embedded.EmbeddedCore", "UpdateExtension"),
+        ("gofer_sdk.embedded.EmbeddedCore", "FollowEvents"),
     ] {
         let request = request(&all[&format!("{service}.{method}")], OWN);
         let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
