@@ -120,8 +120,8 @@ mod server;
 
 pub use bytes::Bytes;
 pub use client::{
-    Event, EventFilter, EventFollower, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress, Objects, PipelineId, Run,
-    RunInfo, RunState, RunStatus, Secrets,
+    Event, EventFilter, EventFollower, Events, Gofer, GoferAddress, GoferBuilder, InvalidAddress,
+    Objects, PipelineId, Run, RunInfo, RunState, RunStatus, Secrets,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use extension::{

@@ -102,6 +102,8 @@ pub(crate) struct Beginning {
     pub(crate) after_run: i64,
     /// How long ago.
     pub(crate) age: Duration,
+    /// How long ago it got its parameters.
+    pub(crate) unchanged: Duration,
 }
 
 /// What Gofer reports of a label's runs.
@@ -193,6 +195,9 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds: when the
     /// subscription was made or, if that is not known, the first `Ticks`. 0 if there is none yet.
     origin: AtomicI64,
+    /// Since when it has had its parameters, according to Gofer, in Unix nanoseconds; 0 if Gofer does
+    /// not say.
+    since: AtomicI64,
     /// The latest time that a run was asked for, in Unix nanoseconds.
     tried: AtomicI64,
     /// When the tick is due after the last one that the `serve` that runs has got, in Unix
@@ -246,6 +251,7 @@ impl<P> Live<P> {
             queued: AtomicI64::new(0),
             earlier_runs: AtomicI64::new(-1),
             origin: AtomicI64::new(0),
+            since: AtomicI64::new(0),
             tried: AtomicI64::new(i64::MIN),
             next_tick: AtomicI64::new(0),
             changes: AtomicU32::new(0),
@@ -477,12 +483,21 @@ impl<P: ?Sized> Live<P> {
     }
 
     /// Records when it was made, before it is started.
-    pub(crate) fn set_beginning(&self, Beginning { after_run, age }: Beginning) {
-        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-        // Zero stands for none.
-        let origin = self.context.gofer.now_nanos().saturating_sub(age).max(1);
-        self.origin.store(origin, Ordering::Release);
+    pub(crate) fn set_beginning(&self, Beginning { after_run, age, unchanged }: Beginning) {
+        let now = self.context.gofer.now_nanos();
+        let before = |age: Duration| {
+            let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+            // Zero stands for none.
+            now.saturating_sub(age).max(1)
+        };
+        self.origin.store(before(age), Ordering::Release);
+        self.since.store(before(unchanged), Ordering::Release);
         self.earlier_runs.store(after_run, Ordering::Release);
+    }
+
+    /// Since when it has had its parameters, in Unix nanoseconds, if Gofer says so.
+    pub(crate) fn since(&self) -> Option<i64> {
+        Some(self.since.load(Ordering::Acquire)).filter(|since| *since != 0)
     }
 
     /// Whether it is known when it was made.

@@ -60,7 +60,7 @@ pub(crate) use ticks::NOTICED_WITHIN;
 use std::borrow::Cow;
 use std::future::Future;
 
-use crate::client::Gofer;
+use crate::client::{Gofer, PipelineId};
 use crate::error::{Error, ErrorKind, Result};
 
 /// An extension: its configuration, its parameters, and what it does for a subscription.
@@ -169,6 +169,57 @@ pub trait Extension: Sized + Send + Sync + 'static {
     /// at once.
     fn validate(&self, params: &Self::Params) -> Result<()> {
         let _ = params;
+        Ok(())
+    }
+
+    /// Checks parameters together with the pipeline that subscribes, after
+    /// [`validate`](Self::validate) and before Subscribe is acknowledged. The default accepts
+    /// everything.
+    ///
+    /// # Errors
+    ///
+    /// As for [`validate`](Self::validate).
+    ///
+    /// ```
+    /// use gofer_sdk::{Error, Extension, Gofer, NoConfig, PipelineId, Result};
+    /// use schemars::JsonSchema;
+    /// use serde::Deserialize;
+    ///
+    /// /// What a pipeline sets when it subscribes.
+    /// #[derive(Deserialize, JsonSchema)]
+    /// struct Params {
+    ///     /// The pipeline that this one follows.
+    ///     after: String,
+    /// }
+    ///
+    /// struct Chain;
+    ///
+    /// impl Extension for Chain {
+    ///     type Config = NoConfig;
+    ///     type Params = Params;
+    ///
+    ///     async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     fn validate_for(&self, pipeline: &PipelineId, params: &Params) -> Result<()> {
+    ///         if *pipeline == PipelineId::from(&*params.after) {
+    ///             return Err(Error::invalid_parameter("after", "must be another pipeline"));
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<()> {
+    /// # let core = gofer_core::Core::in_memory().await?;
+    /// # let chain = core.install::<Chain>("chain", gofer_core::NO_SETTINGS).await?;
+    /// # chain.subscribe("ops/a", "l", [("after", "ops/b")]).await?;
+    /// # let refused = chain.subscribe("ops/b", "l", [("after", "ops/b")]).await.unwrap_err();
+    /// # assert!(refused.to_string().contains("must be another pipeline"), "{refused}");
+    /// # Ok(()) }
+    /// ```
+    fn validate_for(&self, pipeline: &PipelineId, params: &Self::Params) -> Result<()> {
+        let _ = (pipeline, params);
         Ok(())
     }
 

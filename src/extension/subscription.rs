@@ -11,7 +11,7 @@ use super::go_duration::GoDuration;
 use super::live::{AnyLive, Cancelled, Live};
 use super::schedule::{Every, Schedule};
 use super::ticks::Ticks;
-use crate::client::{Gofer, PipelineId, Run, RunInfo};
+use crate::client::{Gofer, PipelineId, Run, RunInfo, system_time};
 use crate::error::Result;
 
 /// A live subscription of a pipeline: its parameters, and the calls that act on its pipeline.
@@ -117,6 +117,35 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// The time by the clock that its ticks follow; see [`Gofer::now`].
     pub fn now(&self) -> SystemTime {
         self.gofer().now()
+    }
+
+    /// Since when the pipeline has been subscribed with these parameters, by the clock of
+    /// [`now`](Self::now); `None` on a full Gofer, which does not say. A restart of the extension or
+    /// of Gofer does not change it.
+    ///
+    /// ```
+    /// use gofer_sdk::{Declared, Result, Run, Subscription};
+    ///
+    /// async fn greet<P: Declared>(subscription: Subscription<P>) -> Result<()> {
+    ///     if let Some(since) = subscription.since() {
+    ///         let age = subscription.now().duration_since(since).unwrap_or_default();
+    ///         tracing::info!(?subscription, ?age, "the subscription is served");
+    /// #       assert!(age.as_secs() < 2 || subscription.gofer().runs(&subscription, 1).await?.len() == 1);
+    ///     }
+    ///     let hello = Run::because("the pipeline has subscribed").key("hello");
+    ///     subscription.start_run(hello).await?;
+    ///     Ok(())
+    /// }
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (core, docs, _) = documented!(serve: greet);
+    /// # core.elapse(gofer_core::minutes(1)).await;
+    /// # restarts_and_unsubscribes(&core, &docs).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn since(&self) -> Option<SystemTime> {
+        self.live.since().map(system_time)
     }
 
     /// The newest run of the pipeline that this extension started under this label, also for an

@@ -15,7 +15,7 @@ use super::catch_panic::catch_panic_in;
 use super::listing;
 use super::references::refuse_unresolved;
 use super::supervisor::Supervised;
-use crate::client::Gofer;
+use crate::client::{Gofer, PipelineId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
     AnyLive, Context, Dialogue, Extension, ExternalEvent, Fields, Key, Live, SealedDeclared as _,
@@ -185,6 +185,8 @@ impl<E: Extension> Instance for Initialized<E> {
         context: Arc<Context>,
     ) -> Result<Prepared> {
         let params = self.accept(&settings)?;
+        let pipeline = PipelineId::new(key.namespace(), key.pipeline());
+        self.extension.validate_for(&pipeline, &params)?;
         let live = Arc::new(Live::new(key, settings, context, params));
         let supervised = Supervised { ready: self, live: Arc::clone(&live) };
         Ok(Prepared { live, spawn: Box::new(move || tokio::spawn(supervised.supervise())) })

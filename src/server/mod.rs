@@ -37,7 +37,9 @@ pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 pub use catch_panic::panic_message;
 pub use erased::misdeclared;
-pub use service::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED};
+pub use service::{
+    SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
+};
 pub use signals::Signals;
 pub use system_config::PREFIX;
 

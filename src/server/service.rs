@@ -36,6 +36,9 @@ pub const SUBSCRIBED_AFTER: &str = "gofer-subscribed-after-run";
 /// The same, in milliseconds since then.
 pub const SUBSCRIPTION_AGE: &str = "gofer-subscription-age";
 
+/// Another, with the milliseconds since its parameters were last changed.
+pub const SUBSCRIPTION_UNCHANGED: &str = "gofer-subscription-unchanged";
+
 /// A header of Unsubscribe, by which an embedded core says that the subscription is made anew with
 /// other parameters right away.
 pub const SUBSCRIPTION_REPLACED: &str = "gofer-subscription-replaced";
@@ -96,7 +99,9 @@ fn permit(limit: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
 fn beginning<T>(request: &Request<T>) -> Option<Beginning> {
     let number = |header| request.metadata().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let after_run = i64::try_from(number(SUBSCRIBED_AFTER)?).ok()?;
-    Some(Beginning { after_run, age: Duration::from_millis(number(SUBSCRIPTION_AGE)?) })
+    let age = number(SUBSCRIPTION_AGE)?;
+    let unchanged = Duration::from_millis(number(SUBSCRIPTION_UNCHANGED).unwrap_or(age));
+    Some(Beginning { after_run, age: Duration::from_millis(age), unchanged })
 }
 
 #[async_trait]

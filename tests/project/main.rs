@@ -26,3 +26,6 @@ mod interval_extension;
 mod package;
 mod process;
 mod readme;
+mod watch;
+#[path = "../../examples/watch/watch.rs"]
+mod watch_extension;

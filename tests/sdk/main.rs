@@ -19,6 +19,7 @@ mod chaos;
 mod conversations;
 mod dropped;
 mod external_events;
+mod follow;
 mod gofer_client;
 mod in_memory;
 mod lifecycle;

@@ -232,6 +232,18 @@ impl StandIn {
         self.shared.recorded.send_modify(|recorded| recorded.publish(kind, details, now));
     }
 
+    /// Removes an event, or the one that will have this number: others keep theirs.
+    pub fn remove_event(&self, id: i64) {
+        self.shared.recorded.send_modify(|recorded| {
+            recorded.missing.insert(id);
+        });
+    }
+
+    /// Forgets all events, as with another store: the next one has the number 1.
+    pub fn forget_events(&self) {
+        self.shared.recorded.send_modify(|recorded| recorded.events.clear());
+    }
+
     /// Sets its clock ahead of the test's, or behind it.
     pub fn set_clock_ahead(&self, millis: i64) {
         self.shared.ahead.store(millis, Ordering::SeqCst);

@@ -34,7 +34,9 @@ use gofer_proto as proto;
 use gofer_proto::embedded::ExtensionOptions;
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
-use gofer_sdk::internal::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED};
+use gofer_sdk::internal::{
+    SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
+};
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
 use restore::{Restored, Unrestored};
@@ -443,12 +445,13 @@ impl Extensions {
             pipeline_extension_label: subscription.label.clone(),
             config,
         });
-        if let Some(Beginning { after_run, at }) = self.store.beginning(subscription) {
+        if let Some(Beginning { after_run, at, changed }) = self.store.beginning(subscription) {
             // If the clock was ahead then, it is not known; and one tick too many is better than none
             // for as long as it was ahead.
-            let age = self.clock.unix_millis().abs_diff(at);
+            let since = |at| self.clock.unix_millis().abs_diff(at);
             request.metadata_mut().insert(SUBSCRIBED_AFTER, after_run.into());
-            request.metadata_mut().insert(SUBSCRIPTION_AGE, age.into());
+            request.metadata_mut().insert(SUBSCRIPTION_AGE, since(at).into());
+            request.metadata_mut().insert(SUBSCRIPTION_UNCHANGED, since(changed.max(at)).into());
         }
         running.held.set_unknown(subscription);
         if let Err(status) = running.handle.client.clone().subscribe(request).await {

@@ -222,10 +222,8 @@ impl Reader {
             Err(status) => status,
         };
         let code = meaning(&status).0;
-        let denied = matches!(
-            code,
-            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
-        );
+        let denied =
+            matches!(code, Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented);
         if denied || effect(&status) != Effect::Refused {
             return Err(status);
         }

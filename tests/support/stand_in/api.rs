@@ -196,7 +196,9 @@ pub(super) fn get_event(
     request: &proto::GetEventRequest,
 ) -> Answer<proto::GetEventResponse> {
     let place = usize::try_from(request.id).ok().and_then(|id| id.checked_sub(1));
-    let event = place.and_then(|place| shared.recorded.borrow().events.get(place).cloned());
+    let recorded = shared.recorded.borrow();
+    let event = place.and_then(|place| recorded.events.get(place).cloned());
+    let event = event.filter(|event| !recorded.missing.contains(&event.id));
     match event {
         Some(event) => Ok(proto::GetEventResponse { event: Some(event) }),
         None => Err(shared.not_found("event")),
@@ -228,6 +230,9 @@ async fn send_events(
 ) -> Result<(), mpsc::error::SendError<proto::ListEventsResponse>> {
     let send = async |place: usize| {
         let event = shared.recorded.borrow().events[place].clone();
+        if shared.recorded.borrow().missing.contains(&event.id) {
+            return Ok(());
+        }
         sender.send(proto::ListEventsResponse { event: Some(event) }).await
     };
     if request.reverse {

@@ -1,6 +1,6 @@
 //! What a stand-in knows, which is also what it records for its test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ pub struct Recorded {
     pub connections: usize,
     /// Those of them that have not ended.
     pub open_connections: usize,
+    /// The numbers of events that are missing.
+    pub(super) missing: BTreeSet<i64>,
     pub(super) calls: BTreeMap<String, Calls>,
     pub(super) pipelines: BTreeMap<PipelineId, Stored>,
     pub(super) subscriptions: Vec<proto::PipelineExtensionSubscription>,

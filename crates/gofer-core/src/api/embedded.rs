@@ -16,9 +16,9 @@ use gofer_proto::embedded::backup_response::Part;
 use gofer_proto::embedded::embedded_core_server::EmbeddedCore;
 use gofer_proto::embedded::{
     BackupEnd, BackupHeader, BackupRequest, BackupResponse, ExtensionState, FollowEventsRequest,
-    FollowEventsResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest, InstallExtensionResponse,
-    ListExtensionStatesRequest, ListExtensionStatesResponse, UpdateExtensionRequest,
-    UpdateExtensionResponse,
+    FollowEventsResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest,
+    InstallExtensionResponse, ListExtensionStatesRequest, ListExtensionStatesResponse,
+    UpdateExtensionRequest, UpdateExtensionResponse,
 };
 
 #[tonic::async_trait]

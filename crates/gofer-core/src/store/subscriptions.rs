@@ -16,7 +16,7 @@ use gofer_proto::{
     PipelineExtensionSubscriptionStatusReason as StatusReason,
 };
 
-/// When a subscription was made, or last enabled. It stays the same if its settings change.
+/// When a subscription was made, or last enabled. That stays the same if its settings change.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(crate) struct Beginning {
     /// The pipeline's newest run then; 0 if there was none.
@@ -25,6 +25,9 @@ pub(crate) struct Beginning {
     /// In Unix milliseconds.
     #[prost(int64, tag = "2")]
     pub(crate) at: i64,
+    /// When its settings were last changed, in Unix milliseconds; 0 if an earlier version stored it.
+    #[prost(int64, tag = "3")]
+    pub(crate) changed: i64,
 }
 
 /// The subscriptions of each extension, as namespace, pipeline and label: those in the tables of the
@@ -111,9 +114,13 @@ impl Store {
         let key = (subscription.name.clone(), subscription.label.clone());
         match table.subscriptions.get(&key) {
             Some(stored) if stored.status() != State::Disabled => {
-                table.beginnings.get(&key).copied()
+                let mut beginning = table.beginnings.get(&key).copied()?;
+                if stored.settings != subscription.settings {
+                    beginning.changed = at;
+                }
+                Some(beginning)
             }
-            _ => Some(Beginning { after_run: table.usage.last_run, at }),
+            _ => Some(Beginning { after_run: table.usage.last_run, at, changed: at }),
         }
     }
 
@@ -177,7 +184,7 @@ impl Store {
             .get_mut(&key)
             .ok_or_else(|| no_subscription(namespace, pipeline, extension, label))?;
         if subscription.status() == State::Disabled && status == State::Active {
-            table.beginnings.insert(key.clone(), Beginning { after_run, at });
+            table.beginnings.insert(key.clone(), Beginning { after_run, at, changed: at });
         }
         subscription.set_status(status);
         subscription.status_reason = Some(status_reason(status, reason));
