@@ -7,17 +7,17 @@ use gofer_sdk::{Error, PipelineId, Result, Subscription};
 
 use super::Params;
 
-/// A pipeline and a label of its subscription.
-type Watcher = (PipelineId, String);
+/// The pipeline of a subscription, and its label.
+type Name = (PipelineId, String);
 
 /// The pipelines that are watched, by the subscriptions that are served.
 #[derive(Default)]
-pub(super) struct Chains(Mutex<BTreeMap<Watcher, PipelineId>>);
+pub(super) struct Chains(Mutex<BTreeMap<Name, PipelineId>>);
 
 /// Counts as long as it is kept.
 pub(super) struct Link<'a> {
     chains: &'a Chains,
-    watcher: Watcher,
+    name: Name,
 }
 
 impl Chains {
@@ -32,14 +32,14 @@ impl Chains {
         subscription: &Subscription<Params>,
         watched: &PipelineId,
     ) -> Result<Link<'_>> {
-        let watcher = (PipelineId::from(subscription), subscription.label().to_owned());
+        let name = (PipelineId::from(subscription), subscription.label().to_owned());
         let mut links = self.links();
-        check(&links, &watcher.0, watched)?;
-        links.insert(watcher.clone(), watched.clone());
-        Ok(Link { chains: self, watcher })
+        check(&links, &name.0, watched)?;
+        links.insert(name.clone(), watched.clone());
+        Ok(Link { chains: self, name })
     }
 
-    fn links(&self) -> MutexGuard<'_, BTreeMap<Watcher, PipelineId>> {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<Name, PipelineId>> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -47,12 +47,12 @@ impl Chains {
 
 impl Drop for Link<'_> {
     fn drop(&mut self) {
-        self.chains.links().remove(&self.watcher);
+        self.chains.links().remove(&self.name);
     }
 }
 
 fn check(
-    links: &BTreeMap<Watcher, PipelineId>,
+    links: &BTreeMap<Name, PipelineId>,
     pipeline: &PipelineId,
     watched: &PipelineId,
 ) -> Result<()> {
@@ -65,7 +65,7 @@ fn check(
     let mut next = 0;
     while let Some(&(current, _)) = reached.get(next) {
         let labels = links.range((current.clone(), String::new())..);
-        for (_, target) in labels.take_while(|((watcher, _), _)| watcher == current) {
+        for (_, target) in labels.take_while(|((of, _), _)| of == current) {
             if target == pipeline {
                 let mut chain = format!("`{target}`");
                 let mut at = next;

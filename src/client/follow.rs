@@ -100,11 +100,25 @@ struct State {
     followers: BTreeMap<u64, Follower>,
     number: u64,
     task: Option<Task>,
+    /// Asks for the newest number, for those who come while another answer is awaited.
+    next_question: Option<Question>,
+    is_asking: bool,
 }
+
+/// The newest number, for all who have come before it was asked for.
+struct Question {
+    promise: Promise<Answer>,
+    answer: Promised<Answer>,
+}
+
+type Answer = Result<i64, Status>;
+
+/// How a task has started.
+type Start = Result<(), Status>;
 
 /// The task that reads.
 struct Task {
-    started: Promised<Result<(), Status>>,
+    started: Promised<Start>,
     /// The number of the last event that it has handed out; `None` before it has started.
     position: Option<i64>,
     /// Cancelled while the state is locked, unless the client is closed.
@@ -166,18 +180,31 @@ impl Gofer {
     /// ```
     pub async fn follow(&self, filter: EventFilter) -> Result<EventFollower> {
         let (follower, started, is_first) = self.register(filter)?;
-        let started = started.wait().await.unwrap_or_else(|| Err(closed()));
+        let Some(started) = started.wait().await else { return Err(follower.failure()) };
         started.map_err(|status| self.error(&status))?;
         if !is_first {
             // The task may be anywhere, so Gofer is asked what the newest event is.
-            let mut reader = Box::new(Reader::from_now(self.clone()));
-            reader.next().await.map_err(|status| self.error(&status))?;
-            let mut state = self.followers().state();
-            if let Some(this) = state.followers.get_mut(&follower.number) {
-                this.begins_after(reader.position());
-            }
+            let Some(newest) = self.ask_for_newest() else { return Err(follower.failure()) };
+            let Some(newest) = newest.wait().await else { return Err(follower.failure()) };
+            follower.begins_after(newest.map_err(|status| self.error(&status))?);
         }
         Ok(follower)
+    }
+
+    /// The number of the newest event, asked for from now on; `None` if the task has ended.
+    fn ask_for_newest(&self) -> Option<Promised<Answer>> {
+        let followers = self.followers();
+        let mut state = followers.state();
+        let ends = state.task.as_ref()?.ends.clone();
+        let question = state.next_question.get_or_insert_with(|| {
+            let (promise, answer) = promise();
+            Question { promise, answer }
+        });
+        let answer = question.answer.clone();
+        if !std::mem::replace(&mut state.is_asking, true) {
+            followers.tasks.spawn(ask(self.clone(), ends));
+        }
+        Some(answer)
     }
 
     fn followers(&self) -> &Followers {
@@ -186,10 +213,7 @@ impl Gofer {
 
     /// Adds a follower, and starts the task if there is none. Whether it did, and when that has
     /// started.
-    fn register(
-        &self,
-        filter: EventFilter,
-    ) -> Result<(EventFollower, Promised<Result<(), Status>>, bool)> {
+    fn register(&self, filter: EventFilter) -> Result<(EventFollower, Promised<Start>, bool)> {
         let followers = self.followers();
         let mut state = followers.state();
         if followers.closed.is_cancelled() {
@@ -281,6 +305,20 @@ impl EventFollower {
         }
     }
 
+    fn begins_after(&self, number: i64) {
+        let mut state = self.gofer.followers().state();
+        if let Some(this) = state.followers.get_mut(&self.number) {
+            this.begins_after(number);
+        }
+    }
+
+    /// Why the task has ended.
+    fn failure(&self) -> Error {
+        let state = self.gofer.followers().state();
+        let failure = state.followers.get(&self.number).and_then(|this| this.failure.clone());
+        self.gofer.error(&failure.unwrap_or_else(closed))
+    }
+
     fn wants(&self, event: &Event) -> bool {
         self.filter.matches(event, event.pipeline().as_ref())
     }
@@ -322,10 +360,8 @@ impl Drop for EventFollower {
     fn drop(&mut self) {
         let mut state = self.gofer.followers().state();
         state.followers.remove(&self.number);
-        if state.followers.values().all(|follower| follower.failure.is_some())
-            && let Some(task) = state.task.take()
-        {
-            task.ends.cancel();
+        if state.followers.values().all(|follower| follower.failure.is_some()) {
+            state.end();
         }
     }
 }
@@ -392,11 +428,17 @@ impl Followers {
 }
 
 impl State {
-    /// Ends the task, and all followers with an error.
-    fn fail(&mut self, status: &Status) {
+    /// Ends the tasks.
+    fn end(&mut self) {
         if let Some(task) = self.task.take() {
             task.ends.cancel();
         }
+        (self.next_question, self.is_asking) = (None, false);
+    }
+
+    /// Ends the tasks, and all followers with an error.
+    fn fail(&mut self, status: &Status) {
+        self.end();
         for follower in self.followers.values_mut() {
             if follower.failure.is_none() {
                 follower.failure = Some(status.clone());
@@ -441,7 +483,7 @@ impl Follower {
 }
 
 /// The task: reads for all followers, until the last one has left.
-async fn read(gofer: Gofer, started: Promise<Result<(), Status>>, ends: CancellationToken) {
+async fn read(gofer: Gofer, started: Promise<Start>, ends: CancellationToken) {
     let mut reader = Box::new(Reader::from_now(gofer.clone()));
     let mut started = Some(started);
     loop {
@@ -467,6 +509,32 @@ async fn read(gofer: Gofer, started: Promise<Result<(), Status>>, ends: Cancella
         if is_over {
             return;
         }
+    }
+}
+
+/// Asks for the newest number as long as somebody waits for it: once for all who have come since it
+/// was last asked for.
+async fn ask(gofer: Gofer, ends: CancellationToken) {
+    loop {
+        let question = {
+            let mut state = gofer.followers().state();
+            // Then another task may be asking.
+            if ends.is_cancelled() {
+                return;
+            }
+            let Some(question) = state.next_question.take() else {
+                state.is_asking = false;
+                return;
+            };
+            question
+        };
+        let mut reader = Box::new(Reader::from_now(gofer.clone()));
+        let outcome = tokio::select! {
+            biased;
+            () = ends.cancelled() => return,
+            outcome = reader.next() => outcome,
+        };
+        question.promise.keep(outcome.map(|_| reader.position()));
     }
 }
 

@@ -261,9 +261,12 @@ pub struct Event {
 /// What the details of events name.
 #[derive(Deserialize)]
 struct Details {
-    namespace_id: Option<String>,
-    pipeline_id: Option<String>,
-    run_id: Option<i64>,
+    #[serde(rename = "namespace_id")]
+    namespace: Option<String>,
+    #[serde(rename = "pipeline_id")]
+    pipeline: Option<String>,
+    #[serde(rename = "run_id")]
+    run: Option<i64>,
 }
 
 impl Event {
@@ -285,14 +288,14 @@ impl Event {
     /// # Ok(()) }
     /// ```
     pub fn pipeline(&self) -> Option<PipelineId> {
-        let Details { namespace_id, pipeline_id, .. } = self.details()?;
-        Some(PipelineId::new(namespace_id.unwrap_or_default(), pipeline_id?))
+        let Details { namespace, pipeline, .. } = self.details()?;
+        Some(PipelineId::new(namespace.unwrap_or_default(), pipeline?))
     }
 
     /// The number of the run that it is about; `None` if it is about none. See
     /// [`Gofer::follow`](crate::Gofer::follow) for an example.
     pub fn run(&self) -> Option<i64> {
-        self.details()?.run_id
+        self.details()?.run
     }
 
     fn details(&self) -> Option<Details> {

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support::stand_in::{StandIn, pipeline};
 use crate::watch_extension::Watch;
 use gofer_core::{Core, Grant, InstallOptions, Installed, NO_SETTINGS, minutes, seconds};
 use gofer_proto as proto;
+use gofer_proto::gofer_client::GoferClient;
 use gofer_sdk::{Error, ErrorKind, Result, Run, RunInfo, RunStatus};
 
 const NIGHTLY: &str = "default/nightly";
@@ -291,20 +293,22 @@ async fn invalid_parameters_are_refused() -> Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn unsubscribing_takes_no_grace_and_is_final() -> Result<()> {
+    const WATCHES: [(&str, &str); 1] = [("pipeline", "ops/tested")];
     let (core, watch) = core().await?;
-    watch.subscribe("ops/nightly", "docs", WATCH).await?;
-    run(&core, NIGHTLY, 0).await?;
+    register(&core, "ops/tested").await;
+    watch.subscribe("ops/nightly", "docs", WATCHES).await?;
+    run(&core, "ops/tested", 0).await?;
     core.elapse(seconds(1)).await;
     crate::doctest::restarts_and_unsubscribes(&core, &watch).await?;
-    run(&core, NIGHTLY, 0).await?;
+    run(&core, "ops/tested", 0).await?;
     core.elapse(minutes(1)).await;
     assert_eq!(watched(&core, "ops/nightly"), [1]);
     // Subscribed anew, it does not reach back, not even after a restart.
-    watch.subscribe("ops/nightly", "docs", WATCH).await?;
+    watch.subscribe("ops/nightly", "docs", WATCHES).await?;
     watch.restart().await?;
     core.elapse(minutes(1)).await;
     assert_eq!(watched(&core, "ops/nightly"), [1]);
-    run(&core, NIGHTLY, 0).await?;
+    run(&core, "ops/tested", 0).await?;
     core.elapse(minutes(1)).await;
     assert_eq!(watched(&core, "ops/nightly"), [1, 3]);
     Ok(())
@@ -403,6 +407,62 @@ async fn a_disabled_pipeline_is_not_run() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_gofer_is_asked_and_each_end_starts_one_run() {
+    let gofer = StandIn::in_memory([pipeline("nightly").runs_stay(), pipeline("report")]);
+    let api = GoferClient::new(gofer.connect().await);
+    let start = async || {
+        let request = proto::StartRunRequest {
+            pipeline_id: "nightly".to_owned(),
+            initiator: Some(proto::Initiator { name: "test".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        api.clone().start_run(request).await.unwrap().into_inner().run.unwrap().id
+    };
+    let watched = || {
+        let recorded = gofer.recorded();
+        let id = |run: &proto::Run| {
+            let found = run.variables.iter().find(|it| it.key == "GOFER_EXTENSION_WATCH_RUN_ID");
+            found.unwrap().value.parse().unwrap()
+        };
+        recorded.runs_of("report").map(id).collect::<Vec<i64>>()
+    };
+    let settle = || tokio::time::sleep(Duration::from_secs(20));
+    let mut extension = gofer.serve::<Watch>(&[]).await;
+    start().await;
+    gofer.complete("nightly", 1);
+    extension.client.subscribe("report", &WATCH).await.unwrap();
+    settle().await;
+    assert!(watched().is_empty(), "it ended before");
+    for _ in 2..=9 {
+        start().await;
+    }
+    gofer.complete("nightly", 3);
+    gofer.complete("nightly", 2);
+    settle().await;
+    assert_eq!(watched(), [3, 2]);
+    // A lost connection.
+    gofer.stop_listening().await;
+    gofer.disconnect();
+    gofer.complete("nightly", 5);
+    settle().await;
+    gofer.complete("nightly", 4);
+    gofer.listen();
+    settle().await;
+    assert_eq!(watched(), [3, 2, 5, 4]);
+    // Another process: Gofer subscribes the pipeline again.
+    for next in [8, 6] {
+        extension.kill().await;
+        gofer.complete("nightly", next);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        gofer.complete("nightly", next + 1);
+        extension = gofer.serve::<Watch>(&[]).await;
+        extension.client.subscribe("report", &WATCH).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(watched(), [3, 2, 5, 4, 8, 9, 6, 7]);
+}
+
 /// The example, built by `cargo test` beside the tests.
 fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
@@ -421,6 +481,7 @@ async fn a_restart_of_the_core_loses_and_repeats_nothing() -> Result<()> {
             .listen(([127, 0, 0, 1], 0))
             .store(directory.join("store"))
             .run_handler(execute)
+            .run_grace(Duration::from_millis(100))
             .start()
             .await
     };

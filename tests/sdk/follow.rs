@@ -104,7 +104,7 @@ async fn a_follower_gets_what_its_filter_lets_through() {
 async fn what_happens_during_an_outage_comes_once_it_is_over() {
     let core = core().await;
     let mut events = core.client().follow(ends()).await.unwrap();
-    for seconds in [1, 30, 20, 10, 90] {
+    for seconds in [1, 30, 20, 10, 150] {
         run_for(&core, NIGHTLY, seconds).await;
     }
     assert_eq!(next_runs(&mut events, 1).await, [1]);
@@ -198,6 +198,25 @@ async fn a_future_that_is_dropped_loses_no_event() {
     }
     assert!(seen.iter().copied().eq(1..=150), "{seen:?}");
     assert!(is_idle(&mut events).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_begin_at_once() {
+    let core = core().await;
+    let all: Vec<_> = (0..2000)
+        .map(|_| {
+            let gofer = core.client().clone();
+            tokio::spawn(async move { gofer.follow(ends()).await.unwrap() })
+        })
+        .collect();
+    let mut followers = Vec::new();
+    for follower in all {
+        followers.push(within(follower).await.unwrap());
+    }
+    run_for(&core, NIGHTLY, 0).await;
+    for follower in &mut followers {
+        assert_eq!(next_runs(follower, 1).await, [1]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

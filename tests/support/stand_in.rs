@@ -33,7 +33,7 @@ mod script;
 mod state;
 
 pub use calls::{Call, Outcome};
-pub use extension::Running;
+pub use extension::{Running, Served};
 pub use state::{Pipeline, Recorded, pipeline};
 
 use std::net::SocketAddr;

@@ -258,9 +258,9 @@ async fn within<T>(
     time: Duration,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    let late = |_| Status::deadline_exceeded(format!("no answer within {time:?}"));
+    let late = |_| Err(Status::deadline_exceeded(format!("no answer within {time:?}")));
     // Boxed: a call's future is some kilobytes.
-    tokio::time::timeout(time, Box::pin(call)).await.map_err(late).flatten()
+    tokio::time::timeout(time, Box::pin(call)).await.unwrap_or_else(late)
 }
 
 /// One event of a full Gofer.

@@ -1,5 +1,5 @@
 //! Following events: a follower receives each one once and in order, however often it is
-//! disconnected, and none after its token is revoked or expires.
+//! disconnected, and none after its token is revoked or expires. And a stream says where it begins.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -11,6 +11,9 @@ use crate::caller::Caller;
 use gofer_core::Core;
 use gofer_proto as proto;
 use gofer_proto::create_token_request::Kind;
+use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
+use gofer_proto::embedded::follow_events_response::Part;
+use gofer_proto::embedded::{FollowEventsRequest, FollowEventsResponse};
 use gofer_sdk::Run;
 use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
@@ -253,5 +256,96 @@ async fn a_stream_ends_when_its_token_expires() {
         Err(status) => status.code(),
     };
     assert_eq!(outcome, Code::Unauthenticated);
+    core.stop().await;
+}
+
+/// Follows from an event, with the stream that says where it begins.
+async fn follow_after(caller: &Caller, after: Option<i64>) -> Streaming<FollowEventsResponse> {
+    let mut core = EmbeddedCoreClient::new(caller.0.clone());
+    core.follow_events(FollowEventsRequest { after }).await.unwrap().into_inner()
+}
+
+async fn part(events: &mut Streaming<FollowEventsResponse>) -> Part {
+    let message = tokio::time::timeout(HANG_TIMEOUT, events.message()).await.expect("it hangs");
+    message.unwrap().unwrap().part.unwrap()
+}
+
+async fn register(core: &Core, namespace: &str, pipeline: &str) {
+    let config = proto::UserPipelineConfig { id: pipeline.to_owned(), ..Default::default() };
+    let request = proto::RegisterPipelineConfigRequest {
+        namespace_id: namespace.to_owned(),
+        pipeline_config: Some(config),
+    };
+    core.client().api().register_pipeline_config(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_says_where_it_begins_and_goes_on_from_there() {
+    let core = Core::on_loopback().await.unwrap();
+    register(&core, "", "a").await;
+    let caller = Caller::of(&core).await.with(core.token());
+    let newest = newest(&core).await;
+    assert!(newest >= 2);
+    for (after, begins) in [
+        (None, newest),
+        (Some(newest), newest),
+        (Some(0), 0),
+        (Some(1), 1),
+        // There have never been that many.
+        (Some(newest + 100), newest),
+        (Some(i64::MAX), newest),
+        (Some(-1), 0),
+    ] {
+        let mut events = follow_after(&caller, after).await;
+        assert_eq!(part(&mut events).await, Part::Position(begins), "after {after:?}");
+        for expected in begins + 1..=newest {
+            let Part::Event(event) = part(&mut events).await else { panic!() };
+            assert_eq!(event.id, expected);
+        }
+    }
+    let mut events = follow_after(&caller, None).await;
+    assert_eq!(part(&mut events).await, Part::Position(newest));
+    register(&core, "", "a").await;
+    let Part::Event(event) = part(&mut events).await else { panic!() };
+    assert_eq!((event.id, &*event.r#type), (newest + 1, "PIPELINE_CONFIG_REGISTERED"));
+    core.stop().await;
+}
+
+/// So that a follower that comes back does not begin before what it has been spared.
+#[tokio::test]
+async fn a_stream_says_where_it_is_while_there_is_nothing_to_see() {
+    let core = Core::on_loopback().await.unwrap();
+    let mut api = core.client().api();
+    for id in ["here", "elsewhere"] {
+        let namespace = proto::CreateNamespaceRequest { id: id.to_owned(), ..Default::default() };
+        api.create_namespace(namespace).await.unwrap();
+    }
+    let request = proto::CreateTokenRequest {
+        kind: Kind::Client.into(),
+        namespaces: vec!["here".to_owned()],
+        expires: "24h".to_owned(),
+        ..Default::default()
+    };
+    let token = api.create_token(request).await.unwrap().into_inner().token;
+    let caller = Caller::of(&core).await.with(&token);
+    let mut events = follow_after(&caller, None).await;
+    let Part::Position(begins) = part(&mut events).await else { panic!() };
+    for _ in 0..400 {
+        register(&core, "elsewhere", "hidden").await;
+    }
+    register(&core, "here", "seen").await;
+    let mut position = begins;
+    let event = loop {
+        match part(&mut events).await {
+            Part::Position(next) => {
+                assert!(next >= position + 256, "{next} after {position}");
+                position = next;
+            }
+            Part::Event(event) => break event,
+        }
+    };
+    assert!(position > begins);
+    assert_eq!(event.r#type, "PIPELINE_REGISTERED");
+    assert!(event.details.contains("seen"), "{event:?}");
     core.stop().await;
 }
