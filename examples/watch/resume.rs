@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use gofer_sdk::{Gofer, PipelineId, Result, RunInfo, RunState, Subscription};
+use gofer_sdk::{ErrorKind, Gofer, PipelineId, Result, RunInfo, RunState, Subscription};
 
 use super::{NAMESPACE, PIPELINE, Params, RUN_ID, key};
 
@@ -43,9 +43,13 @@ impl Resumed {
         let mut last = None;
         if let Some(newest) = own.first() {
             let id = newest.variable(RUN_ID).and_then(|id| id.parse().ok()).unwrap_or(0);
-            let handled = gofer.run(watched, id).await.ok();
-            // Another run has the number if the pipeline was made again.
-            let handled = handled.filter(|run| newest.key() == Some(&*key(watched, run)));
+            let handled = match gofer.run(watched, id).await {
+                // Another run has the number if the pipeline was made again.
+                Ok(run) => Some(run).filter(|run| newest.key() == Some(&*key(watched, run))),
+                // It is no longer kept.
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
             // Without it: what started this one had ended then.
             let ended = handled.and_then(|run| run.ended()).unwrap_or(newest.started());
             last = Some((ended, id));
@@ -73,6 +77,7 @@ impl Resumed {
                 Some((last, _)) if self.each_counts => ended >= last,
                 Some(last) => (ended, run.id()) > last,
             };
+            // What ended in the millisecond in which the pipeline subscribed counts.
             is_after_the_last
                 && self.since.is_none_or(|since| ended >= since)
                 && !self.handled.contains(&run.id())

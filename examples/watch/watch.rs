@@ -158,6 +158,9 @@ impl Extension for Watch {
          one run is started for the third such end in a row, one for the sixth, and so on; an end \
          with another status begins the count anew. While the subscribed pipeline is disabled, it is \
          not run, and a restart makes up for what ended meanwhile.\n\n\
+         A full Gofer does not say when the pipeline subscribed. There, what ends while this \
+         extension is away is made up for once the subscription has started a run, and one that is \
+         made anew under a label that was used before goes on from that label's last run.\n\n\
          A pipeline that would end up watching itself, also through others that this extension \
          serves, is refused.\n\n\
          For administrators: without a grant, it can watch the pipelines of each namespace that has a \
