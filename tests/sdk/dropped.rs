@@ -123,7 +123,7 @@ async fn an_event_goes_on_if_its_caller_leaves_and_ends_with_the_extension() {
     let extension = start(probe().event(|probe, _| async move {
         probe.record("event");
         let _left = Leaves(Arc::clone(&probe));
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(20)).await;
         probe.record("handled");
         pending().await
     }))

@@ -132,7 +132,7 @@ async fn send(sent: Arc<Sent>) {
             let status = within(post(address, id)).await;
             if status == Some(200) {
                 sent.accepted.lock().unwrap().push(id);
-                if id % 8 != 0 {
+                if !id.is_multiple_of(8) {
                     break;
                 }
             }
