@@ -120,6 +120,7 @@ async fn runs_that_fell_due_in_an_outage_become_one_for_the_last_of_them() -> Re
 async fn each_minute_that_the_clock_shows_has_one_run() -> Result<()> {
     static AHEAD: AtomicI64 = AtomicI64::new(0);
     const MINUTE: u128 = 60_000_000_000;
+    const HOUR: i64 = 3_600_000_000_000;
     let days = std::env::var("DAYS").map_or(2, |days| days.parse().unwrap());
     let runs: Arc<Mutex<BTreeMap<u128, u32>>> = Arc::default();
     let clock = Clock::set_by_from(&AHEAD, START);
@@ -153,16 +154,12 @@ async fn each_minute_that_the_clock_shows_has_one_run() -> Result<()> {
                 cron.restart().await?;
                 restarts += 1;
             }
-            // The minutes that are skipped become one tick.
-            1 if AHEAD.load(Ordering::Relaxed) <= 0 => {
-                AHEAD.fetch_add(3_600_000_000_000, Ordering::Relaxed);
-                reached = now() / MINUTE * MINUTE - 1;
-                set += 1;
-            }
-            2 if AHEAD.load(Ordering::Relaxed) > 0 => {
-                AHEAD.fetch_sub(3_600_000_000_000, Ordering::Relaxed);
+            1 | 2 => {
+                let hour = if AHEAD.load(Ordering::Relaxed) > 0 { -HOUR } else { HOUR };
+                AHEAD.fetch_add(hour, Ordering::Relaxed);
                 reached = now();
-                // It has begun, unseen; who knows when exactly the clock was set?
+                // It has begun unseen. The minutes that were skipped become one tick: for this one,
+                // or for the next if that begins before it is noticed that the clock was set.
                 either.insert(reached / MINUTE * MINUTE);
                 set += 1;
             }
