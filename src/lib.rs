@@ -94,6 +94,7 @@
 //! | --- | --- |
 //! | `api` | the module `api`: Gofer's whole API as generated from the contract, with tonic and prost. It may change in any release |
 //! | `cron` | `Cron`, a [`Schedule`] by the wall clock such as `30 2 * * * *`, and `TimeZone`, a setting; the IANA database of time zones is then part of the program |
+//! | `metrics` | [what an extension counts](guide::authors#metrics), such as ticks and runs, for an exporter that the program installs; on the facade of the crate [`metrics`](https://docs.rs/metrics) |
 //! | `reflection` | gRPC server reflection, for tools such as grpcurl; it needs the token like every other call |
 //!
 //! The public API uses types of other crates: [`http`] (in [`ExternalEvent`]) and [`Bytes`], both
@@ -116,6 +117,11 @@ mod error;
 mod extension;
 #[doc(hidden)]
 pub mod internal;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 mod server;
 
 pub use bytes::Bytes;

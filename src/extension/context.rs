@@ -5,6 +5,7 @@ use gofer_net::Throttle;
 
 use super::resume;
 use crate::client::Gofer;
+use crate::metrics::Metrics;
 
 /// Failures of subscriptions that are logged in a minute.
 const FAILURES: u32 = 60;
@@ -14,12 +15,14 @@ pub(crate) struct Context {
     pub(super) resumes: resume::Queue,
     /// Failures of subscriptions, as they are logged.
     pub(crate) failures: Throttle,
+    pub(crate) metrics: Metrics,
 }
 
 impl Context {
     pub(crate) fn new(gofer: Gofer) -> Self {
         let failures = Throttle::lines(FAILURES);
-        Self { gofer, resumes: resume::Queue::default(), failures }
+        let metrics = Metrics::new(gofer.name());
+        Self { gofer, resumes: resume::Queue::default(), failures, metrics }
     }
 
     /// Ends every task and the connection to Gofer. Calls fail from now on.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use super::context::Context;
+use super::in_span::in_span;
 use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
@@ -141,6 +142,33 @@ pub(crate) struct Warning {
     pub(crate) is_over: bool,
 }
 
+/// What the task of a subscription does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// It has not begun.
+    Starting = 0,
+    /// `serve` runs.
+    Serving = 1,
+    /// `serve` has failed and will be called again.
+    Restarting = 2,
+    /// `serve` has returned; external events still reach the subscription.
+    Idle = 3,
+    /// It has been joined or aborted.
+    Ended = 4,
+}
+
+impl State {
+    fn unpacked(number: u8) -> Self {
+        match number {
+            0 => Self::Starting,
+            1 => Self::Serving,
+            2 => Self::Restarting,
+            3 => Self::Idle,
+            _ => Self::Ended,
+        }
+    }
+}
+
 /// The parts that change under a lock, which is held for a few instructions, never across an await.
 #[derive(Default)]
 pub(crate) struct Activity {
@@ -207,9 +235,8 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     changes: AtomicU32,
     /// A [`Cancelled`], or 0.
     cancelled: AtomicU8,
-    /// Whether `serve` runs, to which what is spawned belongs. Changed while the activity is
-    /// locked; here, since it needs no room here.
-    serving: AtomicBool,
+    /// A [`State`]. Changed while the activity is locked; here, since it needs no room here.
+    state: AtomicU8,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
     /// Whether Gofer refused to start the last run that was asked for.
@@ -256,7 +283,7 @@ impl<P> Live<P> {
             next_tick: AtomicI64::new(0),
             changes: AtomicU32::new(0),
             cancelled: AtomicU8::new(0),
-            serving: AtomicBool::new(false),
+            state: AtomicU8::new(State::Starting as u8),
             asked: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             params,
@@ -313,15 +340,26 @@ impl<P: ?Sized> Live<P> {
         if let Some(spawned) = &mut activity.spawned {
             spawned.abort_all();
         }
+        drop(activity);
+        self.set_state(State::Ended);
     }
 
-    /// Just before `serve` is called, and as soon as it has ended.
-    pub(crate) fn set_serving(&self, serving: bool) {
+    /// Just before `serve` is called, as soon as it has ended, and at the end.
+    pub(crate) fn set_state(&self, state: State) {
         let _activity = self.activity();
-        self.serving.store(serving, Ordering::Relaxed);
-        if serving {
+        let before = self.state();
+        if before == State::Ended {
+            return;
+        }
+        self.state.store(state as u8, Ordering::Relaxed);
+        if state == State::Serving {
             self.next_tick.store(0, Ordering::Release);
         }
+        self.context.metrics.subscription(before, state);
+    }
+
+    fn state(&self) -> State {
+        State::unpacked(self.state.load(Ordering::Relaxed))
     }
 
     /// Spawns what ends with the subscription, or drops it if no `serve` runs that it belongs to.
@@ -330,12 +368,12 @@ impl<P: ?Sized> Live<P> {
         {
             let mut activity = self.activity();
             // Cancelled first, then joined: what is spawned before that is joined too.
-            if !self.serving.load(Ordering::Relaxed) || self.is_cancelled() {
+            if self.state() != State::Serving || self.is_cancelled() {
                 // The future, which is the author's, is dropped after the lock.
                 return;
             }
             let spawned = activity.spawned.get_or_insert_default();
-            spawned.spawn(future);
+            spawned.spawn(in_span(self.key.clone(), future));
             // An author that spawns for every event holds only what is running.
             while let Some(end) = spawned.try_join_next() {
                 if end.is_err() {
@@ -432,7 +470,8 @@ impl<P: ?Sized> Live<P> {
             && !std::mem::replace(&mut warning.is_over, true)
         {
             let restarts = failure.restarts.saturating_add(1);
-            tracing::info!(subscription = %self.key, restarts, "the subscription starts runs again");
+            let _entered = self.key.span().entered();
+            tracing::info!(restarts, "the subscription starts runs again");
         }
         self.newest_run.fetch_max(id, Ordering::AcqRel);
         let now = self.context.gofer.now_nanos();
@@ -591,7 +630,7 @@ pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && let Ok(payload) = error.try_into_panic()
     {
-        tracing::error!(subscription = %key, "a task of the subscription panicked");
+        key.span().in_scope(|| tracing::error!("a task of the subscription panicked"));
         drop_panic(payload);
     }
 }

@@ -190,8 +190,9 @@ impl Queue {
         let mut state = self.state();
         if is_long && !state.is_logged {
             state.is_logged = true;
+            let _entered = live.key.span().entered();
             tracing::warn!(
-                subscription = %live.key, error = ?error(status),
+                error = ?error(status),
                 "cannot look up the last run yet, without which there are no ticks; trying again"
             );
         }
@@ -282,13 +283,14 @@ async fn work(context: &Context) {
 
 fn give_up(live: &Live, status: &Status) {
     let error = error(status);
-    let subscription = &live.key;
+    let entered = live.key.span().entered();
     if live.context.gofer.has_outage() {
         // Logged once for all.
-        tracing::debug!(%subscription, ?error, "cannot look up the last run; counting ticks from now");
+        tracing::debug!(?error, "cannot look up the last run; counting ticks from now");
     } else {
-        tracing::warn!(%subscription, ?error, "cannot look up the last run; counting ticks from now");
+        tracing::warn!(?error, "cannot look up the last run; counting ticks from now");
     }
+    drop(entered);
     live.resume_from_now();
 }
 

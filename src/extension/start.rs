@@ -36,21 +36,31 @@ impl Live {
     /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
     /// must not hold.
     pub(super) fn start_run(&self, run: Run) -> BoxFuture<'_, Result<RunInfo>> {
+        let metrics = &self.context.metrics;
+        let began = metrics.begin();
         if let Some(too_late) = run.too_late() {
             let left = too_late.saturating_sub(self.context.gofer.now_nanos());
             let left = Duration::from_nanos(u64::try_from(left).unwrap_or(0));
             return Box::pin(async move {
                 let started = tokio::time::timeout(left, self.start(run)).await;
-                started.unwrap_or_else(|_| Err(too_late_for_tick()))
+                let started = started.unwrap_or_else(|_| Err(too_late_for_tick()));
+                metrics.run_start(&began, &started);
+                started
             });
         }
         if EVENT.try_with(|()| ()).is_ok() {
             return Box::pin(async move {
                 let started = tokio::time::timeout(STORED_WITHIN, self.start(run)).await;
-                started.unwrap_or_else(|_| Err(too_late_for_sender()))
+                let started = started.unwrap_or_else(|_| Err(too_late_for_sender()));
+                metrics.run_start(&began, &started);
+                started
             });
         }
-        Box::pin(self.start(run))
+        Box::pin(async move {
+            let started = self.start(run).await;
+            metrics.run_start(&began, &started);
+            started
+        })
     }
 
     async fn start(&self, run: Run) -> Result<RunInfo> {

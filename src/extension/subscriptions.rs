@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gofer_net::BoxFuture;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use super::live::{AnyLive, Cancelled};
 use super::start::for_event;
@@ -122,7 +123,9 @@ fn start_all(wanted: Vec<(Arc<dyn AnyLive>, Run)>) -> BoxFuture<'static, Result<
         // Dropped with this future.
         let mut starts = JoinSet::new();
         for (live, run) in wanted {
-            starts.spawn(for_event(async move { (live.start_run(run).await, live) }));
+            let span = live.key.span();
+            let start = async move { (live.start_run(run).await, live) };
+            starts.spawn(for_event(start.instrument(span)));
         }
         let mut runs = Vec::with_capacity(starts.len());
         let mut failed: Option<Error> = None;
@@ -136,9 +139,9 @@ fn start_all(wanted: Vec<(Arc<dyn AnyLive>, Run)>) -> BoxFuture<'static, Result<
                 Err(error) => error,
             };
             match error.kind() {
-                ErrorKind::FailedPrecondition => tracing::info!(
-                    subscription = %live.key, %error, "Gofer refuses to run the pipeline"
-                ),
+                ErrorKind::FailedPrecondition => live.key.span().in_scope(|| {
+                    tracing::info!(%error, "Gofer refuses to run the pipeline");
+                }),
                 ErrorKind::Cancelled if live.why_cancelled() == Some(Cancelled::Unsubscribed) => {}
                 _ if failed.as_ref().is_none_or(|failed| !is_transient(failed)) => {
                     failed = Some(error);

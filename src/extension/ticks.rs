@@ -234,6 +234,8 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
                     Due::Now(tick) => {
                         self.timeline.take(&tick);
                         live.set_next_tick(self.timeline.after(tick.scheduled.at));
+                        let late = now.saturating_sub(tick.scheduled.at);
+                        live.context.metrics.tick(tick.count, late);
                         return Some(tick);
                     }
                     Due::Never => return None,
@@ -348,7 +350,9 @@ impl<S: Schedule> Timeline<S> {
         let due = self.poll(last, now);
         if self.dropped > before {
             let dropped = self.dropped - before;
-            tracing::info!(subscription = %live.key, dropped, "ticks were dropped: they were too late");
+            let _entered = live.key.span().entered();
+            tracing::info!(dropped, "ticks were dropped: they were too late");
+            live.context.metrics.ticks_dropped(dropped);
         }
         if let Due::At(_) = due
             && let LastTick::At(at) = last.scheduled

@@ -12,15 +12,30 @@ use crate::extension::drop_panic;
 
 /// Runs a future of the author's; a panic in it becomes an internal error.
 pub(crate) fn catch_panic<T, F: Future<Output = Result<T>>>(future: F) -> CatchPanic<F> {
-    CatchPanic { future }
+    CatchPanic::Future { future }
 }
 
 pin_project! {
     /// A future whose panics are errors. A type of its own instead of an `async fn`: there is one
     /// for each live subscription, and this adds no bytes to it.
-    pub(crate) struct CatchPanic<F> {
-        #[pin]
-        future: F,
+    #[project = Project]
+    pub(crate) enum CatchPanic<F> {
+        Future {
+            #[pin]
+            future: F,
+        },
+        /// The call that was to return the future has failed.
+        Failed { error: Option<Error> },
+    }
+}
+
+impl<F> CatchPanic<F> {
+    /// A future, or why there is none.
+    pub(super) fn of(future: Result<F>) -> Self {
+        match future {
+            Ok(future) => Self::Future { future },
+            Err(error) => Self::Failed { error: Some(error) },
+        }
     }
 }
 
@@ -28,7 +43,14 @@ impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<F> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        poll_caught(self.project().future, context)
+        match self.project() {
+            Project::Future { future } => poll_caught(future, context),
+            Project::Failed { error } => match error.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                // It has been returned.
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

@@ -15,11 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use super::error::to_status;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{AnswerSource, Check, Dialogue, DialogueMessage};
+use crate::extension::{AnswerSource, Check, Dialogue, DialogueMessage, call_span};
 use gofer_proto::{
     ExtensionRunExtensionInstallerClientMessage as InstallerAnswer,
     ExtensionRunExtensionInstallerExtensionMessage as InstallerMessage,
@@ -123,7 +124,7 @@ where
     let (fail, error) = mpsc::channel(1);
     let caller = send.clone();
     let conversation = converse(Dialogue::new(send, Box::new(Incoming(answers)), check));
-    tasks.spawn(async move {
+    let converse = async move {
         let _permit = permit;
         let outcome = tokio::select! {
             biased;
@@ -139,6 +140,7 @@ where
                 let _ = fail.send(to_status(A::METHOD, &error, &failures)).await;
             }
         }
-    });
+    };
+    tasks.spawn(converse.instrument(call_span(A::METHOD)));
     ResponseStream { messages, error, wire: std::marker::PhantomData }
 }

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
+use tracing::Instrument as _;
 
 use super::catch_panic::catch_panic;
 use super::lifecycle::Lifecycle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{ExternalEvent, for_event};
+use crate::extension::{ExternalEvent, call_span, for_event};
 
 pub(super) struct ExternalEvents {
     permits: Arc<Semaphore>,
@@ -31,12 +32,13 @@ impl ExternalEvents {
         };
         let live = lifecycle.registry.live()?;
         let (done, outcome) = oneshot::channel();
-        lifecycle.tasks().spawn(async move {
+        let handle = async move {
             let _permit = permit;
             let handled = catch_panic(for_event(instance.external_event(event, live))).await;
             // The caller may have gone away.
             let _ = done.send(handled);
-        });
+        };
+        lifecycle.tasks().spawn(handle.instrument(call_span("ExternalEvent")));
         // If the task was dropped, the extension ends.
         match outcome.await.unwrap_or_else(|_| Err(Error::shutting_down())) {
             // A subscription ended, or the extension stops: the next attempt finds what is then.

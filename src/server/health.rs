@@ -5,6 +5,8 @@
 //! waiting to be restarted; and `gofer` is SERVING unless calls to Gofer fail. No other name depends
 //! on that: what restarts an extension that is not SERVING would do so for an outage of Gofer.
 
+use std::sync::Arc;
+
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -29,6 +31,7 @@ pub(crate) async fn service(
     let mut outages = lifecycle.outages();
     let start = State { phase: Phase::Uninitialized, failing: 0, has_outage: false };
     report(&reporter, &start).await;
+    let context = Arc::clone(lifecycle.context());
     let follow = async move {
         loop {
             let now = State {
@@ -37,6 +40,7 @@ pub(crate) async fn service(
                 has_outage: outages.borrow_and_update().is_some(),
             };
             report(&reporter, &now).await;
+            context.metrics.reachable(!now.has_outage);
             if now.phase == Phase::Stopped {
                 return;
             }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use gofer_net::{Outage, Promised, promise};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::catch_panic::{catch_panic, drop_caught};
 use super::erased::{Definition, Instance};
@@ -19,7 +20,7 @@ use super::registry::Registry;
 use super::tasks::Tasks;
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Context, Settings};
+use crate::extension::{Context, Settings, call_span};
 
 /// How far the extension is, for health and for the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +107,10 @@ impl Lifecycle {
         self.context.gofer.watch_outages()
     }
 
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     pub(crate) fn draining(&self) -> &CancellationToken {
         &self.draining
     }
@@ -163,7 +168,7 @@ impl Lifecycle {
             ));
             let attempt = tokio::select! {
                 biased;
-                attempt = attempt => attempt,
+                attempt = attempt.instrument(call_span("Init")) => attempt,
                 () = this.draining.cancelled() => Err(Error::shutting_down()),
             };
             let (outcome, late) = this.finish_init(config, attempt);
@@ -285,7 +290,7 @@ async fn clean_up(instance: Arc<dyn Instance>) {
         instance.shutdown().await;
         Ok(())
     });
-    if let Err(error) = done.await {
+    if let Err(error) = done.instrument(call_span("Shutdown")).await {
         tracing::error!(?error, "the extension failed to clean up");
     }
     drop_caught(EXTENSION, instance);

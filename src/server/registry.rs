@@ -28,7 +28,9 @@ use super::listing::{Listing, Snapshot};
 use super::stored;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, log_panic};
+use crate::extension::{
+    AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, State, log_panic,
+};
 
 /// Changes of one key that may wait behind one that is under way: more than any sensible caller has
 /// in flight for one key.
@@ -180,7 +182,9 @@ impl Registry {
         }
         let context = Arc::clone(&self.context);
         // The author's code: outside the lock, and its panics are caught.
-        let prepared = catch_panic_in(|| instance.prepare(key, settings, context))?;
+        let span = key.span();
+        let prepared =
+            span.in_scope(|| catch_panic_in(|| instance.prepare(key, settings, context)))?;
         if let Some(beginning) = beginning {
             prepared.live.set_beginning(beginning);
         }
@@ -468,10 +472,9 @@ async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
             let ended = if let Ok(ended) = tokio::time::timeout_at(deadline, &mut task).await {
                 ended
             } else {
-                tracing::warn!(
-                    subscription = %live.key,
-                    "the subscription did not stop when cancelled; aborting it"
-                );
+                live.key.span().in_scope(|| {
+                    tracing::warn!("the subscription did not stop when cancelled; aborting it");
+                });
                 task.abort();
                 task.await
             };
@@ -490,8 +493,11 @@ async fn join(live: &Live, deadline: Instant, abort_deadline: Option<Instant>) {
         None => aborted.await,
         Some(abort_deadline) => {
             if tokio::time::timeout_at(abort_deadline, aborted).await.is_err() {
-                tracing::error!(subscription = %live.key, "the subscription blocks its thread and cannot be aborted");
+                live.key.span().in_scope(|| {
+                    tracing::error!("the subscription blocks its thread and cannot be aborted");
+                });
             }
         }
     }
+    live.set_state(State::Ended);
 }

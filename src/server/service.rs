@@ -43,7 +43,7 @@ pub const SUBSCRIPTION_UNCHANGED: &str = "gofer-subscription-unchanged";
 /// other parameters right away.
 pub const SUBSCRIPTION_REPLACED: &str = "gofer-subscription-replaced";
 
-/// Failures of calls that are logged in a minute.
+/// Failures of calls that are logged in a minute, and external events that are refused.
 const FAILURES: u32 = 60;
 
 pub(crate) struct Service {
@@ -71,7 +71,7 @@ impl Service {
             configurators: limit(),
             external_events: ExternalEvents::new(limits.external_events()),
             failures,
-            refusals: Throttle::default(),
+            refusals: Throttle::lines(FAILURES),
         }
     }
 
@@ -190,6 +190,7 @@ impl ExtensionService for Service {
             self.external_events.handle(&self.lifecycle, event).await
         };
         let outcome = outcome.await;
+        self.lifecycle.context().metrics.external_event(&outcome);
         if let Err(error) = &outcome
             && error.kind() != ErrorKind::Internal
             && let Some(refusals) = self.refusals.record()

@@ -30,11 +30,12 @@ pub(super) async fn check_change(current: &Live, new: &Settings) -> Result<(), E
             }
         }
         Ok(Ok(None)) => {}
-        Ok(Err(_)) | Err(_) => tracing::warn!(
-            subscription = %key,
-            "the parameters are changed, and Gofer does not say whether it has stored that; if it has \
-             not, the earlier ones are in effect after the next start"
-        ),
+        Ok(Err(_)) | Err(_) => key.span().in_scope(|| {
+            tracing::warn!(
+                "the parameters are changed, and Gofer does not say whether it has stored that; if \
+                 it has not, the earlier ones are in effect after the next start"
+            );
+        }),
     }
     Ok(())
 }

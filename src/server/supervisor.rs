@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::catch_panic::{catch_panic, catch_panic_in};
+use super::catch_panic::{CatchPanic, catch_panic_in};
 use super::erased::Initialized;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Extension, Failure, Live, Subscription, Warning};
+use crate::extension::{Extension, Failure, Live, State, Subscription, Warning, in_span};
 use gofer_net::{Backoff, BoxFuture};
 
 /// The first pause is short, since most failures are transient; the longest is about as long as an
@@ -44,21 +44,30 @@ impl<E: Extension> Supervised<E> {
     pub(super) fn supervise(self) -> impl Future<Output = ()> + Send {
         async move {
             loop {
-                let this = &self;
-                self.live.set_serving(true);
-                // Called inside the future, so that a panic of `serve` before it returns its future
-                // is caught too.
-                let outcome = catch_panic(async move {
-                    this.ready.extension.serve(Subscription::new(Arc::clone(&this.live))).await
-                })
-                .await;
-                self.live.set_serving(false);
+                self.live.set_state(State::Serving);
+                let outcome = serve(&self.ready.extension, &self.live).await;
+                self.live.set_state(match outcome {
+                    Ok(()) => State::Idle,
+                    Err(_) => State::Restarting,
+                });
                 if !again(&*self.live, outcome, &self.ready.failing).await {
                     return;
                 }
             }
         }
     }
+}
+
+/// Calls it. No `async fn`, which would store its arguments twice, for each subscription.
+fn serve<'a, E: Extension>(
+    extension: &'a E,
+    live: &'a Arc<Live<E::Params>>,
+) -> impl Future<Output = Result<()>> + Send + 'a {
+    let subscription = Subscription::new(Arc::clone(live));
+    let span = live.key.span();
+    // It may panic before it returns its future too.
+    let serve = span.in_scope(|| catch_panic_in(|| Ok(extension.serve(subscription))));
+    in_span(&**live, CatchPanic::of(serve))
 }
 
 /// Returns whether to call `serve` again. After a failure it waits before it does.
@@ -74,8 +83,8 @@ fn again<'a>(
         if !live.is_cancelled() {
             recover(live, error, failing).await;
         } else if error.kind() != ErrorKind::Cancelled {
-            let subscription = &live.key;
-            tracing::debug!(%subscription, ?error, "the subscription failed while it ended");
+            let _entered = live.key.span().entered();
+            tracing::debug!(?error, "the subscription failed while it ended");
         }
         !live.is_cancelled()
     })
@@ -91,19 +100,24 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
         (unknown.to_owned(), unknown.to_owned())
     });
     let Recorded { restarts, pause, is_news } = record(live, reason, kind, &error);
-    let subscription = &live.key;
     let restart_in_seconds = pause.as_secs_f64();
-    if is_news {
-        tracing::warn!(
-            %subscription, error, restarts, restart_in_seconds,
-            "the subscription failed and will be restarted; the same error is not logged again"
-        );
-    } else {
-        tracing::debug!(
-            %subscription, error, restarts, restart_in_seconds,
-            "the subscription failed again and will be restarted"
-        );
-    }
+    live.key.span().in_scope(|| {
+        if is_news {
+            tracing::warn!(
+                error,
+                restarts,
+                restart_in_seconds,
+                "the subscription failed and will be restarted; the same error is not logged again"
+            );
+        } else {
+            tracing::debug!(
+                error,
+                restarts,
+                restart_in_seconds,
+                "the subscription failed again and will be restarted"
+            );
+        }
+    });
     let _counted = CountedAsFailing::new(failing);
     let pause = async {
         // What it spawned must not run beside what the next one spawns.

@@ -21,7 +21,7 @@ use crate::client::{ClientOptions, Gofer, new_client};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
     AnyLive, Cancelled, Context, Dialogue, Extension, ExternalEvent, Key, Live, NoConfig, NoParams,
-    Settings, Subscription,
+    Settings, State, Subscription,
 };
 
 /// A client for a Gofer that does not exist.
@@ -289,11 +289,11 @@ async fn no_spawn_slips_past_the_end_of_its_serve() {
         }
     });
     for _ in 0..100 {
-        live.set_serving(true);
+        live.set_state(State::Serving);
         while running.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        live.set_serving(false);
+        live.set_state(State::Restarting);
         live.end_spawned().await;
         assert_eq!(running.load(Ordering::SeqCst), 0);
         tokio::task::yield_now().await;

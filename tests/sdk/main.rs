@@ -25,6 +25,7 @@ mod in_memory;
 mod lifecycle;
 mod lost_answers;
 mod misbehaving_author;
+mod observability;
 mod outages;
 mod own_client;
 mod parameters;

@@ -58,6 +58,42 @@ fn a_line_has_the_fields_of_its_spans() {
 }
 
 #[test]
+fn fields_have_their_names_and_types() {
+    let lines = logged(LogLevel::Info, || {
+        let span = tracing::info_span!("span", first = 1, later = tracing::field::Empty);
+        let _entered = span.enter();
+        span.record("later", "a \"quoted\"\nvalue");
+        span.record("first", 2);
+        let error = io::Error::other("it is full");
+        let error: &dyn std::error::Error = &error;
+        tracing::info!(r#type = "push", ratio = 0.5, done = true, less = -1, list = ?[1, 2], error);
+    });
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let expected = serde_json::json!({
+        "first": 2,
+        "later": "a \"quoted\"\nvalue",
+        "type": "push",
+        "ratio": 0.5,
+        "done": true,
+        "less": -1,
+        "list": "[1, 2]",
+        "error": "it is full",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&line[name], value, "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_span_without_fields_adds_none() {
+    let lines = logged(LogLevel::Info, || {
+        let _entered = tracing::info_span!("span").entered();
+        tracing::info!(attempt = 1, "started");
+    });
+    assert_eq!((&lines[0]["attempt"], &lines[0]["message"]), (&1.into(), &"started".into()));
+}
+
+#[test]
 fn transport_crates_log_warnings_and_nothing_below() {
     let lines = logged(LogLevel::Debug, || {
         tracing::debug!(target: "h2::codec", "a frame");
