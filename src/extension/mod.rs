@@ -265,9 +265,8 @@ pub trait Extension: Sized + Send + Sync + 'static {
     ///
     /// It runs in a task of its own, which goes on if Gofer no longer waits for it. At most
     /// [`Limits::external_events`](crate::Limits::external_events) do at a time. No event is accepted
-    /// once the extension shuts down; what is under way has until
-    /// [`shutdown`](Self::shutdown) has completed and the grace period after it is over, and is then
-    /// dropped.
+    /// once the extension shuts down; what is under way has as long as [`shutdown`](Self::shutdown)
+    /// has, and is then dropped.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ use gofer_sdk::internal::{
 };
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
-use restore::{Restored, Unrestored};
+use restore::{Replaced, Restored, Unrestored};
 use slots::{SlotGuard, Slots};
 
 /// How long all processes may take to end once every extension was stopped, including those that
@@ -468,6 +468,12 @@ impl Extensions {
         Ok(())
     }
 
+    /// Refuses external events for an extension that runs until what is returned is dropped: one of
+    /// its subscriptions is replaced, and what becomes of that is not known before.
+    pub(super) fn refuse_events(&self, name: &str) -> Option<Replaced> {
+        self.slots.running(name).ok().map(|running| running.unrestored.replace())
+    }
+
     /// After a change that was refused: makes an extension hold again what is stored, `before`, or
     /// nothing. The lock of the subscription is held. Returns what has become of `before` if the
     /// extension does not hold it.
@@ -516,25 +522,19 @@ impl Extensions {
         name: &str,
         payload: bytes::Bytes,
     ) -> Result<(), Status> {
-        let mut client = self.event_client(name)?;
-        let request = proto::ExtensionExternalEventRequest { payload };
-        named(name, client.external_event(request).await)?;
-        Ok(())
+        named(name, self.event_receiver(name)?.send(payload).await)
     }
 
-    /// A client for external events, once the extension has all of its subscriptions: an event that it
-    /// accepts must reach each of them.
-    pub(super) fn event_client(
-        &self,
-        name: &str,
-    ) -> Result<ExtensionServiceClient<Transport>, Status> {
+    /// What receives an external event, once the extension has all of its subscriptions.
+    pub(super) fn event_receiver(&self, name: &str) -> Result<EventReceiver, Status> {
         let running = self.slots.running(name)?;
+        let replacements = running.unrestored.replacements();
         if !running.unrestored.is_empty() {
             return Err(Status::unavailable(format!(
                 "the extension `{name}` does not have all of its subscriptions yet; try again"
             )));
         }
-        Ok(running.handle.client.clone())
+        Ok(EventReceiver { running, replacements })
     }
 
     pub(super) fn running_client(
@@ -552,6 +552,27 @@ impl Extensions {
 
     fn registration(&self, name: &str) -> Result<proto::ExtensionRegistration, Status> {
         self.store.registration(name).ok_or_else(|| not_installed(name))
+    }
+}
+
+/// An extension that has all of its subscriptions: an external event that it accepts must reach each
+/// of them.
+pub(super) struct EventReceiver {
+    running: Arc<Running>,
+    /// How many replacements of its subscriptions had begun.
+    replacements: usize,
+}
+
+impl EventReceiver {
+    pub(super) async fn send(self, payload: bytes::Bytes) -> Result<(), Status> {
+        let request = proto::ExtensionExternalEventRequest { payload };
+        self.running.handle.client.clone().external_event(request).await?;
+        // One that has been replaced since may have been missing when the event arrived.
+        if self.running.unrestored.replacements() != self.replacements {
+            let why = "a subscription was replaced meanwhile; send the event again";
+            return Err(Status::unavailable(why));
+        }
+        Ok(())
     }
 }
 

@@ -145,6 +145,9 @@ impl Api {
         // What it starts at once is a run of this subscription.
         let beginning = self.store.beginning(&subscription);
         let before = self.active(&subscription);
+        let is_changed = before.as_ref().is_some_and(|it| it.settings != subscription.settings);
+        // Until the old or the new one is in effect.
+        let _refused = is_changed.then(|| self.extensions.refuse_events(&subscription.name));
         let agreed = match self.extensions.subscribe(&subscription).await {
             Ok(agreed) => agreed,
             Err(refusal) => {

@@ -51,8 +51,15 @@ pub(super) struct Unrestored {
     restoring: Mutex<HashMap<Key, String>>,
     /// Whether all that are stored have been among them.
     begun: AtomicBool,
-    /// How many have ended in the extension, to begin anew with other settings.
-    replaced: AtomicUsize,
+    replacements: Arc<Replacements>,
+}
+
+/// Of subscriptions that end in the extension, to begin anew with other settings.
+#[derive(Default)]
+struct Replacements {
+    under_way: AtomicUsize,
+    /// How many there have been.
+    begun: AtomicUsize,
 }
 
 impl Unrestored {
@@ -64,14 +71,21 @@ impl Unrestored {
     /// Whether the extension has every subscription that is stored and that it has not refused.
     pub(super) fn is_empty(&self) -> bool {
         self.begun.load(Ordering::Acquire)
-            && self.replaced.load(Ordering::Acquire) == 0
+            && self.replacements.under_way.load(Ordering::SeqCst) == 0
             && lock(&self.restoring).is_empty()
     }
 
     /// One ends in the extension, and begins anew before what is returned is dropped.
-    pub(super) fn replace(&self) -> Replaced<'_> {
-        self.replaced.fetch_add(1, Ordering::AcqRel);
-        Replaced(self)
+    pub(super) fn replace(&self) -> Replaced {
+        // In this order: what has seen `begun` as it is now sees this one under way.
+        self.replacements.under_way.fetch_add(1, Ordering::SeqCst);
+        self.replacements.begun.fetch_add(1, Ordering::SeqCst);
+        Replaced(Arc::clone(&self.replacements))
+    }
+
+    /// How many replacements have begun, to be read before [`is_empty`](Self::is_empty).
+    pub(super) fn replacements(&self) -> usize {
+        self.replacements.begun.load(Ordering::SeqCst)
     }
 
     /// Returns whether it is a new one.
@@ -100,12 +114,12 @@ impl Unrestored {
     }
 }
 
-/// While a subscription is replaced.
-pub(super) struct Replaced<'a>(&'a Unrestored);
+/// While a subscription is replaced, during which external events for its extension are refused.
+pub(crate) struct Replaced(Arc<Replacements>);
 
-impl Drop for Replaced<'_> {
+impl Drop for Replaced {
     fn drop(&mut self) {
-        self.0.replaced.fetch_sub(1, Ordering::AcqRel);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -19,7 +19,6 @@ use super::answer::Answer;
 use super::quota::{Quota, Reservation};
 use crate::extensions::Extensions;
 use crate::sync::lock;
-use gofer_proto as proto;
 
 pub(super) struct Deliveries {
     /// Events that extensions are handling or that wait for one. An extension may have at most half
@@ -43,7 +42,7 @@ pub(super) struct Event {
 /// Whether an event for this extension can be accepted now. Checked before its body is read, and by
 /// the core, so a `NotFound` that an extension returns isn't confused with it.
 pub(super) fn check(extensions: &Extensions, name: &str) -> Result<(), Answer> {
-    match extensions.event_client(name) {
+    match extensions.event_receiver(name) {
         Ok(_) => Ok(()),
         Err(status) if status.code() == Code::NotFound => Err(Answer::UnknownExtension),
         Err(_) => Err(Answer::NotReady),
@@ -90,15 +89,14 @@ impl Deliveries {
         let Ok(Ok(_permit)) = tokio::time::timeout(queue_timeout, permits.acquire()).await else {
             return Answer::Busy;
         };
-        let Ok(mut client) = extensions.event_client(&extension) else {
+        let Ok(receiver) = extensions.event_receiver(&extension) else {
             return Answer::NotReady;
         };
         let bytes = payload.len();
-        let request = proto::ExtensionExternalEventRequest { payload };
-        let outcome = client.external_event(request).await;
+        let outcome = receiver.send(payload).await;
         drop(memory);
         match outcome {
-            Ok(_) => Answer::Accepted,
+            Ok(()) => Answer::Accepted,
             Err(status) => {
                 let (code, answer) = (status.code(), Answer::of(&status, bytes));
                 // The extension logs it too, and knows more.

@@ -1,7 +1,8 @@
 //! Webhooks that start runs: an event that is answered with success is without none of its runs,
 //! whatever happens to subscriptions, the extension and its callers meanwhile.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ impl Extension for Inbox {
     }
 
     fn validate(&self, params: &Params) -> Result<()> {
+        if params.topic == "refused" {
+            return Err(Error::invalid_parameter("topic", "is refused"));
+        }
         let left = NOT_YET.load(Ordering::SeqCst);
         if params.topic == "late" && left > 0 {
             NOT_YET.store(left - 1, Ordering::SeqCst);
@@ -231,6 +235,47 @@ async fn an_event_while_a_subscription_is_changed_reaches_it_or_is_to_be_sent_ag
     assert_eq!(ended(), [Cancelled::Replaced, Cancelled::Stopping]);
     inbox.unsubscribe("ops/one", "changed").await?;
     assert_eq!(ended(), [Cancelled::Replaced, Cancelled::Stopping, Cancelled::Unsubscribed]);
+    Ok(())
+}
+
+/// On two threads, since on one nothing comes between the refusal and what follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_while_a_change_is_refused_reaches_the_subscription_as_it_was() -> Result<()> {
+    let (core, inbox) = inbox().await?;
+    inbox.subscribe("ops/one", "a", [("topic", "push")]).await?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let senders = (0..16).map(|sender| {
+        let (inbox, is_over) = (inbox.clone(), Arc::clone(&is_over));
+        tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            for n in 0.. {
+                if is_over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let delivery = format!("{sender}-{n}");
+                if post(&inbox, "push", &delivery).await.is_ok() {
+                    accepted.push(delivery);
+                }
+                tokio::task::yield_now().await;
+            }
+            accepted
+        })
+    });
+    let senders: Vec<_> = senders.collect();
+    for _ in 0..100 {
+        let refused = inbox.subscribe("ops/one", "a", [("topic", "refused")]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidParameter, "{refused}");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    post(&inbox, "push", "last").await?;
+    let mut accepted = HashSet::from(["last".to_owned()]);
+    for sender in senders {
+        accepted.extend(sender.await?);
+    }
+    let runs: HashSet<_> =
+        core.runs("ops/one").iter().filter_map(|run| run.key().map(str::to_owned)).collect();
+    let lost: Vec<_> = accepted.difference(&runs).collect();
+    assert!(lost.is_empty(), "{} of {} are lost", lost.len(), accepted.len());
     Ok(())
 }
 
