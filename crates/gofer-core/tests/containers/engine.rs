@@ -48,17 +48,21 @@ pub(crate) async fn engine() -> Option<Docker> {
     }
 }
 
-/// Builds the example as the recipe does, static and without the demo, but without optimizations.
-/// Built once, in a target directory of its own because of its flags.
-pub(crate) fn static_interval() -> &'static Path {
+/// The extensions that Gofer provides.
+const PROVIDED: [&str; 4] = ["interval", "cron", "github", "watch"];
+
+/// Builds the examples as the recipe does, static and without the demo, but without optimizations.
+/// Built once, in a target directory of their own because of its flags.
+pub(crate) fn static_program(package: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    let built = BUILT.get_or_init(|| {
         let this = std::env::current_exe().unwrap();
         // target/debug/deps/containers-…
         let directory = this.ancestors().nth(3).unwrap().join("static");
         let target = host();
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--locked", "--package", "interval", "--no-default-features"])
+            .args(["build", "--locked", "--no-default-features"])
+            .args(PROVIDED.iter().flat_map(|package| ["--package", package]))
             .args(["--target", &target, "--target-dir"])
             .arg(&directory)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -66,9 +70,10 @@ pub(crate) fn static_interval() -> &'static Path {
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .status()
             .unwrap();
-        assert!(status.success(), "the package `interval` cannot be built");
-        directory.join(target).join("debug/interval")
-    })
+        assert!(status.success(), "the provided extensions cannot be built");
+        directory.join(target).join("debug")
+    });
+    built.join(package)
 }
 
 /// Builds `greedy.rs`, once.
@@ -134,16 +139,16 @@ impl Image {
         if let Some(image) = shared.upgrade() {
             return image;
         }
-        let image = Arc::new(Self::with(docker, "").await);
+        let image = Arc::new(Self::of(docker, "interval", "").await);
         *shared = Arc::downgrade(&image);
         image
     }
 
-    /// The same with more lines in its recipe.
-    pub(crate) async fn with(docker: &Docker, further: &str) -> Self {
+    /// A provided extension, built by the recipe with these further lines.
+    pub(crate) async fn of(docker: &Docker, package: &str, further: &str) -> Self {
         let mut recipe = last_stage();
         let _ = writeln!(recipe, "{further}");
-        let program = std::fs::read(static_interval()).unwrap();
+        let program = std::fs::read(static_program(package)).unwrap();
         let context = archive(&[
             ("Dockerfile", recipe.as_bytes()),
             ("image/extension", &program),

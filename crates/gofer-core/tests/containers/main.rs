@@ -28,13 +28,13 @@ use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS};
 use gofer_proto as proto;
 use gofer_proto::embedded;
 use gofer_proto::embedded::embedded_core_client::EmbeddedCoreClient;
-use gofer_sdk::ErrorKind;
+use gofer_sdk::{ErrorKind, Run};
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
-use engine::{Cleared, Image, archive, container, containers, engine, static_interval};
+use engine::{Cleared, Image, archive, container, containers, engine, static_program};
 use proxy::Proxy;
 use registry::Registry;
 
@@ -117,6 +117,61 @@ async fn an_image_of_the_recipe_has_only_the_program_and_the_certificate_authori
     assert_eq!(files, ["etc/ssl/certs/ca-certificates.crt", "extension"]);
 }
 
+#[tokio::test]
+async fn each_provided_extension_works_in_its_image() {
+    let Some(docker) = engine().await else { return };
+    let [cron, github, watch] = ["cron", "github", "watch"].map(unique);
+    let names = [cron.clone(), github.clone(), watch.clone()];
+    let _cleared = names.map(|name| Cleared(docker.clone(), name));
+    let core = Core::on_loopback().await.unwrap();
+    let install = async |name: &str, package: &str, settings: &[(&str, &str)]| {
+        let image = Image::of(&docker, package, "").await;
+        let settings = settings.iter().copied();
+        let installed = within(core.install_image(name, &image.name, settings)).await.unwrap();
+        (image, installed)
+    };
+
+    // There is no database of time zones in the image.
+    let (_image, cron) = install(&cron, "cron", &[]).await;
+    let berlin = [("expression", "30 2 * * * *"), ("timezone", "Europe/Berlin")];
+    within(cron.subscribe("ops/nightly", "l", berlin)).await.unwrap();
+    let unknown = [("expression", "30 2 * * * *"), ("timezone", "Europe/Atlantis")];
+    let refused = within(cron.subscribe("ops/nightly", "m", unknown)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidParameter, "{refused}");
+
+    let key = "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQo=";
+    let app = [
+        ("app_id", "1"),
+        ("app_installation", "1"),
+        ("app_key", key),
+        ("app_webhook_secret", "hunter2"),
+    ];
+    let (_image, github) = install(&github, "github", &app).await;
+    let pushes = [("repository", "tea/kettle"), ("event_filter", "push")];
+    within(github.subscribe("ops/pushed", "l", pushes)).await.unwrap();
+    let push = r#"{"ref":"refs/heads/main","repository":{"full_name":"tea/kettle"}}"#;
+    let post = async |signature: &str| {
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("X-GitHub-Event", "push"),
+            ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+            ("X-Hub-Signature-256", signature),
+        ];
+        within(github.post(headers, push)).await
+    };
+    let refused = post(&"0".repeat(64)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+    // Made with `printf … | openssl dgst -sha256 -hmac hunter2`.
+    post("4ed60ab3f3f14207856b4b3755c57ccea06febacb0a0fd8526cc918d93845c80").await.unwrap();
+    assert_eq!(core.runs("ops/pushed").len(), 1);
+
+    let (_image, watch) = install(&watch, "watch", &[]).await;
+    within(watch.subscribe("ops/after", "l", [("pipeline", "ops/pushed")])).await.unwrap();
+    let run = Run::because("it is to be watched");
+    within(core.client().start_run("ops/pushed", "", run)).await.unwrap();
+    further_runs(&core, "ops/after", 1).await;
+}
+
 /// The files of an image's layers, which are archives within an archive.
 fn list(saved: &[u8], files: &mut Vec<String>) {
     for entry in tar::Archive::new(saved).entries().unwrap() {
@@ -139,7 +194,7 @@ fn list(saved: &[u8], files: &mut Vec<String>) {
 async fn an_extension_in_a_container_is_called_updated_killed_and_stopped_like_any_other() {
     let Some(docker) = engine().await else { return };
     let image = Image::interval(&docker).await;
-    let other = Image::with(&docker, "LABEL version=2").await;
+    let other = Image::of(&docker, "interval", "LABEL version=2").await;
     let name = unique("lives");
     let _cleared = Cleared(docker.clone(), name.clone());
     let core = Core::on_loopback().await.unwrap();
@@ -424,7 +479,7 @@ async fn an_unavailable_engine_does_not_count_as_the_end_of_a_container() {
 #[tokio::test]
 async fn an_image_that_cannot_be_started_is_refused_with_a_reason_and_leaves_no_orphan() {
     let Some(docker) = engine().await else { return };
-    let image = Image::with(&docker, "ENTRYPOINT [\"/nothing\"]").await;
+    let image = Image::of(&docker, "interval", "ENTRYPOINT [\"/nothing\"]").await;
     let name = unique("broken");
     let _cleared = Cleared(docker.clone(), name.clone());
     let core = Core::on_loopback().await.unwrap();
@@ -475,7 +530,7 @@ async fn until_pulled<T: Debug>(
 #[tokio::test]
 async fn an_image_is_pulled_with_credentials_and_progress() {
     let Some(docker) = engine().await else { return };
-    let program = std::fs::read(static_interval()).unwrap();
+    let program = std::fs::read(static_program("interval")).unwrap();
     let layers = vec![
         archive(&[("etc/first", b"1")]),
         archive(&[("extension", &program)]),
