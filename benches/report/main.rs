@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench report                       everything, about twenty minutes
 //! cargo bench --bench report -- ticks info         some sections
+//! cargo bench --bench report -- million            only by name: about sixteen minutes
 //! cargo bench --bench report -- --quick            small numbers: does it run at all?
 //! ```
 //!
@@ -24,6 +25,7 @@ mod exec;
 mod history;
 mod info;
 mod memory;
+mod million;
 mod restore;
 mod size;
 mod subscribe;
@@ -37,7 +39,7 @@ use common::report::Table;
 use common::{Options, Result, machine, roles};
 
 /// The sections by name, in the order of the table.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "throughput",
     "memory",
     "ticks",
@@ -49,6 +51,7 @@ const SECTIONS: [&str; 11] = [
     "history",
     "restore",
     "year",
+    "million",
 ];
 
 #[tokio::main(flavor = "current_thread")]
@@ -70,9 +73,14 @@ async fn main() -> Result<ExitCode> {
     let options = Options { quick };
     let mut table = Table::default();
     for section in SECTIONS {
-        // Building a second program takes minutes: not in a quick run.
         let wanted = if arguments.is_empty() {
-            section != "size" || !quick
+            match section {
+                // Building a second program takes minutes: not in a quick run.
+                "size" => !quick,
+                // Nearly as long as all others together, and the machine should do nothing else.
+                "million" => false,
+                _ => true,
+            }
         } else {
             arguments.iter().any(|name| name == section)
         };
@@ -91,6 +99,7 @@ async fn main() -> Result<ExitCode> {
             "history" => history::measure(&options, &mut table).await?,
             "restore" => restore::measure(&options, &mut table)?,
             "year" => year::measure(&options, &mut table)?,
+            "million" => million::measure(&options, &mut table).await?,
             _ => exec::measure(&options, &mut table).await?,
         }
     }

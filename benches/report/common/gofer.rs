@@ -1,5 +1,5 @@
 //! A Gofer that does the least: it records which runs are asked for and when, starts none, and has
-//! no earlier runs. It has a thread and a runtime of its own, so that the measuring process may be
+//! no earlier runs. It says that it enforces keys, as an embedded core does. It has a thread and a runtime of its own, so that the measuring process may be
 //! busy with other things.
 
 use std::convert::Infallible;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use gofer_proto as proto;
+use gofer_proto::embedded::{GetCapabilitiesRequest, GetCapabilitiesResponse};
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
@@ -33,10 +34,12 @@ pub(crate) struct Arrival {
     pub(crate) at: i64,
 }
 
+/// Is told of each run that is asked for, and when that arrived, in Unix nanoseconds.
+type Record = Box<dyn Fn(&proto::StartRunRequest, i64) + Send + Sync>;
+
 /// What the Gofer of a run has seen.
-#[derive(Default)]
 struct Seen {
-    arrivals: Mutex<Vec<Arrival>>,
+    record: Record,
     /// How often it was asked for earlier runs.
     asked: AtomicUsize,
     runs: AtomicI64,
@@ -46,27 +49,48 @@ struct Seen {
 pub(crate) struct Gofer {
     pub(crate) port: u16,
     seen: Arc<Seen>,
+    arrivals: Arc<Mutex<Vec<Arrival>>>,
 }
 
 impl Gofer {
+    /// Keeps the runs whose reason has the time when they were due.
     pub(crate) fn start() -> Result<Self> {
-        let seen = Arc::new(Seen::default());
-        let service = InterceptedService::new(Service(Arc::clone(&seen)), CheckToken::default());
+        let arrivals = Arc::default();
+        let kept: Arc<Mutex<Vec<Arrival>>> = Arc::clone(&arrivals);
+        let gofer = Self::recording(move |request, at| {
+            let reason = request.initiator.as_ref().map_or("", |it| &it.reason);
+            if let Some(due) = due(reason) {
+                lock(&kept).push(Arrival { pipeline: request.pipeline_id.clone(), due, at });
+            }
+        })?;
+        Ok(Self { arrivals, ..gofer })
+    }
+
+    /// Keeps nothing itself.
+    pub(crate) fn recording(
+        record: impl Fn(&proto::StartRunRequest, i64) + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let record = Box::new(record);
+        let (asked, runs) = (AtomicUsize::default(), AtomicI64::default());
+        let seen = Arc::new(Seen { record, asked, runs });
+        let service = Service(Arc::clone(&seen));
+        let embedded = InterceptedService::new(Embedded(service.clone()), CheckToken::default());
+        let service = InterceptedService::new(service, CheckToken::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let incoming = {
             let _entered = runtime.enter();
             TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?.with_nodelay(Some(true))
         };
         let port = incoming.local_addr()?.port();
-        let server = tls_server()?.add_service(service);
+        let server = tls_server()?.add_service(service).add_service(embedded);
         std::thread::spawn(move || runtime.block_on(server.serve_with_incoming(incoming)));
-        Ok(Self { port, seen })
+        Ok(Self { port, seen, arrivals: Arc::default() })
     }
 
     /// Takes everything that has arrived so far.
     #[must_use]
     pub(crate) fn take_arrivals(&self) -> Vec<Arrival> {
-        std::mem::take(&mut *lock(&self.seen.arrivals))
+        std::mem::take(&mut *lock(&self.arrivals))
     }
 
     /// How often it was asked for earlier runs.
@@ -98,11 +122,7 @@ impl UnaryService<proto::StartRunRequest> for StartRun {
     fn call(&mut self, request: tonic::Request<proto::StartRunRequest>) -> Self::Future {
         let at = unix_nanos();
         let request = request.into_inner();
-        let reason = request.initiator.as_ref().map_or("", |it| &it.reason);
-        if let Some(due) = due(reason) {
-            let pipeline = request.pipeline_id.clone();
-            lock(&self.0.arrivals).push(Arrival { pipeline, due, at });
-        }
+        (self.0.record)(&request, at);
         let run = proto::Run {
             namespace: request.namespace_id,
             pipeline: request.pipeline_id,
@@ -135,6 +155,40 @@ impl UnaryService<proto::ListRunsRequest> for ListRuns {
     }
 }
 
+struct GetCapabilities;
+
+impl UnaryService<GetCapabilitiesRequest> for GetCapabilities {
+    type Response = GetCapabilitiesResponse;
+    type Future = Answer<tonic::Response<Self::Response>>;
+
+    fn call(&mut self, _: tonic::Request<GetCapabilitiesRequest>) -> Self::Future {
+        let response = GetCapabilitiesResponse { run_keys_enforced: true };
+        Box::pin(async move { Ok(tonic::Response::new(response)) })
+    }
+}
+
+/// The same service under the name of the API that only an embedded core has.
+#[derive(Clone)]
+struct Embedded(Service);
+
+impl NamedService for Embedded {
+    const NAME: &'static str = "gofer_sdk.embedded.EmbeddedCore";
+}
+
+impl tower_service::Service<Request<Body>> for Embedded {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <Service as tower_service::Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
 impl tower_service::Service<Request<Body>> for Service {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -153,6 +207,9 @@ impl tower_service::Service<Request<Body>> for Service {
                 }
                 "/proto.Gofer/ListRuns" => {
                     Grpc::new(ProstCodec::default()).unary(ListRuns(seen), request).await
+                }
+                "/gofer_sdk.embedded.EmbeddedCore/GetCapabilities" => {
+                    Grpc::new(ProstCodec::default()).unary(GetCapabilities, request).await
                 }
                 _ => Status::new(Code::Unimplemented, "not part of the baseline").into_http(),
             })

@@ -4,6 +4,7 @@
 pub(crate) mod bare;
 pub(crate) mod client;
 pub(crate) mod core;
+pub(crate) mod cores;
 /// The example, as it is shipped.
 #[path = "../../../examples/cron/cron.rs"]
 pub(crate) mod cron;

@@ -76,10 +76,20 @@ pub(crate) struct Pid(pub(crate) u32);
 impl Pid {
     /// Processor time so far, of all its threads, in user and system mode.
     pub(crate) fn cpu(self) -> Result<Duration> {
+        self.scheduled(0)
+    }
+
+    /// How long its threads have been ready to run while others had the processor.
+    pub(crate) fn waited(self) -> Result<Duration> {
+        self.scheduled(1)
+    }
+
+    /// A number in each thread's `schedstat`, added up.
+    fn scheduled(self, which: usize) -> Result<Duration> {
         let mut nanos = 0;
         for thread in std::fs::read_dir(self.proc("task"))? {
             let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+            nanos += text.split(' ').nth(which).unwrap_or_default().parse::<u64>()?;
         }
         Ok(Duration::from_nanos(nanos))
     }
@@ -105,6 +115,18 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    /// On one core, by `taskset`, which becomes the program.
+    pub(crate) fn pinned(self, core: usize) -> Self {
+        let mut command = Command::new("taskset");
+        command
+            .args(["--cpu-list", &core.to_string()])
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::null());
+        Self { command, port: self.port }
+    }
+
     pub(crate) fn start(mut self) -> Result<Process> {
         let child = self.command.spawn()?;
         Ok(Process { pid: Pid(child.id()), child, port: self.port })

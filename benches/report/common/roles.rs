@@ -8,7 +8,7 @@ use super::identity::PREFIX;
 use super::interval::Interval;
 use super::probe::Probe;
 use super::{Result, bare, process};
-use crate::{history, restore, ticks};
+use crate::{history, million, restore, ticks};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Role {
@@ -20,6 +20,8 @@ pub(crate) enum Role {
     Bare,
     /// Calls `StartRun` once a second from many tasks, with tonic's client.
     BareTicks,
+    /// Calls `StartRun` for many pipelines in turn, evenly spread, with tonic's client.
+    BareSchedule,
     /// Tasks that sleep, for the memory that they take.
     Tasks,
     /// A core with extensions of its own.
@@ -30,11 +32,12 @@ pub(crate) enum Role {
     Cron,
 }
 
-const ROLES: [(Role, &str); 8] = [
+const ROLES: [(Role, &str); 9] = [
     (Role::Sdk, "role:sdk"),
     (Role::SdkTicks, "role:sdk-ticks"),
     (Role::Bare, "role:bare"),
     (Role::BareTicks, "role:bare-ticks"),
+    (Role::BareSchedule, "role:bare-schedule"),
     (Role::Tasks, "role:tasks"),
     (Role::Core, "role:core"),
     (Role::History, "role:history"),
@@ -72,6 +75,7 @@ pub(crate) async fn play(role: Role) -> Result<()> {
         Role::SdkTicks => Ok(gofer_sdk::run::<Probe>().await?),
         Role::Bare => bare::serve(&std::env::var(format!("{PREFIX}HOST"))?).await,
         Role::BareTicks => ticks::bare_ticks().await,
+        Role::BareSchedule => million::bare_schedule().await,
         Role::Tasks => sleeping_tasks().await,
         Role::History => history::core().await,
         Role::Cron => Ok(gofer_sdk::run::<Cron>().await?),
