@@ -42,7 +42,7 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
     let count = options.pick(2_000, 100);
     let seconds = options.pick(30, 4);
     for (burst, how) in [(Burst::One, "one after another"), (Burst::Many, "64 at once")] {
-        let seen = sdk(count, seconds, burst).await?;
+        let seen = sdk(Role::SdkTicks, count, seconds, burst).await?;
         let bare = bare(count, seconds, seen.apart).await?;
         let what = |which: &str| format!("{count} at 1 s, subscribed {how}: {which}");
         table.promise(
@@ -104,6 +104,26 @@ pub(crate) async fn measure(options: &Options, table: &mut Table) -> Result<()> 
             growth <= 128,
         );
     }
+    with_metrics(count, seconds, table).await
+}
+
+/// What counting costs, in rounds that alternate.
+async fn with_metrics(count: usize, seconds: u64, table: &mut Table) -> Result<()> {
+    const ROUNDS: usize = 3;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        for (role, cpu) in [(Role::SdkTicks, &mut without), (Role::SdkMetrics, &mut with)] {
+            cpu.push(sdk(role, count, seconds, Burst::One).await?.cpu);
+        }
+    }
+    let (without, with) = (median(&without), median(&with));
+    table.promise(
+        format!("{count} at 1 s: CPU per tick with metrics"),
+        "≤ 1.05×",
+        format!("{:.3}×, {with:.1} µs", with / without),
+        format!("{without:.1} µs (without)"),
+        with <= without * 1.05,
+    );
     Ok(())
 }
 
@@ -136,9 +156,9 @@ impl Seen {
 }
 
 /// The extension as a core launches it, against that core.
-async fn sdk(count: usize, seconds: u64, burst: Burst) -> Result<Seen> {
+async fn sdk(role: Role, count: usize, seconds: u64, burst: Burst) -> Result<Seen> {
     let core = RealCore::start().await?;
-    let extension = core.install(Role::SdkTicks).await?;
+    let extension = core.install(role).await?;
     let in_flight = match burst {
         Burst::One => 1,
         Burst::Many => 64,

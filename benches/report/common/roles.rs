@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
+
 use super::cron::Cron;
 use super::identity::PREFIX;
 use super::interval::Interval;
@@ -30,9 +32,11 @@ pub(crate) enum Role {
     History,
     /// The cron extension on the SDK.
     Cron,
+    /// [`Role::SdkTicks`] with a recorder of metrics.
+    SdkMetrics,
 }
 
-const ROLES: [(Role, &str); 9] = [
+const ROLES: [(Role, &str); 10] = [
     (Role::Sdk, "role:sdk"),
     (Role::SdkTicks, "role:sdk-ticks"),
     (Role::Bare, "role:bare"),
@@ -42,6 +46,7 @@ const ROLES: [(Role, &str); 9] = [
     (Role::Core, "role:core"),
     (Role::History, "role:history"),
     (Role::Cron, "role:cron"),
+    (Role::SdkMetrics, "role:sdk-metrics"),
 ];
 
 impl Role {
@@ -73,6 +78,16 @@ pub(crate) async fn play(role: Role) -> Result<()> {
     match role {
         Role::Sdk => Ok(gofer_sdk::run::<Interval>().await?),
         Role::SdkTicks => Ok(gofer_sdk::run::<Probe>().await?),
+        Role::SdkMetrics => {
+            let metrics = PrometheusBuilder::new().install_recorder()?;
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    metrics.run_upkeep();
+                }
+            });
+            Ok(gofer_sdk::run::<Probe>().await?)
+        }
         Role::Bare => bare::serve(&std::env::var(format!("{PREFIX}HOST"))?).await,
         Role::BareTicks => ticks::bare_ticks().await,
         Role::BareSchedule => million::bare_schedule().await,
