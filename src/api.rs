@@ -25,6 +25,6 @@ impl tower_service::Service<http::Request<Body>> for Transport {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.0.call(request)
+        Box::pin(self.0.call(request))
     }
 }

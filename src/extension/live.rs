@@ -247,10 +247,16 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
 /// A live subscription whose parameters can be had again, with their type.
 pub(crate) trait AnyLive: Any + Send + Sync {
     fn live(&self) -> &Live;
+
+    fn shared(self: Arc<Self>) -> Arc<Live>;
 }
 
 impl<P: Send + Sync + 'static> AnyLive for Live<P> {
     fn live(&self) -> &Live {
+        self
+    }
+
+    fn shared(self: Arc<Self>) -> Arc<Live> {
         self
     }
 }

@@ -1,8 +1,11 @@
 //! Starting a run for a live subscription: for as long as the subscription lasts.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::Duration;
 
-use gofer_net::{Backoff, BoxFuture};
+use gofer_net::{AtRest, Backoff, BoxFuture, Job, Reused};
 use tonic::Status;
 
 use super::live::Live;
@@ -32,37 +35,58 @@ pub(crate) async fn for_event<T>(handle: impl Future<Output = T>) -> T {
 /// Between two looks at a run that is queued.
 const POLL: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
-impl Live {
-    /// Boxed: a call's future is some kilobytes, which a subscription that waits for its next tick
-    /// must not hold.
-    pub(super) fn start_run(&self, run: Run) -> BoxFuture<'_, Result<RunInfo>> {
-        let metrics = &self.context.metrics;
-        let began = metrics.begin();
-        if let Some(too_late) = run.too_late() {
-            let left = too_late.saturating_sub(self.context.gofer.now_nanos());
+thread_local! {
+    static AT_REST: AtRest<Result<RunInfo>> = const { AtRest::new() };
+}
+
+/// A run to be started for a subscription.
+///
+/// Its future is some kilobytes, which a subscription that waits for its next tick must not hold.
+pub(crate) struct Start {
+    live: Arc<Live>,
+    run: Run,
+    /// How long it may take, and the error after that.
+    limit: Option<(Duration, fn() -> Error)>,
+}
+
+impl Start {
+    pub(super) fn new(live: Arc<Live>, run: Run) -> Reused<Self> {
+        let limit = if let Some(too_late) = run.too_late() {
+            let left = too_late.saturating_sub(live.context.gofer.now_nanos());
             let left = Duration::from_nanos(u64::try_from(left).unwrap_or(0));
-            return Box::pin(async move {
-                let started = tokio::time::timeout(left, self.start(run)).await;
-                let started = started.unwrap_or_else(|_| Err(too_late_for_tick()));
-                metrics.run_start(&began, &started);
-                started
-            });
-        }
-        if EVENT.try_with(|()| ()).is_ok() {
-            return Box::pin(async move {
-                let started = tokio::time::timeout(STORED_WITHIN, self.start(run)).await;
-                let started = started.unwrap_or_else(|_| Err(too_late_for_sender()));
-                metrics.run_start(&began, &started);
-                started
-            });
-        }
-        Box::pin(async move {
-            let started = self.start(run).await;
-            metrics.run_start(&began, &started);
-            started
-        })
+            Some((left, too_late_for_tick as fn() -> Error))
+        } else if EVENT.try_with(|()| ()).is_ok() {
+            Some((STORED_WITHIN, too_late_for_sender as fn() -> Error))
+        } else {
+            None
+        };
+        Reused::new(Self { live, run, limit })
+    }
+}
+
+impl Job for Start {
+    type Output = Result<RunInfo>;
+
+    async fn run(job: Option<Self>) -> Result<RunInfo> {
+        let Some(Self { live, run, limit }) = job else { return std::future::pending().await };
+        let began = live.context.metrics.begin();
+        let mut start = pin!(live.start(run));
+        let started = match limit {
+            None => start.await,
+            Some((limit, error)) => {
+                tokio::time::timeout(limit, start.as_mut()).await.unwrap_or_else(|_| Err(error()))
+            }
+        };
+        live.context.metrics.run_start(&began, &started);
+        started
     }
 
+    fn at_rest() -> &'static LocalKey<AtRest<Result<RunInfo>>> {
+        &AT_REST
+    }
+}
+
+impl Live {
     async fn start(&self, run: Run) -> Result<RunInfo> {
         if self.is_cancelled() {
             return Err(ended());

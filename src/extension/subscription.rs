@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::go_duration::GoDuration;
 use super::live::{AnyLive, Cancelled, Live};
 use super::schedule::{Every, Schedule};
+use super::start::Start;
 use super::ticks::Ticks;
 use crate::client::{Gofer, PipelineId, Run, RunInfo, system_time};
 use crate::error::Result;
@@ -221,8 +222,7 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if the run's key or a variable is
     /// not acceptable.
     pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
-        let live: &Live = &*self.live;
-        live.start_run(run).await
+        Start::new(self.shared(), run).await
     }
 
     /// Ticks once every `period`, the first time one period after the subscription was made (on a full

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::live::{AnyLive, Cancelled};
-use super::start::for_event;
+use super::start::{Start, for_event};
 use super::subscription::Subscription;
 use crate::client::{Run, RunInfo};
 use crate::error::{Error, ErrorKind, Result};
@@ -124,7 +124,7 @@ fn start_all(wanted: Vec<(Arc<dyn AnyLive>, Run)>) -> BoxFuture<'static, Result<
         let mut starts = JoinSet::new();
         for (live, run) in wanted {
             let span = live.key.span();
-            let start = async move { (live.start_run(run).await, live) };
+            let start = async move { (Start::new(Arc::clone(&live).shared(), run).await, live) };
             starts.spawn(for_event(start.instrument(span)));
         }
         let mut runs = Vec::with_capacity(starts.len());

@@ -35,6 +35,7 @@ pub mod memory;
 mod outage;
 mod promise;
 mod random;
+mod reused;
 pub mod server;
 mod throttle;
 pub mod tls;
@@ -50,6 +51,7 @@ pub use limits::Limits;
 pub use outage::{Outage, Outages};
 pub use promise::{Promise, Promised, promise};
 pub use random::RandomHasher;
+pub use reused::{AtRest, Job, Reused};
 pub use throttle::Throttle;
 pub use transport::{MAX_RESPONSE_BYTES, STREAMING, STREAMS_REQUESTS, Transport};
 

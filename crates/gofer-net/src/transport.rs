@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::thread::LocalKey;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -15,10 +16,11 @@ use http_body_util::{BodyExt, Limited};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::BoxError;
 use crate::bounded::bounded;
 use crate::channel::{Channel, NotSent};
-use crate::outage::Outages;
-use crate::{BoxError, BoxFuture};
+use crate::outage::{Call, Outages};
+use crate::reused::{AtRest, Job, Reused};
 
 /// The largest response of a call that is not a stream. The common default of gRPC implementations
 /// is 4 MiB; objects may be larger.
@@ -126,7 +128,7 @@ impl Transport {
 impl tower_service::Service<Request<Body>> for Transport {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+    type Future = Reused<Sent>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -145,49 +147,75 @@ impl tower_service::Service<Request<Body>> for Transport {
                 self.deadline
             })
         });
-        let channel = self.channel.clone();
-        let call = self.outages.as_ref().map(Outages::call);
-        Box::pin(async move {
-            let answer = async {
-                let response = if streams_request {
-                    channel.send(request).await?
-                } else {
-                    // One message: it can be sent again.
-                    let (head, body) = request.into_parts();
-                    let body = body.collect().await?.to_bytes();
-                    channel.send_whole(Request::from_parts(head, body)).await?
-                };
-                let (head, body) = bounded(response).into_parts();
-                check_grpc(&head)?;
-                if streaming {
-                    return Ok((head, None, Body::new(body)));
-                }
-                // The deadline covers the whole response, so all of it is read here. It is one
-                // message, which would be decoded at once anyway.
-                let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
-                Ok((head, body.trailers().cloned(), Body::new(body)))
+        let (channel, outages) = (self.channel.clone(), self.outages.as_ref());
+        let call = outages.map(Outages::call);
+        Reused::new(Sent { channel, request, streaming, streams_request, deadline, call })
+    }
+}
+
+thread_local! {
+    static AT_REST: AtRest<Result<Response<Body>, BoxError>> = const { AtRest::new() };
+}
+
+/// A call that is to be sent.
+pub struct Sent {
+    channel: Channel,
+    request: Request<Body>,
+    streaming: bool,
+    streams_request: bool,
+    deadline: Option<Duration>,
+    call: Option<Call>,
+}
+
+impl Job for Sent {
+    type Output = Result<Response<Body>, BoxError>;
+
+    async fn run(job: Option<Self>) -> Self::Output {
+        let Some(Self { channel, request, streaming, streams_request, deadline, call }) = job
+        else {
+            return std::future::pending().await;
+        };
+        let answer = async {
+            let response = if streams_request {
+                channel.send(request).await?
+            } else {
+                // One message: it can be sent again.
+                let (head, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                channel.send_whole(Request::from_parts(head, body)).await?
             };
-            let outcome = match deadline {
-                None => answer.await,
-                Some(deadline) => {
-                    tokio::time::timeout(deadline, answer).await.unwrap_or_else(|_| {
-                        let message = format!("no answer within {deadline:?}");
-                        Err(BoxError::from(Status::deadline_exceeded(message)))
-                    })
-                }
-            };
-            if let Some(call) = call {
-                match &outcome {
-                    _ if channel.is_closed() => call.ignore(),
-                    Ok((head, trailers, _)) => {
-                        call.answered(&head.headers, trailers.as_ref());
-                    }
-                    Err(error) => call.unanswered(error),
-                }
+            let (head, body) = bounded(response).into_parts();
+            check_grpc(&head)?;
+            if streaming {
+                return Ok((head, None, Body::new(body)));
             }
-            let (head, _, body) = outcome.map_err(unavailable)?;
-            Ok(Response::from_parts(head, body))
-        })
+            // The deadline covers the whole response, so all of it is read here. It is one
+            // message, which would be decoded at once anyway.
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await?;
+            Ok((head, body.trailers().cloned(), Body::new(body)))
+        };
+        let outcome = match deadline {
+            None => answer.await,
+            Some(deadline) => tokio::time::timeout(deadline, answer).await.unwrap_or_else(|_| {
+                let message = format!("no answer within {deadline:?}");
+                Err(BoxError::from(Status::deadline_exceeded(message)))
+            }),
+        };
+        if let Some(call) = call {
+            match &outcome {
+                _ if channel.is_closed() => call.ignore(),
+                Ok((head, trailers, _)) => {
+                    call.answered(&head.headers, trailers.as_ref());
+                }
+                Err(error) => call.unanswered(error),
+            }
+        }
+        let (head, _, body) = outcome.map_err(unavailable)?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    fn at_rest() -> &'static LocalKey<AtRest<Self::Output>> {
+        &AT_REST
     }
 }
 
