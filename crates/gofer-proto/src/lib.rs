@@ -6,7 +6,8 @@
 //!
 //! - [`contract`]: the messages, and the clients of both services. Re-exported at the root.
 //! - [`server`]: the traits and services for servers.
-//! - [`embedded`]: the service that the embedded core offers in addition to Gofer's API.
+//! - [`embedded`]: the services that the embedded core offers in addition to Gofer's API, and the
+//!   SDK's extensions in addition to the contract.
 //!
 //! The code is generated from the workspace's `proto/` and checked in, so users need no `protoc`. A
 //! test fails if the two disagree; `UPDATE_PROTO=1 cargo test -p gofer-proto` generates it again.
@@ -44,6 +45,9 @@ pub use tonic;
 /// extension without having the `.proto` files.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("descriptor.bin");
 
+/// The service `gofer_sdk.embedded.ExtensionStatus`, in the same form.
+pub const EXTENSION_STATUS_DESCRIPTOR_SET: &[u8] = include_bytes!("extension_status.bin");
+
 // `include!` and not files of these names, since rustfmt would change what the generator wrote.
 
 /// The messages of the contract, and the clients of its services.
@@ -56,7 +60,7 @@ pub mod server {
     include!("server.rs");
 }
 
-/// What the embedded core offers in addition to Gofer's API; not part of the contract.
+/// What the embedded core and the SDK's extensions offer in addition; not part of the contract.
 pub mod embedded {
     include!("embedded.rs");
 }

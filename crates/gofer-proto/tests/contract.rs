@@ -38,6 +38,9 @@ const ROOTS: [&str; 2] = ["gofer.proto", "extension.proto"];
 /// What the embedded core has in addition to Gofer's API; no part of the contract.
 const EMBEDDED: &str = "embedded_core.proto";
 
+/// What the SDK's extensions have in addition to the contract.
+const STATUS: &str = "extension_status.proto";
+
 /// Fields that may be large: as `Bytes`, a received one shares the memory it was read into.
 const BYTES: [&str; 5] = [
     ".proto.ExtensionExternalEventRequest.payload",
@@ -127,9 +130,10 @@ fn only_conversations_attachments_logs_and_events_are_streamed() {
 }
 
 /// What the generated files must contain: their paths and contents.
-fn generate() -> [(PathBuf, Vec<u8>); 4] {
+fn generate() -> [(PathBuf, Vec<u8>); 5] {
     let mut descriptors = compiler(&ROOTS).file_descriptor_set();
     let embedded = compiler(&[EMBEDDED]).file_descriptor_set();
+    let mut status = compiler(&[STATUS]).file_descriptor_set();
 
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proto");
     fs::create_dir_all(&out).unwrap();
@@ -155,7 +159,7 @@ fn generate() -> [(PathBuf, Vec<u8>); 4] {
     let server = code("proto");
 
     // Comments are the greater part of a descriptor and of no use to reflection.
-    for file in &mut descriptors.file {
+    for file in descriptors.file.iter_mut().chain(&mut status.file) {
         file.source_code_info = None;
     }
 
@@ -165,6 +169,7 @@ fn generate() -> [(PathBuf, Vec<u8>); 4] {
         (checked_in.join("server.rs"), server),
         (checked_in.join("embedded.rs"), code("gofer_sdk.embedded")),
         (checked_in.join("descriptor.bin"), descriptors.encode_to_vec()),
+        (checked_in.join("extension_status.bin"), status.encode_to_vec()),
     ]
 }
 
