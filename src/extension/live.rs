@@ -22,6 +22,7 @@ use super::key::Key;
 use super::settings::Settings;
 use super::signal::Signal;
 use crate::client::{RunInfo, unique};
+use crate::error::{Error, ErrorKind};
 
 /// Why a subscription was cancelled; see [`Subscription::cancelled`](crate::Subscription::cancelled).
 ///
@@ -119,12 +120,16 @@ pub(crate) struct Report {
     pub(crate) last: Option<(i64, i64)>,
 }
 
-/// Why a subscription's `serve` ended before its time, for Info and health.
+/// Why a subscription's `serve` ended before its time, for Info, health and operators.
 pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) restarts: u32,
     /// True while it is waiting to be restarted.
     pub(crate) waiting: bool,
+    /// When it failed, in Unix nanoseconds.
+    pub(crate) since: i64,
+    /// Whether a run has been started since.
+    pub(crate) is_over: bool,
     /// When it failed, in nanoseconds of [`Gofer::monotonic`](crate::Gofer).
     pub(crate) at: i64,
     /// `None` if there was none, as during an outage of Gofer.
@@ -180,6 +185,16 @@ pub(crate) struct Activity {
     rare: Option<Box<Rare>>,
 }
 
+impl Activity {
+    /// `serve` has failed, after any start of a run that failed.
+    pub(crate) fn set_failure(&mut self, failure: Failure) {
+        self.failure = Some(Box::new(failure));
+        if let Some(rare) = &mut self.rare {
+            rare.not_started = None;
+        }
+    }
+}
+
 /// What most subscriptions never have.
 #[derive(Default)]
 struct Rare {
@@ -187,6 +202,32 @@ struct Rare {
     second: Option<Second>,
     /// The last runs with keys of the author's, as they were started, oldest first.
     recent: VecDeque<RunInfo>,
+    /// Newer than the failure, if there is one.
+    not_started: Option<NotStarted>,
+}
+
+/// Why the last run that was asked for was not started.
+struct NotStarted {
+    message: String,
+    /// In Unix nanoseconds.
+    at: i64,
+}
+
+/// How a subscription is doing. Times are in Unix nanoseconds.
+pub(crate) struct Standing {
+    /// The time that the last tick with a run was scheduled for.
+    pub(crate) last_tick: Option<i64>,
+    pub(crate) next_tick: Option<i64>,
+    pub(crate) last_error: Option<LastError>,
+}
+
+/// The last error, unless a run has been started since.
+pub(crate) struct LastError {
+    pub(crate) message: String,
+    pub(crate) at: i64,
+    /// Whether `serve` has failed and waits to be restarted.
+    pub(crate) is_waiting: bool,
+    pub(crate) restarts: u32,
 }
 
 /// Runs with keys of the author's that are remembered: senders repeat what they sent a moment ago.
@@ -199,6 +240,9 @@ struct Second {
     key: String,
     is_answered: bool,
 }
+
+/// Beside a [`State`]: the `serve` that runs, or ran last, has got a tick.
+const GOT_TICK: u8 = 1 << 7;
 
 /// One live subscription.
 pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
@@ -228,14 +272,15 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     since: AtomicI64,
     /// The latest time that a run was asked for, in Unix nanoseconds.
     tried: AtomicI64,
-    /// When the tick is due after the last one that the `serve` that runs has got, in Unix
-    /// nanoseconds; 0 if it has got none.
+    /// When the next tick is due, in Unix nanoseconds; 0 if that is not known, and `i64::MAX` if there
+    /// is none.
     next_tick: AtomicI64,
     /// Counts what a task that waits for the next tick has to know of.
     changes: AtomicU32,
     /// A [`Cancelled`], or 0.
     cancelled: AtomicU8,
-    /// A [`State`]. Changed while the activity is locked; here, since it needs no room here.
+    /// A [`State`] and [`GOT_TICK`]. Changed while the activity is locked; here, since it needs no
+    /// room here.
     state: AtomicU8,
     /// Whether Gofer has been, or is being, asked for the last run.
     asked: AtomicBool,
@@ -357,15 +402,18 @@ impl<P: ?Sized> Live<P> {
         if before == State::Ended {
             return;
         }
-        self.state.store(state as u8, Ordering::Relaxed);
+        let got_tick = self.state.load(Ordering::Relaxed) & GOT_TICK;
         if state == State::Serving {
+            self.state.store(state as u8, Ordering::Relaxed);
             self.next_tick.store(0, Ordering::Release);
+        } else {
+            self.state.store(state as u8 | got_tick, Ordering::Relaxed);
         }
         self.context.metrics.subscription(before, state);
     }
 
     fn state(&self) -> State {
-        State::unpacked(self.state.load(Ordering::Relaxed))
+        State::unpacked(self.state.load(Ordering::Relaxed) & !GOT_TICK)
     }
 
     /// Spawns what ends with the subscription, or drops it if no `serve` runs that it belongs to.
@@ -460,6 +508,45 @@ impl<P: ?Sized> Live<P> {
         self.refused.store(true, Ordering::Release);
     }
 
+    /// Records why a run was not started, until one is.
+    pub(crate) fn run_not_started(&self, error: &Error) {
+        let (message, at) = (brief(error), self.context.gofer.now_nanos());
+        let mut activity = self.activity();
+        let rare = activity.rare.get_or_insert_default();
+        rare.not_started = Some(NotStarted { message, at });
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let last_tick = match self.last_run().scheduled {
+            LastTick::At(at) => Some(at),
+            LastTick::Unknown | LastTick::Never => None,
+        };
+        let activity = self.activity();
+        let failure = activity.failure.as_ref();
+        let waiting = failure.filter(|failure| failure.waiting);
+        let not_started = activity.rare.as_ref().and_then(|rare| rare.not_started.as_ref());
+        let last_error = match (not_started, failure) {
+            (Some(error), _) => Some(LastError {
+                message: error.message.clone(),
+                at: error.at,
+                is_waiting: waiting.is_some(),
+                restarts: waiting.map_or(0, |failure| failure.restarts),
+            }),
+            (None, Some(failure)) if failure.waiting || !failure.is_over => Some(LastError {
+                message: failure.message.clone(),
+                at: failure.since,
+                is_waiting: failure.waiting,
+                restarts: failure.restarts,
+            }),
+            (None, _) => None,
+        };
+        // A `serve` that has returned gets none.
+        let next_tick = Some(self.next_tick.load(Ordering::Acquire))
+            .filter(|at| *at != 0 && *at != i64::MAX)
+            .filter(|_| self.state() == State::Serving || waiting.is_some());
+        Standing { last_tick, next_tick, last_error }
+    }
+
     /// Whether Gofer refused to start the last run that was asked for.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Acquire)
@@ -471,14 +558,7 @@ impl<P: ?Sized> Live<P> {
     pub(crate) fn run_started(&self, id: i64, scheduled: Option<i64>, at: i64, is_queued: bool) {
         self.refused.store(false, Ordering::Release);
         self.queued.store(if is_queued { id } else { 0 }, Ordering::Release);
-        if let Some(failure) = &mut self.activity().failure
-            && let Some(warning) = &mut failure.warning
-            && !std::mem::replace(&mut warning.is_over, true)
-        {
-            let restarts = failure.restarts.saturating_add(1);
-            let _entered = self.key.span().entered();
-            tracing::info!(restarts, "the subscription starts runs again");
-        }
+        self.errors_are_over();
         self.newest_run.fetch_max(id, Ordering::AcqRel);
         let now = self.context.gofer.now_nanos();
         // What is later than now was by a clock that has been set back since.
@@ -491,6 +571,23 @@ impl<P: ?Sized> Live<P> {
         if let Some(scheduled) = scheduled {
             advance(&self.scheduled, scheduled);
             self.latest.fetch_max(scheduled, Ordering::AcqRel);
+        }
+    }
+
+    /// A run has been started.
+    fn errors_are_over(&self) {
+        let mut activity = self.activity();
+        if let Some(rare) = &mut activity.rare {
+            rare.not_started = None;
+        }
+        let Some(failure) = &mut activity.failure else { return };
+        failure.is_over = true;
+        if let Some(warning) = &mut failure.warning
+            && !std::mem::replace(&mut warning.is_over, true)
+        {
+            let restarts = failure.restarts.saturating_add(1);
+            let _entered = self.key.span().entered();
+            tracing::info!(restarts, "the subscription starts runs again");
         }
     }
 
@@ -572,13 +669,20 @@ impl<P: ?Sized> Live<P> {
         self.tried.fetch_max(scheduled, Ordering::AcqRel) >= scheduled
     }
 
-    /// A tick is handed out.
-    pub(crate) fn set_next_tick(&self, at: i64) {
-        self.next_tick.store(at, Ordering::Release);
+    /// A tick is handed out; the one after it is due then.
+    pub(crate) fn tick_taken(&self, next: i64) {
+        self.expect_tick(next);
+        let mut activity = self.activity();
+        self.state.store(self.state.load(Ordering::Relaxed) | GOT_TICK, Ordering::Relaxed);
         // It may be for the same time, which then comes a third time.
-        if let Some(rare) = &mut self.activity().rare {
+        if let Some(rare) = &mut activity.rare {
             rare.second.take_if(|second| second.is_answered);
         }
+    }
+
+    /// The next tick is due then; `i64::MAX` if there is none.
+    pub(crate) fn expect_tick(&self, at: i64) {
+        self.next_tick.store(at, Ordering::Release);
     }
 
     /// The key of the run for a time that comes a second time: the same until it is answered, and
@@ -623,13 +727,32 @@ impl<P: ?Sized> Live<P> {
         recent.push_back(run.clone());
     }
 
-    /// How long it is until the tick after the last one that the `serve` that ran has got; `None`
-    /// if it has got none.
+    /// How long it is until the next tick; `None` if the `serve` that ran has got none.
     pub(crate) fn until_next_tick(&self) -> Option<Duration> {
         let at = self.next_tick.load(Ordering::Acquire);
         let left = at.saturating_sub(self.context.gofer.now_nanos());
-        (at != 0).then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
+        let got_one = self.state.load(Ordering::Relaxed) & GOT_TICK != 0;
+        got_one.then(|| Duration::from_nanos(u64::try_from(left).unwrap_or(0)))
     }
+}
+
+/// As much of an error message is kept. An author may have put the whole response of another server
+/// into it.
+const MAX_CHARS: usize = 500;
+
+/// What callers see of an error.
+pub(crate) fn brief(error: &Error) -> String {
+    let mut message = match error.kind() {
+        // May contain what callers must not see; the log has it.
+        ErrorKind::Internal => "internal error, see the extension's log".to_owned(),
+        _ => error.to_string(),
+    };
+    let mut ends = message.char_indices().map(|(end, _)| end).skip(MAX_CHARS - 1);
+    if let (Some(end), Some(_)) = (ends.next(), ends.next()) {
+        // A new string: a truncated one would keep its capacity.
+        message = format!("{}…", &message[..end]);
+    }
+    message
 }
 
 pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {

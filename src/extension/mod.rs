@@ -54,7 +54,10 @@ pub(crate) use describe::markdown;
 pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use in_span::{call_span, in_span};
 pub(crate) use key::Key;
-pub(crate) use live::{AnyLive, Beginning, Failure, Live, State, Warning, drop_panic, log_panic};
+pub(crate) use live::{
+    AnyLive, Beginning, Failure, LastError, Live, Standing, State, Warning, brief, drop_panic,
+    log_panic,
+};
 pub(crate) use settings::Settings;
 pub(crate) use start::for_event;
 pub(crate) use ticks::NOTICED_WITHIN;

@@ -73,9 +73,9 @@ impl Job for Start {
         let mut start = pin!(live.start(run));
         let started = match limit {
             None => start.await,
-            Some((limit, error)) => {
-                tokio::time::timeout(limit, start.as_mut()).await.unwrap_or_else(|_| Err(error()))
-            }
+            Some((limit, error)) => tokio::time::timeout(limit, start.as_mut())
+                .await
+                .unwrap_or_else(|_| Err(live.not_started(error()))),
         };
         live.context.metrics.run_start(&began, &started);
         started
@@ -87,6 +87,11 @@ impl Job for Start {
 }
 
 impl Live {
+    fn not_started(&self, error: Error) -> Error {
+        self.run_not_started(&error);
+        error
+    }
+
     async fn start(&self, run: Run) -> Result<RunInfo> {
         if self.is_cancelled() {
             return Err(ended());
@@ -135,7 +140,7 @@ impl Live {
             Err(_) if self.is_cancelled() => Err(ended()),
             Err(error) => {
                 self.run_refused();
-                Err(error)
+                Err(self.not_started(error))
             }
         }
     }

@@ -233,18 +233,24 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
                     }
                     Due::Now(tick) => {
                         self.timeline.take(&tick);
-                        live.set_next_tick(self.timeline.after(tick.scheduled.at));
+                        live.tick_taken(self.timeline.after(tick.scheduled.at));
                         let late = now.saturating_sub(tick.scheduled.at);
                         live.context.metrics.tick(tick.count, late);
                         return Some(tick);
                     }
-                    Due::Never => return None,
+                    Due::Never => {
+                        live.expect_tick(i64::MAX);
+                        return None;
+                    }
                     // Boxed: a subscription hardly ever waits for this.
                     Due::Unknown => {
                         Box::pin(live.changed_since(changes)).await;
                         continue;
                     }
-                    Due::At(at) => at,
+                    Due::At(at) => {
+                        live.expect_tick(at);
+                        at
+                    }
                 };
                 let wait = Duration::from_nanos(until.abs_diff(now));
                 let _either = tokio::time::timeout(wait, live.changed_since(changes)).await;

@@ -25,6 +25,7 @@ mod router;
 mod service;
 mod signals;
 mod stored;
+mod subscription_states;
 mod supervisor;
 mod system_config;
 mod tasks;

@@ -29,7 +29,7 @@ use super::stored;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
-    AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, State, log_panic,
+    AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, Standing, State, log_panic,
 };
 
 /// Changes of one key that may wait behind one that is under way: more than any sensible caller has
@@ -229,6 +229,17 @@ impl Registry {
             return Err(Error::shutting_down());
         }
         Ok(state.entries.iter().filter_map(Slot::current).map(Arc::clone).collect())
+    }
+
+    /// How a subscription is doing; `None` if there is none. Refused once they are shutting down.
+    pub(crate) fn standing(&self, key: &Key) -> Result<Option<Standing>> {
+        let hash = self.hasher.hash_one(key);
+        let state = self.state();
+        if state.closed {
+            return Err(Error::shutting_down());
+        }
+        let slot = state.entries.find(hash, |slot| slot.is(hash, key));
+        Ok(slot.and_then(Slot::current).map(|live| live.standing()))
     }
 
     /// One line for each subscription that is waiting to be restarted, up to a limit.

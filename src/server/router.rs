@@ -19,6 +19,7 @@ use tonic_health::server::HealthService;
 use super::info::{Info, InfoCodec};
 use super::service::Service;
 use gofer_proto::ExtensionInfoRequest;
+use gofer_proto::embedded::extension_status_server::ExtensionStatusServer;
 use gofer_proto::server::extension_service_server::ExtensionServiceServer;
 
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(crate) struct Router {
     info: InfoMethod,
     max_message_bytes: usize,
     extension: ExtensionServiceServer<Service>,
+    status: ExtensionStatusServer<Service>,
     health: HealthServer<HealthService>,
     #[cfg(feature = "reflection")]
     reflection: Option<Arc<dyn Handler>>,
@@ -41,6 +43,8 @@ impl Router {
         Self {
             info: InfoMethod(Arc::clone(&service)),
             max_message_bytes,
+            status: ExtensionStatusServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(max_message_bytes),
             extension: ExtensionServiceServer::from_arc(service)
                 .max_decoding_message_size(max_message_bytes),
             health,
@@ -70,6 +74,9 @@ impl tower_service::Service<Request<Body>> for Router {
         if path.starts_with("/proto.ExtensionService/") {
             return self.extension.call(request);
         }
+        if path.starts_with("/gofer_sdk.embedded.ExtensionStatus/") {
+            return self.status.call(request);
+        }
         if path.starts_with(OPEN) {
             return self.health.call(request);
         }
@@ -80,8 +87,8 @@ impl tower_service::Service<Request<Body>> for Router {
             return reflection.handle(request);
         }
         Box::pin(async {
-            let message = "unknown service; this server offers proto.ExtensionService and \
-                           grpc.health.v1.Health";
+            let message = "unknown service; this server offers proto.ExtensionService, \
+                           gofer_sdk.embedded.ExtensionStatus and grpc.health.v1.Health";
             Ok(Status::unimplemented(message).into_http())
         })
     }
@@ -105,6 +112,7 @@ impl UnaryService<ExtensionInfoRequest> for InfoMethod {
 fn reflection() -> Option<Arc<dyn Handler>> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(gofer_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(gofer_proto::EXTENSION_STATUS_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .inspect_err(|error| tracing::error!(%error, "reflection is not available"))

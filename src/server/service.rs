@@ -48,7 +48,7 @@ const FAILURES: u32 = 60;
 
 pub(crate) struct Service {
     name: String,
-    lifecycle: Arc<Lifecycle>,
+    pub(super) lifecycle: Arc<Lifecycle>,
     /// Conversations with administrators and with owners of pipelines, limited separately so that
     /// neither can use up the other's.
     installers: Arc<Semaphore>,
@@ -75,7 +75,7 @@ impl Service {
         }
     }
 
-    fn respond<T>(
+    pub(super) fn respond<T>(
         &self,
         method: &'static str,
         outcome: Result<T, impl Borrow<Error>>,

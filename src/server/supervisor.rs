@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::catch_panic::{CatchPanic, catch_panic_in};
 use super::erased::Initialized;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extension::{Extension, Failure, Live, State, Subscription, Warning, in_span};
+use crate::extension::{Extension, Failure, Live, State, Subscription, Warning, brief, in_span};
 use gofer_net::{Backoff, BoxFuture};
 
 /// The first pause is short, since most failures are transient; the longest is about as long as an
@@ -24,10 +24,6 @@ const MAX_PAUSE_IF_REFUSED: Duration = Duration::from_secs(30);
 
 /// A `serve` that ran this long has recovered: the next failure counts as the first.
 const RECOVERED: i64 = 10 * 60 * 1_000_000_000;
-
-/// As much of an error message is kept for Info, which is bounded. An author may have put the whole
-/// response of another server into it.
-const MAX_REASON_CHARS: usize = 500;
 
 /// Kept small: there is one of these futures for each live subscription (a test below checks its
 /// size). What only a failure needs is boxed.
@@ -94,7 +90,7 @@ fn again<'a>(
 async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     let kind = error.kind();
     // Formatting an error runs the author's code, or another crate's.
-    let texts = catch_panic_in(|| Ok((reason(&error), format!("{error:?}"))));
+    let texts = catch_panic_in(|| Ok((brief(&error), format!("{error:?}"))));
     let (reason, error) = texts.unwrap_or_else(|_| {
         let unknown = "an error that panics when it is formatted";
         (unknown.to_owned(), unknown.to_owned())
@@ -161,8 +157,10 @@ fn record(live: &Live, message: String, kind: ErrorKind, error: &str) -> Recorde
     });
     let is_news = !is_known && !is_outage && live.context.failures.record().is_some();
     let warning = if is_news { Some(Warning { error, at: now, is_over: false }) } else { last };
-    activity.failure =
-        Some(Box::new(Failure { message, restarts, waiting: true, at: now, warning }));
+    let since = live.context.gofer.now_nanos();
+    let (waiting, is_over) = (true, false);
+    let failure = Failure { message, restarts, waiting, since, is_over, at: now, warning };
+    activity.set_failure(failure);
     let pause = match live.until_next_tick() {
         // An ordinary tick would do the same again: there is no reason to wait longer than for that.
         Some(left) => growing.min(left.max(FIRST_PAUSE)),
@@ -200,20 +198,6 @@ fn hash(text: &str) -> u64 {
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// What Info shows of a failure.
-fn reason(error: &Error) -> String {
-    let mut message = match error.kind() {
-        // May contain what callers must not see; the log has it.
-        ErrorKind::Internal => "internal error, see the extension's log".to_owned(),
-        _ => error.to_string(),
-    };
-    if let Some((end, _)) = message.char_indices().nth(MAX_REASON_CHARS) {
-        // A new string: a truncated one would keep its capacity.
-        message = format!("{}…", &message[..end]);
-    }
-    message
 }
 
 /// Counts a subscription as failing while it waits, also if its future is dropped.

@@ -9,9 +9,9 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-/// Everything but health: the eight methods, reflection, and paths that do not exist, which an
+/// Everything but health: the eight methods, the SDK's own, reflection, and paths that do not exist, which an
 /// unauthenticated caller must not find out.
-const CLOSED: [&str; 11] = [
+const CLOSED: [&str; 12] = [
     "/proto.ExtensionService/Init",
     "/proto.ExtensionService/Info",
     "/proto.ExtensionService/Subscribe",
@@ -20,6 +20,7 @@ const CLOSED: [&str; 11] = [
     "/proto.ExtensionService/ExternalEvent",
     "/proto.ExtensionService/RunExtensionInstaller",
     "/proto.ExtensionService/RunPipelineConfigurator",
+    "/gofer_sdk.embedded.ExtensionStatus/GetSubscriptionStates",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/proto.ExtensionService/NoSuchMethod",
     "/no.such.Service/Method",
@@ -135,5 +136,6 @@ async fn with_the_token_reflection_names_the_services() {
     };
     let names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     assert!(names.iter().any(|name| name == "proto.ExtensionService"), "{names:?}");
+    assert!(names.iter().any(|name| name == "gofer_sdk.embedded.ExtensionStatus"), "{names:?}");
     assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
 }

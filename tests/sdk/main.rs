@@ -31,4 +31,5 @@ mod own_client;
 mod parameters;
 mod stand_in;
 mod starts;
+mod subscription_states;
 mod subscriptions;
