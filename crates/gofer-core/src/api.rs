@@ -21,6 +21,7 @@ mod objects;
 mod pipelines;
 mod runs;
 mod secrets;
+mod subscription_states;
 mod subscriptions;
 mod task_runs;
 mod tokens;

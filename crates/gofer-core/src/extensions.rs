@@ -31,7 +31,9 @@ use super::store::{Beginning, Options, Store, not_installed};
 use super::sync::lock;
 use gofer_net::{Clock, Effect, Transport, effect};
 use gofer_proto as proto;
-use gofer_proto::embedded::ExtensionOptions;
+use gofer_proto::embedded::{
+    ExtensionOptions, GetSubscriptionStatesRequest, SubscriptionKey, SubscriptionState,
+};
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 use gofer_sdk::internal::{
@@ -334,6 +336,20 @@ impl Extensions {
             }
         }
         Ok(extension)
+    }
+
+    /// How the subscriptions with these keys are doing; `None` if the extension does not say. It is
+    /// not trusted.
+    pub(super) async fn subscription_states(
+        &self,
+        name: &str,
+        keys: Vec<SubscriptionKey>,
+    ) -> Option<Vec<SubscriptionState>> {
+        let mut client = self.slots.running(name).ok()?.handle.status.clone();
+        let count = keys.len();
+        let call = client.get_subscription_states(GetSubscriptionStatesRequest { keys });
+        let answer = tokio::time::timeout(INFO_TIMEOUT, call).await.ok()?.ok()?;
+        Some(answer.into_inner().states).filter(|states| states.len() == count)
     }
 
     pub(super) fn list(&self) -> Vec<proto::Extension> {

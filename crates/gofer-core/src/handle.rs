@@ -19,6 +19,7 @@ use super::store::KeyGuard;
 use gofer_net::tls::{Trust, certificates};
 use gofer_net::{Backoff, Channel, Clock, Connector, Dial, Effect, Transport, effect};
 use gofer_proto as proto;
+use gofer_proto::embedded::extension_status_client::ExtensionStatusClient;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 
 /// How long it may take until the end of what an extension runs in is noticed.
@@ -38,6 +39,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_m
 pub(super) struct ExtensionHandle {
     pub(super) client: ExtensionServiceClient<Transport>,
     channel: Channel,
+    /// Of the SDK; other extensions lack it.
+    pub(super) status: ExtensionStatusClient<Transport>,
     health: HealthClient<Transport>,
     pub(super) process: Process,
     /// Whether it is reached over the network rather than inside this process.
@@ -80,6 +83,7 @@ impl ExtensionHandle {
         );
         Ok(Self {
             client: ExtensionServiceClient::new(transport.clone()),
+            status: ExtensionStatusClient::new(transport.clone()),
             channel,
             health: HealthClient::new(transport),
             process,

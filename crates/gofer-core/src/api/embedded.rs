@@ -18,7 +18,8 @@ use gofer_proto::embedded::{
     BackupEnd, BackupHeader, BackupRequest, BackupResponse, ExtensionState, FollowEventsRequest,
     FollowEventsResponse, GetCapabilitiesRequest, GetCapabilitiesResponse, InstallExtensionRequest,
     InstallExtensionResponse, ListExtensionStatesRequest, ListExtensionStatesResponse,
-    UpdateExtensionRequest, UpdateExtensionResponse,
+    ListSubscriptionStatesRequest, ListSubscriptionStatesResponse, UpdateExtensionRequest,
+    UpdateExtensionResponse,
 };
 
 #[tonic::async_trait]
@@ -81,6 +82,15 @@ impl EmbeddedCore for Api {
             })
             .collect();
         Ok(Response::new(ListExtensionStatesResponse { extensions }))
+    }
+
+    async fn list_subscription_states(
+        &self,
+        request: Request<ListSubscriptionStatesRequest>,
+    ) -> Result<Response<ListSubscriptionStatesResponse>, Status> {
+        let caller = self.caller(&request)?;
+        let request = request.into_inner();
+        Self::list_subscription_states(self, &caller, request).await.map(Response::new)
     }
 
     type BackupStream = ResponseStream<BackupResponse>;

@@ -1,6 +1,7 @@
 //! Which pipelines are subscribed to which extensions, with what settings.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 use serde_json::json;
 use tonic::Status;
@@ -47,6 +48,11 @@ impl ByExtension {
         if names.is_empty() {
             self.0.remove(&it.name);
         }
+    }
+
+    /// The first after a place.
+    fn next(&self, extension: &str, after: Bound<&[String; 3]>) -> Option<&[String; 3]> {
+        self.0.get(extension)?.range::<[String; 3], _>((after, Bound::Unbounded)).next()
     }
 
     fn of(&self, extension: &str) -> impl Iterator<Item = &[String; 3]> {
@@ -141,6 +147,48 @@ impl Store {
             tables.pipeline(namespace, pipeline).ok()?.subscriptions.get(&key)
         });
         found.cloned().collect()
+    }
+
+    /// The subscriptions of an extension after a place, given as namespace, pipeline and label, in
+    /// that order and without their settings; those in namespaces that the caller may read.
+    pub(crate) fn subscriptions_after(
+        &self,
+        extension: &str,
+        after: Option<[String; 3]>,
+        limit: usize,
+        readable: impl Fn(&str) -> bool,
+    ) -> Vec<Subscription> {
+        let tables = self.tables();
+        let mut found = Vec::new();
+        let mut place = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut entered: Option<&str> = None;
+        while found.len() < limit
+            && let Some(names) = tables.by_extension.next(extension, place.as_ref())
+        {
+            let [namespace, pipeline, label] = names;
+            if entered != Some(namespace) && !readable(namespace) {
+                // The next namespace, however many subscriptions this one has.
+                let next = format!("{namespace}\0");
+                place = Bound::Included([next, String::new(), String::new()]);
+                continue;
+            }
+            entered = Some(namespace);
+            place = Bound::Excluded(names.clone());
+            let key = (extension.to_owned(), label.clone());
+            let stored = tables.pipeline(namespace, pipeline).ok();
+            if let Some(stored) = stored.and_then(|it| it.subscriptions.get(&key)) {
+                found.push(Subscription {
+                    namespace: stored.namespace.clone(),
+                    pipeline: stored.pipeline.clone(),
+                    name: stored.name.clone(),
+                    label: stored.label.clone(),
+                    settings: HashMap::new(),
+                    status: stored.status,
+                    status_reason: stored.status_reason.clone(),
+                });
+            }
+        }
+        found
     }
 
     pub(crate) fn remove_subscription(

@@ -351,7 +351,7 @@ an extension without grants.
 Where a method lists or looks up something for any token, its answer holds only what the caller may \
 see: `GetEvent`, `ListEvents` and `FollowEvents` the events of its namespaces, `ListNamespaces` these namespaces; to \
 an extension, `ListExtensions`, `ListExtensionStates` and the lists of subscriptions show itself. \
-Only a manager sees why an extension failed. `BootstrapToken` needs no token, and makes one only in a \
+`ListSubscriptionStates` lists the subscriptions in the caller's namespaces, with their errors. Only a manager sees why an extension failed. `BootstrapToken` needs no token, and makes one only in a \
 core that was started to allow it.
 ";
 

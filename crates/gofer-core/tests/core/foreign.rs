@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::files::{Directory, write_script};
+use crate::subscription_states::is_listed_without_state;
 use gofer_core::{Core, InstallOptions, Installed, NO_SETTINGS};
 use gofer_net::auth::{Authorize, Caller, Class, Decision, bearer, sha256};
-use gofer_net::server::{Service, serve};
+use gofer_net::server::{Handler, ResponseFuture, Service, serve};
 use gofer_net::tls::server_config;
 use gofer_net::{Limits, Listener};
 use gofer_proto as proto;
@@ -19,6 +20,8 @@ use gofer_proto::server::extension_service_server::{ExtensionService, ExtensionS
 use gofer_sdk::ErrorKind;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -135,6 +138,22 @@ impl Authorize for Anyone {
     }
 }
 
+/// What it offers, and while the file exists, the SDK's own service, which never answers.
+struct Offered(ExtensionServiceServer<Foreign>, PathBuf);
+
+impl Handler for Offered {
+    fn handle(&self, request: http::Request<Body>) -> ResponseFuture {
+        let path = request.uri().path();
+        if path.starts_with("/proto.ExtensionService/") {
+            return self.0.clone().call(request);
+        }
+        if path.contains("ExtensionStatus") && self.1.exists() {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(async { Ok(Status::unimplemented("unknown service").into_http()) })
+    }
+}
+
 /// The extension's process. Not a test of its own.
 #[tokio::test]
 #[ignore = "started by other tests"]
@@ -145,7 +164,8 @@ async fn extension_under_test() {
     let listener = TcpListener::bind(var("HOST")).await.unwrap();
     let stop = CancellationToken::new();
     let foreign = Foreign { calls: calls.into(), once: Mutex::default(), stop: stop.clone() };
-    let handler = Arc::new(ExtensionServiceServer::new(foreign));
+    let hangs = foreign.calls.with_file_name(HANGS);
+    let handler = Arc::new(Offered(ExtensionServiceServer::new(foreign), hangs));
     let service = Service::new(Arc::new(Anyone), handler, Limits::default());
     serve(Listener::Tcp(listener), tls, service, stop.cancelled()).await;
 }
@@ -218,6 +238,19 @@ fn running(calls: &[String]) -> (Option<&str>, usize) {
         }
     }
     (first, all)
+}
+
+#[tokio::test]
+async fn its_subscriptions_are_listed_whatever_it_says_of_them() {
+    let test = Test::begin("foreign-states").await;
+    test.subscribe("one").await.unwrap();
+    // Sooner than if it had not answered.
+    is_listed_without_state(&test.core, "foreign", Duration::from_millis(1900)).await;
+    std::fs::write(test.directory.0.join(HANGS), "").unwrap();
+    let began = std::time::Instant::now();
+    is_listed_without_state(&test.core, "foreign", Duration::from_secs(5)).await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "it has answered");
+    test.core.stop().await;
 }
 
 #[tokio::test]

@@ -50,6 +50,7 @@ mod runs;
 mod schedules;
 mod streaming;
 mod subscribed_anew;
+mod subscription_states;
 mod supervision;
 mod ticks;
 mod webhook_runs;
