@@ -3,6 +3,7 @@
 mod change;
 mod full;
 mod show;
+mod subscriptions;
 
 use std::ffi::OsStr;
 
@@ -62,8 +63,15 @@ A value `@FILE` is read from a file, and `-` from standard input.")]
     /// List the installed extensions and their states.
     #[command(after_help = "Example:\n  gofer extension list")]
     List,
-    /// Show an extension and its documentation.
-    #[command(after_help = "Example:\n  gofer extension get interval")]
+    /// Show an extension, its subscriptions and its documentation.
+    #[command(after_help = "\
+Example:
+  gofer extension get interval
+
+Each subscription is shown with the time of the last tick for which a run was
+started, the time of the next tick, and the last error since that. A `-` stands for
+what there is not, or what the extension does not say. --json lists them all, and
+not only the first 100.")]
     Get {
         /// Name of the extension.
         name: String,

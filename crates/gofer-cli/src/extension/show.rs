@@ -12,7 +12,7 @@ use gofer_sdk::GoDuration;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::NOT_INSTALLED;
+use super::{NOT_INSTALLED, subscriptions};
 use crate::failure::Failure;
 use crate::output::{Cell, Health, Row, moment, rfc3339};
 use crate::progress;
@@ -191,7 +191,11 @@ pub(super) async fn get(name: String, session: &Session) -> Result<(), Failure> 
     let answer = answer.map_err(|it| Failure::from(it).hint_on(Code::NotFound, NOT_INSTALLED))?;
     let extension = answer.into_inner().extension.unwrap_or_default();
     let shown = ExtensionRow { state: states.remove(&name), extension };
-    session.out.details(shown.details(), &shown.json())?;
+    if session.out.json {
+        return subscriptions::write_json(session, &name, shown.json()).await;
+    }
+    session.out.details(shown.details(), &Value::Null)?;
+    subscriptions::show(session, &name).await?;
     if !shown.extension.documentation.is_empty() {
         session.out.text(&format!("\n{}", shown.extension.documentation))?;
     }

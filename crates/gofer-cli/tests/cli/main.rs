@@ -26,6 +26,7 @@ mod hints;
 mod log;
 mod shell;
 mod start;
+mod subscription_states;
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 mod upgrade;
