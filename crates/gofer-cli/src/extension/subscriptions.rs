@@ -74,10 +74,7 @@ pub(super) async fn write_json(
         if !page.has_more || last.is_none() {
             return Ok(document.end()?);
         }
-        page = match self::page(session, extension, last, PAGE).await? {
-            Some(page) => page,
-            None => ListSubscriptionStatesResponse::default(),
-        };
+        page = self::page(session, extension, last, PAGE).await?.unwrap_or_default();
     }
 }
 

@@ -1,6 +1,7 @@
 //! `gofer extension get`: whether each subscription fired, and when it will.
 
 use gofer_core::{Core, NO_SETTINGS};
+use gofer_proto::extension::{ExtensionState, ExtensionStatus};
 use gofer_sdk::{Error, Extension, GoDuration, Gofer, NoConfig, NoParams, Run, Subscription};
 use serde_json::Value;
 
@@ -56,8 +57,8 @@ async fn outcome(address: String, token: String, line: &'static str) -> (Option<
 
 async fn get(core: &Core, line: &'static str) -> String {
     let address = core.address().unwrap().to_string();
-    let (code, shown) = outcome(address, core.token().to_owned(), line).await;
-    assert_eq!(code, Some(0), "{shown}");
+    let (exit, shown) = outcome(address, core.token().to_owned(), line).await;
+    assert_eq!(exit, Some(0), "{shown}");
     shown
 }
 
@@ -144,7 +145,7 @@ async fn people_are_shown_the_first_hundred_and_json_has_all() {
 #[tokio::test]
 async fn a_full_gofer_has_no_such_section() {
     let gofer = FullGofer::start();
-    let installed = (Default::default(), Default::default());
+    let installed = (ExtensionState::Running, ExtensionStatus::Enabled);
     gofer.state().extensions.insert("chat".to_owned(), installed);
     let address = gofer.address.to_string();
     let get = "gofer extension get chat";

@@ -53,7 +53,7 @@ async fn a_subscription_shows_its_ticks_and_why_no_run_was_started() {
     every.subscribe("default/nightly", "x", [("every", "10m")]).await.unwrap();
     core.elapse(minutes(1)).await;
     let state = async || {
-        let page = list(&core.client(), all()).await.unwrap();
+        let page = list(core.client(), all()).await.unwrap();
         let [listed] = page.subscriptions.try_into().unwrap();
         assert_eq!((name(&listed), &*listed.problem), ("default/nightly x".to_owned(), ""));
         listed.state.unwrap()
@@ -92,13 +92,13 @@ async fn pages_are_sorted_and_have_no_gaps() {
         expected.push(format!("{pipeline} {label}"));
     }
     expected.sort();
-    let whole = list(&core.client(), all()).await.unwrap();
+    let whole = list(core.client(), all()).await.unwrap();
     assert_eq!((names(&whole), whole.has_more), (expected.clone(), false));
     for limit in 1..=4 {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
             let request = ListSubscriptionStatesRequest { after, limit, ..all() };
-            let page = list(&core.client(), request).await.unwrap();
+            let page = list(core.client(), request).await.unwrap();
             assert!(page.subscriptions.iter().all(|it| it.state.is_some()));
             listed.extend(names(&page));
             assert_eq!(page.has_more, listed.len() < 4, "{limit}");
@@ -112,7 +112,7 @@ async fn pages_are_sorted_and_have_no_gaps() {
     // After one that does not exist.
     let gone = SubscriptionKey { namespace_id: "a".to_owned(), ..Default::default() };
     let request = ListSubscriptionStatesRequest { after: Some(gone), limit: 1, ..all() };
-    let page = list(&core.client(), request).await.unwrap();
+    let page = list(core.client(), request).await.unwrap();
     assert_eq!((names(&page), page.has_more), (vec!["a/b x".to_owned()], true));
     core.stop().await;
 }
@@ -147,7 +147,7 @@ async fn a_caller_sees_the_namespaces_that_it_may_read() {
     assert_eq!(seen(&["b"], 0).await, ("b/nightly x, b/nightly y".to_owned(), false));
     // What others have is no further page.
     assert_eq!(seen(&["a"], 2).await, ("a/nightly x, a/nightly y".to_owned(), false));
-    assert_eq!(seen(&["a", "c"], 3).await.1, true);
+    assert!(seen(&["a", "c"], 3).await.1);
     assert_eq!(seen(&["d"], 0).await, (String::new(), false));
     // An extension sees itself.
     let (probe, gofer) = probe::install(&core, "states").await;
@@ -158,7 +158,7 @@ async fn a_caller_sees_the_namespaces_that_it_may_read() {
         ListSubscriptionStatesRequest { extension_name: probe.name().to_owned(), ..all() };
     assert_eq!(names(&list(&gofer, request).await.unwrap()), ["a/nightly z"]);
     let request = ListSubscriptionStatesRequest { extension_name: "none".to_owned(), ..all() };
-    let status = list(&core.client(), request).await.unwrap_err();
+    let status = list(core.client(), request).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
     core.stop().await;
 }
@@ -178,7 +178,7 @@ async fn subscriptions_that_are_not_in_effect_have_no_state() {
     };
     api.disable_pipeline_extension_subscription(request).await.unwrap();
     let has_state = async || {
-        let page = list(&core.client(), all()).await.unwrap();
+        let page = list(core.client(), all()).await.unwrap();
         page.subscriptions.iter().map(|it| it.state.is_some()).collect::<Vec<_>>()
     };
     assert_eq!(has_state().await, [false, true]);
@@ -191,7 +191,7 @@ async fn subscriptions_that_are_not_in_effect_have_no_state() {
 /// What a foreign extension, or one that does not answer, is listed as.
 pub(crate) async fn is_listed_without_state(core: &Core, extension: &str, within: Duration) {
     let request = ListSubscriptionStatesRequest { extension_name: extension.to_owned(), ..all() };
-    let listed = tokio::time::timeout(within, list(&core.client(), request)).await;
+    let listed = tokio::time::timeout(within, list(core.client(), request)).await;
     let page = listed.expect("it takes too long").unwrap();
     assert_eq!(names(&page), ["default/nightly l"]);
     assert_eq!((&page.subscriptions[0].state, &*page.subscriptions[0].problem), (&None, ""));
