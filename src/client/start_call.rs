@@ -18,8 +18,9 @@ use super::{Gofer, RunInfo};
 /// A gRPC message begins with a byte and its length.
 const PREFIX_BYTES: usize = 5;
 
-/// A run with a few variables fits. The buffer grows if it has to.
-const RESPONSE_BYTES: usize = 512;
+/// A run with a few variables fits; the buffer grows if it has to. Blocks of a KiB and more are what
+/// allocators take long for.
+const RESPONSE_BYTES: usize = 960;
 
 /// A request that may be sent several times.
 #[derive(Clone)]
