@@ -326,7 +326,7 @@ impl Gofer {
         if self.inner.is_extension {
             let deadline = Deadline(Instant::now() + self.inner.transport.deadline());
             let started =
-                Box::pin(self.start_once(label, pipeline, run, Known::default(), &deadline))
+                Box::pin(self.start_once(label, &pipeline, run, Known::default(), &deadline))
                     .await?;
             return Ok(started.run);
         }
@@ -476,6 +476,7 @@ impl Gofer {
         format!("{} ({label})", self.inner.name)
     }
 
+    /// For a program that is not an extension.
     fn start_request(
         &self,
         label: &str,
@@ -483,14 +484,12 @@ impl Gofer {
         reason: String,
         variables: HashMap<String, String>,
     ) -> proto::StartRunRequest {
-        use proto::initiator::Type;
-        let kind = if self.inner.is_extension { Type::Extension } else { Type::Bot };
         proto::StartRunRequest {
             namespace_id: pipeline.namespace().to_owned(),
             pipeline_id: pipeline.pipeline().to_owned(),
             variables,
             initiator: Some(proto::Initiator {
-                r#type: kind.into(),
+                r#type: proto::initiator::Type::Bot.into(),
                 name: self.initiator(label),
                 reason,
             }),

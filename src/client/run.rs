@@ -158,32 +158,46 @@ impl Run {
         Ok((self.reason.into_owned(), self.variables.into_iter().collect()))
     }
 
-    /// The reason, key and variables of a run that an extension starts.
-    pub(crate) fn keyed(self) -> Result<(String, Key, HashMap<String, String>)> {
-        let mut variables = HashMap::with_capacity(self.variables.len() + 2);
-        for (name, value) in self.variables {
-            let remedy = match &*name {
+    /// What a run that an extension starts is sent with.
+    pub(crate) fn keyed(self) -> Result<Keyed> {
+        for (name, _) in &self.variables {
+            let remedy = match &**name {
                 RUN_KEY => "use `Run::key`",
                 SCHEDULED_AT => "use `Tick::run`",
-                _ => {
-                    variables.insert(name, value);
-                    continue;
-                }
+                _ => continue,
             };
-            return Err(Error::invalid_parameter(name, format!("is set by the SDK; {remedy}")));
+            let why = format!("is set by the SDK; {remedy}");
+            return Err(Error::invalid_parameter(name.clone(), why));
         }
-        let scheduled =
-            self.scheduled.map(|it| (rfc3339(it.at), it.occurrence == Occurrence::Again));
+        let is_again = self.scheduled.is_some_and(|it| it.occurrence == Occurrence::Again);
+        let scheduled = self.scheduled.map(|it| rfc3339(it.at));
         let key = match (self.key, &scheduled) {
             (Some(key), _) => Key { text: checked(key)?, is_authors: true },
-            (None, Some((at, false))) => Key { text: format!("{OWN}tick:{at}"), is_authors: false },
+            (None, Some(at)) if !is_again => {
+                Key { text: [OWN, "tick:", at].concat(), is_authors: false }
+            }
             (None, _) => Key { text: self.again.unwrap_or_else(unique), is_authors: false },
         };
-        variables.insert(RUN_KEY.to_owned(), key.text.clone());
-        if let Some((at, _)) = scheduled {
-            variables.insert(SCHEDULED_AT.to_owned(), at);
-        }
-        Ok((self.reason.into_owned(), key, variables))
+        Ok(Keyed { reason: self.reason, key, scheduled, variables: self.variables })
+    }
+}
+
+/// A run that an extension starts.
+pub(crate) struct Keyed {
+    pub(crate) reason: Cow<'static, str>,
+    pub(crate) key: Key,
+    /// When it was scheduled for, in RFC 3339.
+    pub(crate) scheduled: Option<String>,
+    /// Those of the author's. Of several with one name, the last one counts, as in protobuf.
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+impl Keyed {
+    /// All variables, by name.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.variables.iter().map(|(name, value)| (&**name, &**value));
+        let scheduled = self.scheduled.as_deref().map(|at| (SCHEDULED_AT, at));
+        own.chain([(RUN_KEY, &*self.key.text)]).chain(scheduled)
     }
 }
 

@@ -112,7 +112,7 @@ impl Wanted {
 /// A run that is being started.
 struct Start<'a> {
     gofer: &'a Gofer,
-    pipeline: PipelineId,
+    pipeline: &'a PipelineId,
     label: &'a str,
     key: Key,
     /// The newest run of the pipeline before the first attempt.
@@ -138,13 +138,14 @@ impl Gofer {
     pub(crate) async fn start_once(
         &self,
         label: &str,
-        pipeline: PipelineId,
+        pipeline: &PipelineId,
         run: Run,
         Known { newest, is_repeat }: Known,
         cancellation: &impl Cancellation,
     ) -> Result<Started> {
-        let (reason, key, variables) = run.keyed()?;
-        let call = StartCall::new(&self.start_request(label, &pipeline, reason, variables));
+        let run = run.keyed()?;
+        let call = StartCall::new(&self.inner.name, label, pipeline, &run);
+        let key = run.key;
         let may_exist = key.is_authors || is_repeat;
         // It may be older than the newest run that is known now.
         let newest = newest.filter(|_| !may_exist);
@@ -160,7 +161,7 @@ impl Gofer {
         loop {
             let (status, is_search) = match start.attempt(&mut turn, cancellation).await {
                 Ok(started) => {
-                    repeats.are_over(&start.pipeline);
+                    repeats.are_over(pipeline);
                     return Ok(started);
                 }
                 Err(Failure::Cancelled) => return Err(cancellation.error(last.as_ref())),
@@ -176,7 +177,7 @@ impl Gofer {
                     return Err(error(&status));
                 }
             }
-            repeats.failed(self, &start.pipeline, &status);
+            repeats.failed(self, pipeline, &status);
             let pause = Instant::now() + backoff.pause();
             // All that wait for the connection try again together, and share the attempt.
             let next = self.inner.transport.channel().next_attempt();
@@ -314,7 +315,7 @@ impl<'a> Start<'a> {
         let turn = if let Some(turn) = turn {
             turn
         } else {
-            let next = pin!(gofer.inner.starts.pipelines.turn(&self.pipeline));
+            let next = pin!(gofer.inner.starts.pipelines.turn(self.pipeline));
             let next = turn.insert(or(|| cancellation.while_waiting(), next).await?);
             if let Some(earlier) = next.unsettled_of(&self.wanted()) {
                 // An earlier call for the same run, whose future was dropped.

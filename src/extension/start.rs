@@ -117,15 +117,14 @@ impl Live {
             }
             Some(Scheduled { occurrence: Occurrence::Only, .. }) | None => (run, None),
         };
-        let mut outcome =
-            gofer.start_once(label, pipeline.clone(), first, known, &EndOf(self)).await;
+        let mut outcome = gofer.start_once(label, &pipeline, first, known, &EndOf(self)).await;
         if let Ok(started) = &outcome
             && let Some((run, at)) = again
             && self.is_earlier(started.run.id())
             && self.run_ids_go_on(&pipeline).await
         {
             let again = run.again(self.second_key(at));
-            outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
+            outcome = gofer.start_once(label, &pipeline, again, known, &EndOf(self)).await;
         }
         match outcome {
             Ok(Started { run, at, is_queued }) => {

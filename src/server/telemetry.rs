@@ -4,10 +4,9 @@
 //! author that brings a subscriber uses [`Server`](crate::Server), which installs none.
 
 use std::error::Error;
-use std::{fmt, io};
+use std::fmt;
 
 use gofer_net::log::{LogWriter, is_transport};
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -142,19 +141,16 @@ struct Object<'writer> {
 }
 
 impl Object<'_> {
-    fn add(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
+    fn add(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        let writer = &mut self.writer;
         self.outcome = self.outcome.and_then(|()| {
-            self.writer.write_char(if self.is_empty { '{' } else { ',' })?;
+            writer.write_char(if self.is_empty { '{' } else { ',' })?;
             // The prefix is how Rust writes a name that is a keyword.
-            self.write(field.name().trim_start_matches("r#"))?;
-            self.writer.write_char(':')?;
-            self.write(value)
+            quote(writer, field.name().trim_start_matches("r#"))?;
+            writer.write_char(':')?;
+            value(writer)
         });
         self.is_empty = false;
-    }
-
-    fn write(&mut self, value: &(impl Serialize + ?Sized)) -> fmt::Result {
-        serde_json::to_writer(Utf8(&mut self.writer), value).map_err(|_| fmt::Error)
     }
 
     fn end(mut self) -> fmt::Result {
@@ -163,48 +159,45 @@ impl Object<'_> {
     }
 }
 
+/// Writes text as JSON.
+fn quote(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+    let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text.bytes().any(is_escaped) {
+        return write!(writer, "{}", Value::from(text));
+    }
+    writer.write_char('"')?;
+    writer.write_str(text)?;
+    writer.write_char('"')
+}
+
 impl Visit for Object<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, &value);
+        // Null, if it is no number.
+        self.add(field, |writer| write!(writer, "{}", Value::from(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, &value);
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, &value);
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, &value);
+        self.add(field, |writer| write!(writer, "{value}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value);
+        self.add(field, |writer| quote(writer, value));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.add(field, &value.to_string());
+        self.add(field, |writer| quote(writer, &value.to_string()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, &format!("{value:?}"));
-    }
-}
-
-/// Writes what is UTF-8 in each part, as JSON that is made from strings is.
-struct Utf8<'a, 'writer>(&'a mut Writer<'writer>);
-
-impl io::Write for Utf8<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
-        self.0.write_str(text).map_err(io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.add(field, |writer| quote(writer, &format!("{value:?}")));
     }
 }
 

@@ -45,7 +45,10 @@ impl<T> Default for AtRest<T> {
 }
 
 /// The future of a job. If it is dropped, so is what it holds.
-pub struct Reused<J: Job>(Option<ReusableBoxFuture<'static, J::Output>>);
+pub struct Reused<J: Job>(
+    /// `None` once it has completed.
+    Option<ReusableBoxFuture<'static, J::Output>>,
+);
 
 impl<J: Job> Reused<J> {
     pub fn new(job: J) -> Self {
@@ -59,17 +62,33 @@ impl<J: Job> Reused<J> {
             Ok(None) | Err(_) => ReusableBoxFuture::new(run),
         }))
     }
+
+    /// Keeps a future that holds nothing.
+    fn keep(future: ReusableBoxFuture<'static, J::Output>) {
+        // If the thread ends, it is dropped.
+        let _ = J::at_rest().try_with(|at_rest| {
+            let mut at_rest = at_rest.0.borrow_mut();
+            if at_rest.len() < AT_REST {
+                at_rest.push(future);
+            }
+        });
+    }
 }
 
 impl<J: Job> Future for Reused<J> {
     type Output = J::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<J::Output> {
-        match &mut self.0 {
-            Some(future) => future.poll(context),
-            // It is only taken when it is dropped.
-            None => Poll::Pending,
+        // As any other future, it is not polled once it has completed.
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let polled = future.poll(context);
+        if polled.is_ready()
+            && let Some(future) = self.0.take()
+        {
+            // What has completed holds nothing.
+            Self::keep(future);
         }
+        polled
     }
 }
 
@@ -78,14 +97,11 @@ impl<J: Job> Unpin for Reused<J> {}
 
 impl<J: Job> Drop for Reused<J> {
     fn drop(&mut self) {
-        let Some(mut future) = self.0.take() else { return };
-        let has_room = |at_rest: &AtRest<_>| at_rest.0.borrow().len() < AT_REST;
-        if !J::at_rest().try_with(has_room).unwrap_or(false) {
-            return;
+        if let Some(mut future) = self.0.take() {
+            // Drops what it holds, which may make calls of its own.
+            future.set(J::run(None));
+            Self::keep(future);
         }
-        // Drops what it holds, which may make calls of its own.
-        future.set(J::run(None));
-        let _ = J::at_rest().try_with(|at_rest| at_rest.0.borrow_mut().push(future));
     }
 }
 

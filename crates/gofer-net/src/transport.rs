@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::response::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -26,7 +26,7 @@ use crate::reused::{AtRest, Job, Reused};
 /// is 4 MiB; objects may be larger.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Methods that respond with a stream. A deadline would cut it off, so they have one only if the
 /// caller sets it.
@@ -59,6 +59,8 @@ pub struct Transport {
     authorization: Option<HeaderValue>,
     authority: Authority,
     deadline: Duration,
+    /// The deadline as a header.
+    timeout: HeaderValue,
     outages: Option<Arc<Outages>>,
 }
 
@@ -69,7 +71,8 @@ impl Transport {
         authority: Authority,
         deadline: Duration,
     ) -> Self {
-        Self { channel, authorization, authority, deadline, outages: None }
+        let timeout = crate::deadline::format(deadline);
+        Self { channel, authorization, authority, deadline, timeout, outages: None }
     }
 
     /// Reports the outcome of each call.
@@ -142,8 +145,7 @@ impl tower_service::Service<Request<Body>> for Transport {
         let requested = request.headers().get(GRPC_TIMEOUT).and_then(crate::deadline::parse);
         let deadline = requested.or_else(|| {
             (!streaming).then(|| {
-                let value = crate::deadline::format(self.deadline);
-                request.headers_mut().insert(GRPC_TIMEOUT, value);
+                request.headers_mut().insert(GRPC_TIMEOUT, self.timeout.clone());
                 self.deadline
             })
         });

@@ -8,35 +8,42 @@ fn tick(at: i64, again: bool) -> Run {
     Run::scheduled("of a test".into(), scheduled)
 }
 
+fn keyed(run: Run) -> (Key, HashMap<String, String>) {
+    let keyed = run.keyed().unwrap();
+    let variables = keyed.variables().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let variables = variables.collect();
+    (keyed.key, variables)
+}
+
 #[test]
 fn a_tick_has_a_key_from_its_time_which_is_the_same_in_every_process() {
-    let (_, key, variables) = tick(NOON, false).keyed().unwrap();
+    let (key, variables) = keyed(tick(NOON, false));
     assert_eq!(key.text, "gofer-sdk:tick:2023-11-14T22:13:20Z");
     assert_eq!(variables[RUN_KEY], key.text);
     assert_eq!(variables[SCHEDULED_AT], "2023-11-14T22:13:20Z");
-    let (.., fine) = tick(NOON + 7, false).keyed().unwrap();
+    let (_, fine) = keyed(tick(NOON + 7, false));
     assert_eq!(fine[SCHEDULED_AT], "2023-11-14T22:13:20.000000007Z");
 }
 
 #[test]
 fn a_time_that_has_been_used_gets_a_key_of_its_own() {
-    let (_, first, variables) = tick(NOON, true).keyed().unwrap();
-    let (_, second, _) = tick(NOON, true).keyed().unwrap();
+    let (first, variables) = keyed(tick(NOON, true));
+    let (second, _) = keyed(tick(NOON, true));
     assert_ne!(first.text, second.text);
     assert_eq!(variables[SCHEDULED_AT], "2023-11-14T22:13:20Z");
 }
 
 #[test]
 fn each_call_has_a_key_of_its_own() {
-    let (_, first, variables) = Run::because("of a test").keyed().unwrap();
-    let (_, second, _) = Run::because("of a test").keyed().unwrap();
+    let (first, variables) = keyed(Run::because("of a test"));
+    let (second, _) = keyed(Run::because("of a test"));
     assert_ne!(first.text, second.text);
     assert!(!first.is_authors && !variables.contains_key(SCHEDULED_AT));
 }
 
 #[test]
 fn an_authors_key_is_taken_as_it_is() {
-    let (_, key, variables) = tick(NOON, false).key("delivery 7").keyed().unwrap();
+    let (key, variables) = keyed(tick(NOON, false).key("delivery 7"));
     assert!(key.is_authors);
     assert_eq!(variables[RUN_KEY], "delivery 7");
     assert!(variables.contains_key(SCHEDULED_AT));
