@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -89,7 +90,8 @@ use text::Problem;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cron {
-    fields: Fields,
+    /// Shared, since a subscription holds it as a parameter and in its ticks.
+    fields: Arc<Fields>,
     zone: TimeZone,
 }
 
@@ -104,7 +106,7 @@ impl Cron {
     /// [`next_after`](Schedule::next_after) has the answer `None`.
     pub fn new(expression: &str) -> Result<Self, ParseCronError> {
         let fields = text::parse(expression).map_err(ParseCronError)?;
-        Ok(Self { fields, zone: TimeZone::UTC })
+        Ok(Self { fields: Arc::new(fields), zone: TimeZone::UTC })
     }
 
     /// The same times on the clock of another time zone.
