@@ -1,32 +1,21 @@
 //! The call that starts a run of an extension, on the path of every tick.
 //!
 //! Its message is encoded once, however often it is sent, and from what it is about rather than from a
-//! copy of all its parts; and both messages have buffers of about
-//! their size, instead of the 8 KiB each that tonic's generated client reserves.
+//! copy of all its parts.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use gofer_net::{MAX_RESPONSE_BYTES, SentOn};
-use gofer_proto::{self as proto, StartRunRequest, StartRunResponse};
-use http::uri::PathAndQuery;
+use bytes::{BufMut, BytesMut};
+use gofer_net::{Framed, SentOn, unreadable};
+use gofer_proto::{self as proto, StartRunResponse};
+use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
-use tonic::client::Grpc;
-use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
-use tonic::{Request, Status};
-use tonic_prost::{ProstCodec, ProstDecoder};
+use tonic::Status;
 
 use super::run::Keyed;
 use super::{Gofer, PipelineId, RunInfo};
 
-/// A gRPC message begins with a byte and its length.
-const PREFIX_BYTES: usize = 5;
-
-/// A run with a few variables fits; the buffer grows if it has to. Blocks of a KiB and more are what
-/// allocators take long for.
-const RESPONSE_BYTES: usize = 960;
-
 /// A request that may be sent several times.
 #[derive(Clone)]
-pub(super) struct StartCall(Bytes);
+pub(super) struct StartCall(Framed);
 
 impl StartCall {
     /// Of the extension and its label.
@@ -35,23 +24,23 @@ impl StartCall {
         let mut bytes = 128 + pipeline.namespace().len() + pipeline.pipeline().len();
         bytes += extension.len() + label.len() + run.reason.len();
         bytes += run.variables().map(|(name, value)| 16 + name.len() + value.len()).sum::<usize>();
-        let mut request = BytesMut::with_capacity(bytes);
-        // As `StartRunRequest` is encoded, without a copy of each part.
-        put(&mut request, 1, &[pipeline.namespace()]);
-        put(&mut request, 2, &[pipeline.pipeline()]);
-        for (name, value) in run.variables() {
-            put_message(&mut request, 3, |entry| {
-                put(entry, 1, &[name]);
-                put(entry, 2, &[value]);
+        Self(Framed::new(bytes, |request| {
+            // As `StartRunRequest` is encoded, without a copy of each part.
+            put(request, 1, &[pipeline.namespace()]);
+            put(request, 2, &[pipeline.pipeline()]);
+            for (name, value) in run.variables() {
+                put_message(request, 3, |entry| {
+                    put(entry, 1, &[name]);
+                    put(entry, 2, &[value]);
+                });
+            }
+            put_message(request, 4, |initiator| {
+                encode_key(1, WireType::Varint, initiator);
+                encode_varint(INITIATOR as u64, initiator);
+                put(initiator, 2, &[extension, " (", label, ")"]);
+                put(initiator, 3, &[&run.reason]);
             });
-        }
-        put_message(&mut request, 4, |initiator| {
-            encode_key(1, WireType::Varint, initiator);
-            encode_varint(INITIATOR as u64, initiator);
-            put(initiator, 2, &[extension, " (", label, ")"]);
-            put(initiator, 3, &[&run.reason]);
-        });
-        Self(request.freeze())
+        }))
     }
 
     /// Sends it once. `sent_on` learns on which connection.
@@ -60,15 +49,12 @@ impl StartCall {
         gofer: &Gofer,
         sent_on: Option<&SentOn>,
     ) -> Result<RunInfo, Status> {
-        let mut request = Request::new(self.0.clone());
-        if let Some(sent_on) = sent_on {
-            request.extensions_mut().insert(sent_on.clone());
-        }
-        let path = PathAndQuery::from_static("/proto.Gofer/StartRun");
-        let transport = gofer.inner.transport.clone();
-        let mut grpc = Grpc::new(transport).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        let response = grpc.unary(request, path, StartCodec(self.0.len())).await?;
-        Ok(RunInfo::new(response.into_inner().run.unwrap_or_default()))
+        let transport = &gofer.inner.transport;
+        let response = transport.unary("/proto.Gofer/StartRun", &self.0, sent_on).await?;
+        let response = StartRunResponse::decode(response).map_err(|error| {
+            unreadable(format!("the response of StartRun cannot be decoded: {error}"))
+        })?;
+        Ok(RunInfo::new(response.run.unwrap_or_default()))
     }
 }
 
@@ -101,41 +87,6 @@ fn put_message(message: &mut BytesMut, field: u32, encode: impl Fn(&mut BytesMut
     let length = &length[..10 - left];
     message.put_slice(length);
     message[start..].rotate_right(length.len());
-}
-
-/// For one request of this length.
-#[derive(Clone, Copy)]
-struct StartCodec(usize);
-
-impl Codec for StartCodec {
-    type Encode = Bytes;
-    type Decode = StartRunResponse;
-    type Encoder = Self;
-    type Decoder = ProstDecoder<StartRunResponse>;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        let settings = BufferSettings::new(RESPONSE_BYTES, RESPONSE_BYTES);
-        ProstCodec::<StartRunRequest, StartRunResponse>::raw_decoder(settings)
-    }
-}
-
-impl Encoder for StartCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        let bytes = PREFIX_BYTES + self.0;
-        BufferSettings::new(bytes, bytes)
-    }
 }
 
 #[cfg(test)]

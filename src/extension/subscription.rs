@@ -221,8 +221,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// [`Cancelled`](crate::ErrorKind::Cancelled) if the subscription ended first;
     /// [`InvalidParameter`](crate::ErrorKind::InvalidParameter) if the run's key or a variable is
     /// not acceptable.
-    pub async fn start_run(&self, run: Run) -> Result<RunInfo> {
-        Start::new(self.shared(), run).await
+    pub fn start_run(&self, run: Run) -> impl Future<Output = Result<RunInfo>> + Send {
+        // No `async fn`, whose future would hold the run: it is part of that of each subscription.
+        Start::new(self.shared(), run)
     }
 
     /// Ticks once every `period`, the first time one period after the subscription was made (on a full

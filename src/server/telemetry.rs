@@ -3,8 +3,9 @@
 //! Installed by [`run`](crate::run) alone. The library itself only emits `tracing` events; an
 //! author that brings a subscriber uses [`Server`](crate::Server), which installs none.
 
+use std::cell::Cell;
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use gofer_net::log::{LogWriter, is_transport};
 use serde_json::{Map, Value};
@@ -114,10 +115,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonObject> for Json
 struct JsonObject;
 
 impl<'writer> FormatFields<'writer> for JsonObject {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut object = Object { writer, is_empty: true, outcome: Ok(()) };
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        // Written at once, so that what keeps it is allocated once. `try_with`: a thread that ends
+        // may log.
+        let mut text = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        let mut object = Object { text: &mut text, is_empty: true, outcome: Ok(()) };
         fields.record(&mut object);
-        object.end()
+        let outcome = object.end().and_then(|()| writer.write_str(&text));
+        if text.capacity() <= MAX_SCRATCH_BYTES {
+            text.clear();
+            let _ = SCRATCH.try_with(|scratch| scratch.set(text));
+        }
+        outcome
     }
 
     fn add_fields(
@@ -134,15 +147,22 @@ impl<'writer> FormatFields<'writer> for JsonObject {
     }
 }
 
-struct Object<'writer> {
-    writer: Writer<'writer>,
+/// A longer one is not kept.
+const MAX_SCRATCH_BYTES: usize = 1024;
+
+thread_local! {
+    static SCRATCH: Cell<String> = const { Cell::new(String::new()) };
+}
+
+struct Object<'text> {
+    text: &'text mut String,
     is_empty: bool,
     outcome: fmt::Result,
 }
 
 impl Object<'_> {
-    fn add(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        let writer = &mut self.writer;
+    fn add(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
+        let writer = &mut *self.text;
         self.outcome = self.outcome.and_then(|()| {
             writer.write_char(if self.is_empty { '{' } else { ',' })?;
             // The prefix is how Rust writes a name that is a keyword.
@@ -153,14 +173,14 @@ impl Object<'_> {
         self.is_empty = false;
     }
 
-    fn end(mut self) -> fmt::Result {
+    fn end(self) -> fmt::Result {
         self.outcome?;
-        self.writer.write_str(if self.is_empty { "{}" } else { "}" })
+        self.text.write_str(if self.is_empty { "{}" } else { "}" })
     }
 }
 
 /// Writes text as JSON.
-fn quote(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
+fn quote(writer: &mut String, text: &str) -> fmt::Result {
     let is_escaped = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
     if text.bytes().any(is_escaped) {
         return write!(writer, "{}", Value::from(text));

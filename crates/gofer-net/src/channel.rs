@@ -14,9 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use std::{fmt, io};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -156,22 +154,22 @@ impl Channel {
     }
 
     /// Sends a request, again if the peer says that it did not process it, and waits for the head of
-    /// its response.
+    /// its response. `request` makes it for each attempt.
     pub async fn send_whole(
         &self,
-        request: Request<Bytes>,
+        request: impl Fn() -> Request<Body> + Sync,
     ) -> Result<Response<Incoming>, BoxError> {
-        let mut backoff = self.0.backoff.clone();
+        let mut backoff = None;
         let mut attempt = 1;
         loop {
-            let copy = request.clone().map(|body| Body::new(Full::new(body)));
-            match self.send(copy).await {
+            match self.send(request()).await {
                 Err(error) if attempt < ATTEMPTS && is_unprocessed(&*error) => {
                     tracing::debug!(attempt, error = &*error, "a call was not processed");
                 }
                 outcome => return outcome,
             }
             if attempt >= AT_ONCE {
+                let backoff = backoff.get_or_insert_with(|| self.0.backoff.clone());
                 tokio::time::sleep(backoff.pause()).await;
             }
             attempt += 1;
@@ -361,13 +359,13 @@ impl Channel {
                 Err(io::Error::new(io::ErrorKind::NotConnected, "the client is closed"))
             }
         };
-        let mut state = self.state();
         match outcome {
             Ok((sender, driver, end)) => {
+                let mut state = self.state();
                 state.opened += 1;
-                tracing::debug!(%to, connection = state.opened, "connected");
+                let number = state.opened;
                 let link = Arc::new(Link {
-                    number: state.opened,
+                    number,
                     last_response: AtomicI64::new(NOTHING),
                     waiting: AtomicUsize::new(0),
                     end,
@@ -377,12 +375,14 @@ impl Channel {
                 state.current = Some(Connection { sender, link: Arc::clone(&link) });
                 let closed = self.0.closed.clone();
                 self.0.tasks.spawn(drive(Arc::downgrade(&self.0), driver, link, closed));
+                drop(state);
+                tracing::debug!(%to, connection = number, "connected");
                 Ok(())
             }
             Err(error) => {
                 tracing::debug!(%to, error = &error as &dyn std::error::Error, "cannot connect");
                 let why = NotSent(Arc::new(error));
-                self.failed(&mut state, why.clone());
+                self.failed(&mut self.state(), why.clone());
                 Err(why)
             }
         }

@@ -110,7 +110,9 @@ impl Outages {
         let mut log = self.log();
         self.failed.store(0, Ordering::Release);
         let Some(outage) = self.current.send_replace(None) else { return };
-        if std::mem::take(&mut log.logged) {
+        let is_news = std::mem::take(&mut log.logged);
+        drop(log);
+        if is_news {
             let seconds = outage.since.elapsed().as_secs();
             tracing::info!(gofer = self.server, seconds, "calls to Gofer work again");
         }
@@ -143,8 +145,10 @@ impl Outages {
                 true
             }
         });
-        if !log.logged && log.throttle.record().is_some() {
-            log.logged = true;
+        let is_news = !log.logged && log.throttle.record().is_some();
+        log.logged |= is_news;
+        drop(log);
+        if is_news {
             tracing::warn!(
                 gofer = self.server,
                 error = &*logged,

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use prost::Message as _;
+use gofer_proto::StartRunRequest;
 
 use super::*;
 use crate::Run;
@@ -18,7 +18,7 @@ fn a_request_is_encoded_as_prost_decodes_it() {
             .variable("TWICE", "second");
         let pipeline = PipelineId::new("ops", "nightly");
         let call = StartCall::new("cron", &value, &pipeline, &run.keyed().unwrap());
-        let request = StartRunRequest::decode(call.0).unwrap();
+        let request = StartRunRequest::decode(call.0.message()).unwrap();
         let variables = HashMap::from([
             ("TWICE", "second"),
             ("NAME", &value),
