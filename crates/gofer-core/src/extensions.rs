@@ -541,16 +541,19 @@ impl Extensions {
         named(name, self.event_receiver(name)?.send(payload).await)
     }
 
-    /// What receives an external event, once the extension has all of its subscriptions.
+    /// What receives an external event, once the extension has all of its subscriptions and while
+    /// it may start runs.
     pub(super) fn event_receiver(&self, name: &str) -> Result<EventReceiver, Status> {
         let running = self.slots.running(name)?;
+        let switched = self.store.starts_runs()?;
         let replacements = running.unrestored.replacements();
         if !running.unrestored.is_empty() {
             return Err(Status::unavailable(format!(
                 "the extension `{name}` does not have all of its subscriptions yet; try again"
             )));
         }
-        Ok(EventReceiver { running, replacements })
+        let store = Arc::clone(&self.store);
+        Ok(EventReceiver { running, replacements, store, switched })
     }
 
     pub(super) fn running_client(
@@ -577,6 +580,9 @@ pub(super) struct EventReceiver {
     running: Arc<Running>,
     /// How many replacements of its subscriptions had begun.
     replacements: usize,
+    store: Arc<Store>,
+    /// How often starting runs had been turned off or on.
+    switched: u64,
 }
 
 impl EventReceiver {
@@ -586,6 +592,10 @@ impl EventReceiver {
         // One that has been replaced since may have been missing when the event arrived.
         if self.running.unrestored.replacements() != self.replacements {
             let why = "a subscription was replaced meanwhile; send the event again";
+            return Err(Status::unavailable(why));
+        }
+        if self.store.starts_runs()? != self.switched {
+            let why = "starting runs was turned off meanwhile; send the event again";
             return Err(Status::unavailable(why));
         }
         Ok(())

@@ -145,6 +145,8 @@ struct Tables {
     launches: BTreeMap<[u8; 32], Recorded>,
     access: Access,
     flags: Flags,
+    /// How often starting runs was turned off or on, since the store was opened.
+    switched: u64,
     /// If runs are executed.
     queue: Option<RunQueue>,
     events: EventLog,
@@ -384,6 +386,7 @@ impl Tables {
             launches: BTreeMap::new(),
             access: Access::default(),
             flags: Flags::default(),
+            switched: 0,
             queue: None,
             events: EventLog::new(EVENTS),
             started: Vec::new(),

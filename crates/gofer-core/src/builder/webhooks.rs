@@ -22,7 +22,7 @@ impl CoreBuilder {
     /// | 200 | if the extension has accepted the event |
     /// | 400, 401, 404, 501 | if the extension returns `INVALID_ARGUMENT`, `PERMISSION_DENIED`, `NOT_FOUND` or `UNIMPLEMENTED` |
     /// | 500 | if the extension returns any other error |
-    /// | 503 | if the extension is starting, stopping, disabled or unreachable, does not have all of its subscriptions yet, or returns `UNAVAILABLE`; if too many events are in progress; or if the core is stopping; with `Retry-After` |
+    /// | 503 | if the extension is starting, stopping, disabled or unreachable, does not have all of its subscriptions yet, or returns `UNAVAILABLE`; if starting runs is turned off; if too many events are in progress; or if the core is stopping; with `Retry-After` |
     /// | 504 | if the extension does not answer within its [call timeout](crate::InstallOptions::call_timeout); it may have handled the event |
     /// | 404, 405 | for an unknown extension or path, and for other methods |
     /// | 413, 431 | if the body, or the request line and headers, are too large |

@@ -90,7 +90,7 @@ impl Answer {
             Self::NoSuchPath => "Unknown path; send events to /external/<extension>.\n",
             Self::WrongMethod => "Only POST is allowed.\n",
             Self::UnknownExtension => "No extension of this name is installed.\n",
-            Self::NotReady => "The extension is not ready; try again later.\n",
+            Self::NotReady => "The extension takes no events at the moment; try again later.\n",
             Self::Busy => "Too many events are in progress; try again later.\n",
             Self::Stopping => "Gofer is stopping; try again later.\n",
             Self::TooLarge => "The body is too large.\n",

@@ -80,7 +80,7 @@ impl ExternalEventLimits {
         self
     }
 
-    /// The number of open connections; default 2048, each of which takes about 64 KiB at most. At
+    /// The number of open connections; default 2048, each of which takes about 200 KiB at most. At
     /// the limit, or if the process has too many open files, the connection that has kept the core
     /// waiting longest for the rest of its request is closed in favor of the new one.
     pub fn connections(&self) -> usize {

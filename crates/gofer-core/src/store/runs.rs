@@ -332,9 +332,7 @@ impl Store {
             return pipeline.run(journal.history(), number(&record));
         }
         if flags.ignores_runs {
-            return Err(Status::failed_precondition(
-                "starting runs is turned off; call ToggleEventIngress to turn it on",
-            ));
+            return Err(Status::failed_precondition(TURNED_OFF));
         }
         if pipeline.metadata.state() != PipelineState::Active {
             let why = format!("the pipeline `{namespace}/{id}` is disabled; enable it first");
@@ -465,17 +463,30 @@ impl Store {
         self.started.subscribe()
     }
 
+    /// How often starting runs was turned off or on. An error if it is turned off, which says that
+    /// it may be tried again.
+    pub(crate) fn starts_runs(&self) -> Result<u64, Status> {
+        let tables = self.tables();
+        if tables.flags.ignores_runs {
+            return Err(Status::unavailable(TURNED_OFF));
+        }
+        Ok(tables.switched)
+    }
+
     /// Stops runs from being started, or allows them again. Returns whether they are refused from
     /// now on.
     pub(crate) fn toggle_ignoring_runs(&self, by: &By) -> Result<bool, Status> {
         let mut tables = self.change()?;
         tables.authorize(by, Needs::Management(Grant::Everything))?;
-        let Tables { flags, journal, .. } = &mut *tables;
+        let Tables { flags, switched, journal, .. } = &mut *tables;
         flags.ignores_runs = !flags.ignores_runs;
+        *switched += 1;
         journal.put_flags(*flags);
         Ok(flags.ignores_runs)
     }
 }
+
+const TURNED_OFF: &str = "starting runs is turned off; call ToggleEventIngress to turn it on";
 
 fn run_details(run: &Run, status: Option<RunStatus>) -> RunDetails<'_> {
     let (kind, name) = run

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gofer_core::{Core, ExtensionState, Installed, NO_SETTINGS, minutes, seconds};
+use gofer_proto as proto;
 use gofer_sdk::{
     Cancelled, Error, ErrorKind, Extension, ExternalEvent, GoDuration, Gofer, NoConfig, Result,
     Run, Subscription, Subscriptions,
@@ -147,6 +148,43 @@ async fn a_disabled_pipeline_is_left_out_and_keeps_no_other_from_its_run() -> Re
     crate::ticks::enable(&core, false).await;
     post(&inbox, "push", "41").await?;
     assert_eq!((core.runs("default/nightly").len(), core.runs("ops/two").len()), (0, 1));
+    Ok(())
+}
+
+/// Turns starting runs off, or on again.
+async fn toggle(core: &Core) {
+    let request = proto::ToggleEventIngressRequest {};
+    core.client().api().toggle_event_ingress(request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_runs_are_started_the_sender_is_to_try_again() -> Result<()> {
+    let (core, inbox) = inbox().await?;
+    inbox.subscribe("ops/one", "a", [("topic", "push")]).await?;
+    toggle(&core).await;
+    let refused = post(&inbox, "push", "1").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("starting runs is turned off"), "{refused}");
+    toggle(&core).await;
+    post(&inbox, "push", "1").await?;
+    assert_eq!(core.runs("ops/one").len(), 1);
+    // Turned off, and perhaps on again, while the extension is at it.
+    for toggles in 1..3 {
+        let headers = [("X-Topic", "push"), ("X-Delivery", "2"), ("X-Hang", "")];
+        let (outcome, ()) = tokio::join!(inbox.post(headers, ""), async {
+            tokio::time::sleep(seconds(1)).await;
+            for _ in 0..toggles {
+                toggle(&core).await;
+            }
+        });
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable, "{toggles}");
+        if toggles == 1 {
+            assert_eq!(core.runs("ops/one").len(), 1);
+            toggle(&core).await;
+        }
+    }
+    post(&inbox, "push", "2").await?;
+    assert_eq!(core.runs("ops/one").len(), 2);
     Ok(())
 }
 
@@ -306,5 +344,54 @@ async fn no_event_that_was_accepted_is_lost_while_the_extension_is_restarted() -
     let runs = core.runs("ops/one").len();
     assert!(accepted > 500, "{accepted}");
     assert!(runs >= accepted, "{runs} runs of {accepted} events that were accepted");
+    Ok(())
+}
+
+/// Runs a pipeline each day, and at each event.
+struct DailyAndAtEvents;
+
+impl Extension for DailyAndAtEvents {
+    type Config = NoConfig;
+    type Params = gofer_sdk::NoParams;
+
+    async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn serve(&self, subscription: Subscription<gofer_sdk::NoParams>) -> Result<()> {
+        let mut ticks = subscription.every(GoDuration::from_hours(24))?;
+        while let Some(tick) = ticks.next().await {
+            subscription.start_run(tick.run("a day has passed")).await?;
+        }
+        Ok(())
+    }
+
+    async fn external_event(
+        &self,
+        _: ExternalEvent,
+        subscriptions: Subscriptions<gofer_sdk::NoParams>,
+    ) -> Result<()> {
+        subscriptions.start_runs(|_| Some(Run::because("an event"))).await.map(drop)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_for_events_move_no_tick_also_if_there_has_been_none_before_a_restart() -> Result<()> {
+    let core = Core::in_memory().await?;
+    let both = core.install::<DailyAndAtEvents>("both", NO_SETTINGS).await?;
+    both.subscribe("ops/nightly", "x", NO_SETTINGS).await?;
+    let subscribed = core.client().now();
+    for _ in 0..3 {
+        core.elapse(minutes(5 * 60)).await;
+        both.post(NO_SETTINGS, "").await?;
+        core.elapse(minutes(60)).await;
+        both.restart().await?;
+    }
+    core.elapse(minutes(7 * 60)).await;
+    let runs = core.runs("ops/nightly");
+    let ticks: Vec<_> = runs.iter().filter_map(gofer_sdk::RunInfo::scheduled).collect();
+    assert_eq!(ticks.len(), 1, "{runs:?}");
+    let after = ticks[0].duration_since(subscribed).unwrap();
+    assert!((86_390..86_410).contains(&after.as_secs()), "{after:?}");
     Ok(())
 }
