@@ -86,7 +86,7 @@ pub(crate) enum LastTick {
 /// atomic maximum.
 impl LastTick {
     const UNKNOWN: i64 = i64::MIN;
-    const NEVER: i64 = i64::MIN + 1;
+    pub(crate) const NEVER: i64 = i64::MIN + 1;
 
     fn unpacked(number: i64) -> Self {
         match number {
@@ -219,6 +219,8 @@ pub(crate) struct Standing {
     pub(crate) last_tick: Option<i64>,
     pub(crate) next_tick: Option<i64>,
     pub(crate) last_error: Option<LastError>,
+    /// Whether `serve` has returned.
+    pub(crate) has_returned: bool,
 }
 
 /// The last error, unless a run has been started since.
@@ -397,7 +399,7 @@ impl<P: ?Sized> Live<P> {
 
     /// Just before `serve` is called, as soon as it has ended, and at the end.
     pub(crate) fn set_state(&self, state: State) {
-        let _activity = self.activity();
+        let activity = self.activity();
         let before = self.state();
         if before == State::Ended {
             return;
@@ -409,6 +411,8 @@ impl<P: ?Sized> Live<P> {
         } else {
             self.state.store(state as u8 | got_tick, Ordering::Relaxed);
         }
+        // What it calls is not this crate's.
+        drop(activity);
         self.context.metrics.subscription(before, state);
     }
 
@@ -544,7 +548,8 @@ impl<P: ?Sized> Live<P> {
         let next_tick = Some(self.next_tick.load(Ordering::Acquire))
             .filter(|at| *at != 0 && *at != i64::MAX)
             .filter(|_| self.state() == State::Serving || waiting.is_some());
-        Standing { last_tick, next_tick, last_error }
+        let has_returned = self.state() == State::Idle;
+        Standing { last_tick, next_tick, last_error, has_returned }
     }
 
     /// Whether Gofer refused to start the last run that was asked for.
@@ -582,10 +587,11 @@ impl<P: ?Sized> Live<P> {
         }
         let Some(failure) = &mut activity.failure else { return };
         failure.is_over = true;
+        let restarts = failure.restarts.saturating_add(1);
         if let Some(warning) = &mut failure.warning
             && !std::mem::replace(&mut warning.is_over, true)
         {
-            let restarts = failure.restarts.saturating_add(1);
+            drop(activity);
             let _entered = self.key.span().entered();
             tracing::info!(restarts, "the subscription starts runs again");
         }

@@ -49,9 +49,10 @@ impl Service {
 }
 
 fn state(standing: Standing) -> SubscriptionState {
-    let Standing { last_tick, next_tick, last_error } = standing;
+    let Standing { last_tick, next_tick, last_error, has_returned } = standing;
     SubscriptionState {
         found: true,
+        has_returned,
         last_tick: last_tick.map(unix_millis),
         next_tick: next_tick.map(unix_millis),
         last_error: last_error.map(|LastError { message, at, is_waiting, restarts }| {

@@ -2,6 +2,7 @@
 //! advances only while nothing is left to do, so times are exact however busy the machine is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::gofer::{Behavior, Gofer};
 use crate::support::probe::{Builder, Probe, Probed};
@@ -14,7 +15,12 @@ use gofer_sdk::RunError;
 use gofer_sdk::internal::serve_embedded;
 use tokio::task::JoinHandle;
 
+/// A time that is no round one, so that nothing depends on when a test runs.
+const START: Duration = Duration::from_nanos(1_764_485_565_432_100_987);
+
 pub(crate) struct InMemory {
+    /// That of the extension and of Gofer. Two that were made one after the other differ.
+    pub(crate) clock: Clock,
     pub(crate) probe: Arc<Probe>,
     pub(crate) gofer: Arc<Gofer>,
     pub(crate) client: Client,
@@ -41,7 +47,7 @@ impl InMemory {
         extension: Builder,
         script: impl Fn(&StartRunRequest, usize) -> Behavior + Send + Sync + 'static,
     ) -> Self {
-        let clock = Clock::derived();
+        let clock = Clock::derived_from(START);
         let gofer = Arc::new(Gofer::in_memory(move || clock.unix_millis(), script));
         let (network, to_gofer) = (Network::default(), Network::default());
         let mut connections = to_gofer.listen();
@@ -62,7 +68,7 @@ impl InMemory {
         let server = serve_embedded::<Probed>(config, network.listen(), to_gofer, trust, clock);
         let serving = tokio::spawn(server);
         let client = connect(&network).await;
-        Self { probe, gofer, client, network, accepting, serving }
+        Self { clock, probe, gofer, client, network, accepting, serving }
     }
 
     /// A client with the token, on a connection of its own.

@@ -3,7 +3,6 @@
 use std::future::pending;
 use std::time::Duration;
 
-use gofer_net::Clock;
 use gofer_proto::embedded::extension_status_client::ExtensionStatusClient;
 use gofer_proto::embedded::{
     GetSubscriptionStatesRequest, SubscriptionError, SubscriptionKey, SubscriptionState,
@@ -43,13 +42,11 @@ async fn error(client: &Client, pipeline: &str) -> Option<SubscriptionError> {
     state(client, pipeline).await.last_error
 }
 
-/// On a paused clock, and what is read from that.
 async fn start(
     extension: Builder,
     script: impl Fn(usize) -> Behavior + Send + Sync + 'static,
-) -> (InMemory, Clock) {
-    let clock = Clock::derived();
-    (InMemory::start(extension, move |_, number| script(number)).await, clock)
+) -> InMemory {
+    InMemory::start(extension, move |_, number| script(number)).await
 }
 
 async fn minutes(minutes: u64) {
@@ -63,11 +60,11 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interval_shows_its_last_and_its_next_tick() {
-    let (InMemory { client, gofer, .. }, clock) = &start(interval(), |_| Behavior::Answer).await;
+    let InMemory { client, gofer, clock, .. } = &start(interval(), |_| Behavior::Answer).await;
     client.subscribe("a", &[("every", "10m")]).await.unwrap();
     minutes(1).await;
     let before = state(client, "a").await;
-    assert!(before.found);
+    assert!(before.found && !before.has_returned);
     assert_eq!((before.last_tick, before.last_error), (None, None));
     let first = before.next_tick.unwrap();
     let left = first - clock.unix_millis();
@@ -89,7 +86,7 @@ async fn jitter_is_part_of_the_next_tick() {
         }
         Ok(())
     });
-    let (InMemory { client, .. }, clock) = &start(extension, |_| Behavior::Answer).await;
+    let InMemory { client, clock, .. } = &start(extension, |_| Behavior::Answer).await;
     client.subscribe("a", &[("every", "10m")]).await.unwrap();
     client.subscribe("b", &[("every", "10m")]).await.unwrap();
     minutes(1).await;
@@ -110,7 +107,7 @@ async fn a_failure_of_serve_shows_until_a_run_is_started() {
         1 | 2 => Behavior::Refuse(Status::failed_precondition("the pipeline is disabled")),
         _ => Behavior::Answer,
     };
-    let (InMemory { client, probe, .. }, clock) = &start(interval(), refuse).await;
+    let InMemory { client, probe, clock, .. } = &start(interval(), refuse).await;
     client.subscribe("a", &[("every", "10m")]).await.unwrap();
     minutes(1).await;
     let first = state(client, "a").await.next_tick.unwrap();
@@ -145,7 +142,7 @@ async fn a_failure_stays_when_serve_runs_again_without_a_run() {
         subscription.start_run(Run::because("a message")).await?;
         pending().await
     });
-    let (InMemory { client, probe, gofer, .. }, _) = &start(extension, |_| Behavior::Answer).await;
+    let InMemory { client, probe, gofer, .. } = &start(extension, |_| Behavior::Answer).await;
     client.subscribe("a", &[]).await.unwrap();
     minutes(1).await;
     assert_eq!(probe.seen().served, 2);
@@ -172,7 +169,7 @@ async fn a_run_that_could_not_be_started_shows_until_one_is() {
         2 => Behavior::Refuse(Status::failed_precondition("the pipeline is disabled")),
         _ => Behavior::Answer,
     };
-    let (InMemory { client, .. }, _) = &start(extension, refuse).await;
+    let InMemory { client, .. } = &start(extension, refuse).await;
     client.subscribe("a", &[("every", "10m")]).await.unwrap();
     minutes(1).await;
     let first = state(client, "a").await.next_tick.unwrap();
@@ -194,7 +191,7 @@ async fn a_run_that_could_not_be_started_shows_until_one_is() {
 #[tokio::test(start_paused = true)]
 async fn an_internal_error_is_not_shown() {
     let extension = probe().serve(|_, _| async { Err(Error::internal("hunter2")) });
-    let (InMemory { client, probe, .. }, _) = &start(extension, |_| Behavior::Answer).await;
+    let InMemory { client, probe, .. } = &start(extension, |_| Behavior::Answer).await;
     client.subscribe("a", &[]).await.unwrap();
     probe.until_seen("end a ").await;
     settle().await;
@@ -211,18 +208,19 @@ async fn a_serve_that_has_returned_has_no_next_tick() {
         }
         Ok(())
     });
-    let (InMemory { client, .. }, _) = &start(extension, |_| Behavior::Answer).await;
+    let InMemory { client, .. } = &start(extension, |_| Behavior::Answer).await;
     client.subscribe("a", &[("every", "10m")]).await.unwrap();
     minutes(1).await;
     let first = state(client, "a").await.next_tick.unwrap();
     minutes(10).await;
     let over = state(client, "a").await;
     assert_eq!((over.found, over.last_tick, over.next_tick), (true, Some(first), None));
+    assert!(over.has_returned);
 }
 
 #[tokio::test(start_paused = true)]
 async fn states_come_in_the_order_of_the_keys_and_what_is_not_subscribed_is_not_found() {
-    let (InMemory { client, .. }, _) = &start(interval(), |_| Behavior::Answer).await;
+    let InMemory { client, .. } = &start(interval(), |_| Behavior::Answer).await;
     client.subscribe("b", &[("every", "10m")]).await.unwrap();
     client.subscribe("gone", &[("every", "10m")]).await.unwrap();
     client.unsubscribe("gone").await.unwrap();

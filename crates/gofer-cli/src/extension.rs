@@ -68,10 +68,19 @@ A value `@FILE` is read from a file, and `-` from standard input.")]
 Example:
   gofer extension get interval
 
-Each subscription is shown with the time of the last tick for which a run was
-started, the time of the next tick, and the last error since that. A `-` stands for
-what there is not, or what the extension does not say. --json lists them all, and
-not only the first 100.")]
+Each subscription is shown with its state, the time of the last tick for which a run
+was started, the time of the next tick, and the last error since that. The states:
+
+  active    The extension acts for it.
+  failed    The extension failed for it and waits to try again.
+  returned  Nothing is scheduled any more; webhooks still reach it.
+  inactive  It is not in effect; the last error says why.
+  disabled  It is disabled.
+  unknown   The extension does not run, does not answer or does not report this.
+
+--json lists them all, and not only the first 100. There, `problem` says why one is
+not in effect; and of a last error, `restarts` is how often the extension had tried
+again, and `waiting` whether it waits to do so.")]
     Get {
         /// Name of the extension.
         name: String,

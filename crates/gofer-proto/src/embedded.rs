@@ -36,6 +36,9 @@ pub struct SubscriptionState {
     /// Absent if a run has been started since.
     #[prost(message, optional, tag = "4")]
     pub last_error: ::core::option::Option<SubscriptionError>,
+    /// Whether `serve` has returned. There are no more ticks; webhooks still reach the subscription.
+    #[prost(bool, tag = "5")]
+    pub has_returned: bool,
 }
 /// Why a run could not be started, or why the subscription failed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -658,6 +661,8 @@ pub struct ListedSubscription {
     /// Why it is not in effect although it is not disabled, if so: at most 500 characters.
     #[prost(string, tag = "3")]
     pub problem: ::prost::alloc::string::String,
+    #[prost(bool, tag = "4")]
+    pub is_disabled: bool,
 }
 /// Generated client implementations.
 pub mod embedded_core_client {

@@ -127,7 +127,7 @@ fn indented(value: &Value, by: usize) -> String {
 
 impl Row for ListedSubscription {
     const HEADER: &'static [&'static str] =
-        &["PIPELINE", "LABEL", "LAST TICK", "NEXT TICK", "LAST ERROR"];
+        &["PIPELINE", "LABEL", "STATE", "LAST TICK", "NEXT TICK", "LAST ERROR"];
 
     fn cells(&self) -> Vec<Cell> {
         let SubscriptionKey { namespace_id, pipeline_id, label } =
@@ -137,6 +137,7 @@ impl Row for ListedSubscription {
         vec![
             format!("{namespace_id}/{pipeline_id}").into(),
             label.into(),
+            condition(self).into(),
             time(state.last_tick),
             time(state.next_tick),
             error(&self.problem, &state).into(),
@@ -152,6 +153,7 @@ impl Row for ListedSubscription {
             "namespace": namespace_id,
             "pipeline": pipeline_id,
             "label": label,
+            "state": condition(self),
             "last_tick": state.and_then(|it| it.last_tick).and_then(rfc3339),
             "next_tick": state.and_then(|it| it.next_tick).and_then(rfc3339),
             "last_error": last_error.map(|it| json!({
@@ -163,6 +165,19 @@ impl Row for ListedSubscription {
             // Why it is not in effect.
             "problem": Some(&self.problem).filter(|it| !it.is_empty()),
         })
+    }
+}
+
+/// As it is documented for administrators.
+fn condition(subscription: &ListedSubscription) -> &'static str {
+    let ListedSubscription { state, problem, is_disabled, .. } = subscription;
+    match state {
+        _ if *is_disabled => "disabled",
+        _ if !problem.is_empty() => "inactive",
+        None => "unknown",
+        Some(state) if state.last_error.as_ref().is_some_and(|it| it.is_waiting) => "failed",
+        Some(state) if state.has_returned => "returned",
+        Some(_) => "active",
     }
 }
 

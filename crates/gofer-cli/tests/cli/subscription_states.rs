@@ -87,20 +87,27 @@ async fn an_extension_is_shown_with_the_ticks_and_errors_of_its_subscriptions() 
         acts.subscribe("default/nightly", label, NO_SETTINGS).await.unwrap();
     }
     core.wait_for_runs("default/nightly", 1).await.unwrap();
-    // Until it is known that there was no run before.
+    // Until it is known that there was no run before, and while the one that fails waits.
     let lines = loop {
         let lines = table(&get(&core, "gofer extension get acts").await);
-        if !lines[3].contains("ticks - - -") {
+        if lines[1].contains(" failed ") && !lines[3].contains("ticks active - - -") {
             break lines;
         }
     };
-    assert_eq!(lines[0], "PIPELINE LABEL LAST TICK NEXT TICK LAST ERROR");
-    let error = lines[1].strip_prefix("default/nightly fails - - no route to the queue (").unwrap();
+    assert_eq!(lines[0], "PIPELINE LABEL STATE LAST TICK NEXT TICK LAST ERROR");
+    let error =
+        lines[1].strip_prefix("default/nightly fails failed - - no route to the queue (").unwrap();
     assert!(is_time(&error[..20]), "{error}");
     let ticked: Vec<_> = lines[2].split(' ').collect();
-    assert!(ticked[1] == "ticked" && is_time(ticked[2]) && ticked[4] == "-", "{ticked:?}");
+    assert!(
+        ticked[1..3] == ["ticked", "active"] && is_time(ticked[3]) && ticked[5] == "-",
+        "{ticked:?}"
+    );
     let ticks: Vec<_> = lines[3].split(' ').collect();
-    assert!(ticks[1..3] == ["ticks", "-"] && is_time(ticks[3]) && ticks[4] == "-", "{ticks:?}");
+    assert!(
+        ticks[1..4] == ["ticks", "active", "-"] && is_time(ticks[4]) && ticks[5] == "-",
+        "{ticks:?}"
+    );
     assert_eq!(lines.len(), 4);
 
     let json: Value =

@@ -36,7 +36,7 @@ impl Api {
         let has_more = page.len() > limit;
         page.truncate(limit);
         let mut listed: Vec<_> = page.into_iter().map(|it| self.listed(it)).collect();
-        let is_in_effect = |it: &&mut ListedSubscription| it.problem.is_empty();
+        let is_in_effect = |it: &&mut ListedSubscription| it.problem.is_empty() && !it.is_disabled;
         let keys: Vec<_> =
             listed.iter_mut().filter(is_in_effect).filter_map(|it| it.key.clone()).collect();
         if !keys.is_empty()
@@ -58,6 +58,7 @@ impl Api {
         ListedSubscription {
             key: Some(key),
             state: None,
+            is_disabled,
             problem: cut(problem.unwrap_or_default()),
         }
     }
