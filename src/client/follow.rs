@@ -134,6 +134,8 @@ struct Follower {
     after: i64,
     /// It was left behind after this number, and reads the rest itself.
     left_behind: Option<i64>,
+    /// Since it was left behind, the task has found that events are missing.
+    missed_gap: bool,
     failure: Option<Status>,
 }
 
@@ -228,6 +230,7 @@ impl Gofer {
             queue,
             after,
             left_behind: None,
+            missed_gap: false,
             failure: None,
         };
         state.followers.insert(number, follower);
@@ -287,7 +290,9 @@ impl EventFollower {
         loop {
             if let Some(reader) = &mut self.catching_up {
                 let step = reader.next().await.map_err(|status| self.gofer.error(&status))?;
-                self.has_caught_up();
+                if self.has_caught_up() {
+                    return Err(gap());
+                }
                 match step {
                     Step::Event(event) if self.wants(&event) => return Ok(event),
                     Step::Gap => return Err(gap()),
@@ -326,13 +331,18 @@ impl EventFollower {
     /// The first in the queue. If that is empty and more has happened, there is a reader now.
     fn queued(&mut self) -> Result<Option<Item>> {
         let mut state = self.gofer.followers().state();
+        let State { followers, task, .. } = &mut *state;
         // It is there until this is dropped.
-        let Some(this) = state.followers.get_mut(&self.number) else { return Ok(None) };
+        let Some(this) = followers.get_mut(&self.number) else { return Ok(None) };
         if let Some(item) = this.queue.pop_front() {
             return Ok(Some(item));
         }
         if let Some(failure) = &this.failure {
             return Err(self.gofer.error(failure));
+        }
+        if this.missed_gap {
+            this.goes_on_after(task.as_ref().and_then(|task| task.position));
+            return Ok(Some(Item::Gap));
         }
         if let Some(after) = this.left_behind {
             self.catching_up = Some(Box::new(Reader::after(self.gofer.clone(), after)));
@@ -340,19 +350,27 @@ impl EventFollower {
         Ok(None)
     }
 
-    /// Gets its events from the task again, if its reader is where the task is.
-    fn has_caught_up(&mut self) {
-        let Some(reader) = &self.catching_up else { return };
+    /// Gets its events from the task again, if its reader is where the task is. Returns whether
+    /// events are missing, since the task follows another store now.
+    fn has_caught_up(&mut self) -> bool {
+        let Some(reader) = &self.catching_up else { return false };
         let mut state = self.gofer.followers().state();
         let State { followers, task, .. } = &mut *state;
-        let Some(this) = followers.get_mut(&self.number) else { return };
+        let Some(this) = followers.get_mut(&self.number) else { return false };
         let position = task.as_ref().and_then(|task| task.position);
+        if this.missed_gap {
+            // What its reader has is of the store before.
+            this.goes_on_after(position);
+            self.catching_up = None;
+            return true;
+        }
         let is_there = position.is_some_and(|position| reader.position() >= position);
         // A failure of the task's is reported as well.
         if is_there || this.failure.is_some() {
             (this.left_behind, this.after) = (None, reader.position());
             self.catching_up = None;
         }
+        false
     }
 }
 
@@ -461,14 +479,22 @@ impl Follower {
         self.wake.notify_one();
     }
 
-    /// Also into a queue that is full. One that is left behind finds it itself.
+    /// Also into a queue that is full. One that is left behind finds it when it has read its queue:
+    /// the positions before and after a gap may be those of two stores.
     fn push_gap(&mut self) {
+        self.missed_gap |= self.left_behind.is_some();
         let is_known = matches!(self.queue.back(), Some(Item::Gap));
         if self.failure.is_some() || self.left_behind.is_some() || is_known {
             return;
         }
         self.queue.push_back(Item::Gap);
         self.wake.notify_one();
+    }
+
+    /// Has read what it missed, as far as that is still there.
+    fn goes_on_after(&mut self, position: Option<i64>) {
+        (self.missed_gap, self.left_behind) = (false, None);
+        self.after = position.unwrap_or(self.after);
     }
 
     /// What has been queued so far may have happened before.

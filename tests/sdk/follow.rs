@@ -401,6 +401,43 @@ async fn on_a_full_gofer_with_another_store_it_goes_on_from_the_newest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_that_is_behind_does_not_go_on_in_another_store() {
+    let gofer = StandIn::in_memory([pipeline("nightly")]);
+    let (client, _running) = client(&gofer).await;
+    let mut events = client.follow(ends()).await.unwrap();
+    // The queue of a follower that does not read has room for 64.
+    let read = |from: i64, to: i64| {
+        (from..=to).for_each(|run| publish(&gofer, run));
+        tokio::time::sleep(Duration::from_secs(60))
+    };
+    read(1, 200).await;
+    gofer.forget_events();
+    gofer.restart();
+    // Fewer than before, and more than the follower has got.
+    read(1001, 1150).await;
+    assert!(next_runs(&mut events, 64).await.into_iter().eq(1..=64));
+    let error = within(events.next()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+    read(1151, 1152).await;
+    assert_eq!(next_runs(&mut events, 2).await, [1151, 1152]);
+    assert!(is_idle(&mut events).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_full_gofer_very_many_numbers_may_be_missing() {
+    let gofer = StandIn::in_memory([pipeline("nightly")]);
+    let (client, _running) = client(&gofer).await;
+    let mut events = client.follow(ends()).await.unwrap();
+    (2..5_000).for_each(|number| gofer.remove_event(number));
+    (2..=5_000).for_each(|number| publish(&gofer, number));
+    let error = within(events.next()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}");
+    publish(&gofer, 7);
+    assert_eq!(next_runs(&mut events, 1).await, [7]);
+    assert!(gofer.recorded().calls("GetEvent") < 1100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn followers_end_with_the_extension() {
     let gofer = StandIn::in_memory([pipeline("nightly")]);
     let (client, running) = client(&gofer).await;

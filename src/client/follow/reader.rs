@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// An event that exists, for all that is known, and cannot be read is asked for this often.
 const ATTEMPTS: u32 = 5;
 
+/// Events that are missing one after the other are asked for one by one up to this many.
+const MISSING: u32 = 1000;
+
 /// What a reader does.
 pub(super) enum Step {
     /// It has begun, or nothing can be seen up to where it is.
@@ -64,6 +67,8 @@ struct Polls {
     next: Instant,
     look: Instant,
     attempts: u32,
+    /// How many have been missing, one after the other.
+    missing: u32,
 }
 
 impl Reader {
@@ -101,7 +106,10 @@ impl Reader {
             };
             match outcome {
                 Ok(Some(step)) => {
-                    self.backoff = BACKOFF;
+                    // After a gap there may be another one at once.
+                    if !matches!(step, Step::Gap) {
+                        self.backoff = BACKOFF;
+                    }
                     return Ok(step);
                 }
                 Ok(None) => {}
@@ -153,6 +161,7 @@ impl Reader {
                     next: now,
                     look: now,
                     attempts: 0,
+                    missing: 0,
                 });
                 Ok(None)
             }
@@ -206,7 +215,7 @@ impl Reader {
         let Some(after) = self.after else {
             return Ok(self.begins(newest(&self.gofer).await?));
         };
-        let next = after + 1;
+        let next = after.saturating_add(1);
         if next > polls.settled {
             tokio::time::sleep_until(polls.next).await;
             polls.settled = polls.newest;
@@ -214,7 +223,7 @@ impl Reader {
         let status = match event(&self.gofer, next).await {
             Ok(Some(event)) if event.id == next => {
                 polls.newest = polls.newest.max(next);
-                polls.attempts = 0;
+                (polls.attempts, polls.missing) = (0, 0);
                 self.after = Some(next);
                 return Ok(Some(Step::Event(event.into())));
             }
@@ -240,6 +249,7 @@ impl Reader {
             }
             return Ok(None);
         }
+        let settled = polls.settled;
         polls.attempts += 1;
         if code != Code::NotFound && polls.attempts < ATTEMPTS {
             // It may be there, whatever this means.
@@ -249,6 +259,12 @@ impl Reader {
         }
         tracing::debug!(event = next, %status, "there is no event of this number");
         polls.attempts = 0;
+        polls.missing += 1;
+        if polls.missing > MISSING {
+            // They were removed: what is left may be a million numbers ahead.
+            polls.missing = 0;
+            return Ok(self.begins(settled));
+        }
         self.after = Some(next);
         Ok(Some(Step::Position))
     }
