@@ -100,6 +100,8 @@ struct Repr {
     message: Cow<'static, str>,
     problems: Vec<Problem>,
     source: Option<Box<StdError>>,
+    /// Whether Gofer returned it, or a call to Gofer failed with it.
+    of_gofer: bool,
 }
 
 /// An error with a kind, a sentence for the person who has to act, and a cause.
@@ -140,7 +142,21 @@ pub struct Error(Box<Repr>);
 impl Error {
     /// An error of the given kind with a sentence for the person who has to act.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Repr { kind, message: message.into(), problems: Vec::new(), source: None }))
+        Self::of(kind, message.into(), Vec::new())
+    }
+
+    fn of(kind: ErrorKind, message: Cow<'static, str>, problems: Vec<Problem>) -> Self {
+        Self(Box::new(Repr { kind, message, problems, source: None, of_gofer: false }))
+    }
+
+    /// Marks it as one of a call to Gofer.
+    pub(crate) fn of_gofer(mut self) -> Self {
+        self.0.of_gofer = true;
+        self
+    }
+
+    pub(crate) fn is_of_gofer(&self) -> bool {
+        self.0.of_gofer
     }
 
     /// A parameter of the subscription is not acceptable.
@@ -234,7 +250,7 @@ impl Error {
                 problem.noun = CONFIGURATION;
             }
         }
-        Self(Box::new(Repr { kind, message: Cow::Borrowed(""), problems, source: None }))
+        Self::of(kind, Cow::Borrowed(""), problems)
     }
 
     pub(crate) fn shutting_down() -> Self {

@@ -37,7 +37,7 @@ pub fn error(status: &Status) -> Error {
         Some(not_sent) => format!("the call to Gofer was not sent: {not_sent}"),
         None => format!("Gofer: {message}"),
     };
-    Error::new(kind, message)
+    Error::new(kind, message).of_gofer()
 }
 
 /// The code that an embedded core would have sent, and the message without what wraps it.

@@ -46,7 +46,7 @@ impl<P: Send + Sync + 'static> Subscriptions<P> {
     /// an event that is sent again starts none a second time.
     ///
     /// A subscription that has been unsubscribed meanwhile is left out, and so is one whose run Gofer
-    /// [refuses to start](ErrorKind::FailedPrecondition), since its pipeline is disabled for example:
+    /// [refuses to start](ErrorKind::FailedPrecondition), since its pipeline is disabled or deleted:
     /// that is logged, and sending the event again would not help.
     ///
     /// If the future is dropped, each of the runs may have been started.
@@ -139,9 +139,11 @@ fn start_all(wanted: Vec<(Arc<dyn AnyLive>, Run)>) -> BoxFuture<'static, Result<
                 Err(error) => error,
             };
             match error.kind() {
-                ErrorKind::FailedPrecondition => live.key.span().in_scope(|| {
-                    tracing::info!(%error, "Gofer refuses to run the pipeline");
-                }),
+                ErrorKind::FailedPrecondition | ErrorKind::NotFound => {
+                    live.key.span().in_scope(|| {
+                        tracing::info!(%error, "Gofer refuses to run the pipeline");
+                    })
+                }
                 ErrorKind::Cancelled if live.why_cancelled() == Some(Cancelled::Unsubscribed) => {}
                 _ if failed.as_ref().is_none_or(|failed| !is_transient(failed)) => {
                     failed = Some(error);

@@ -32,11 +32,19 @@ impl ExternalEvents {
         };
         let live = lifecycle.registry.live()?;
         let (done, outcome) = oneshot::channel();
+        let context = Arc::clone(lifecycle.context());
         let handle = async move {
             let _permit = permit;
             let handled = catch_panic(for_event(instance.external_event(event, live))).await;
-            // The caller may have gone away.
-            let _ = done.send(handled);
+            if let Err(handled) = done.send(handled) {
+                context.metrics.external_event(&handled);
+                if let Err(error) = handled {
+                    tracing::info!(
+                        ?error,
+                        "an external event failed, and its caller has gone away"
+                    );
+                }
+            }
         };
         lifecycle.tasks().spawn(handle.instrument(call_span("ExternalEvent")));
         // If the task was dropped, the extension ends.
@@ -46,7 +54,22 @@ impl ExternalEvents {
                 let why = "a subscription ended while the event was handled; try again";
                 Err(Error::unavailable(why).with_source(error))
             }
+            Err(error) if error.is_of_gofer() => Err(not_the_senders(error)),
             handled => handled,
         }
+    }
+}
+
+/// What Gofer returned to the extension says nothing about the sender: that a token of the
+/// extension's is not accepted must not read as if the event were not authentic.
+fn not_the_senders(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::FailedPrecondition => {
+            error
+        }
+        ErrorKind::ResourceExhausted => {
+            Error::unavailable("Gofer takes no more runs now; try again later").with_source(error)
+        }
+        _ => Error::internal("a call to Gofer failed").with_source(error),
     }
 }

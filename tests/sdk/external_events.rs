@@ -1,9 +1,11 @@
 //! External events over a real socket: a payload reaches the author's code unchanged, and none can
 //! stop the server.
 
+use crate::in_memory::InMemory;
+use crate::support::gofer::Behavior;
 use crate::support::probe::probe;
 use crate::support::{EVENT, Setup};
-use gofer_sdk::{Error, Extension, Gofer, NoConfig, NoParams, Result};
+use gofer_sdk::{Error, ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Run};
 use tonic::{Code, Status};
 
 #[tokio::test]
@@ -131,4 +133,33 @@ async fn an_extension_that_takes_no_events_returns_unimplemented() {
     client.init(&[]).await.unwrap();
     let status = client.external_event(EVENT).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status}");
+}
+
+/// What Gofer answers to the extension is no answer to the sender, who may read it as "unauthorized",
+/// for example.
+#[tokio::test(start_paused = true)]
+async fn what_gofer_refuses_the_extension_is_no_fault_of_the_sender() {
+    for (refused, expected) in [
+        (Code::PermissionDenied, Code::Internal),
+        (Code::Unauthenticated, Code::Internal),
+        (Code::NotFound, Code::Internal),
+        (Code::InvalidArgument, Code::Internal),
+        (Code::ResourceExhausted, Code::Unavailable),
+        (Code::FailedPrecondition, Code::FailedPrecondition),
+    ] {
+        let extension = probe().event(|probe, _| async move {
+            probe.gofer().start_run("a", "l", Run::because("an event")).await.map(drop)
+        });
+        let gofer = move |_: &_, _| Behavior::Refuse(Status::new(refused, "on purpose"));
+        let InMemory { client, .. } = &InMemory::start(extension, gofer).await;
+        let answer = client.external_event(EVENT).await.unwrap_err();
+        assert_eq!(answer.code(), expected, "for {refused:?}: {answer}");
+    }
+    // An author's own is.
+    let extension = probe().event(|_, _| async {
+        Err(Error::new(ErrorKind::PermissionDenied, "the signature does not match"))
+    });
+    let InMemory { client, .. } = &InMemory::start(extension, |_, _| Behavior::Answer).await;
+    let answer = client.external_event(EVENT).await.unwrap_err();
+    assert_eq!(answer.code(), Code::PermissionDenied, "{answer}");
 }
