@@ -7,6 +7,7 @@
 //! does not matter; one that is answered with errors for ten minutes is given up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::context::Context;
-use super::live::{Live, Report};
+use super::live::{LastTick, Live, Report, drop_panic};
 use crate::client::{RunInfo, RunState, error, is_permanent};
 
 /// Calls in flight at once. They are less urgent than subscriptions and ticks.
@@ -167,11 +168,13 @@ impl Queue {
         }
         state.workers -= 1;
         state.first = None;
-        if state.workers == 0 && std::mem::take(&mut state.is_logged) {
-            tracing::info!("the last runs of all subscriptions have been looked up");
-        }
+        let is_news = state.workers == 0 && std::mem::take(&mut state.is_logged);
         // The queue is long after a start only.
         state.waiting.shrink_to_fit();
+        drop(state);
+        if is_news {
+            tracing::info!("the last runs of all subscriptions have been looked up");
+        }
         Next::End
     }
 
@@ -188,17 +191,18 @@ impl Queue {
         // An outage is logged once for all.
         let is_long = now - retry.failing >= LOGGED_AFTER && !live.context.gofer.has_outage();
         let mut state = self.state();
-        if is_long && !state.is_logged {
-            state.is_logged = true;
+        let is_news = is_long && !std::mem::replace(&mut state.is_logged, true);
+        state.failures += 1;
+        let key = (at, state.failures);
+        state.failed.insert(key, question);
+        drop(state);
+        if is_news {
             let _entered = live.key.span().entered();
             tracing::warn!(
                 error = ?error(status),
                 "cannot look up the last run yet, without which there are no ticks; trying again"
             );
         }
-        state.failures += 1;
-        let key = (at, state.failures);
-        state.failed.insert(key, question);
     }
 }
 
@@ -256,28 +260,42 @@ async fn work(context: &Context) {
             Ok(report) => {
                 outage = OUTAGE;
                 live.resume(report);
+                drop_caught(live);
                 continue;
             }
             Err(status) => status,
         };
         match effect(&status) {
             Effect::None => {
-                drop(live);
+                drop_caught(live);
                 queue.put_back(question);
                 let next = context.gofer.next_attempt();
                 let next = next.unwrap_or_else(|| Instant::now() + outage.pause());
                 tokio::time::sleep_until(next).await;
             }
             // From Gofer or a proxy, and no error of this question.
-            Effect::Unavailable => queue.retry(&live, question, &status),
+            Effect::Unavailable => {
+                queue.retry(&live, question, &status);
+                drop_caught(live);
+            }
             Effect::Unknown | Effect::Refused => {
                 if is_permanent(&status) || question.is_given_up() {
                     give_up(&live, &status);
                 } else {
                     queue.retry(&live, question, &status);
                 }
+                drop_caught(live);
             }
         }
+    }
+}
+
+/// The subscription may have ended meanwhile: then this drops what is the author's, and a panic of
+/// that must not end the worker.
+fn drop_caught(live: Arc<Live>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(live))) {
+        tracing::error!("dropping a subscription panicked");
+        drop_panic(payload);
     }
 }
 
@@ -326,7 +344,15 @@ async fn ask(live: &Live) -> Result<Report, Status> {
         }
         offset += len;
     }
-    // Without any, as by an extension that starts runs on its own: as if the last one had been.
-    let last = started.map(|at| at.min(gofer.now_nanos())).map(|at| (at, at));
+    let last = started.map(|at| {
+        // Runs that were started for no tick move no grid.
+        if live.has_beginning() {
+            return (LastTick::NEVER, at);
+        }
+        // A full Gofer does not say when the subscription was made: as if the last run, without a
+        // time as it is, had been a tick.
+        let at = at.min(gofer.now_nanos());
+        (at, at)
+    });
     Ok(Report { newest: newest.unwrap_or(0), queued, last })
 }

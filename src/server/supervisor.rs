@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::catch_panic::{CatchPanic, catch_panic_in};
+use super::catch_panic::{CatchPanic, catch_panic_in, drop_caught};
 use super::erased::Initialized;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Extension, Failure, Live, State, Subscription, Warning, brief, in_span};
@@ -80,7 +80,11 @@ fn again<'a>(
             recover(live, error, failing).await;
         } else if error.kind() != ErrorKind::Cancelled {
             let _entered = live.key.span().entered();
-            tracing::debug!(?error, "the subscription failed while it ended");
+            let _ = catch_panic_in(|| {
+                tracing::debug!(?error, "the subscription failed while it ended");
+                Ok(())
+            });
+            drop_caught("an error", error);
         }
         !live.is_cancelled()
     })
@@ -91,6 +95,7 @@ async fn recover(live: &Live, error: Error, failing: &watch::Sender<usize>) {
     let kind = error.kind();
     // Formatting an error runs the author's code, or another crate's.
     let texts = catch_panic_in(|| Ok((brief(&error), format!("{error:?}"))));
+    drop_caught("an error", error);
     let (reason, error) = texts.unwrap_or_else(|_| {
         let unknown = "an error that panics when it is formatted";
         (unknown.to_owned(), unknown.to_owned())

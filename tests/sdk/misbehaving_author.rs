@@ -10,12 +10,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::Code;
 
+use crate::in_memory::InMemory;
+use crate::support::gofer::Behavior;
 use crate::support::log::observe;
 use crate::support::probe::probe;
 use crate::support::{Client, EVENT, Setup, Started, short_grace, within};
 
 /// Panics when it is dropped, unless another panic is under way.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
 struct Bomb(String);
 
@@ -298,4 +300,27 @@ async fn dropping_a_server_ends_its_subscriptions() {
     probe.until(|seen| seen.running.len() == 1).await;
     started.abandon();
     within(probe.until(|seen| seen.running.is_empty())).await;
+}
+
+/// The cause of an error.
+#[derive(Debug)]
+struct BombCause(#[expect(dead_code, reason = "it panics when it is dropped")] Bomb);
+
+impl fmt::Display for BombCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("of its own")
+    }
+}
+
+impl std::error::Error for BombCause {}
+
+#[tokio::test(start_paused = true)]
+async fn a_serve_whose_errors_panic_when_dropped_is_called_again() {
+    let extension = probe().serve(|_, _| async {
+        let cause = BombCause(Bomb("an error".to_owned()));
+        Err(Error::unavailable("no route").with_source(cause))
+    });
+    let InMemory { client, probe, .. } = &InMemory::start(extension, |_, _| Behavior::Answer).await;
+    client.subscribe("a", &[]).await.unwrap();
+    probe.until(|seen| seen.count("end a ") == 3).await;
 }
