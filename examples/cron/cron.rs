@@ -1,6 +1,7 @@
 //! What the cron extension does.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use gofer_sdk::{
     Cron as Expression, Error, ErrorKind, Extension, Gofer, NoConfig, Result, Schedule,
@@ -27,6 +28,10 @@ impl Params {
     }
 }
 
+/// How long the extension may have been away from the last time of an
+/// expression, and still start its run.
+const LATELY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// The extension, which has nothing to configure.
 pub(crate) struct Cron {
     gofer: Gofer,
@@ -41,9 +46,12 @@ impl Extension for Cron {
     }
 
     // What cannot be read as an expression or a time zone has been refused
-    // before. This is the rest: `0 0 1 1 * 2020`, for example.
+    // before. This is the rest: `0 0 1 1 * 2020`, for example. A subscription
+    // is checked after each restart too, when its last time may have passed
+    // without its run: what was due lately is accepted.
     fn validate(&self, params: &Params) -> Result<()> {
-        if params.schedule().next_after(self.gofer.now()).is_none() {
+        let lately = self.gofer.now() - LATELY;
+        if params.schedule().next_after(lately).is_none() {
             let message = "has no further time: all that match are in the past";
             return Err(Error::invalid_parameter("expression", message));
         }
@@ -57,11 +65,11 @@ impl Extension for Cron {
             // Waits out an outage of Gofer; the ticks that fall due meanwhile
             // become this one run.
             match subscription.start_run(tick.run("the expression matches")).await {
-                Ok(run) => tracing::debug!(?subscription, run = run.id(), "started a run"),
+                Ok(run) => tracing::debug!(run = run.id(), "started a run"),
                 // A disabled pipeline, for example: the next tick may find it
                 // enabled, so keep ticking.
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                    tracing::info!(?subscription, %error, "the pipeline cannot run at the moment");
+                    tracing::debug!(%error, "the pipeline cannot run at the moment");
                 }
                 Err(error) => return Err(error),
             }

@@ -72,11 +72,11 @@ impl Extension for Interval {
             // Waits out an outage of Gofer; the ticks that fall due meanwhile
             // become this one run.
             match subscription.start_run(tick.run("the interval elapsed")).await {
-                Ok(run) => tracing::debug!(?subscription, run = run.id(), "started a run"),
+                Ok(run) => tracing::debug!(run = run.id(), "started a run"),
                 // A disabled pipeline, for example: the next tick may find it
                 // enabled, so keep ticking.
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                    tracing::info!(?subscription, %error, "the pipeline cannot run at the moment");
+                    tracing::debug!(%error, "the pipeline cannot run at the moment");
                 }
                 Err(error) => return Err(error),
             }

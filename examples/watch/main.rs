@@ -27,6 +27,12 @@ async fn main() -> Result<(), DemoError> {
     if SystemConfig::is_in_env() {
         return gofer_sdk::run::<Watch>().await.map_err(DemoError::Run);
     }
+    if std::env::args_os().len() > 1 {
+        println!(
+            "Shows the extension `watch` at work on an embedded Gofer core. It takes no arguments."
+        );
+        return Ok(());
+    }
     demo().await.map_err(DemoError::Demo)
 }
 

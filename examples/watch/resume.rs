@@ -24,9 +24,11 @@ pub(super) struct Resumed {
     last: Option<(SystemTime, i64)>,
     /// Whether each end counts by itself. If not, one that is handled again would be counted again.
     each_counts: bool,
-    /// The keys of the runs that were started, and the numbers of those that were handled.
+    /// The keys of the runs that were started.
     started: BTreeSet<String>,
-    handled: BTreeSet<i64>,
+    /// When those that were handled had started, and their numbers, which another run has too if the
+    /// pipeline is deleted and made again.
+    handled: BTreeSet<(SystemTime, i64)>,
 }
 
 impl Resumed {
@@ -80,7 +82,7 @@ impl Resumed {
             // What ended in the millisecond in which the pipeline subscribed counts.
             is_after_the_last
                 && self.since.is_none_or(|since| ended >= since)
-                && !self.handled.contains(&run.id())
+                && !self.handled.contains(&(run.started(), run.id()))
                 && !self.started.contains(&key(watched, run))
         };
         let mut missed: Vec<_> = runs.into_iter().filter(is_missed).collect();
@@ -90,7 +92,7 @@ impl Resumed {
 
     /// Remembers a run that is handled. Whether it had not been before.
     pub(super) fn handled(&mut self, run: &RunInfo) -> bool {
-        let is_new = self.handled.insert(run.id());
+        let is_new = self.handled.insert((run.started(), run.id()));
         if is_new && let Some(ended) = run.ended() {
             self.last = self.last.max(Some((ended, run.id())));
         }

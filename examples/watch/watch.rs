@@ -204,7 +204,7 @@ async fn follow(subscription: &Subscription<Params>, watched: &PipelineId) -> Re
         if error.kind() != ErrorKind::ResourceExhausted {
             return Err(error);
         }
-        tracing::info!(?subscription, %error, "looking at the runs instead");
+        tracing::info!(%error, "looking at the runs instead");
     }
 }
 
@@ -226,13 +226,12 @@ impl Streak<'_> {
         if self.length < *consecutive {
             return Ok(());
         }
-        let (subscription, watched) = (self.subscription, self.watched);
         // By its key, the run is started once, whoever asks for it how often.
-        match subscription.start_run(run_for(watched, run)).await {
-            Ok(started) => tracing::debug!(?subscription, run = started.id(), "started a run"),
+        match self.subscription.start_run(run_for(self.watched, run)).await {
+            Ok(started) => tracing::debug!(run = started.id(), "started a run"),
             // A disabled pipeline, for example: it may be enabled for the next one.
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                tracing::info!(?subscription, %error, "the pipeline cannot run at the moment");
+                tracing::debug!(%error, "the pipeline cannot run at the moment");
             }
             Err(error) => return Err(error),
         }

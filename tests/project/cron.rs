@@ -9,6 +9,7 @@ use crate::cron_extension::Cron;
 use crate::doctest::restarts_and_unsubscribes;
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
 use gofer_net::Clock;
+use gofer_proto as proto;
 use gofer_sdk::{ErrorKind, Result};
 
 const NIGHTLY: &str = "ops/nightly";
@@ -179,5 +180,24 @@ async fn each_minute_that_the_clock_shows_has_one_run() -> Result<()> {
     let differences: Vec<_> = differences.map(|at| (at, runs.get(at), expected.get(at))).collect();
     assert!(differences.is_empty(), "{differences:?}");
     println!("{} minutes, {restarts} restarts, the clock was set {set} times", runs.len());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_time_of_an_expression_may_fall_due_while_the_extension_is_away() -> Result<()> {
+    let (core, cron) = core().await?;
+    cron.subscribe(NIGHTLY, "x", [("expression", "0 12 1 3 * 2026")]).await?;
+    let (name, mut api) = ("cron".to_owned(), core.client().api());
+    api.disable_extension(proto::DisableExtensionRequest { name: name.clone() }).await.unwrap();
+    core.elapse(hours(24)).await;
+    api.enable_extension(proto::EnableExtensionRequest { name }).await.unwrap();
+    core.elapse(minutes(1)).await;
+    assert_eq!(scheduled(&core), [12 * 60]);
+    // Also if it has had its run.
+    cron.restart().await?;
+    core.elapse(hours(24)).await;
+    assert_eq!(scheduled(&core), [12 * 60]);
+    let refused = cron.subscribe(NIGHTLY, "y", [("expression", "0 12 1 2 * 2026")]).await;
+    assert!(refused.unwrap_err().to_string().contains("no further time"));
     Ok(())
 }

@@ -230,6 +230,20 @@ fn the_demo_has_help_and_refuses_unknown_arguments() {
 }
 
 #[test]
+fn the_demo_of_a_schedule_says_when_the_first_run_is_due() {
+    let (mut child, mut lines) = demo("cron", &["--expression", "0 0 1 1 * 2099"]);
+    let due = lines
+        .find_map(|line| line.unwrap().strip_prefix("The first run is due in ").map(str::to_owned));
+    let due = due.unwrap();
+    let hours: u64 = due.split_once('h').unwrap().0.parse().unwrap();
+    assert!(hours > 600_000 && due.ends_with("s."), "{due}");
+    signal(child.id(), "INT");
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert!(rest.iter().any(|line| line.starts_with("0 runs of default/demo in")), "{rest:?}");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn the_demo_of_a_webhook_sends_its_examples_and_listens_for_others() {
     let (mut child, mut lines) = demo("github", &["--send", "push", "--send=push"]);
     let mut seen = Vec::new();

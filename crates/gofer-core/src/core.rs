@@ -695,6 +695,10 @@ impl Core {
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.inner.store
     }
+
+    pub(super) fn extensions(&self) -> &Extensions {
+        &self.inner.extensions
+    }
 }
 
 /// Announces the end of a stop when it is dropped, also after a panic.

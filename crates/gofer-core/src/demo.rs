@@ -6,7 +6,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::pin::pin;
+use std::time::Duration;
 
+use gofer_proto::embedded::SubscriptionKey;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::core::Core;
@@ -278,8 +281,14 @@ async fn run_demo<E: Extension>(
             send(&demo.webhooks[*example], &extension).await?;
         }
         let mut restarts = 0;
+        let mut next_tick = pin!(next_tick(&core, &demo));
+        let mut is_known = false;
         loop {
             tokio::select! {
+                at = &mut next_tick, if !is_known => {
+                    is_known = true;
+                    report.first_tick(at)?;
+                }
                 run = runs.recv() => match run {
                     Ok(run) => report.run(&run_info(run))?,
                     Err(RecvError::Lagged(missed)) => report.missed(missed)?,
@@ -334,6 +343,27 @@ fn help(demo: &Demo, config: &Fields, params: &Fields) -> Result<()> {
     }
     writeln!(out, "If Gofer's environment variables ({PREFIX}*) are set,")?;
     Ok(writeln!(out, "this program serves the extension instead.")?)
+}
+
+/// When the first run is due, in Unix milliseconds, if the extension follows a schedule. It may be
+/// in an hour, and a demo that says nothing until then looks broken.
+async fn next_tick(core: &Core, demo: &Demo) -> Option<i64> {
+    let (namespace, pipeline) = PIPELINE.split_once('/')?;
+    let key = SubscriptionKey {
+        namespace_id: namespace.to_owned(),
+        pipeline_id: pipeline.to_owned(),
+        label: LABEL.to_owned(),
+    };
+    // It is known once the extension has asked for the last run.
+    for _ in 0..400 {
+        let states = core.extensions().subscription_states(&demo.name, vec![key.clone()]).await?;
+        let state = states.first().filter(|state| state.found && !state.has_returned)?;
+        if state.next_tick.is_some() {
+            return state.next_tick;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    None
 }
 
 fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
@@ -447,6 +477,14 @@ impl Report {
     fn missed(&mut self, missed: u64) -> Result<()> {
         self.runs += missed;
         Ok(writeln!(io::stdout(), "({missed} runs not shown: they came too fast)")?)
+    }
+
+    fn first_tick(&self, at: Option<i64>) -> Result<()> {
+        let Some(at) = at.filter(|_| self.runs == 0) else { return Ok(()) };
+        let mut out = io::stdout().lock();
+        let seconds = ((at - self.clock.unix_millis()).max(0) + 999) / 1000;
+        writeln!(out, "The first run is due in {}.", GoDuration::from_secs(seconds))?;
+        Ok(out.flush()?)
     }
 
     fn summary(mut self) -> Result<()> {
