@@ -3,8 +3,10 @@
 //! Its message is encoded once, however often it is sent, and from what it is about rather than from a
 //! copy of all its parts.
 
+use std::thread::LocalKey;
+
 use bytes::{BufMut, BytesMut};
-use gofer_net::{Framed, SentOn, unreadable};
+use gofer_net::{AtRest, Framed, Job, Reused, SentOn, unreadable};
 use gofer_proto::{self as proto, StartRunResponse};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -44,17 +46,42 @@ impl StartCall {
     }
 
     /// Sends it once. `sent_on` learns on which connection.
-    pub(super) async fn send(
-        &self,
-        gofer: &Gofer,
-        sent_on: Option<&SentOn>,
-    ) -> Result<RunInfo, Status> {
+    pub(super) fn send(&self, gofer: &Gofer, sent_on: Option<&SentOn>) -> Reused<Sending> {
+        let (gofer, request) = (gofer.clone(), self.0.clone());
+        Reused::new(Sending { gofer, request, sent_on: sent_on.cloned() })
+    }
+}
+
+/// A call that is sent. There are only as many as may be in flight at once; what waits to be one of
+/// them, during an outage perhaps a million subscriptions, does not hold its two kilobytes.
+pub(super) struct Sending {
+    gofer: Gofer,
+    request: Framed,
+    sent_on: Option<SentOn>,
+}
+
+thread_local! {
+    static AT_REST: AtRest<Result<RunInfo, Status>> = const { AtRest::new() };
+}
+
+impl Job for Sending {
+    type Output = Result<RunInfo, Status>;
+
+    async fn run(job: Option<Self>) -> Self::Output {
+        let Some(Self { gofer, request, sent_on }) = job else {
+            return std::future::pending().await;
+        };
         let transport = &gofer.inner.transport;
-        let response = transport.unary("/proto.Gofer/StartRun", &self.0, sent_on).await?;
+        let method = "/proto.Gofer/StartRun";
+        let response = transport.unary(method, &request, sent_on.as_ref()).await?;
         let response = StartRunResponse::decode(response).map_err(|error| {
             unreadable(format!("the response of StartRun cannot be decoded: {error}"))
         })?;
         Ok(RunInfo::new(response.run.unwrap_or_default()))
+    }
+
+    fn at_rest() -> &'static LocalKey<AtRest<Self::Output>> {
+        &AT_REST
     }
 }
 

@@ -142,7 +142,7 @@ fn start_all(wanted: Vec<(Arc<dyn AnyLive>, Run)>) -> BoxFuture<'static, Result<
                 ErrorKind::FailedPrecondition | ErrorKind::NotFound => {
                     live.key.span().in_scope(|| {
                         tracing::info!(%error, "Gofer refuses to run the pipeline");
-                    })
+                    });
                 }
                 ErrorKind::Cancelled if live.why_cancelled() == Some(Cancelled::Unsubscribed) => {}
                 _ if failed.as_ref().is_none_or(|failed| !is_transient(failed)) => {

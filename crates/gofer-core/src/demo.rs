@@ -354,16 +354,20 @@ async fn next_tick(core: &Core, demo: &Demo) -> Option<i64> {
         pipeline_id: pipeline.to_owned(),
         label: LABEL.to_owned(),
     };
-    // It is known once the extension has asked for the last run.
-    for _ in 0..400 {
-        let states = core.extensions().subscription_states(&demo.name, vec![key.clone()]).await?;
-        let state = states.first().filter(|state| state.found && !state.has_returned)?;
-        if state.next_tick.is_some() {
-            return state.next_tick;
+    let mut pause = Duration::from_millis(25);
+    loop {
+        if let Some(states) =
+            core.extensions().subscription_states(&demo.name, vec![key.clone()]).await
+        {
+            let state = states.first().filter(|state| state.found && !state.has_returned)?;
+            // It is known once the extension has asked for the last run.
+            if state.next_tick.is_some() {
+                return state.next_tick;
+            }
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(Duration::from_secs(1));
     }
-    None
 }
 
 fn greet(demo: &Demo, core: &Core, extension: &Installed) -> Result<()> {
