@@ -335,10 +335,15 @@ impl Writer {
             if !self.pause().await {
                 return false;
             }
-            match self.file.reopen() {
-                Ok(()) if self.file.try_write().is_ok() => break,
+            let writable = self.file.reopen().and_then(|()| match self.file.try_write() {
+                Ok(()) => Ok(true),
+                // A file that failed to be written cannot be read either until it is opened again.
+                Err(_) => self.file.reopen().map(|()| false),
+            });
+            match writable {
+                Ok(true) => break,
                 Err(error) if is_final(&error) => return self.give_up(&error),
-                _ => {}
+                Ok(false) | Err(_) => {}
             }
         }
         lock(&self.queue.pending).refused = None;
