@@ -3,7 +3,7 @@
 //! becomes any.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::doctest::restarts_and_unsubscribes;
 use crate::github_extension::Github;
@@ -619,6 +619,14 @@ async fn the_conversations_hide_what_is_secret_and_the_documentation_names_all_s
     Ok(())
 }
 
+/// Of this thread so far, on which everything runs, so that other work on the machine counts for
+/// nothing. Zero if the system does not say.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
 /// The largest payloads that GitHub sends have 25 MB.
 #[tokio::test]
 async fn a_push_of_20_mb_runs_its_pipeline() -> Result<()> {
@@ -636,10 +644,11 @@ async fn a_push_of_20_mb_runs_its_pipeline() -> Result<()> {
     push["commits"] = vec![commit; length].into();
     let body = push.to_string();
     assert!(body.len() > 19_000_000);
-    let begun = Instant::now();
+    let begun = processor_time();
     send(&github, "push", DELIVERY, &body).await?;
-    let took = begun.elapsed();
+    let took = processor_time().saturating_sub(begun);
     println!("a push of {} bytes took {took:?}, signed and sent", body.len());
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(core.runs(NIGHTLY).len(), 1);
     Ok(())
 }

@@ -244,11 +244,15 @@ fn running(calls: &[String]) -> (Option<&str>, usize) {
 async fn its_subscriptions_are_listed_whatever_it_says_of_them() {
     let test = Test::begin("foreign-states").await;
     test.subscribe("one").await.unwrap();
+    let began = std::time::Instant::now();
     is_listed_without_state(&test.core, "foreign", Duration::from_secs(5)).await;
+    let answered = began.elapsed();
     std::fs::write(test.directory.0.join(HANGS), "").unwrap();
     let began = std::time::Instant::now();
     is_listed_without_state(&test.core, "foreign", Duration::from_secs(5)).await;
-    assert!(began.elapsed() >= Duration::from_secs(2), "it has answered");
+    let hanging = began.elapsed();
+    assert!(hanging >= Duration::from_secs(2), "it has answered");
+    assert!(answered < hanging, "it was waited for: {answered:?}");
     test.core.stop().await;
 }
 
