@@ -3,6 +3,7 @@
 //! **Internal.** `gofer-core` requires the exact version of this crate; anything here may change in
 //! any release.
 
+pub use crate::catch_panic::panic_message;
 pub use crate::client::{
     ClientOptions, RUN_KEY, SCHEDULED_AT, close_client, error, meaning, new_client, pin, run_info,
     transport,
@@ -10,5 +11,5 @@ pub use crate::client::{
 pub use crate::extension::{Field, Fields, is_secret_question, settings_of};
 pub use crate::server::{
     PREFIX, SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
-    Signals, misdeclared, panic_message, serve_embedded,
+    Signals, misdeclared, serve_embedded,
 };

@@ -112,6 +112,7 @@ pub mod guide {
 #[cfg(feature = "api")]
 #[cfg_attr(docsrs, doc(cfg(feature = "api")))]
 pub mod api;
+mod catch_panic;
 mod client;
 mod error;
 mod extension;

@@ -28,8 +28,7 @@ impl Params {
     }
 }
 
-/// How long the extension may have been away from the last time of an
-/// expression, and still start its run.
+/// An expression whose last time is no longer ago than this is accepted.
 const LATELY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The extension, which has nothing to configure.
@@ -46,9 +45,9 @@ impl Extension for Cron {
     }
 
     // What cannot be read as an expression or a time zone has been refused
-    // before. This is the rest: `0 0 1 1 * 2020`, for example. A subscription
-    // is checked after each restart too, when its last time may have passed
-    // without its run: what was due lately is accepted.
+    // before. This is the rest: `0 0 1 1 * 2020`, for example. Gofer subscribes
+    // again after each restart, when the last time may have passed without its
+    // run, so what was due lately is accepted.
     fn validate(&self, params: &Params) -> Result<()> {
         let lately = self.gofer.now() - LATELY;
         if params.schedule().next_after(lately).is_none() {

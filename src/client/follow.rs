@@ -351,7 +351,7 @@ impl EventFollower {
     }
 
     /// Gets its events from the task again, if its reader is where the task is. Returns whether
-    /// events are missing, since the task follows another store now.
+    /// events are missing: the task may follow another store now.
     fn has_caught_up(&mut self) -> bool {
         let Some(reader) = &self.catching_up else { return false };
         let mut state = self.gofer.followers().state();
@@ -491,7 +491,7 @@ impl Follower {
         self.wake.notify_one();
     }
 
-    /// Has read what it missed, as far as that is still there.
+    /// Gets from the task what comes after its position. What was missed before that is gone.
     fn goes_on_after(&mut self, position: Option<i64>) {
         (self.missed_gap, self.left_behind) = (false, None);
         self.after = position.unwrap_or(self.after);

@@ -52,8 +52,8 @@ impl StartCall {
     }
 }
 
-/// A call that is sent. There are only as many as may be in flight at once; what waits to be one of
-/// them, during an outage perhaps a million subscriptions, does not hold its two kilobytes.
+/// A call in flight. Its future is two kilobytes, which a start that waits for its turn does not hold:
+/// during an outage, a million may wait, of which few are in flight at a time.
 pub(super) struct Sending {
     gofer: Gofer,
     request: Framed,

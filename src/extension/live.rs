@@ -8,7 +8,6 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -766,14 +765,6 @@ pub(crate) fn log_panic(key: &Key, ended: Result<(), JoinError>) {
         && let Ok(payload) = error.try_into_panic()
     {
         key.span().in_scope(|| tracing::error!("a task of the subscription panicked"));
-        drop_panic(payload);
-    }
-}
-
-/// Drops what a panic of the author's carries. That is a value of the author's too, whose `Drop`
-/// may panic: what that panic carries is not dropped.
-pub(crate) fn drop_panic(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
+        crate::catch_panic::drop_panic(payload);
     }
 }

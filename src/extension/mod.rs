@@ -55,8 +55,7 @@ pub(crate) use dialogue::{AnswerSource, Check, DialogueMessage};
 pub(crate) use in_span::{call_span, in_span};
 pub(crate) use key::Key;
 pub(crate) use live::{
-    AnyLive, Beginning, Failure, LastError, Live, Standing, State, Warning, brief, drop_panic,
-    log_panic,
+    AnyLive, Beginning, Failure, LastError, Live, Standing, State, Warning, brief, log_panic,
 };
 pub(crate) use settings::Settings;
 pub(crate) use start::for_event;

@@ -7,7 +7,6 @@
 //! does not matter; one that is answered with errors for ten minutes is given up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use super::context::Context;
-use super::live::{LastTick, Live, Report, drop_panic};
+use super::live::{LastTick, Live, Report};
+use crate::catch_panic::drop_caught;
 use crate::client::{RunInfo, RunState, error, is_permanent};
 
 /// Calls in flight at once. They are less urgent than subscriptions and ticks.
@@ -253,49 +253,37 @@ async fn work(context: &Context) {
         };
         // A strong reference only during a call, so that waiting for Gofer does not keep a
         // subscription that has ended.
-        let Some(live) = question.live.upgrade().filter(|live| !live.is_cancelled()) else {
-            continue;
-        };
-        let status = match ask(&live).await {
-            Ok(report) => {
+        let Some(live) = question.live.upgrade() else { continue };
+        let outcome = if live.is_cancelled() { None } else { Some(ask(&live).await) };
+        let mut until = None;
+        match outcome {
+            None => {}
+            Some(Ok(report)) => {
                 outage = OUTAGE;
                 live.resume(report);
-                drop_caught(live);
-                continue;
             }
-            Err(status) => status,
-        };
-        match effect(&status) {
-            Effect::None => {
-                drop_caught(live);
-                queue.put_back(question);
-                let next = context.gofer.next_attempt();
-                let next = next.unwrap_or_else(|| Instant::now() + outage.pause());
-                tokio::time::sleep_until(next).await;
-            }
-            // From Gofer or a proxy, and no error of this question.
-            Effect::Unavailable => {
-                queue.retry(&live, question, &status);
-                drop_caught(live);
-            }
-            Effect::Unknown | Effect::Refused => {
-                if is_permanent(&status) || question.is_given_up() {
-                    give_up(&live, &status);
-                } else {
-                    queue.retry(&live, question, &status);
+            Some(Err(status)) => match effect(&status) {
+                Effect::None => {
+                    queue.put_back(question);
+                    let next = context.gofer.next_attempt();
+                    until = Some(next.unwrap_or_else(|| Instant::now() + outage.pause()));
                 }
-                drop_caught(live);
-            }
+                // From Gofer or a proxy, and no error of this question.
+                Effect::Unavailable => queue.retry(&live, question, &status),
+                Effect::Unknown | Effect::Refused => {
+                    if is_permanent(&status) || question.is_given_up() {
+                        give_up(&live, &status);
+                    } else {
+                        queue.retry(&live, question, &status);
+                    }
+                }
+            },
         }
-    }
-}
-
-/// The subscription may have ended meanwhile: then this drops what is the author's, and a panic of
-/// that must not end the worker.
-fn drop_caught(live: Arc<Live>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(live))) {
-        tracing::error!("dropping a subscription panicked");
-        drop_panic(payload);
+        // If it has ended meanwhile, its parameters are dropped here, which are the author's.
+        drop_caught("a subscription", live);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
     }
 }
 

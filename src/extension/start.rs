@@ -121,7 +121,8 @@ impl Live {
         if let Ok(started) = &outcome
             && let Some((run, at)) = again
             && self.is_earlier(started.run.id())
-            && self.run_ids_go_on(&pipeline).await
+            // Boxed: it is rare, and larger than all the rest.
+            && Box::pin(self.run_ids_go_on(&pipeline)).await
         {
             let again = run.again(self.second_key(at));
             outcome = gofer.start_once(label, &pipeline, again, known, &EndOf(self)).await;
@@ -148,7 +149,7 @@ impl Live {
     /// in a pipeline that was deleted and created again, and lower in a Gofer that has lost runs.
     async fn run_ids_go_on(&self, pipeline: &PipelineId) -> bool {
         let newest = self.context.gofer.newest_run(pipeline).await;
-        newest.is_ok_and(|newest| !self.is_earlier(newest + 1))
+        newest.is_ok_and(|newest| !self.is_earlier(newest.saturating_add(1)))
     }
 
     /// Waits until the last run is no longer queued, or the subscription is cancelled. Ticks that
@@ -206,3 +207,6 @@ fn too_late_for_sender() -> Error {
 fn ended() -> Error {
     Error::new(ErrorKind::Cancelled, "the subscription ended before the run was started")
 }
+
+#[cfg(test)]
+mod tests;

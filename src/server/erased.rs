@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::catch_panic::catch_panic_in;
 use super::listing;
 use super::references::refuse_unresolved;
 use super::supervisor::Supervised;
+use crate::catch_panic::catch_panic_in;
 use crate::client::{Gofer, PipelineId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::Instrument as _;
 
-use super::catch_panic::catch_panic;
 use super::lifecycle::Lifecycle;
+use crate::catch_panic::catch_panic;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{ExternalEvent, call_span, for_event};
 
@@ -36,6 +36,7 @@ impl ExternalEvents {
         let handle = async move {
             let _permit = permit;
             let handled = catch_panic(for_event(instance.external_event(event, live))).await;
+            // Otherwise whoever waits reports it.
             if let Err(handled) = done.send(handled) {
                 context.metrics.external_event(&handled);
                 if let Err(error) = handled {

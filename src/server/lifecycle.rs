@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::catch_panic::{catch_panic, drop_caught};
 use super::erased::{Definition, Instance};
 use super::listing;
 use super::registry::Registry;
 use super::tasks::Tasks;
+use crate::catch_panic::{catch_panic, drop_caught};
 use crate::client::Gofer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Context, Settings, call_span};

@@ -3,11 +3,10 @@
 //! A call passes `gofer_net::server` (TLS, HTTP/2, limits), `auth` (one check before everything),
 //! `router`, `service` (protobuf to plain Rust) and `lifecycle` (what is answered when), and ends
 //! in `registry` (changes of each subscription, in order) or in the author's code, behind `erased`
-//! and `catch_panic`.
+//! and [`crate::catch_panic`].
 
 mod auth;
 mod builder;
-mod catch_panic;
 mod clock_watch;
 mod conversation;
 mod erased;
@@ -36,7 +35,6 @@ pub use error::RunError;
 pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
-pub use catch_panic::panic_message;
 pub use erased::misdeclared;
 pub use service::{
     SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,

@@ -22,11 +22,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::catch_panic::{catch_panic_in, drop_caught};
 use super::erased::{Instance, Prepared};
 use super::listing::{Listing, Snapshot};
 use super::stored;
 use super::tasks::Tasks;
+use crate::catch_panic::{catch_panic_in, drop_caught};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{
     AnyLive, Beginning, Cancelled, Context, Key, Live, Settings, Standing, State, log_panic,

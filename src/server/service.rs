@@ -9,13 +9,13 @@ use gofer_net::Throttle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::catch_panic::{catch_panic, catch_panic_in};
 use super::conversation::{ResponseStream, start_conversation};
 use super::error::to_status;
 use super::external_events::ExternalEvents;
 use super::info::Info;
 use super::lifecycle::Lifecycle;
 use super::limits::Limits;
+use crate::catch_panic::{catch_panic, catch_panic_in};
 use crate::error::{Error, ErrorKind};
 use crate::extension::{Beginning, Cancelled, Check, ExternalEvent, Key, Settings};
 use gofer_proto::server::extension_service_server::ExtensionService;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::catch_panic::{CatchPanic, catch_panic_in, drop_caught};
 use super::erased::Initialized;
+use crate::catch_panic::{CatchPanic, catch_panic_in, drop_caught};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extension::{Extension, Failure, Live, State, Subscription, Warning, brief, in_span};
 use gofer_net::{Backoff, BoxFuture};

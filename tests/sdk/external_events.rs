@@ -1,8 +1,11 @@
 //! External events over a real socket: a payload reaches the author's code unchanged, and none can
 //! stop the server.
 
+use std::time::Duration;
+
 use crate::in_memory::InMemory;
 use crate::support::gofer::Behavior;
+use crate::support::log::Log;
 use crate::support::probe::probe;
 use crate::support::{EVENT, Setup};
 use gofer_sdk::{Error, ErrorKind, Extension, Gofer, NoConfig, NoParams, Result, Run};
@@ -162,4 +165,24 @@ async fn what_gofer_refuses_the_extension_is_no_fault_of_the_sender() {
     let InMemory { client, .. } = &InMemory::start(extension, |_, _| Behavior::Answer).await;
     let answer = client.external_event(EVENT).await.unwrap_err();
     assert_eq!(answer.code(), Code::PermissionDenied, "{answer}");
+}
+
+/// Nobody else would report it.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_fails_after_its_caller_has_gone_away_is_logged() {
+    let log = Log::begin();
+    let extension = probe().event(|probe, _| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        probe.record("it fails".to_owned());
+        Err(Error::unavailable("the queue is full"))
+    });
+    let InMemory { client, probe, .. } = &InMemory::start(extension, |_, _| Behavior::Answer).await;
+    let call = tokio::time::timeout(Duration::from_secs(30), client.external_event(EVENT));
+    assert!(call.await.is_err(), "it was answered");
+    probe.until_seen("it fails").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lines = log.take();
+    let is_it = |line: &&String| line.contains("its caller has gone away");
+    let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{lines:?}"));
+    assert!(line.contains("the queue is full"), "{line}");
 }

@@ -15,11 +15,11 @@ use gofer_sdk::RunError;
 use gofer_sdk::internal::serve_embedded;
 use tokio::task::JoinHandle;
 
-/// A time that is no round one, so that nothing depends on when a test runs.
+/// Always the same, so that nothing depends on when a test runs; not a round number.
 const START: Duration = Duration::from_nanos(1_764_485_565_432_100_987);
 
 pub(crate) struct InMemory {
-    /// That of the extension and of Gofer. Two that were made one after the other differ.
+    /// That of the extension and of Gofer. Clocks that are made one after the other differ.
     pub(crate) clock: Clock,
     pub(crate) probe: Arc<Probe>,
     pub(crate) gofer: Arc<Gofer>,

@@ -26,7 +26,7 @@ const PREFIX_BYTES: usize = 5;
 
 /// An encoded message, as it is sent.
 #[derive(Clone)]
-pub struct Framed(Bytes);
+pub struct Framed(pub(crate) Bytes);
 
 impl Framed {
     /// What `encode` appends, in a buffer that has room for so many bytes and grows if it has to.
@@ -46,14 +46,10 @@ impl Framed {
         self.0.slice(PREFIX_BYTES..)
     }
 
+    /// The body of a request.
     pub(crate) fn body(&self) -> Body {
-        body(&self.0)
+        Body::new(OneMessage(Some(self.0.clone())))
     }
-}
-
-/// The body of a request that is one message.
-pub(crate) fn body(framed: &Bytes) -> Body {
-    Body::new(OneMessage(Some(framed.clone())))
 }
 
 /// Does not say how long it is: the frames do, and a header that repeats it would cost each call an

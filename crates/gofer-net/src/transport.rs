@@ -18,7 +18,7 @@ use tonic::body::Body;
 
 use crate::bounded::bounded;
 use crate::channel::{Channel, NotSent, SentOn};
-use crate::framed::{Answer, Framed, body, check_grpc};
+use crate::framed::{Answer, Framed, check_grpc};
 use crate::outage::{Call, Outages};
 use crate::{BoxError, BoxFuture};
 
@@ -57,7 +57,7 @@ pub struct Transport {
     deadline: Duration,
     /// The deadline as a header.
     timeout: HeaderValue,
-    /// Those of a call that has one message.
+    /// Those of each call of [`unary`](Self::unary).
     headers: Arc<HeaderMap>,
     outages: Option<Arc<Outages>>,
 }
@@ -122,7 +122,7 @@ impl Transport {
     /// Calls a method whose request and response are one message each, and which has the deadline of
     /// all calls. `sent_on` learns on which connection it is sent.
     ///
-    /// For the call of each tick: a generated client allocates three times as often.
+    /// For the call that each tick makes: it allocates less than a generated client.
     pub async fn unary(
         &self,
         method: &'static str,
@@ -196,8 +196,8 @@ impl tower_service::Service<Request<Body>> for Transport {
                 } else {
                     // One message: it can be sent again.
                     let (head, sent) = request.into_parts();
-                    let bytes = sent.collect().await?.to_bytes();
-                    channel.send_whole(|| Request::from_parts(head.clone(), body(&bytes))).await?
+                    let sent = Framed(sent.collect().await?.to_bytes());
+                    channel.send_whole(|| Request::from_parts(head.clone(), sent.body())).await?
                 };
                 if streaming {
                     let (head, body) = bounded(response).into_parts();
@@ -218,6 +218,7 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
+/// The answer, or an error at the deadline.
 async fn within<T>(
     deadline: Option<Duration>,
     answer: impl Future<Output = Result<T, BoxError>>,
@@ -228,6 +229,7 @@ async fn within<T>(
     })
 }
 
+/// Reports the outcome to the outages, if they are watched.
 fn report(call: Option<Call>, channel: &Channel, outcome: Result<&Answer, &BoxError>) {
     let Some(call) = call else { return };
     match outcome {

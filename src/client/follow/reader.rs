@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// An event that exists, for all that is known, and cannot be read is asked for this often.
 const ATTEMPTS: u32 = 5;
 
-/// Events that are missing one after the other are asked for one by one up to this many.
+/// After so many missing events in a row, the rest is not asked for one by one.
 const MISSING: u32 = 1000;
 
 /// What a reader does.
@@ -67,7 +67,7 @@ struct Polls {
     next: Instant,
     look: Instant,
     attempts: u32,
-    /// How many have been missing, one after the other.
+    /// How many in a row have been missing.
     missing: u32,
 }
 

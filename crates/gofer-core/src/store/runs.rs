@@ -463,8 +463,11 @@ impl Store {
         self.started.subscribe()
     }
 
-    /// How often starting runs was turned off or on. An error if it is turned off, which says that
-    /// it may be tried again.
+    /// How often starting runs has been turned off or on, by which a caller notices that it was.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` while it is turned off.
     pub(crate) fn starts_runs(&self) -> Result<u64, Status> {
         let tables = self.tables();
         if tables.flags.ignores_runs {

@@ -1,5 +1,6 @@
 //! A panic in the author's code becomes an error here, and the server goes on.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -8,7 +9,6 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use crate::error::{Error, Result};
-use crate::extension::drop_panic;
 
 /// Runs a future of the author's; a panic in it becomes an internal error.
 pub(crate) fn catch_panic<T, F: Future<Output = Result<T>>>(future: F) -> CatchPanic<F> {
@@ -31,7 +31,7 @@ pin_project! {
 
 impl<F> CatchPanic<F> {
     /// A future, or why there is none.
-    pub(super) fn of(future: Result<F>) -> Self {
+    pub(crate) fn of(future: Result<F>) -> Self {
         match future {
             Ok(future) => Self::Future { future },
             Err(error) => Self::Failed { error: Some(error) },
@@ -70,7 +70,7 @@ pub(crate) fn catch_panic_in<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| Err(panicked(payload)))
 }
 
-fn panicked(payload: Box<dyn std::any::Any + Send>) -> Error {
+fn panicked(payload: Box<dyn Any + Send>) -> Error {
     let error = Error::internal(format!("the extension panicked: {}", panic_message(&*payload)));
     drop_panic(payload);
     error
@@ -78,7 +78,7 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> Error {
 
 /// Drops what runs the author's code when it is dropped, which may panic. `what` it is, for the
 /// log.
-pub(super) fn drop_caught<T>(what: &'static str, held: T) {
+pub(crate) fn drop_caught<T>(what: &'static str, held: T) {
     let dropped = catch_panic_in(|| {
         drop(held);
         Ok(())
@@ -88,8 +88,16 @@ pub(super) fn drop_caught<T>(what: &'static str, held: T) {
     }
 }
 
+/// Drops what a panic of the author's carries. That is a value of the author's too, whose `Drop`
+/// may panic: what that panic carries is not dropped.
+pub(crate) fn drop_panic(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
 /// The message of a panic.
-pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&'static str>()
         .copied()
