@@ -229,6 +229,12 @@ impl Gofer {
         }
     }
 
+    /// Waits for a place among the starts in flight, for another call.
+    pub(crate) async fn turn_among_starts(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.inner.starts.permits.acquire().await.ok()
+    }
+
     /// A run of this extension that is pending, among the newest of a pipeline.
     pub(super) async fn pending_run(&self, pipeline: &PipelineId) -> Result<Option<i64>, Status> {
         let runs = self.runs_page(pipeline.namespace(), pipeline.pipeline(), 0, FIRST_PAGE).await?;
@@ -377,11 +383,8 @@ impl<'a> Start<'a> {
         &self,
         cancellation: &impl Cancellation,
     ) -> Result<SemaphorePermit<'a>, Failure> {
-        let permits = &self.gofer.inner.starts.permits;
-        // Never closed.
-        or(|| cancellation.while_waiting(), pin!(permits.acquire()))
-            .await?
-            .map_err(|_| Failure::Cancelled)
+        let turn = pin!(self.gofer.turn_among_starts());
+        or(|| cancellation.while_waiting(), turn).await?.ok_or(Failure::Cancelled)
     }
 
     /// The run, if this process or another has started it before.

@@ -251,10 +251,13 @@ async fn work(context: &Context) {
             }
             Next::End => return,
         };
+        // Behind the starts that wait: each subscription that is looked up may have one more.
+        let turn = context.gofer.turn_among_starts().await;
         // A strong reference only during a call, so that waiting for Gofer does not keep a
         // subscription that has ended.
         let Some(live) = question.live.upgrade() else { continue };
         let outcome = if live.is_cancelled() { None } else { Some(ask(&live).await) };
+        drop(turn);
         let mut until = None;
         match outcome {
             None => {}

@@ -1,7 +1,7 @@
 //! Every run once, on a Gofer that keeps keys and enforces nothing: the stand-in for a real one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gofer_net::Clock;
@@ -742,4 +742,40 @@ async fn ticks_that_come_faster_than_runs_end_never_add_a_second_pending_run() {
     // the time until it is noticed that a run is no longer pending.
     assert_eq!(gofer.recorded().most_pending("a"), 1);
     assert!((75..=92).contains(&before), "{before} runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_run_of_a_label_is_looked_up_once_no_start_waits() {
+    const BUSY: usize = 110;
+    let busy = (0..BUSY).map(|n| format!("busy-{n}"));
+    let gofer = StandIn::in_memory(busy.clone().chain(["a".to_owned()]).map(pipeline));
+    gofer.decide("StartRun", |_| Outcome::Swallow);
+    let is_looked_up = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_looked_up);
+    gofer.decide("ListRuns", move |call| {
+        let of = &call.message::<ListRunsRequest>().pipeline_id;
+        seen.fetch_or(of == "a", Ordering::Relaxed);
+        Outcome::Answer
+    });
+    let builder = probe().serve(|_, subscription| async move {
+        match subscription.params().every {
+            Some(every) => drop(subscription.every(every)?.next().await),
+            None => drop(subscription.start_run(Run::because("of a test")).await?),
+        }
+        Ok(())
+    });
+    let extension = gofer.start(builder).await;
+    for pipeline in busy {
+        extension.client.subscribe(&pipeline, &[]).await.unwrap();
+    }
+    // Those whose response may be held back, and those in flight. The others wait for a place.
+    gofer.until(|recorded| recorded.in_flight("StartRun") == 32 + 64).await;
+    extension.client.subscribe("a", &[("every", "1h")]).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(gofer.recorded().calls("StartRun"), 32 + 64);
+    assert!(!is_looked_up.load(Ordering::Relaxed));
+    gofer.decide("StartRun", |_| Outcome::Answer);
+    gofer.until(|recorded| recorded.runs.len() == BUSY).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(is_looked_up.load(Ordering::Relaxed));
 }

@@ -1,6 +1,7 @@
 //! Opening a connection: name resolution, TCP, TLS, HTTP/2.
 
 mod breakable;
+mod in_pieces;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,9 @@ use tonic::body::Body;
 use tower_service::Service;
 
 pub(crate) use breakable::End;
+
+use breakable::Breakable;
+use in_pieces::InPieces;
 
 use crate::bounded::MAX_RECEIVED_BYTES;
 use crate::tls::{Trust, client_config, rejection};
@@ -118,7 +122,7 @@ impl Connector {
         let tls = self.tls.get_or_try_init(|| self.tls_config()).await?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(self.name.clone(), stream).await;
         let stream = stream.map_err(rejection)?;
-        let (stream, end) = breakable::Breakable::new(Box::new(stream));
+        let (stream, end) = Breakable::new(Box::new(InPieces::new(Box::new(stream))));
         let stream: BoxStream = Box::new(stream);
         let (sender, driver) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
