@@ -22,7 +22,8 @@ use super::live::{LastTick, Live, Report};
 use crate::catch_panic::drop_caught;
 use crate::client::{RunInfo, RunState, error, is_permanent};
 
-/// Calls in flight at once. They are less urgent than subscriptions and ticks.
+/// Calls in flight at once. They are less urgent than subscriptions and ticks, so each waits for a
+/// place among the starts in flight too.
 const IN_FLIGHT: usize = 4;
 
 /// The calls begin once no subscription has been made for this long: while Gofer restores its
@@ -251,7 +252,8 @@ async fn work(context: &Context) {
             }
             Next::End => return,
         };
-        // Behind the starts that wait: each subscription that is looked up may have one more.
+        // Behind the starts that wait: each subscription that is looked up may be due at once, and
+        // with very many, more would wait each second than are served.
         let turn = context.gofer.turn_among_starts().await;
         // A strong reference only during a call, so that waiting for Gofer does not keep a
         // subscription that has ended.
