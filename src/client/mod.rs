@@ -25,6 +25,7 @@ pub use builder::{GoferBuilder, pin};
 pub use follow::{EventFilter, EventFollower};
 pub use run::Run;
 pub use store::{Events, Objects, Secrets};
+pub(crate) use types::PipelineRef;
 pub use types::{Event, PipelineId, RunInfo, RunState, RunStatus, run_info};
 
 pub(crate) use builder::authorization;
@@ -325,9 +326,14 @@ impl Gofer {
         let pipeline = pipeline.into();
         if self.inner.is_extension {
             let deadline = Deadline(Instant::now() + self.inner.transport.deadline());
-            let started =
-                Box::pin(self.start_once(label, &pipeline, run, Known::default(), &deadline))
-                    .await?;
+            let started = Box::pin(self.start_once(
+                label,
+                pipeline.borrowed(),
+                run,
+                Known::default(),
+                &deadline,
+            ))
+            .await?;
             return Ok(started.run);
         }
         let (reason, variables) = run.unkeyed()?;

@@ -110,14 +110,13 @@ impl Unsettled {
 
 impl Pipelines {
     /// Waits for those that came before.
-    pub(super) async fn turn(&self, pipeline: &PipelineId) -> Turn {
+    pub(super) async fn turn(&self, pipeline: PipelineId) -> Turn {
         let queue = {
             let mut table = lock(&self.0);
             table.sweep();
             Arc::clone(table.queues.entry(pipeline.clone()).or_default())
         };
-        let (pipelines, pipeline) = (self.clone(), pipeline.clone());
-        Turn { pipelines, pipeline, state: queue.lock_owned().await }
+        Turn { pipelines: self.clone(), pipeline, state: queue.lock_owned().await }
     }
 }
 

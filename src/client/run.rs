@@ -22,6 +22,9 @@ pub const SCHEDULED_AT: &str = "GOFER_EXTENSION_SCHEDULED_AT";
 /// How the keys begin that are not an author's.
 const OWN: &str = "gofer-sdk:";
 
+/// How that of a tick begins. Its time follows.
+const TICK: &str = "gofer-sdk:tick:";
+
 /// The longest key of an author's, in bytes: a digest or a URL fits.
 const MAX_KEY: usize = 256;
 
@@ -170,15 +173,19 @@ impl Run {
             return Err(Error::invalid_parameter(name.clone(), why));
         }
         let is_again = self.scheduled.is_some_and(|it| it.occurrence == Occurrence::Again);
-        let scheduled = self.scheduled.map(|it| rfc3339(it.at));
-        let key = match (self.key, &scheduled) {
-            (Some(key), _) => Key { text: checked(key)?, is_authors: true },
-            (None, Some(at)) if !is_again => {
-                Key { text: [OWN, "tick:", at].concat(), is_authors: false }
-            }
-            (None, _) => Key { text: self.again.unwrap_or_else(unique), is_authors: false },
+        let is_authors = self.key.is_some();
+        let text = match (self.key, self.scheduled) {
+            (Some(key), _) => checked(key)?,
+            (None, Some(it)) if !is_again => TICK.to_owned() + &rfc3339(it.at),
+            (None, _) => self.again.unwrap_or_else(unique),
         };
-        Ok(Keyed { reason: self.reason, key, scheduled, variables: self.variables })
+        let scheduled = self.scheduled.filter(|_| !text.starts_with(TICK));
+        Ok(Keyed {
+            reason: self.reason,
+            scheduled: scheduled.map(|it| rfc3339(it.at)),
+            key: Key { text, is_authors },
+            variables: self.variables,
+        })
     }
 }
 
@@ -186,8 +193,8 @@ impl Run {
 pub(crate) struct Keyed {
     pub(crate) reason: Cow<'static, str>,
     pub(crate) key: Key,
-    /// When it was scheduled for, in RFC 3339.
-    pub(crate) scheduled: Option<String>,
+    /// When it was scheduled for, in RFC 3339, unless its key ends with that.
+    scheduled: Option<String>,
     /// Those of the author's. Of several with one name, the last one counts, as in protobuf.
     pub(crate) variables: Vec<(String, String)>,
 }
@@ -196,7 +203,8 @@ impl Keyed {
     /// All variables, by name.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = self.variables.iter().map(|(name, value)| (&**name, &**value));
-        let scheduled = self.scheduled.as_deref().map(|at| (SCHEDULED_AT, at));
+        let scheduled = self.scheduled.as_deref().or_else(|| self.key.text.strip_prefix(TICK));
+        let scheduled = scheduled.map(|at| (SCHEDULED_AT, at));
         own.chain([(RUN_KEY, &*self.key.text)]).chain(scheduled)
     }
 }

@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 use super::pipelines::{Turn, Unsettled};
 use super::run::Key;
 use super::start_call::StartCall;
-use super::{BACKOFF, Gofer, PipelineId, Run, RunInfo, RunState, error, is_permanent};
+use super::{BACKOFF, Gofer, PipelineId, PipelineRef, Run, RunInfo, RunState, error, is_permanent};
 use crate::error::{Error, Result};
 
 /// Starts without a response after this time are looked up, those that are in the way of others
@@ -57,6 +57,9 @@ pub(crate) trait Cancellation: Send + Sync {
 
     /// Completes when it is cancelled while a call is in flight.
     fn while_calling(&self) -> impl Future<Output = ()> + Send;
+
+    /// What is held while a call is in flight that may start the run.
+    fn calling(&self) -> impl Send {}
 
     /// The error to report then. `last` is how the last attempt failed.
     fn error(&self, last: Option<&Status>) -> Error;
@@ -112,7 +115,7 @@ impl Wanted {
 /// A run that is being started.
 struct Start<'a> {
     gofer: &'a Gofer,
-    pipeline: &'a PipelineId,
+    pipeline: PipelineRef<'a>,
     label: &'a str,
     key: Key,
     /// The newest run of the pipeline before the first attempt.
@@ -138,7 +141,7 @@ impl Gofer {
     pub(crate) async fn start_once(
         &self,
         label: &str,
-        pipeline: &PipelineId,
+        pipeline: PipelineRef<'_>,
         run: Run,
         Known { newest, is_repeat }: Known,
         cancellation: &impl Cancellation,
@@ -247,8 +250,8 @@ impl Gofer {
     }
 
     /// The newest run of a pipeline; 0 if it has none.
-    pub(crate) async fn newest_run(&self, pipeline: &PipelineId) -> Result<i64, Status> {
-        let runs = self.runs_page(pipeline.namespace(), pipeline.pipeline(), 0, 1).await?;
+    pub(crate) async fn newest_run(&self, pipeline: PipelineRef<'_>) -> Result<i64, Status> {
+        let runs = self.runs_page(pipeline.namespace, pipeline.pipeline, 0, 1).await?;
         Ok(runs.first().map_or(0, RunInfo::id))
     }
 
@@ -297,6 +300,7 @@ impl<'a> Start<'a> {
         // On such a core nothing has to wait for its turn.
         turn.take();
         let _permit = self.permit(cancellation).await?;
+        let _calling = cancellation.calling();
         let outcome =
             or(|| cancellation.while_calling(), pin!(self.call.send(self.gofer, None))).await?;
         match outcome {
@@ -321,7 +325,7 @@ impl<'a> Start<'a> {
         let turn = if let Some(turn) = turn {
             turn
         } else {
-            let next = pin!(gofer.inner.starts.pipelines.turn(self.pipeline));
+            let next = pin!(gofer.inner.starts.pipelines.turn(self.pipeline.into()));
             let next = turn.insert(or(|| cancellation.while_waiting(), next).await?);
             if let Some(earlier) = next.unsettled_of(&self.wanted()) {
                 // An earlier call for the same run, whose future was dropped.
@@ -349,6 +353,7 @@ impl<'a> Start<'a> {
             }
         }
         turn.set_unsettled(Unsettled::unanswered(wanted.clone(), channel.opened()));
+        let _calling = cancellation.calling();
         let sent_on = SentOn::default();
         let outcome =
             or(|| cancellation.while_calling(), pin!(self.call_or_find(&wanted, permit, &sent_on)))
@@ -372,7 +377,7 @@ impl<'a> Start<'a> {
 
     fn wanted(&self) -> Wanted {
         Wanted {
-            pipeline: self.pipeline.clone(),
+            pipeline: self.pipeline.into(),
             initiator: self.gofer.initiator(self.label),
             key: self.key.text.clone(),
             newest: self.newest,
@@ -493,7 +498,7 @@ struct Repeats {
 }
 
 impl Repeats {
-    fn failed(&mut self, gofer: &Gofer, pipeline: &PipelineId, status: &Status) {
+    fn failed(&mut self, gofer: &Gofer, pipeline: PipelineRef<'_>, status: &Status) {
         let since = *self.since.get_or_insert_with(Instant::now);
         // An outage is logged once for all.
         if self.is_logged || since.elapsed() < LOGGED_AFTER || gofer.has_outage() {
@@ -503,7 +508,7 @@ impl Repeats {
         tracing::warn!(%pipeline, error = ?error(status), "a run cannot be started yet; trying again");
     }
 
-    fn are_over(&self, pipeline: &PipelineId) {
+    fn are_over(&self, pipeline: PipelineRef<'_>) {
         if let Some(since) = self.since.filter(|_| self.is_logged) {
             let seconds = since.elapsed().as_secs();
             tracing::info!(%pipeline, seconds, "the run that could not be started has been started");

@@ -13,7 +13,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use tonic::Status;
 
 use super::run::Keyed;
-use super::{Gofer, PipelineId, RunInfo};
+use super::{Gofer, PipelineRef, RunInfo};
 
 /// A request that may be sent several times.
 #[derive(Clone)]
@@ -21,15 +21,15 @@ pub(super) struct StartCall(Framed);
 
 impl StartCall {
     /// Of the extension and its label.
-    pub(super) fn new(extension: &str, label: &str, pipeline: &PipelineId, run: &Keyed) -> Self {
+    pub(super) fn new(extension: &str, label: &str, of: PipelineRef<'_>, run: &Keyed) -> Self {
         // With the names of its fields and their lengths.
-        let mut bytes = 128 + pipeline.namespace().len() + pipeline.pipeline().len();
+        let mut bytes = 128 + of.namespace.len() + of.pipeline.len();
         bytes += extension.len() + label.len() + run.reason.len();
         bytes += run.variables().map(|(name, value)| 16 + name.len() + value.len()).sum::<usize>();
         Self(Framed::new(bytes, |request| {
             // As `StartRunRequest` is encoded, without a copy of each part.
-            put(request, 1, &[pipeline.namespace()]);
-            put(request, 2, &[pipeline.pipeline()]);
+            put(request, 1, &[of.namespace]);
+            put(request, 2, &[of.pipeline]);
             for (name, value) in run.variables() {
                 put_message(request, 3, |entry| {
                     put(entry, 1, &[name]);

@@ -43,6 +43,23 @@ impl PipelineId {
     pub fn pipeline(&self) -> &str {
         &self.pipeline
     }
+
+    pub(crate) fn borrowed(&self) -> PipelineRef<'_> {
+        PipelineRef { namespace: &self.namespace, pipeline: &self.pipeline }
+    }
+}
+
+/// A [`PipelineId`] without copies of its names, which the start of a run mostly does not need.
+#[derive(Clone, Copy)]
+pub(crate) struct PipelineRef<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) pipeline: &'a str,
+}
+
+impl From<PipelineRef<'_>> for PipelineId {
+    fn from(id: PipelineRef<'_>) -> Self {
+        Self::new(id.namespace, id.pipeline)
+    }
 }
 
 /// `namespace/pipeline`, or a pipeline of the namespace `default`.
@@ -68,6 +85,12 @@ impl From<&PipelineId> for PipelineId {
 }
 
 impl fmt::Display for PipelineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.borrowed().fmt(f)
+    }
+}
+
+impl fmt::Display for PipelineRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.pipeline)
     }

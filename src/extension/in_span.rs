@@ -1,7 +1,8 @@
 //! The spans around an author's code, so that each line that it logs says what it is about.
 //!
 //! A subscription that waits holds no span, which would be several times as large as its future: one
-//! is made for each poll. They are of the level `error`, so that lines of every level have them.
+//! is made for each poll, and kept for the next only while a call is in flight that starts a run, of
+//! which there are few. They are of the level `error`, so that lines of every level have them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -33,6 +34,14 @@ pub(crate) fn call_span(method: &'static str) -> Span {
 /// What a future is about.
 pub(crate) trait About {
     fn key(&self) -> &Key;
+
+    /// The span of an earlier poll, if it was kept.
+    fn kept_span(&self) -> Option<Span> {
+        None
+    }
+
+    /// Keeps the span of a poll, if the next one may be soon.
+    fn keep_span(&self, _: Span) {}
 }
 
 impl About for Key {
@@ -44,6 +53,14 @@ impl About for Key {
 impl<P: ?Sized> About for &Live<P> {
     fn key(&self) -> &Key {
         &self.key
+    }
+
+    fn kept_span(&self) -> Option<Span> {
+        Live::kept_span(self)
+    }
+
+    fn keep_span(&self, span: Span) {
+        Live::keep_span(self, span);
     }
 }
 
@@ -66,7 +83,11 @@ impl<A: About, F: Future> Future for InSpan<A, F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let _entered = this.about.key().span().entered();
-        this.future.poll(context)
+        let span = this.about.kept_span().unwrap_or_else(|| this.about.key().span());
+        let polled = span.in_scope(|| this.future.poll(context));
+        if polled.is_pending() {
+            this.about.keep_span(span);
+        }
+        polled
     }
 }

@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tracing::Span;
 
 use super::context::Context;
 use super::in_span::in_span;
@@ -181,7 +182,40 @@ pub(crate) struct Activity {
     /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
+    /// While calls are in flight that start runs.
+    calls: Option<Box<Calls>>,
     rare: Option<Box<Rare>>,
+}
+
+/// Calls in flight.
+#[derive(Default)]
+struct Calls {
+    count: usize,
+    /// That of the last poll of `serve`.
+    span: Option<Span>,
+}
+
+/// Held while a call is in flight that starts a run.
+pub(super) struct Calling<'a>(&'a Live);
+
+impl<'a> Calling<'a> {
+    pub(super) fn new(live: &'a Live) -> Self {
+        live.activity().calls.get_or_insert_default().count += 1;
+        Self(live)
+    }
+}
+
+impl Drop for Calling<'_> {
+    fn drop(&mut self) {
+        let mut activity = self.0.activity();
+        let over = activity.calls.take_if(|calls| {
+            calls.count -= 1;
+            calls.count == 0
+        });
+        // A subscriber's code may run for the span, with no lock held.
+        drop(activity);
+        drop(over);
+    }
 }
 
 impl Activity {
@@ -730,6 +764,22 @@ impl<P: ?Sized> Live<P> {
             recent.pop_front();
         }
         recent.push_back(run.clone());
+    }
+
+    /// The span of the last poll of `serve`, if a call was in flight after it.
+    pub(super) fn kept_span(&self) -> Option<Span> {
+        self.activity().calls.as_mut()?.span.take()
+    }
+
+    /// Keeps the span of a poll for the next one, if a call is in flight: there will be one soon.
+    pub(super) fn keep_span(&self, span: Span) {
+        let mut activity = self.activity();
+        let unused = match &mut activity.calls {
+            Some(calls) => calls.span.replace(span),
+            None => Some(span),
+        };
+        drop(activity);
+        drop(unused);
     }
 
     /// How long it is until the next tick; `None` if the `serve` that ran has got none.

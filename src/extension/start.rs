@@ -8,9 +8,10 @@ use std::time::Duration;
 use gofer_net::{AtRest, Backoff, BoxFuture, Job, Reused};
 use tonic::Status;
 
-use super::live::Live;
+use super::live::{Calling, Live};
 use crate::client::{
-    Cancellation, Known, Occurrence, PipelineId, Run, RunInfo, RunState, Scheduled, Started,
+    Cancellation, Known, Occurrence, PipelineId, PipelineRef, Run, RunInfo, RunState, Scheduled,
+    Started,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -101,7 +102,8 @@ impl Live {
             return Ok(run);
         }
         let scheduled = run.scheduled_at();
-        let pipeline = PipelineId::new(self.key.namespace(), self.key.pipeline());
+        let pipeline =
+            PipelineRef { namespace: self.key.namespace(), pipeline: self.key.pipeline() };
         let (gofer, label) = (&self.context.gofer, self.key.label());
         // After its future was dropped, or `serve` has failed.
         let is_repeat = scheduled.is_some_and(|at| self.is_tried(at));
@@ -117,15 +119,15 @@ impl Live {
             }
             Some(Scheduled { occurrence: Occurrence::Only, .. }) | None => (run, None),
         };
-        let mut outcome = gofer.start_once(label, &pipeline, first, known, &EndOf(self)).await;
+        let mut outcome = gofer.start_once(label, pipeline, first, known, &EndOf(self)).await;
         if let Ok(started) = &outcome
             && let Some((run, at)) = again
             && self.is_earlier(started.run.id())
             // Boxed: it is rare, and larger than all the rest.
-            && Box::pin(self.run_ids_go_on(&pipeline)).await
+            && Box::pin(self.run_ids_go_on(pipeline)).await
         {
             let again = run.again(self.second_key(at));
-            outcome = gofer.start_once(label, &pipeline, again, known, &EndOf(self)).await;
+            outcome = gofer.start_once(label, pipeline, again, known, &EndOf(self)).await;
         }
         match outcome {
             Ok(Started { run, at, is_queued }) => {
@@ -147,7 +149,7 @@ impl Live {
 
     /// Whether the pipeline's run IDs have gone on since the ticks were resumed. They start at 1 again
     /// in a pipeline that was deleted and created again, and lower in a Gofer that has lost runs.
-    async fn run_ids_go_on(&self, pipeline: &PipelineId) -> bool {
+    async fn run_ids_go_on(&self, pipeline: PipelineRef<'_>) -> bool {
         let newest = self.context.gofer.newest_run(pipeline).await;
         newest.is_ok_and(|newest| !self.is_earlier(newest.saturating_add(1)))
     }
@@ -188,6 +190,10 @@ impl Cancellation for EndOf<'_> {
     async fn while_calling(&self) {
         let _why = self.0.cancelled().await;
         tokio::time::sleep(CANCEL_GRACE).await;
+    }
+
+    fn calling(&self) -> impl Send {
+        Calling::new(self.0)
     }
 
     fn error(&self, _: Option<&Status>) -> Error {

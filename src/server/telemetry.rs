@@ -167,7 +167,8 @@ impl Object<'_> {
         self.outcome = self.outcome.and_then(|()| {
             writer.write_char(if self.is_empty { '{' } else { ',' })?;
             // The prefix is how Rust writes a name that is a keyword.
-            quote(writer, field.name().trim_start_matches("r#"))?;
+            let name = field.name();
+            quote(writer, name.strip_prefix("r#").unwrap_or(name))?;
             writer.write_char(':')?;
             value(writer)
         });

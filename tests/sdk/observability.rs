@@ -12,6 +12,7 @@ use gofer_sdk::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Dispatch, Instrument as _};
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Logs wherever code of an author's runs.
 struct Chatty;
@@ -96,9 +97,17 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     fn begin(&self) -> (DefaultGuard, Dispatch) {
+        self.begin_with(FmtSpan::NONE)
+    }
+
+    /// With lines for spans too.
+    fn begin_with(&self, spans: FmtSpan) -> (DefaultGuard, Dispatch) {
         let lines = self.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_writer(move || lines.clone()).with_ansi(false).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || lines.clone())
+            .with_ansi(false)
+            .with_span_events(spans)
+            .finish();
         // With a single one, tracing would remember that nobody wants a line which the thread of
         // another test logged first.
         (tracing::subscriber::set_default(subscriber), Dispatch::new(NoSubscriber::new()))
@@ -126,6 +135,25 @@ impl io::Write for Lines {
 }
 
 const SUBSCRIPTION: &str = r#"subscription{namespace="ops" pipeline="nightly" label="docs"}"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_span_is_kept_for_the_call_of_a_tick_and_none_at_rest() {
+    let lines = Lines::default();
+    let _logged = lines.begin_with(FmtSpan::NEW | FmtSpan::CLOSE);
+    let (core, _chatty) = chatty("tick").await;
+    let spans = || {
+        let of = |event: &str| {
+            lines.with(event).iter().filter(|line| line.contains(SUBSCRIPTION)).count()
+        };
+        (of(": new"), of(": close"))
+    };
+    core.elapse(seconds(90)).await;
+    let (made, closed) = spans();
+    assert_eq!(made, closed);
+    core.elapse(seconds(60)).await;
+    assert_eq!(core.runs("ops/nightly").len(), 2);
+    assert_eq!(spans(), (made + 1, closed + 1));
+}
 
 #[tokio::test(start_paused = true)]
 async fn each_line_of_an_author_says_which_subscription_or_call_it_is_of() {

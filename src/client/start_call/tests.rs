@@ -16,8 +16,8 @@ fn a_request_is_encoded_as_prost_decodes_it() {
             .variable("TWICE", "first")
             .variable("NAME", &value)
             .variable("TWICE", "second");
-        let pipeline = PipelineId::new("ops", "nightly");
-        let call = StartCall::new("cron", &value, &pipeline, &run.keyed().unwrap());
+        let pipeline = PipelineRef { namespace: "ops", pipeline: "nightly" };
+        let call = StartCall::new("cron", &value, pipeline, &run.keyed().unwrap());
         let request = StartRunRequest::decode(call.0.message()).unwrap();
         let variables = HashMap::from([
             ("TWICE", "second"),
