@@ -3,6 +3,7 @@
 //! [`crate::server`] erases the trait and makes a gRPC service of it; [`crate::client`] makes calls
 //! to Gofer.
 
+mod alarms;
 mod context;
 mod declared;
 mod decode;

@@ -242,9 +242,8 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
                         live.expect_tick(i64::MAX);
                         return None;
                     }
-                    // Boxed: a subscription hardly ever waits for this.
                     Due::Unknown => {
-                        Box::pin(live.changed_since(changes)).await;
+                        live.changed_since(changes).await;
                         continue;
                     }
                     Due::At(at) => {
@@ -253,7 +252,11 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
                     }
                 };
                 let wait = Duration::from_nanos(until.abs_diff(now));
-                let _either = tokio::time::timeout(wait, live.changed_since(changes)).await;
+                tokio::select! {
+                    biased;
+                    () = live.changed_since(changes) => {}
+                    () = live.context.alarms.after(wait) => {}
+                }
             }
         }
     }

@@ -95,6 +95,7 @@ impl ServerInner {
         let lifecycle = Lifecycle::new(definition, gofer.clone(), limits.stop_grace());
         // However this future ends, nothing that it started outlives it.
         let _abandon_on_drop = AbandonOnDrop(Arc::clone(&lifecycle));
+        lifecycle.wake_subscriptions();
         let (health, follow) = health::service(&lifecycle).await;
         let service = Service::new(config.name, Arc::clone(&lifecycle), &limits);
         let router = Router::new(service, limits.message_bytes(), health);

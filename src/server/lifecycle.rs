@@ -88,6 +88,12 @@ impl Lifecycle {
         })
     }
 
+    /// Wakes subscriptions for their ticks, until everything is [abandoned](Self::abandon).
+    pub(super) fn wake_subscriptions(&self) {
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn_untracked(async move { context.wake_when_due().await });
+    }
+
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
