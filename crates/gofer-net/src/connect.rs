@@ -1,6 +1,7 @@
 //! Opening a connection: name resolution, TCP, TLS, HTTP/2.
 
 mod breakable;
+mod executor;
 mod in_pieces;
 
 use std::fmt;
@@ -14,7 +15,7 @@ use http::Uri;
 use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{OnceCell, oneshot};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -25,6 +26,7 @@ use tower_service::Service;
 pub(crate) use breakable::End;
 
 use breakable::Breakable;
+use executor::Executor;
 use in_pieces::InPieces;
 
 use crate::bounded::MAX_RECEIVED_BYTES;
@@ -84,7 +86,7 @@ impl From<SocketAddr> for Dial {
 }
 
 pub(crate) type Sender = http2::SendRequest<Body>;
-pub(crate) type Driver = http2::Connection<TokioIo<BoxStream>, Body, TokioExecutor>;
+pub(crate) type Driver = http2::Connection<TokioIo<BoxStream>, Body, Executor>;
 
 /// Opens connections to one server.
 pub struct Connector {
@@ -124,7 +126,7 @@ impl Connector {
         let stream = stream.map_err(rejection)?;
         let (stream, end) = Breakable::new(Box::new(InPieces::new(Box::new(stream))));
         let stream: BoxStream = Box::new(stream);
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        let (sender, driver) = http2::Builder::new(Executor::spawn())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
