@@ -77,11 +77,15 @@ impl NotSent {
     }
 }
 
-/// Put into the extensions of a request, it says on which connection the request was sent.
+/// Learns on which connection a request is sent.
 #[derive(Clone, Default)]
 pub struct SentOn(Arc<AtomicU64>);
 
 impl SentOn {
+    fn learn(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// The number of the connection; 0 if the request was not sent.
     pub fn number(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -158,11 +162,12 @@ impl Channel {
     pub async fn send_whole(
         &self,
         request: impl Fn() -> Request<Body> + Sync,
+        sent_on: Option<&SentOn>,
     ) -> Result<Response<Incoming>, BoxError> {
         let mut backoff = None;
         let mut attempt = 1;
         loop {
-            match self.send(request()).await {
+            match self.send(request(), sent_on).await {
                 Err(error) if attempt < ATTEMPTS && is_unprocessed(&*error) => {
                     tracing::debug!(attempt, error = &*error, "a call was not processed");
                 }
@@ -177,14 +182,18 @@ impl Channel {
     }
 
     /// Sends one request and waits for the head of its response.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        sent_on: Option<&SentOn>,
+    ) -> Result<Response<Incoming>, BoxError> {
         // A connection may close before it is used. The request then comes back unsent, and is sent
         // on a new connection. At most three times: a peer that closes every connection must not
         // be flooded with new ones.
         for _ in 0..3 {
             let Connection { mut sender, link } = self.connection().await?;
-            if let Some(SentOn(number)) = request.extensions().get() {
-                number.store(link.number, Ordering::Relaxed);
+            if let Some(sent_on) = sent_on {
+                sent_on.learn(link.number);
             }
             let watch = Watch::new(self, &link);
             let outcome = sender.try_send_request(request);

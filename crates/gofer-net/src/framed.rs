@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Frame, Incoming};
 use tonic::body::Body;
@@ -20,6 +20,8 @@ use crate::bounded::bounded;
 /// The largest response of a call that is not a stream. The common default of gRPC implementations
 /// is 4 MiB; objects may be larger.
 pub const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -105,10 +107,8 @@ impl Answer {
     /// Its message, or the status that it has instead.
     pub(crate) fn message(mut self) -> Result<Bytes, Status> {
         for headers in [Some(&self.head.headers), self.trailers.as_ref()].into_iter().flatten() {
-            if let Some(status) = Status::from_header_map(headers)
-                && status.code() != Code::Ok
-            {
-                return Err(status);
+            if let Some(failure) = failure(headers) {
+                return Err(failure);
             }
         }
         if self.data.len() < PREFIX_BYTES {
@@ -123,6 +123,16 @@ impl Answer {
         }
         Ok(self.data)
     }
+}
+
+/// The status that headers or trailers have, unless they have none or it is `OK`.
+///
+/// Of those of a call that succeeds, tonic would make a copy.
+pub(crate) fn failure(headers: &HeaderMap) -> Option<Status> {
+    if headers.get(GRPC_STATUS)? == "0" {
+        return None;
+    }
+    Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
 }
 
 /// The status for a response that says nothing of what became of its call. It has a source, as any

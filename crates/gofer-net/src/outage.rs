@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use crate::BoxError;
 use crate::channel::NotSent;
 use crate::clock::Clock;
+use crate::framed::failure;
 use crate::throttle::Throttle;
 
 /// As much is kept of a reason. A server may have put a whole page into it.
@@ -25,8 +26,6 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
 /// So many failures in a row are an outage if each could also be of that one call: a proxy lost one
 /// connection, or the token does not suffice for one pipeline.
 const IN_A_ROW: u32 = 3;
-
-const GRPC_STATUS: &str = "grpc-status";
 
 /// A time in which the calls to a server fail.
 #[derive(Clone, Debug)]
@@ -181,12 +180,8 @@ impl Call {
     /// A response has arrived: its head and, if they have been read, its trailers.
     pub(crate) fn answered(mut self, head: &HeaderMap, trailers: Option<&HeaderMap>) {
         self.is_over = true;
-        let mut of = [Some(head), trailers].into_iter().flatten();
-        let status = of.find(|headers| headers.contains_key(GRPC_STATUS));
-        let status = status.filter(|headers| headers.get(GRPC_STATUS).is_none_or(|it| it != "0"));
-        let Some(status) = status.and_then(Status::from_header_map) else {
-            return self.outages.worked();
-        };
+        let status = [Some(head), trailers].into_iter().flatten().find_map(failure);
+        let Some(status) = status else { return self.outages.worked() };
         let concerns = match status.code() {
             Code::Unauthenticated => Concerns::All,
             Code::PermissionDenied

@@ -136,13 +136,10 @@ impl Transport {
             *attempt.version_mut() = Version::HTTP_2;
             *attempt.uri_mut() = uri.clone();
             *attempt.headers_mut() = HeaderMap::clone(&self.headers);
-            if let Some(sent_on) = sent_on {
-                attempt.extensions_mut().insert(sent_on.clone());
-            }
             attempt
         };
         let call = self.outages.as_ref().map(Outages::call);
-        let answer = async { Answer::read(self.channel.send_whole(attempt).await?).await };
+        let answer = async { Answer::read(self.channel.send_whole(attempt, sent_on).await?).await };
         let outcome = within(Some(self.deadline), answer).await;
         report(call, &self.channel, outcome.as_ref());
         outcome.map_err(|error| Status::from_error(unavailable(error)))?.message()
@@ -192,12 +189,13 @@ impl tower_service::Service<Request<Body>> for Transport {
         Box::pin(async move {
             let answer = async {
                 let response = if streams_request {
-                    channel.send(request).await?
+                    channel.send(request, None).await?
                 } else {
                     // One message: it can be sent again.
                     let (head, sent) = request.into_parts();
                     let sent = Framed(sent.collect().await?.to_bytes());
-                    channel.send_whole(|| Request::from_parts(head.clone(), sent.body())).await?
+                    let attempt = || Request::from_parts(head.clone(), sent.body());
+                    channel.send_whole(attempt, None).await?
                 };
                 if streaming {
                     let (head, body) = bounded(response).into_parts();

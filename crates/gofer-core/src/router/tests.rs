@@ -44,7 +44,7 @@ impl Handler for Proxy {
     fn handle(&self, request: Request<Body>) -> ResponseFuture {
         let core = self.core.clone();
         let forward = async move {
-            let response = core.send(request).await;
+            let response = core.send(request, None).await;
             response.map_or_else(|_| lost(), |response| response.map(Body::new))
         };
         let (fault, pause) = {
