@@ -77,6 +77,31 @@ async fn what_waits_does_not_hold_up_others() {
 }
 
 #[tokio::test]
+async fn a_panic_ends_what_panicked_and_nothing_else() {
+    let executor = connected();
+    let held = Arc::new(());
+    let (go, wait) = oneshot::channel::<()>();
+    let (done, completed) = oneshot::channel();
+    executor.execute(async move {
+        wait.await.unwrap();
+        done.send(()).unwrap();
+    });
+    let dropped = Arc::clone(&held);
+    executor.execute(async move {
+        let _dropped = dropped;
+        yield_now().await;
+        panic!("expected by this test");
+    });
+    settle().await;
+    assert_eq!((at_rest(&executor), Arc::strong_count(&held)), (1, 1));
+    go.send(()).unwrap();
+    completed.await.unwrap();
+    let (after, runs) = oneshot::channel();
+    executor.execute(async move { after.send(()).unwrap() });
+    runs.await.unwrap();
+}
+
+#[tokio::test]
 async fn after_a_burst_a_bounded_number_is_kept() {
     let executor = connected();
     let (go, _) = tokio::sync::broadcast::channel::<()>(1);
