@@ -39,10 +39,46 @@ impl Default for Alarms {
 }
 
 impl Alarms {
-    /// Completes after a time, while [`run`](Self::run) runs.
-    pub(super) fn after(&self, wait: Duration) -> impl Future<Output = ()> {
-        let due = self.epoch.elapsed().saturating_add(wait);
-        Alarm { alarms: self, key: Key::at(due) }
+    /// When an alarm after this time is due. It is set once it is [polled](Self::poll).
+    pub(super) fn key_after(&self, wait: Duration) -> Key {
+        Key::at(self.epoch.elapsed().saturating_add(wait))
+    }
+
+    /// Completes when an alarm is due, while [`run`](Self::run) runs. One that is not waited for any
+    /// longer is to be [unset](Self::unset).
+    pub(super) fn poll(&self, key: &mut Key, context: &Context<'_>) -> Poll<()> {
+        let waker = context.waker().clone();
+        let mut set = self.set();
+        if !key.has_number() {
+            let is_first;
+            (*key, is_first) = set.insert(*key, waker);
+            drop(set);
+            if is_first {
+                self.new_first.notify_one();
+            }
+            return Poll::Pending;
+        }
+        let Some(known) = set.wakers.get_mut(key) else {
+            *key = key.without_number();
+            return Poll::Ready(());
+        };
+        let replaced = std::mem::replace(known, waker);
+        drop(set);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Without effect if it is not set.
+    pub(super) fn unset(&self, key: Key) {
+        if key.has_number() {
+            // Dropped after the lock.
+            let _waker = self.set().wakers.remove(&key);
+        }
+    }
+
+    /// Completes when an alarm is due, which is unset if this is dropped.
+    pub(super) fn wait(&self, key: Key) -> impl Future<Output = ()> {
+        Wait { alarms: self, key: key.without_number() }
     }
 
     /// Wakes what is due, when it is. Does not return.
@@ -100,10 +136,10 @@ impl Set {
     }
 }
 
-/// When an alarm is due, and its number, since others may be due then too. In one word, since each
-/// subscription that waits has two of these.
+/// When an alarm is due and, once it is set, its number, since others may be due then too. In one
+/// word, since each subscription that waits has two of these.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key(u64);
+pub(super) struct Key(u64);
 
 impl Key {
     /// Times are in steps of so many nanoseconds. Sixteen are a millisecond, so that nothing is woken
@@ -127,6 +163,10 @@ impl Key {
         Self(self.0 | (number % numbers + 1))
     }
 
+    fn without_number(self) -> Self {
+        Self(self.0 >> Self::NUMBER << Self::NUMBER)
+    }
+
     fn one_step_later(self) -> Self {
         Self(self.0 + (1 << Self::NUMBER))
     }
@@ -140,42 +180,23 @@ impl Key {
     }
 }
 
-/// See [`Alarms::after`].
-struct Alarm<'a> {
+/// See [`Alarms::wait`].
+struct Wait<'a> {
     alarms: &'a Alarms,
-    /// With a number once it is set.
     key: Key,
 }
 
-impl Future for Alarm<'_> {
+impl Future for Wait<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let waker = context.waker().clone();
-        let mut set = self.alarms.set();
-        if !self.key.has_number() {
-            let (key, is_first) = set.insert(self.key, waker);
-            drop(set);
-            self.key = key;
-            if is_first {
-                self.alarms.new_first.notify_one();
-            }
-            return Poll::Pending;
-        }
-        let Some(known) = set.wakers.get_mut(&self.key) else { return Poll::Ready(()) };
-        let replaced = std::mem::replace(known, waker);
-        drop(set);
-        drop(replaced);
-        Poll::Pending
+        self.alarms.poll(&mut self.key, context)
     }
 }
 
-impl Drop for Alarm<'_> {
+impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if self.key.has_number() {
-            // Dropped after the lock.
-            let _waker = self.alarms.set().wakers.remove(&self.key);
-        }
+        self.alarms.unset(self.key);
     }
 }
 

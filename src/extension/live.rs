@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
@@ -507,7 +507,26 @@ impl<P: ?Sized> Live<P> {
 
     /// Completes once it is cancelled, or there have been more changes than those.
     pub(crate) fn changed_since(&self, changes: u32) -> impl Future<Output = ()> {
-        Signal::wait(self, move |live| live.is_cancelled() || live.changes() != changes)
+        Signal::wait(self, move |live| live.has_changed_since(changes))
+    }
+
+    /// The same for a future that holds nothing for it; `None` if another task waits, for which that
+    /// is not enough.
+    pub(crate) fn poll_changed_since(
+        &self,
+        changes: u32,
+        context: &task::Context<'_>,
+    ) -> Option<Poll<()>> {
+        // Registered before the check, so that no change is missed.
+        let is_first = self.changed.register(context.waker());
+        if self.has_changed_since(changes) {
+            return Some(Poll::Ready(()));
+        }
+        is_first.then_some(Poll::Pending)
+    }
+
+    fn has_changed_since(&self, changes: u32) -> bool {
+        self.is_cancelled() || self.changes() != changes
     }
 
     /// Wakes what waits for the next tick: when that is due has changed.

@@ -58,8 +58,9 @@ impl Signal {
         })
     }
 
-    /// Stores the waker as the first, or keeps it; false if another task has one there.
-    fn register(&self, waker: &Waker) -> bool {
+    /// Stores the waker as the first, or keeps it; false if another task has one there. Without
+    /// [`wait`](Self::wait), so that what waits need not hold its future.
+    pub(crate) fn register(&self, waker: &Waker) -> bool {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| waker.clone()).will_wake(waker)
     }

@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use super::go_duration::GoDuration;
@@ -19,6 +20,9 @@ use super::schedule::{Every, Schedule};
 use super::subscription::Subscription;
 use crate::client::{Occurrence, Run, Scheduled, system_time, unix_nanos};
 use crate::error::{Error, Result};
+use next::{Next, WaitsFor};
+
+mod next;
 
 /// The ticks of one subscription; made by [`Subscription::every`] and [`Subscription::schedule`].
 ///
@@ -209,54 +213,43 @@ impl<P: Send + Sync + 'static, S: Schedule> Ticks<P, S> {
     ///
     /// If the future is dropped, no tick is lost: the next call returns it.
     #[expect(clippy::should_implement_trait, reason = "it is asynchronous")]
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would store `self` twice, for each waiting subscription"
-    )]
     pub fn next(&mut self) -> impl Future<Output = Option<Tick>> + Send {
-        async move {
-            // With a tiny period the next tick is always due: let other tasks run nevertheless.
-            // Before the tick is taken, so that none is lost if this is dropped here.
-            tokio::task::consume_budget().await;
-            loop {
-                let live: &Live = self.subscription.live();
-                if live.is_cancelled() {
-                    return None;
-                }
-                // First, so that none that follows is missed.
-                let changes = live.changes();
-                let now = self.subscription.gofer().now_nanos();
-                let until = match self.timeline.poll_for(live, now) {
-                    Due::Now(_) if live.queued_run().is_some() => {
-                        live.queued_run_has_started().await;
-                        continue;
-                    }
-                    Due::Now(tick) => {
-                        self.timeline.take(&tick);
-                        live.tick_taken(self.timeline.after(tick.scheduled.at));
-                        let late = now.saturating_sub(tick.scheduled.at);
-                        live.context.metrics.tick(tick.count, late);
-                        return Some(tick);
-                    }
-                    Due::Never => {
-                        live.expect_tick(i64::MAX);
-                        return None;
-                    }
-                    Due::Unknown => {
-                        live.changed_since(changes).await;
-                        continue;
-                    }
-                    Due::At(at) => {
-                        live.expect_tick(at);
-                        at
-                    }
-                };
-                let wait = Duration::from_nanos(until.abs_diff(now));
-                tokio::select! {
-                    biased;
-                    () = live.changed_since(changes) => {}
-                    () = live.context.alarms.after(wait) => {}
-                }
+        Next::new(self)
+    }
+
+    /// Takes the tick that is due; otherwise returns what to wait for before the next attempt.
+    fn take_due(&mut self) -> ControlFlow<Option<Tick>, WaitsFor> {
+        let Self { subscription, timeline } = self;
+        let live: &Live = subscription.live();
+        if live.is_cancelled() {
+            return ControlFlow::Break(None);
+        }
+        // First, so that none that follows is missed.
+        let changes = live.changes();
+        let now = subscription.gofer().now_nanos();
+        match timeline.poll_for(live, now) {
+            Due::Now(_) if live.queued_run().is_some() => {
+                let live = subscription.shared();
+                let started = async move { live.queued_run_has_started().await };
+                ControlFlow::Continue(WaitsFor::Other(Box::pin(started)))
+            }
+            Due::Now(tick) => {
+                timeline.take(&tick);
+                live.tick_taken(timeline.after(tick.scheduled.at));
+                let late = now.saturating_sub(tick.scheduled.at);
+                live.context.metrics.tick(tick.count, late);
+                ControlFlow::Break(Some(tick))
+            }
+            Due::Never => {
+                live.expect_tick(i64::MAX);
+                ControlFlow::Break(None)
+            }
+            Due::Unknown => ControlFlow::Continue(WaitsFor::Change { changes, alarm: None }),
+            Due::At(at) => {
+                live.expect_tick(at);
+                let wait = Duration::from_nanos(at.abs_diff(now));
+                let alarm = Some(live.context.alarms.key_after(wait));
+                ControlFlow::Continue(WaitsFor::Change { changes, alarm })
             }
         }
     }

@@ -63,7 +63,8 @@ fn serve<'a, E: Extension>(
     let span = live.key.span();
     // It may panic before it returns its future too.
     let serve = span.in_scope(|| catch_panic_in(|| Ok(extension.serve(subscription))));
-    in_span(&**live, CatchPanic::of(serve))
+    // In this order, what is in the span and a failure are told apart by the reference to `live`.
+    CatchPanic::of(serve.map(|serve| in_span(&**live, serve)))
 }
 
 /// Returns whether to call `serve` again. After a failure it waits before it does.

@@ -15,12 +15,16 @@ fn running() -> Arc<Alarms> {
     alarms
 }
 
+async fn after(alarms: &Alarms, wait: Duration) {
+    alarms.wait(alarms.key_after(wait)).await;
+}
+
 /// How long it took until an alarm was noticed.
 fn spawn(alarms: &Arc<Alarms>, wait: Duration) -> JoinHandle<Duration> {
     let alarms = Arc::clone(alarms);
     tokio::spawn(async move {
         let begun = Instant::now();
-        alarms.after(wait).await;
+        after(&alarms, wait).await;
         begun.elapsed()
     })
 }
@@ -62,13 +66,13 @@ async fn what_is_due_at_the_same_time_is_all_woken_and_others_have_their_turn() 
         .map(|_| {
             let (alarms, woken) = (Arc::clone(&alarms), Arc::clone(&woken));
             tokio::spawn(async move {
-                alarms.after(MINUTE).await;
+                after(&alarms, MINUTE).await;
                 woken.fetch_add(1, Ordering::Relaxed);
             })
         })
         .collect();
     let mut turns = 0;
-    alarms.after(MINUTE).await;
+    after(&alarms, MINUTE).await;
     while woken.load(Ordering::Relaxed) < tasks.len() {
         turns += 1;
         tokio::task::yield_now().await;
@@ -81,10 +85,10 @@ async fn what_is_due_at_the_same_time_is_all_woken_and_others_have_their_turn() 
 async fn an_alarm_that_is_dropped_leaves_nothing() {
     let alarms = running();
     for _ in 0..100 {
-        timeout(Duration::from_secs(1), alarms.after(MINUTE)).await.unwrap_err();
+        timeout(Duration::from_secs(1), after(&alarms, MINUTE)).await.unwrap_err();
     }
     assert_eq!(waiting(&alarms), 0);
-    drop(alarms.after(MINUTE));
+    drop(after(&alarms, MINUTE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +97,7 @@ async fn the_task_that_polled_last_is_woken() {
     let other = Arc::clone(&alarms);
     let (send, receive) = tokio::sync::oneshot::channel();
     let first = tokio::spawn(async move {
-        let mut alarm = Box::pin(async move { other.after(MINUTE).await });
+        let mut alarm = Box::pin(async move { after(&other, MINUTE).await });
         timeout(Duration::from_secs(1), &mut alarm).await.unwrap_err();
         drop(send.send(alarm));
     });
@@ -108,7 +112,7 @@ async fn an_alarm_in_a_thousand_years_waits() {
     let alarms = running();
     let year = 365 * 24 * 60 * MINUTE;
     for wait in [1_000 * year, Duration::MAX] {
-        timeout(year, alarms.after(wait)).await.unwrap_err();
+        timeout(year, after(&alarms, wait)).await.unwrap_err();
     }
 }
 

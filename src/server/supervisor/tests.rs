@@ -31,10 +31,10 @@ fn size_of_output<A, R>(_: fn(A) -> R) -> usize {
 }
 
 #[test]
-fn a_subscription_that_ticks_fits_into_384_bytes_of_task() {
+fn a_subscription_that_ticks_fits_into_256_bytes_of_task() {
     // The task around it takes 104 bytes, and tokio rounds to 128.
     let size = size_of_output(Supervised::<Ticking>::supervise);
-    assert!(size <= 280, "the future has grown to {size} bytes");
+    assert!(size <= 152, "the future has grown to {size} bytes");
 }
 
 #[cfg(feature = "cron")]
@@ -61,7 +61,7 @@ impl Extension for Clocked {
 
 #[cfg(feature = "cron")]
 #[test]
-fn a_subscription_by_the_clock_fits_into_384_bytes_of_task_too() {
+fn a_subscription_by_the_clock_fits_into_256_bytes_of_task_too() {
     let size = size_of_output(Supervised::<Clocked>::supervise);
-    assert!(size <= 280, "the future has grown to {size} bytes");
+    assert!(size <= 152, "the future has grown to {size} bytes");
 }

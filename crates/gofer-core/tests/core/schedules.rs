@@ -1,8 +1,12 @@
 //! What becomes of ticks that were missed, as an author decides.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use gofer_core::{Core, Installed, NO_SETTINGS, hours, minutes, seconds};
 use gofer_proto as proto;
-use gofer_sdk::{Extension, GoDuration, Gofer, MissedTicks, NoConfig, Result, Run, Subscription};
+use gofer_sdk::{
+    Extension, GoDuration, Gofer, MissedTicks, NoConfig, NoParams, Result, Run, Subscription,
+};
 
 use crate::ticks::{scheduled, starts};
 
@@ -120,13 +124,13 @@ async fn the_last_run_is_that_of_the_label() -> Result<()> {
 
     impl Extension for Counting {
         type Config = NoConfig;
-        type Params = gofer_sdk::NoParams;
+        type Params = NoParams;
 
         async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
             Ok(Self)
         }
 
-        async fn serve(&self, subscription: Subscription<gofer_sdk::NoParams>) -> Result<()> {
+        async fn serve(&self, subscription: Subscription<NoParams>) -> Result<()> {
             let last = subscription.last_run().await?;
             let count = last.and_then(|run| run.variable("COUNT")?.parse().ok()).unwrap_or(0);
             assert_eq!(subscription.runs(10).await?.len(), count);
@@ -154,5 +158,56 @@ async fn the_last_run_is_that_of_the_label() -> Result<()> {
         assert_eq!(counts, ["4", "3", "2", "1"]);
     }
     assert_eq!(starts(&core).len(), 11);
+    Ok(())
+}
+
+/// In one task the wait for a tick goes on, in the other one it is dropped again and again.
+#[tokio::test(start_paused = true)]
+async fn tasks_of_one_subscription_each_have_their_ticks() -> Result<()> {
+    static TICKS: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+    struct InTasks;
+
+    impl Extension for InTasks {
+        type Config = NoConfig;
+        type Params = NoParams;
+
+        async fn init(_: NoConfig, _: Gofer) -> Result<Self> {
+            Ok(Self)
+        }
+
+        async fn serve(&self, subscription: Subscription<NoParams>) -> Result<()> {
+            let mut hourly = subscription.every(GoDuration::from_hours(1))?;
+            let mut daily = subscription.every(GoDuration::from_hours(24))?;
+            let hours = tokio::spawn(async move {
+                loop {
+                    match tokio::time::timeout(minutes(7), hourly.next()).await {
+                        Ok(Some(_)) => TICKS[0].fetch_add(1, Ordering::SeqCst),
+                        Ok(None) => return ENDED.fetch_add(1, Ordering::SeqCst),
+                        Err(_) => continue,
+                    };
+                }
+            });
+            let days = tokio::spawn(async move {
+                while daily.next().await.is_some() {
+                    TICKS[1].fetch_add(1, Ordering::SeqCst);
+                }
+                ENDED.fetch_add(1, Ordering::SeqCst)
+            });
+            hours.await.unwrap();
+            days.await.unwrap();
+            Ok(())
+        }
+    }
+
+    let core = Core::in_memory().await?;
+    let in_tasks = core.install::<InTasks>("in_tasks", NO_SETTINGS).await?;
+    in_tasks.subscribe("default/nightly", "x", NO_SETTINGS).await?;
+    core.elapse(hours(24 * 10) + minutes(30)).await;
+    assert_eq!(TICKS.each_ref().map(|ticks| ticks.load(Ordering::SeqCst)), [240, 10]);
+    in_tasks.unsubscribe("default/nightly", "x").await?;
+    core.elapse(seconds(1)).await;
+    assert_eq!(ENDED.load(Ordering::SeqCst), 2);
     Ok(())
 }
