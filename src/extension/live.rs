@@ -182,7 +182,7 @@ pub(crate) struct Activity {
     /// What the author spawned, until it is joined; boxed, since most never spawn.
     pub(crate) spawned: Option<Box<JoinSet<()>>>,
     pub(crate) failure: Option<Box<Failure>>,
-    /// While calls are in flight that start runs.
+    /// While calls are in flight that start runs, and before the first poll of `serve`.
     calls: Option<Box<Calls>>,
     rare: Option<Box<Rare>>,
 }
@@ -191,7 +191,7 @@ pub(crate) struct Activity {
 #[derive(Default)]
 struct Calls {
     count: usize,
-    /// That of the last poll of `serve`.
+    /// For the next poll of `serve`.
     span: Option<Span>,
 }
 
@@ -785,9 +785,19 @@ impl<P: ?Sized> Live<P> {
         recent.push_back(run.clone());
     }
 
-    /// The span of the last poll of `serve`, if a call was in flight after it.
-    pub(super) fn kept_span(&self) -> Option<Span> {
-        self.activity().calls.as_mut()?.span.take()
+    /// The span of the last poll of `serve`, if a call was in flight after it, or of what came before
+    /// the first one.
+    pub(crate) fn kept_span(&self) -> Option<Span> {
+        let mut activity = self.activity();
+        let span = activity.calls.as_mut()?.span.take();
+        activity.calls.take_if(|calls| calls.count == 0);
+        span
+    }
+
+    /// Keeps a span for the first poll of `serve`.
+    pub(crate) fn keep_span_for_start(&self, span: Span) {
+        let replaced = self.activity().calls.get_or_insert_default().span.replace(span);
+        drop(replaced);
     }
 
     /// Keeps the span of a poll for the next one, if a call is in flight: there will be one soon.

@@ -185,6 +185,7 @@ impl Registry {
         let span = key.span();
         let prepared =
             span.in_scope(|| catch_panic_in(|| instance.prepare(key, settings, context)))?;
+        prepared.live.keep_span_for_start(span);
         if let Some(beginning) = beginning {
             prepared.live.set_beginning(beginning);
         }

@@ -60,9 +60,12 @@ fn serve<'a, E: Extension>(
     live: &'a Arc<Live<E::Params>>,
 ) -> impl Future<Output = Result<()>> + Send + 'a {
     let subscription = Subscription::new(Arc::clone(live));
-    let span = live.key.span();
+    let span = live.kept_span().unwrap_or_else(|| live.key.span());
     // It may panic before it returns its future too.
     let serve = span.in_scope(|| catch_panic_in(|| Ok(extension.serve(subscription))));
+    if serve.is_ok() {
+        live.keep_span_for_start(span);
+    }
     // In this order, what is in the span and a failure are told apart by the reference to `live`.
     CatchPanic::of(serve.map(|serve| in_span(&**live, serve)))
 }

@@ -136,23 +136,37 @@ impl io::Write for Lines {
 
 const SUBSCRIPTION: &str = r#"subscription{namespace="ops" pipeline="nightly" label="docs"}"#;
 
+/// How many spans of the subscription have been made, and how many closed.
+fn spans(lines: &Lines) -> (usize, usize) {
+    let of =
+        |event: &str| lines.with(event).iter().filter(|line| line.contains(SUBSCRIPTION)).count();
+    (of(": new"), of(": close"))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_span_is_kept_for_the_call_of_a_tick_and_none_at_rest() {
     let lines = Lines::default();
     let _logged = lines.begin_with(FmtSpan::NEW | FmtSpan::CLOSE);
     let (core, _chatty) = chatty("tick").await;
-    let spans = || {
-        let of = |event: &str| {
-            lines.with(event).iter().filter(|line| line.contains(SUBSCRIPTION)).count()
-        };
-        (of(": new"), of(": close"))
-    };
     core.elapse(seconds(90)).await;
-    let (made, closed) = spans();
+    let (made, closed) = spans(&lines);
     assert_eq!(made, closed);
     core.elapse(seconds(60)).await;
     assert_eq!(core.runs("ops/nightly").len(), 2);
-    assert_eq!(spans(), (made + 1, closed + 1));
+    assert_eq!(spans(&lines), (made + 1, closed + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_span_lasts_from_the_validation_to_the_first_poll() {
+    let lines = Lines::default();
+    let _logged = lines.begin_with(FmtSpan::NEW | FmtSpan::CLOSE);
+    let (core, chatty) = chatty("return").await;
+    core.elapse(seconds(1)).await;
+    assert_eq!(spans(&lines), (1, 1));
+    // What is not started keeps none either.
+    chatty.subscribe("ops/nightly", "docs", [("mode", "return")]).await.unwrap();
+    let (made, closed) = spans(&lines);
+    assert_eq!(made, closed);
 }
 
 #[tokio::test(start_paused = true)]
