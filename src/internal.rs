@@ -10,6 +10,6 @@ pub use crate::client::{
 };
 pub use crate::extension::{Field, Fields, is_secret_question, settings_of};
 pub use crate::server::{
-    PREFIX, SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
-    Signals, misdeclared, serve_embedded,
+    PREFIX, SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_SINCE, Signals,
+    misdeclared, serve_embedded,
 };

@@ -2,7 +2,8 @@
 //!
 //! A subscription that waits holds no span, which would be several times as large as its future: one
 //! is made for each poll, and kept for the next only while a call is in flight that starts a run, of
-//! which there are few. They are of the level `error`, so that lines of every level have them.
+//! which there are few. The first poll has the span that the settings were validated in. They are of
+//! the level `error`, so that lines of every level have them.
 
 use std::future::Future;
 use std::pin::Pin;

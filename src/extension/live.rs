@@ -104,8 +104,9 @@ pub(crate) struct Beginning {
     pub(crate) after_run: i64,
     /// How long ago.
     pub(crate) age: Duration,
-    /// How long ago it got its parameters.
-    pub(crate) unchanged: Duration,
+    /// Since when it has had its parameters, in Unix milliseconds by Gofer's clock; 0 if Gofer does
+    /// not say.
+    pub(crate) since: i64,
 }
 
 /// What Gofer reports of a label's runs.
@@ -302,8 +303,7 @@ pub(crate) struct Live<P: ?Sized = dyn Send + Sync> {
     /// Where the grid of ticks starts if there has been no run, in Unix nanoseconds: when the
     /// subscription was made or, if that is not known, the first `Ticks`. 0 if there is none yet.
     origin: AtomicI64,
-    /// Since when it has had its parameters, according to Gofer, in Unix nanoseconds; 0 if Gofer does
-    /// not say.
+    /// See [`Beginning::since`].
     since: AtomicI64,
     /// The latest time that a run was asked for, in Unix nanoseconds.
     tried: AtomicI64,
@@ -683,19 +683,16 @@ impl<P: ?Sized> Live<P> {
     }
 
     /// Records when it was made, before it is started.
-    pub(crate) fn set_beginning(&self, Beginning { after_run, age, unchanged }: Beginning) {
-        let now = self.context.gofer.now_nanos();
-        let before = |age: Duration| {
-            let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-            // Zero stands for none.
-            now.saturating_sub(age).max(1)
-        };
-        self.origin.store(before(age), Ordering::Release);
-        self.since.store(before(unchanged), Ordering::Release);
+    pub(crate) fn set_beginning(&self, Beginning { after_run, age, since }: Beginning) {
+        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        // Zero stands for none.
+        let origin = self.context.gofer.now_nanos().saturating_sub(age).max(1);
+        self.origin.store(origin, Ordering::Release);
+        self.since.store(since, Ordering::Release);
         self.earlier_runs.store(after_run, Ordering::Release);
     }
 
-    /// Since when it has had its parameters, in Unix nanoseconds, if Gofer says so.
+    /// Since when it has had its parameters, in Unix milliseconds by Gofer's clock, if Gofer says so.
     pub(crate) fn since(&self) -> Option<i64> {
         Some(self.since.load(Ordering::Acquire)).filter(|since| *since != 0)
     }
@@ -785,8 +782,8 @@ impl<P: ?Sized> Live<P> {
         recent.push_back(run.clone());
     }
 
-    /// The span of the last poll of `serve`, if a call was in flight after it, or of what came before
-    /// the first one.
+    /// The span for the next poll of `serve`, if there is one: that of the last poll, or the one that
+    /// the settings were validated in.
     pub(crate) fn kept_span(&self) -> Option<Span> {
         let mut activity = self.activity();
         let span = activity.calls.as_mut()?.span.take();

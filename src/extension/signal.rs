@@ -58,8 +58,9 @@ impl Signal {
         })
     }
 
-    /// Stores the waker as the first, or keeps it; false if another task has one there. Without
-    /// [`wait`](Self::wait), so that what waits need not hold its future.
+    /// Stores the waker of a task that is woken by the next [`notify`](Self::notify); false if another
+    /// task has its own there. A future that calls this in each poll need not hold that of
+    /// [`wait`](Self::wait).
     pub(crate) fn register(&self, waker: &Waker) -> bool {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| waker.clone()).will_wake(waker)

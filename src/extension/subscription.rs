@@ -7,12 +7,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use gofer_net::from_unix_millis;
+
 use super::go_duration::GoDuration;
 use super::live::{AnyLive, Cancelled, Live};
 use super::schedule::{Every, Schedule};
 use super::start::Start;
 use super::ticks::Ticks;
-use crate::client::{Gofer, PipelineId, Run, RunInfo, system_time};
+use crate::client::{Gofer, PipelineId, Run, RunInfo};
 use crate::error::Result;
 
 /// A live subscription of a pipeline: its parameters, and the calls that act on its pipeline.
@@ -120,9 +122,9 @@ impl<P: Send + Sync + 'static> Subscription<P> {
         self.gofer().now()
     }
 
-    /// Since when the pipeline has been subscribed with these parameters, by the clock of
-    /// [`now`](Self::now); `None` on a full Gofer, which does not say. A restart of the extension or
-    /// of Gofer does not change it.
+    /// Since when the pipeline has been subscribed with these parameters, by Gofer's clock, to the
+    /// millisecond, like [`RunInfo::ended`]; `None` on a full Gofer, which does not say. A restart of
+    /// the extension or of Gofer does not change it.
     ///
     /// ```
     /// use gofer_sdk::{Declared, Result, Run, Subscription};
@@ -146,7 +148,7 @@ impl<P: Send + Sync + 'static> Subscription<P> {
     /// # Ok(()) }
     /// ```
     pub fn since(&self) -> Option<SystemTime> {
-        self.live.since().map(system_time)
+        self.live.since().map(from_unix_millis)
     }
 
     /// The newest run of the pipeline that this extension started under this label, also for an

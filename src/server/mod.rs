@@ -36,9 +36,7 @@ pub use limits::Limits;
 pub use system_config::{LogLevel, SystemConfig, SystemConfigError};
 
 pub use erased::misdeclared;
-pub use service::{
-    SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
-};
+pub use service::{SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_SINCE};
 pub use signals::Signals;
 pub use system_config::PREFIX;
 

@@ -36,8 +36,9 @@ pub const SUBSCRIBED_AFTER: &str = "gofer-subscribed-after-run";
 /// The same, in milliseconds since then.
 pub const SUBSCRIPTION_AGE: &str = "gofer-subscription-age";
 
-/// Another, with the milliseconds since its parameters were last changed.
-pub const SUBSCRIPTION_UNCHANGED: &str = "gofer-subscription-unchanged";
+/// Another: since when it has had its parameters, in Unix milliseconds by Gofer's clock, which the
+/// times of runs are by too.
+pub const SUBSCRIPTION_SINCE: &str = "gofer-subscription-since";
 
 /// A header of Unsubscribe, by which an embedded core says that the subscription is made anew with
 /// other parameters right away.
@@ -100,8 +101,8 @@ fn beginning<T>(request: &Request<T>) -> Option<Beginning> {
     let number = |header| request.metadata().get(header)?.to_str().ok()?.parse::<u64>().ok();
     let after_run = i64::try_from(number(SUBSCRIBED_AFTER)?).ok()?;
     let age = number(SUBSCRIPTION_AGE)?;
-    let unchanged = Duration::from_millis(number(SUBSCRIPTION_UNCHANGED).unwrap_or(age));
-    Some(Beginning { after_run, age: Duration::from_millis(age), unchanged })
+    let since = number(SUBSCRIPTION_SINCE).and_then(|since| i64::try_from(since).ok());
+    Some(Beginning { after_run, age: Duration::from_millis(age), since: since.unwrap_or(0) })
 }
 
 #[async_trait]

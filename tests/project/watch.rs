@@ -112,6 +112,21 @@ async fn a_run_that_ends_as_soon_as_the_pipeline_has_subscribed_counts() -> Resu
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_ends_in_the_millisecond_of_the_subscription_counts_unseen_too() -> Result<()> {
+    let (core, watch) = core().await?;
+    watch.subscribe(REPORT, "l", WATCH).await?;
+    set_enabled(&core, false).await;
+    run(&core, NIGHTLY, 0).await?;
+    while core.runs(NIGHTLY)[0].ended().is_none() {
+        tokio::task::yield_now().await;
+    }
+    set_enabled(&core, true).await;
+    core.elapse(seconds(1)).await;
+    assert_eq!(watched(&core, REPORT), [1]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ends_while_gofer_is_away_is_made_up_for() -> Result<()> {
     let (core, watch) = core().await?;
     watch.subscribe(REPORT, "l", WATCH).await?;

@@ -37,7 +37,7 @@ use gofer_proto::embedded::{
 use gofer_proto::extension_registration::ExtensionStatus as Registered;
 use gofer_proto::extension_service_client::ExtensionServiceClient;
 use gofer_sdk::internal::{
-    SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_UNCHANGED,
+    SUBSCRIBED_AFTER, SUBSCRIPTION_AGE, SUBSCRIPTION_REPLACED, SUBSCRIPTION_SINCE,
 };
 use held::{Held, Holds, digest};
 pub(super) use launch::Installer;
@@ -464,10 +464,12 @@ impl Extensions {
         if let Some(Beginning { after_run, at, changed }) = self.store.beginning(subscription) {
             // If the clock was ahead then, it is not known; and one tick too many is better than none
             // for as long as it was ahead.
-            let since = |at| self.clock.unix_millis().abs_diff(at);
-            request.metadata_mut().insert(SUBSCRIBED_AFTER, after_run.into());
-            request.metadata_mut().insert(SUBSCRIPTION_AGE, since(at).into());
-            request.metadata_mut().insert(SUBSCRIPTION_UNCHANGED, since(changed.max(at)).into());
+            let now = self.clock.unix_millis();
+            let unchanged = now.abs_diff(changed.max(at));
+            let metadata = request.metadata_mut();
+            metadata.insert(SUBSCRIBED_AFTER, after_run.into());
+            metadata.insert(SUBSCRIPTION_AGE, now.abs_diff(at).into());
+            metadata.insert(SUBSCRIPTION_SINCE, now.saturating_sub_unsigned(unchanged).into());
         }
         running.held.set_unknown(subscription);
         if let Err(status) = running.handle.client.clone().subscribe(request).await {

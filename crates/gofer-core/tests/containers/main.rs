@@ -59,9 +59,13 @@ async fn install(core: &Core, name: &str, image: &str) -> Installed {
 
 /// Waits for this many more runs of a pipeline.
 async fn further_runs(core: &Core, pipeline: &str, further: usize) {
-    let enough = core.runs(pipeline).len() + further;
+    runs(core, pipeline, core.runs(pipeline).len() + further).await;
+}
+
+/// Waits until a pipeline has had so many runs.
+async fn runs(core: &Core, pipeline: &str, count: usize) {
     within(async {
-        while core.runs(pipeline).len() < enough {
+        while core.runs(pipeline).len() < count {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
@@ -169,7 +173,7 @@ async fn each_provided_extension_works_in_its_image() {
     within(watch.subscribe("ops/after", "l", [("pipeline", "ops/pushed")])).await.unwrap();
     let run = Run::because("it is to be watched");
     within(core.client().start_run("ops/pushed", "", run)).await.unwrap();
-    further_runs(&core, "ops/after", 1).await;
+    runs(&core, "ops/after", 1).await;
 }
 
 /// The files of an image's layers, which are archives within an archive.
